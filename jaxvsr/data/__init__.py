@@ -1,0 +1,1 @@
+"""Scans, geometry, questions, frames, the data folder and its Grain loader."""

@@ -1,0 +1,100 @@
+"""Question rows: one JSON object a line in a data folder's `questions.jsonl`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from jaxvsr.errors import InputError
+
+AnswerKind = Literal["number", "choice", "word", "text", "box"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One question about one scene.
+
+    `question_type` is VSI-Bench's name for the task in all recipes; rewards and metrics go by `answer_kind`.
+    `mirror_of` is the id of the question whose mirror image this one is; `response` is a full SFT target.
+    """
+
+    id: str
+    scene: str
+    question_type: str
+    question: str
+    options: tuple[str, ...] | None
+    answer: str
+    answer_kind: AnswerKind
+    video: str | None = None
+    images: tuple[str, ...] | None = None
+    mirror_of: str | None = None
+    response: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON stores it: optional fields only where they are set."""
+        row = dataclasses.asdict(self)
+        for name in ("video", "images", "mirror_of", "response"):
+            if row[name] is None:
+                del row[name]
+        return row
+
+    @classmethod
+    def from_json(cls, row: Any, where: str = "row") -> Question:
+        """Check and build one row; `where` names it in errors (`questions.jsonl line 3`)."""
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(row) - known)
+        if unknown:
+            raise InputError(f"{where}: unknown field {unknown[0]!r}; known fields are {', '.join(sorted(known))}")
+        for name in ("id", "scene", "question_type", "question", "answer", "answer_kind"):
+            if not isinstance(row.get(name), str) or not row[name]:
+                raise InputError(f"{where}: field {name!r} must be a non-empty string, found {row.get(name)!r}")
+        if row["answer_kind"] not in get_args(AnswerKind):
+            raise InputError(f"{where}: answer_kind {row['answer_kind']!r} is not one of {', '.join(get_args(AnswerKind))}")
+        row = dict(row)
+        row.setdefault("options", None)
+        for name in ("options", "images"):
+            value = row.get(name)
+            if value is not None:
+                if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                    raise InputError(f"{where}: field {name!r} must be a list of strings or null, found {value!r}")
+                row[name] = tuple(value)
+        for name in ("video", "mirror_of", "response"):
+            if row.get(name) is not None and not isinstance(row[name], str):
+                raise InputError(f"{where}: field {name!r} must be a string, found {row[name]!r}")
+        return cls(**row)
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Read `questions.jsonl`; a broken line or a repeated id is an `InputError` that names the line."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; `build_data.py questions` writes it")
+    questions: list[Question] = []
+    seen: dict[str, int] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{path} line {number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{where}: not JSON ({error.msg})") from None
+            question = Question.from_json(row, where)
+            if question.id in seen:
+                raise InputError(f"{where}: id {question.id!r} already stands in line {seen[question.id]}")
+            seen[question.id] = number
+            questions.append(question)
+    return questions
+
+
+def write_questions(path: Path, questions: Iterable[Question]) -> None:
+    """Write `questions.jsonl` whole: to a temporary name first, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as out:
+        for question in questions:
+            out.write(json.dumps(question.to_json(), ensure_ascii=False) + "\n")
+    os.replace(partial, path)

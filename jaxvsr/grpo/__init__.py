@@ -1,0 +1,1 @@
+"""Sampling, advantages, objectives, the compiled step and the training loop."""

@@ -1,0 +1,80 @@
+"""The shape of a Qwen2-VL or Qwen2.5-VL model, whatever form its `config.json` came in."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Family = Literal["qwen2_vl", "qwen2_5_vl"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """The vision tower and its patch merger.
+
+    Qwen2-VL: LayerNorm, two-layer MLP with quick-GELU, full attention inside each temporal patch.
+    Qwen2.5-VL: RMSNorm, SwiGLU with biases, windowed attention but for `fullatt_block_indexes`.
+    """
+
+    depth: int
+    embed_dim: int
+    num_heads: int
+    intermediate_size: int
+    out_hidden_size: int
+    hidden_act: str
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    spatial_merge_size: int = 2
+    in_channels: int = 3
+    window_size: int = 0  # pixels; 0: no windows (Qwen2-VL)
+    fullatt_block_indexes: tuple[int, ...] = ()
+    tokens_per_second: int = 0  # Qwen2.5-VL's absolute time; 0: temporal positions count temporal patches
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in one flattened patch: channels x temporal patch x height x width."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def merge_unit(self) -> int:
+        """Patches that become one token of the language model."""
+        return self.spatial_merge_size**2
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The language model (Qwen2 with M-RoPE)."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    rope_theta: float
+    mrope_section: tuple[int, int, int]  # rotary frequencies for time, height, width; sums to head_dim / 2
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = False
+    max_position_embeddings: int = 32768
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A whole model. `dtype` is the checkpoint's (`float32`, `bfloat16` or `float16`)."""
+
+    family: Family
+    text: TextConfig
+    vision: VisionConfig
+    image_token_id: int
+    video_token_id: int
+    vision_start_token_id: int
+    vision_end_token_id: int
+    dtype: str = "bfloat16"

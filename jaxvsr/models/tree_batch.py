@@ -1,0 +1,62 @@
+"""The arrays of a scene tree: S scenes, Q questions of each, G rollouts of each question.
+
+    scene (one video) ──┬── question ──┬── rollout
+                        │              └── …
+                        └── question …
+
+Shapes are static, lengths are arrays. Padding is on the right and known by lengths alone, never by token value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+
+AnyArray = jax.Array | np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VisionInput:
+    """The pixels of S scenes: F rows of one temporal patch each, L patches a row, C values a patch.
+
+    A row is one temporal patch of a video (two frames) or one image (its frame twice). Patches lie in the order in which
+    the tower reads them: every `merge_unit` consecutive patches are one token of the language model; for Qwen2.5-VL they
+    are grouped by window, each window padded on its right to the full window. Padding may stand inside a row: `valid`
+    alone says what is real. C runs over (channel, frame of the pair, height, width), as Hugging Face's processors do.
+    """
+
+    patches: UInt8[AnyArray, "S F L C"]
+    valid: Bool[AnyArray, "S F L"]
+    coordinates: Int32[AnyArray, "S F L 2"]  # row and column of the patch in its frame, in patches
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TreePrompt:
+    """Everything above the rollouts.
+
+    The scene segment is all tokens up to the last `<|vision_end|>`, system prompt included; the question segment runs
+    through `<|im_start|>assistant\\n`.
+    """
+
+    vision: VisionInput
+    scene_tokens: Int32[AnyArray, "S V"]
+    scene_length: Int32[AnyArray, "S"]
+    scene_positions: Int32[AnyArray, "S V 3"]  # time, height, width
+    vision_index: Int32[AnyArray, "S V"]  # which merged vision token (row-major over F and L / merge_unit) stands here; -1: text
+    question_start: Int32[AnyArray, "S"]  # position of a question's first token: one past the maximum over all three axes
+    question_tokens: Int32[AnyArray, "S Q T"]
+    question_length: Int32[AnyArray, "S Q"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+    """What was answered. A rollout's length counts its end-of-sequence token, if it has one."""
+
+    tokens: Int32[AnyArray, "S Q G R"]
+    length: Int32[AnyArray, "S Q G"]

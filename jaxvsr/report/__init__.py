@@ -1,0 +1,1 @@
+"""What a run looks like: tables, curves, one self-contained page."""

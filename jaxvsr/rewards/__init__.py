@@ -1,0 +1,1 @@
+"""Rewards and prompts: text in, number out."""
