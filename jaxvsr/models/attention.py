@@ -1,0 +1,91 @@
+"""Attention, portable to every backend: one softmax over one or more levels of keys.
+
+A token of a scene tree sees its own segment causally and all tokens of its ancestors' segments, never a sibling:
+
+                     scene      question 1   question 2   rollout 1.1  rollout 1.2
+    scene            causal
+    question 1       all        causal
+    question 2       all                     causal
+    rollout 1.1      all        all                       causal
+    rollout 1.2      all        all                                    causal
+
+Keys and values of an ancestor are never copied: the queries of all its descendants are the rows of one matrix product
+with them. The levels are joined by one softmax: they share the maximum and the normaliser.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+MASKED = -1e30  # finite, so that a row of padding without any key stays finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """Keys and values of one segment level, and which of them a query row may see.
+
+    `key` and `value` are [*batch, keys, D]; `visible` broadcasts to [*batch, rows, keys]. The batch axes are a prefix of
+    the queries' axes: the remaining query axes are rows.
+    """
+
+    key: Float[Array, "*batch keys D"]
+    value: Float[Array, "*batch keys D"]
+    visible: Bool[Array, "..."]
+
+
+def attend(query: Float[Array, "*axes D"], levels: Sequence[Level]) -> Float[Array, "*axes D"]:
+    """Softmax attention of `query` over all levels at once; scores and softmax in float32 or wider."""
+    dim, wide = query.shape[-1], jnp.promote_types(query.dtype, jnp.float32)
+    query = query * jnp.asarray(dim**-0.5, query.dtype)
+    scores = []
+    for level in levels:
+        batch = level.key.shape[:-2]
+        rows = query.reshape(*batch, -1, dim)
+        score = jnp.einsum("...rd,...kd->...rk", rows, level.key, preferred_element_type=wide)
+        scores.append(jnp.where(level.visible, score, MASKED))
+    lead = query.shape[:-1]
+    top = jnp.max(jnp.stack([jnp.max(score, axis=-1).reshape(lead) for score in scores]), axis=0)
+    top = jax.lax.stop_gradient(top)
+    total, normaliser = jnp.zeros((), wide), jnp.zeros((), wide)
+    for level, score in zip(levels, scores, strict=True):
+        weight = jnp.exp(score - top.reshape(*score.shape[:-1], 1))
+        normaliser = normaliser + jnp.sum(weight, axis=-1).reshape(lead)
+        mixed = jnp.einsum(
+            "...rk,...kd->...rd", weight.astype(level.value.dtype), level.value, preferred_element_type=wide
+        )
+        total = total + mixed.reshape(*lead, dim)
+    return (total / normaliser[..., None]).astype(query.dtype)
+
+
+def causal_attention(
+    query: Float[Array, "*batch Tq M D"],
+    key: Float[Array, "*batch Tq D"],
+    value: Float[Array, "*batch Tq D"],
+    chunk: int,
+) -> Float[Array, "*batch Tq M D"]:
+    """Causal attention of one right-padded segment, M query heads to each key head, in chunks of queries.
+
+    A chunk meets only the keys up to its own end, so the upper triangle of the scores is not computed; each chunk is
+    rematerialised in the backward pass, so the scores of a long segment are never all in memory. Right padding needs
+    no mask: a real query never sees a later key.
+    """
+    length, group = query.shape[-3], query.shape[-2]
+
+    def one_chunk(q: Array, k: Array, v: Array, start: int) -> Array:
+        rows = start + jnp.arange(q.shape[-3])
+        visible = jnp.repeat(rows, group)[:, None] >= jnp.arange(k.shape[-2])
+        return attend(q, [Level(k, v, visible)])
+
+    if length <= chunk:
+        return one_chunk(query, key, value, 0)
+    outputs = []
+    for start in range(0, length, chunk):
+        end = min(start + chunk, length)
+        rematerialised = jax.checkpoint(one_chunk, static_argnums=3)
+        outputs.append(rematerialised(query[..., start:end, :, :], key[..., :end, :], value[..., :end, :], start))
+    return jnp.concatenate(outputs, axis=-3)

@@ -1,0 +1,139 @@
+"""Linear, norm and rotary pieces that the vision tower and the language model share.
+
+Weights have Hugging Face's names and lie as in its files ([out, in]), so a checkpoint is loaded without transposing.
+A module built with `stack=(depth,)` holds the weights of all layers on a leading axis; the layers are scanned over it.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from jaxvsr.models.lora import LoraConfig
+
+INITIAL_STD = 0.02  # Qwen2's initializer_range
+
+
+class LoraParam(nnx.Param):
+    """A trainable adapter leaf, float32 whatever the base's dtype."""
+
+
+class Linear(nnx.Module):
+    """`x @ weight.T + bias`, with an optional low-rank adapter."""
+
+    def __init__(self, name: str, in_features: int, out_features: int, *, bias: bool, build: Build, stack: tuple[int, ...] = ()):
+        self.weight = nnx.Param(build.normal((*stack, out_features, in_features)))
+        self.bias = nnx.Param(build.full((*stack, out_features), 0.0)) if bias else None
+        self.scaling = 0.0
+        if build.lora is not None and build.lora.adapts(name):
+            self.scaling = build.lora.scaling
+            shape_a, shape_b = (*stack, build.lora.rank, in_features), (*stack, out_features, build.lora.rank)
+            bound = in_features**-0.5  # PEFT: kaiming_uniform(a=sqrt(5)), that is uniform in ±1/sqrt(in)
+            self.lora_A = LoraParam(build.uniform(shape_a, bound))
+            self.lora_B = LoraParam(jnp.zeros(shape_b, jnp.float32))
+
+    def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
+        y = x @ self.weight[...].astype(x.dtype).T
+        if self.scaling:
+            low = x @ self.lora_A[...].astype(x.dtype).T
+            y = y + (low @ self.lora_B[...].astype(x.dtype).T) * self.scaling
+        if self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype)
+        return y
+
+
+class Build:
+    """What building a model needs: the dtype of the base weights, the adapter, and where random numbers come from."""
+
+    def __init__(self, dtype: jnp.dtype, lora: LoraConfig | None, seed: int = 0):
+        self.dtype, self.lora, self._key, self._drawn = dtype, lora, jax.random.key(seed), 0
+
+    def _next_key(self) -> jax.Array:
+        self._drawn += 1
+        return jax.random.fold_in(self._key, self._drawn)
+
+    def normal(self, shape: tuple[int, ...], std: float = INITIAL_STD) -> Float[Array, "..."]:
+        return (jax.random.normal(self._next_key(), shape, jnp.float32) * std).astype(self.dtype)
+
+    def uniform(self, shape: tuple[int, ...], bound: float) -> Float[Array, "..."]:
+        """Adapter leaves: always float32, and drawn from keys of their own so that the base does not depend on the adapter."""
+        key = jax.random.fold_in(jax.random.fold_in(self._key, 2**31 - 1), self._drawn)
+        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+    def full(self, shape: tuple[int, ...], value: float) -> Float[Array, "..."]:
+        return jnp.full(shape, value, self.dtype)
+
+
+def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """bfloat16 and float16 widen to float32; float64 survives."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class RMSNorm(nnx.Module):
+    """Root mean square norm in float32 or wider."""
+
+    def __init__(self, width: int, *, eps: float, build: Build, stack: tuple[int, ...] = ()):
+        self.weight = nnx.Param(build.full((*stack, width), 1.0))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        wide = at_least_float32(x)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        return wide.astype(x.dtype) * self.weight[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm with weight and bias in float32 or wider."""
+
+    def __init__(self, width: int, *, eps: float, build: Build, stack: tuple[int, ...] = ()):
+        self.weight = nnx.Param(build.full((*stack, width), 1.0))
+        self.bias = nnx.Param(build.full((*stack, width), 0.0))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        wide = at_least_float32(x)
+        wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        weight, bias = self.weight[...].astype(wide.dtype), self.bias[...].astype(wide.dtype)
+        return (wide * weight + bias).astype(x.dtype)
+
+
+class SwiGLU(nnx.Module):
+    """`down(silu(gate(x)) * up(x))`: the language model's MLP and, with biases, that of Qwen2.5-VL's tower."""
+
+    def __init__(self, name: str, width: int, inner: int, *, bias: bool, build: Build, stack: tuple[int, ...]):
+        self.gate_proj = Linear(f"{name}.gate_proj", width, inner, bias=bias, build=build, stack=stack)
+        self.up_proj = Linear(f"{name}.up_proj", width, inner, bias=bias, build=build, stack=stack)
+        self.down_proj = Linear(f"{name}.down_proj", inner, width, bias=bias, build=build, stack=stack)
+
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def inverse_frequencies(dim: int, theta: float, dtype: jnp.dtype) -> Float[Array, "half"]:
+    """Rotary frequencies `theta ** (-2i / dim)`."""
+    return 1.0 / (theta ** (jnp.arange(0, dim, 2, dtype=dtype) / dim))
+
+
+def mrope(
+    positions: Int[Array, "*batch 3"], head_dim: int, theta: float, sections: tuple[int, int, int], dtype: jnp.dtype
+) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+    """Cosine and sine of Qwen2-VL's multimodal rotary embedding, from float32 angles.
+
+    The head_dim / 2 frequencies are dealt to time, height and width in runs of `sections`:
+    sections (2, 1, 1) and positions (t, h, w) give the angles t·f0, t·f1, h·f2, w·f3.
+    """
+    axis = jnp.repeat(jnp.arange(3), jnp.array(sections), total_repeat_length=sum(sections))
+    angles = jnp.take(positions, axis, axis=-1).astype(dtype) * inverse_frequencies(head_dim, theta, dtype)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(
+    x: Float[Array, "*batch heads dim"], cos: Float[Array, "*batch half"], sin: Float[Array, "*batch half"]
+) -> Float[Array, "*batch heads dim"]:
+    """Rotate the pairs (i, i + dim / 2) of every head, in float32 or wider."""
+    low, high = jnp.split(at_least_float32(x), 2, axis=-1)
+    cos, sin = cos[..., None, :], sin[..., None, :]
+    return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)

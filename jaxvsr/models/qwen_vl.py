@@ -1,0 +1,108 @@
+"""Qwen2-VL and Qwen2.5-VL: vision tower, language model, head, and the plain forward pass.
+
+The plain pass treats sequences as independent rows; it is what the scene tree (`tree.py`) must equal.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, Int
+
+from jaxvsr.models.attention import causal_attention
+from jaxvsr.models.config import ModelConfig
+from jaxvsr.models.language import LanguageModel, Remat
+from jaxvsr.models.layers import Build
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.tree_batch import VisionInput
+from jaxvsr.models.vision import VisionTower
+
+
+class QwenVL(nnx.Module):
+    """The whole model. Parameter names are Hugging Face's without the leading `model.`, layers stacked on a leading axis."""
+
+    def __init__(self, config: ModelConfig, *, lora: LoraConfig | None = None, seed: int = 0, dtype: jnp.dtype | None = None):
+        build = Build(jnp.dtype(dtype or config.dtype), lora, seed)
+        self.config = config
+        self.visual = VisionTower(config.vision, build)
+        self.language_model = LanguageModel(config.text, build)
+        self.lm_head = None
+        if not config.text.tie_word_embeddings:
+            self.lm_head = nnx.Dict(weight=nnx.Param(build.normal((config.text.vocab_size, config.text.hidden_size))))
+
+    def head_weight(self, dtype: jnp.dtype) -> Float[Array, "W H"]:
+        holder = self.language_model.embed_tokens if self.lm_head is None else self.lm_head
+        return holder["weight"][...].astype(dtype)
+
+    def logits(self, hidden: Float[Array, "*batch H"]) -> Float[Array, "*batch W"]:
+        """Final norm and head; the product accumulates in float32 or wider."""
+        hidden = self.language_model.norm(hidden)
+        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        return jnp.einsum("...h,wh->...w", hidden, self.head_weight(hidden.dtype), preferred_element_type=wide)
+
+    def embed(
+        self, tokens: Int[Array, "S V"], vision_index: Int[Array, "S V"], features: Float[Array, "S U H"] | None, dtype: jnp.dtype
+    ) -> Float[Array, "S V H"]:
+        """Token embeddings, with merged vision tokens where `vision_index` is not negative."""
+        text = self.language_model.embed(tokens, dtype)
+        if features is None:
+            return text
+        seen = jnp.take_along_axis(features.astype(dtype), jnp.maximum(vision_index, 0)[..., None], axis=1)
+        return jnp.where((vision_index >= 0)[..., None], seen, text)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B X"],
+        positions: Int[Array, "B X 3"],
+        *,
+        vision_index: Int[Array, "B X"] | None = None,
+        vision: VisionInput | None = None,
+        features: Float[Array, "B U H"] | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        remat: Remat = "none",
+        attention_chunk: int = 512,
+    ) -> Float[Array, "B X H"]:
+        """Hidden states before the final norm of right-padded sequences; the lengths do not matter to real tokens."""
+        if vision is not None:
+            features = self.visual(vision, dtype, remat != "none")
+        if vision_index is None:
+            vision_index = jnp.full(tokens.shape, -1)
+        x = self.embed(tokens, vision_index, features, dtype)
+
+        def attend(query: Array, key: Array, value: Array) -> tuple[Array, None]:
+            query, key, value = (jnp.moveaxis(part, 2, 1) for part in (query, key, value))
+            return jnp.moveaxis(causal_attention(query, key, value, attention_chunk), 1, 2), None
+
+        x, _ = self.language_model(x, self.language_model.rotary(positions, dtype), attend, remat)
+        return x
+
+
+def parameter_shapes(
+    config: ModelConfig, lora: LoraConfig | None = None, dtype: jnp.dtype | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Name, shape and dtype of every parameter, without memory."""
+    return flat_parameters(nnx.eval_shape(lambda: QwenVL(config, lora=lora, dtype=dtype)))
+
+
+def flat_parameters(model: QwenVL) -> dict[str, Array]:
+    """`{"language_model.layers.self_attn.q_proj.weight": array [L, out, in], …}`."""
+    pure = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return {name: leaf for name, leaf in flatten_dict(pure, sep=".").items() if leaf is not None}
+
+
+def model_definition(config: ModelConfig, lora: LoraConfig | None = None) -> tuple[nnx.GraphDef, nnx.State]:
+    """The static half of the model and its abstract state, split once; see `bind`."""
+    return nnx.split(nnx.eval_shape(lambda: QwenVL(config, lora=lora)))
+
+
+def bind(definition: tuple[nnx.GraphDef, nnx.State], parameters: dict[str, Array]) -> QwenVL:
+    """The model over these arrays. Names that the definition does not have are left out: a model defined without LoRA,
+    bound to the parameters of one with LoRA, is the base model."""
+    graph, abstract = definition
+    wanted = flatten_dict(nnx.to_pure_dict(abstract), sep=".")
+    chosen = unflatten_dict({name: parameters[name] for name, leaf in wanted.items() if leaf is not None}, sep=".")
+    state = jax.tree.map(lambda leaf: leaf, abstract)
+    nnx.replace_by_pure_dict(state, chosen)
+    return nnx.merge(graph, state)
