@@ -1,0 +1,114 @@
+"""What all launch scripts share: one-line errors, exit codes, and `--set field=value`.
+
+A launch script reads
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return run(_command, argv)          # _command(argv) -> exit code; may raise InputError
+
+    if __name__ == "__main__":
+        sys.exit(main())
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from jaxvsr.errors import InputError
+
+EXIT_INPUT_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+
+Settings = TypeVar("Settings")
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with exact option names, and with errors as `InputError`: one line, no usage block."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Run `command(argv)` and return its exit code; `InputError` becomes one line on stderr and code 2."""
+    try:
+        return command(argv)
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_INPUT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def positive_int(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
+    return value
+
+
+def int_list(text: str) -> tuple[int, ...]:
+    """argparse type: `8,16,32`, integers of at least 1, sorted, each once."""
+    try:
+        values = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected integers like 8,16,32, found {text!r}") from None
+    if values[0] < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {values[0]}")
+    return values
+
+
+def replace_fields(settings: Settings, assignments: Iterable[str]) -> Settings:
+    """Apply `field=value` texts to a frozen dataclass; each mistake is an `InputError` that names field and value."""
+    hints = get_type_hints(type(settings))
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment}: expected field=value")
+        if name not in hints:
+            close = difflib.get_close_matches(name, hints, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"--set {assignment}: no field {name!r}{hint} (fields: {', '.join(sorted(hints))})")
+        changes[name] = parse_value(hints[name], text, f"--set {name}")
+    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+
+
+def parse_value(hint: Any, text: str, where: str) -> Any:
+    """Read `text` as a value of type `hint` (bool, int, float, str, Literal, `X | None`, `tuple[X, ...]`)."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if type(None) in arguments and text.lower() in ("none", "null"):
+            return None
+        return parse_value(next(kind for kind in arguments if kind is not type(None)), text, where)
+    if origin is Literal:
+        for choice in arguments:
+            if text == str(choice):
+                return choice
+        raise InputError(f"{where}: {text!r} is not one of {', '.join(map(str, arguments))}")
+    if origin is tuple:
+        return tuple(parse_value(arguments[0], part, where) for part in text.split(",") if part)
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{where}: expected true or false, found {text!r}")
+        return text.lower() == "true"
+    try:
+        return hint(text)
+    except ValueError:
+        raise InputError(f"{where}: expected {hint.__name__}, found {text!r}") from None
