@@ -1,0 +1,230 @@
+"""The forward pass of a scene tree: every token of S scenes, S·Q questions and S·Q·G rollouts computed once.
+
+All tokens of a scene lie on one axis, so projections and MLPs are single large matrix products:
+
+    X = | scene V | question 1 T | … | question Q T | rollout 1.1 R | rollout 1.2 R | … | rollout Q.G R |
+
+Only attention knows the tree (see the drawing in `attention.py`). The last real token of a question predicts the first
+token of its rollouts, so the head reads that token and all rollout tokens but the last; the last is not fed at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxvsr.models.attention import Level, attend, causal_attention
+from jaxvsr.models.language import Remat
+from jaxvsr.models.layers import at_least_float32
+from jaxvsr.models.qwen_vl import QwenVL
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardOptions:
+    """How to compute, not what: no option changes a result beyond rounding."""
+
+    dtype: str = "float32"  # of activations
+    remat: Remat = "none"  # what the backward pass computes again: nothing, whole layers, or all but matrix products
+    attention_chunk: int = 512  # scene tokens whose scores are in memory at once
+    score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
+    logit_chunk: int = 1024  # rollout tokens of a scene whose logits are in memory at once
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PromptCache:
+    """Keys and values of the scene and question segments, stacked over layers."""
+
+    scene_key: Float[Array, "layers S K V D"]
+    scene_value: Float[Array, "layers S K V D"]
+    question_key: Float[Array, "layers S K Q T D"]
+    question_value: Float[Array, "layers S K Q T D"]
+
+
+def scene_visible(prompt: TreePrompt) -> Bool[Array, "S 1 1 V"]:
+    """Which scene keys a question or rollout token sees."""
+    return (jnp.arange(prompt.scene_tokens.shape[1]) < prompt.scene_length[:, None])[:, None, None, :]
+
+
+def question_visible(prompt: TreePrompt) -> Bool[Array, "S 1 Q 1 T"]:
+    """Which keys of its question a rollout token sees."""
+    return (jnp.arange(prompt.question_tokens.shape[2]) < prompt.question_length[..., None])[:, None, :, None, :]
+
+
+def rollout_positions(prompt: TreePrompt, first: int | Int[Array, ""], count: int) -> Int[Array, "S Q count"]:
+    """Positions of rollout tokens first, first + 1, …; text, so the same on all three axes."""
+    start = prompt.question_start[:, None] + prompt.question_length
+    return start[..., None] + first + jnp.arange(count)
+
+
+def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) -> Float[Array, "S U H"]:
+    """The merged vision tokens of every scene: the tower runs once a scene."""
+    return model.visual(prompt.vision, options.compute_dtype, options.remat != "none")
+
+
+def tree_hidden(
+    model: QwenVL, prompt: TreePrompt, features: Float[Array, "S U H"], rollouts: Rollouts | None, options: ForwardOptions
+) -> tuple[Float[Array, "S Q H"], Float[Array, "S Q G Rm1 H"] | None, PromptCache | None]:
+    """Hidden states that predict rollout tokens: at each question's last real token and at all rollout tokens but the last.
+
+    Without rollouts this is the prefill, and keys and values of scene and questions come back as a `PromptCache`.
+    """
+    scenes, scene_size = prompt.scene_tokens.shape
+    questions, question_size = prompt.question_tokens.shape[1:]
+    dtype, language = options.compute_dtype, model.language_model
+    three = lambda positions: jnp.broadcast_to(positions[..., None], (*positions.shape, 3))  # noqa: E731
+    question_positions = prompt.question_start[:, None, None] + jnp.arange(question_size)
+    question_positions = jnp.broadcast_to(question_positions, prompt.question_tokens.shape)
+    embedded = [
+        model.embed(prompt.scene_tokens, prompt.vision_index, features, dtype),
+        language.embed(prompt.question_tokens, dtype).reshape(scenes, questions * question_size, -1),
+    ]
+    positions = [prompt.scene_positions, three(question_positions.reshape(scenes, -1))]
+    group = fed = 0
+    if rollouts is not None:
+        group, fed = rollouts.tokens.shape[2], rollouts.tokens.shape[3] - 1
+        fed_positions = jnp.broadcast_to(rollout_positions(prompt, 0, fed)[:, :, None], (scenes, questions, group, fed))
+        embedded.append(language.embed(rollouts.tokens[..., :-1], dtype).reshape(scenes, questions * group * fed, -1))
+        positions.append(three(fed_positions.reshape(scenes, -1)))
+    x = jnp.concatenate(embedded, axis=1)
+    rotary = language.rotary(jnp.concatenate(positions, axis=1), dtype)
+    attention = _TreeAttention(prompt, group, fed, options, keep_cache=rollouts is None)
+    x, kept = language(x, rotary, attention, options.remat)
+    last = (jnp.arange(questions) * question_size + scene_size + prompt.question_length - 1)[..., None]
+    question_hidden = jnp.take_along_axis(x, last.reshape(scenes, questions, 1), axis=1)
+    if rollouts is None:
+        return question_hidden, None, PromptCache(*kept)
+    rollout_hidden = x[:, scene_size + questions * question_size :].reshape(scenes, questions, group, fed, -1)
+    return question_hidden, rollout_hidden, None
+
+
+class _TreeAttention:
+    """`attend` of the language model's layers over the token axis of a tree."""
+
+    def __init__(self, prompt: TreePrompt, group: int, fed: int, options: ForwardOptions, keep_cache: bool):
+        self.scene_size = prompt.scene_tokens.shape[1]
+        self.questions, self.question_size = prompt.question_tokens.shape[1:]
+        self.group, self.fed = group, fed
+        self.scene_visible, self.question_visible = scene_visible(prompt), question_visible(prompt)
+        self.options, self.keep_cache = options, keep_cache
+
+    def __call__(self, query: Array, key: Array, value: Array) -> tuple[Array, Any]:
+        """query [S, X, K, M, D], key and value [S, X, K, D]."""
+        query, key, value = (jnp.moveaxis(part, 1, 2) for part in (query, key, value))
+        first, second = self.scene_size, self.scene_size + self.questions * self.question_size
+
+        def split(part: Array) -> tuple[Array, Array, Array]:
+            lead, tail = part.shape[:2], part.shape[3:]
+            question = part[:, :, first:second].reshape(*lead, self.questions, self.question_size, *tail)
+            rollout = part[:, :, second:].reshape(*lead, self.questions, self.group, self.fed, *tail)
+            return part[:, :, :first], question, rollout
+
+        (scene_q, question_q, rollout_q), (scene_k, question_k, rollout_k) = split(query), split(key)
+        scene_v, question_v, rollout_v = split(value)
+        lead, tail = query.shape[:2], query.shape[3:]
+        mixed = [causal_attention(scene_q, scene_k, scene_v, self.options.attention_chunk)]
+        scene = Level(scene_k, scene_v, self.scene_visible)
+        own = Level(question_k, question_v, _causal(self.question_size, tail[0]))
+        mixed.append(attend(question_q, [scene, own]).reshape(*lead, -1, *tail))
+        if self.group * self.fed:
+            answered = self._rollouts(rollout_q, rollout_k, rollout_v, scene, question_k, question_v)
+            mixed.append(answered.reshape(*lead, -1, *tail))
+        kept = (scene_k, scene_v, question_k, question_v) if self.keep_cache else None
+        return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 2, 1), kept
+
+    def _rollouts(
+        self, query: Array, key: Array, value: Array, scene: Level, question_k: Array, question_v: Array
+    ) -> Float[Array, "S K Q G Rm1 M D"]:
+        heads = query.shape[-2]
+        causal = _causal(self.fed, heads)
+
+        def some(query: Array, key: Array, value: Array, question_k: Array, question_v: Array, visible: Array) -> Array:
+            levels = [scene, Level(question_k, question_v, visible), Level(key, value, causal)]
+            return attend(query, levels)
+
+        if self.questions == 1 or self.questions * self.group * self.fed * heads <= self.options.score_rows:
+            return some(query, key, value, question_k, question_v, self.question_visible)
+
+        # One question after the other, each rematerialised: the scores against a long scene are never all in memory.
+        def one(parts: tuple[Array, ...]) -> Array:
+            return some(*(jnp.expand_dims(part, 2) for part in parts))[:, :, 0]
+
+        parts = (query, key, value, question_k, question_v, self.question_visible)
+        outputs = jax.lax.map(jax.checkpoint(one), tuple(jnp.moveaxis(part, 2, 0) for part in parts))
+        return jnp.moveaxis(outputs, 0, 2)
+
+
+def _causal(length: int, heads: int) -> Bool[Array, "rows length"]:
+    """Causal mask for rows that run over (token, head): token 1 of 3, two heads, sees keys 0 and 1 in rows 2 and 3."""
+    return jnp.repeat(jnp.arange(length), heads)[:, None] >= jnp.arange(length)
+
+
+def rollout_logprobs(
+    model: QwenVL,
+    question_hidden: Float[Array, "S Q H"],
+    rollout_hidden: Float[Array, "S Q G Rm1 H"],
+    tokens: Int[Array, "S Q G R"],
+    temperature: float | Float[Array, ""],
+    options: ForwardOptions,
+) -> tuple[Float[Array, "S Q G R"], Float[Array, "S Q G R"]]:
+    """Log-probability of every rollout token under the full softmax at `temperature`, and that softmax's entropy.
+
+    Logits exist for `logit_chunk` tokens of a scene at a time. The first token of all G rollouts shares one row of logits.
+    No gradient flows through the entropy.
+    """
+    scenes, questions, group, length = tokens.shape
+
+    def score(hidden: Array, chosen: Array) -> tuple[Array, Array]:
+        """hidden [S, n, H], chosen [S, n, c]: c tokens looked up in each row of logits."""
+        logits = model.logits(hidden) / jnp.asarray(temperature, at_least_float32(hidden).dtype)
+        normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        picked = jnp.take_along_axis(logits, chosen, axis=-1, mode="clip")
+        logprob = jax.lax.stop_gradient(logits - normaliser)
+        entropy = -jnp.sum(jnp.exp(logprob) * logprob, axis=-1)
+        return picked - normaliser, entropy
+
+    first, first_entropy = score(question_hidden, tokens[..., 0])
+    first, first_entropy = first[..., None], jnp.broadcast_to(first_entropy[..., None, None], (*tokens.shape[:3], 1))
+    if length == 1:
+        return first, first_entropy
+    count = questions * group * (length - 1)
+    hidden, chosen = rollout_hidden.reshape(scenes, count, -1), tokens[..., 1:].reshape(scenes, count, 1)
+    if count <= options.logit_chunk:
+        rest, rest_entropy = score(hidden, chosen)
+    else:
+        chunks = -(-count // options.logit_chunk)
+        size = -(-count // chunks)
+        spare = [(0, 0), (0, chunks * size - count), (0, 0)]
+
+        def chunked(part: Array) -> Array:
+            return jnp.moveaxis(jnp.pad(part, spare).reshape(scenes, chunks, size, -1), 1, 0)
+
+        scored = jax.lax.map(jax.checkpoint(lambda parts: score(*parts)), (chunked(hidden), chunked(chosen)))
+        rest, rest_entropy = (jnp.moveaxis(part, 0, 1).reshape(scenes, chunks * size, -1)[:, :count] for part in scored)
+    shape = (scenes, questions, group, length - 1)
+    return (
+        jnp.concatenate([first, rest.reshape(shape)], axis=-1),
+        jnp.concatenate([first_entropy, rest_entropy.reshape(shape)], axis=-1),
+    )
+
+
+def tree_logprobs(
+    model: QwenVL,
+    prompt: TreePrompt,
+    features: Float[Array, "S U H"],
+    rollouts: Rollouts,
+    temperature: float | Float[Array, ""],
+    options: ForwardOptions,
+) -> tuple[Float[Array, "S Q G R"], Float[Array, "S Q G R"]]:
+    """Log-probabilities and entropies of all rollout tokens; what stands behind a rollout's length is meaningless."""
+    question_hidden, rollout_hidden, _ = tree_hidden(model, prompt, features, rollouts, options)
+    return rollout_logprobs(model, question_hidden, rollout_hidden, rollouts.tokens, temperature, options)
