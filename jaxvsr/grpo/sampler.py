@@ -1,0 +1,249 @@
+"""Sampling on the scene tree: scene and questions prefilled once, then all S·Q·G rollouts decoded together.
+
+Random numbers belong to (seed, step, question, rollout, token): not to a device, a process or a place in the batch. A
+token is drawn by one uniform number and a cumulative sum of two levels, which costs a small fraction of a Gumbel draw
+over a large vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
+
+from jaxvsr.errors import InputError
+from jaxvsr.models.attention import Level, attend
+from jaxvsr.models.language import DecoderLayer
+from jaxvsr.models.qwen_vl import QwenVL
+from jaxvsr.models.tree import ForwardOptions, PromptCache, question_visible, rollout_positions, scene_visible, tree_hidden
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingOptions:
+    """What a draw may be. Log-probabilities are always those of the full softmax at the temperature."""
+
+    group: int  # G, rollouts a question
+    answer_tokens: int  # R, tokens a rollout may have, its end-of-sequence token included
+    eos_ids: tuple[int, ...]  # generation_config's; none: every rollout runs to its full length
+    pad_id: int = 0  # stands behind a rollout's end; never read
+    suppressed_ids: tuple[int, ...] = ()  # never drawn: vision tokens, <|im_start|>, vocabulary rows without a token
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.group < 1 or self.answer_tokens < 1:
+            raise InputError(f"sampling: group {self.group} and answer_tokens {self.answer_tokens} must be at least 1")
+        if not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise InputError(f"sampling: top_p {self.top_p} must be in (0, 1] and top_k {self.top_k} at least 0")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """G rollouts of every question with the log-probability of each token when it was drawn (0 behind the end)."""
+
+    rollouts: Rollouts
+    logprobs: Float[Array, "S Q G R"]
+    truncated: Bool[Array, "S Q G"]  # ran to its full length without an end-of-sequence token
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _DecodeState:
+    step: Int32[Array, ""]  # tokens drawn so far
+    tokens: Int32[Array, "S Q G R"]
+    logprobs: Float[Array, "S Q G R"]
+    done: Bool[Array, "S Q G"]
+    length: Int32[Array, "S Q G"]
+    own: tuple[tuple[Array, Array], ...]  # a layer's keys and values of the rollouts, [S, K, Q, G, R - 1, D]
+
+
+def rollout_keys(seed: UInt32[Array, ""], step: Int[Array, ""], question_keys: UInt32[Array, "S Q"], group: int) -> Array:
+    """One random key a rollout, [S, Q, G], from (seed, step, question, rollout)."""
+    base = jax.random.fold_in(jax.random.key(seed), step)
+    fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    questions = fold(base, question_keys.reshape(-1))
+    rollouts = jax.vmap(fold, in_axes=(0, None))(questions, jnp.arange(group))
+    return rollouts.reshape(*question_keys.shape, group)
+
+
+def allowed_logits(logits: Float[Array, "*batch W"], options: SamplingOptions) -> Float[Array, "*batch W"]:
+    """Logits with -inf where a draw is not allowed: suppressed ids, then top-k, then top-p (the nucleus keeps the token
+    that crosses `top_p`, and always the likeliest)."""
+    if options.suppressed_ids:
+        logits = logits.at[..., jnp.array(options.suppressed_ids)].set(-jnp.inf)
+    if options.top_k:
+        kept = min(options.top_k, logits.shape[-1])
+        logits = jnp.where(logits >= jax.lax.top_k(logits, kept)[0][..., -1:], logits, -jnp.inf)
+    if options.top_p < 1:
+        falling = -jnp.sort(-logits, axis=-1)
+        mass = jax.nn.softmax(falling, axis=-1)
+        inside = jnp.cumsum(mass, axis=-1) - mass < options.top_p
+        floor = jnp.min(jnp.where(inside, falling, jnp.inf), axis=-1, keepdims=True)
+        logits = jnp.where(logits >= floor, logits, -jnp.inf)
+    return logits
+
+
+def inverse_cumulative(weights: Float[Array, "*batch W"], uniform: Float[Array, "*batch"]) -> Int32[Array, "*batch"]:
+    """The first index at which the cumulative sum of `weights` exceeds `uniform` times their total.
+
+    Two levels (blocks, then places inside one block) need two short sums instead of one over the whole vocabulary. An
+    index of weight 0 is never returned.
+    """
+    size = weights.shape[-1]
+    block = max(1, int(size**0.5))
+    blocks = -(-size // block)
+    weights = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, blocks * block - size)])
+    weights = weights.reshape(*weights.shape[:-1], blocks, block)
+
+    def search(mass: Array, target: Array) -> tuple[Array, Array]:
+        """First index whose cumulative mass exceeds target; what is left of the target inside it."""
+        rising = jnp.cumsum(mass, axis=-1)
+        # Rounding must not carry the target past the last positive weight.
+        target = jnp.minimum(target, jnp.nextafter(rising[..., -1], jnp.zeros((), mass.dtype)))
+        index = jnp.sum(rising <= target[..., None], axis=-1)
+        before = jnp.where(index > 0, jnp.take_along_axis(rising, jnp.maximum(index - 1, 0)[..., None], -1)[..., 0], 0)
+        return index, target - before
+
+    sums = jnp.sum(weights, axis=-1)
+    chosen, rest = search(sums, uniform * jnp.sum(sums, axis=-1))
+    inside = jnp.take_along_axis(weights, chosen[..., None, None], axis=-2)[..., 0, :]
+    place, _ = search(inside, rest)
+    return (chosen * block + place).astype(jnp.int32)
+
+
+def draw(
+    logits: Float[Array, "S Q 1or_G W"], keys: Array, position: Int[Array, ""], temperature: Float[Array, ""], options: SamplingOptions
+) -> tuple[Int32[Array, "S Q G"], Float[Array, "S Q G"]]:
+    """Draw one token a rollout, with its log-probability under the full softmax at `temperature`.
+
+    `logits` may have one row for all G rollouts of a question (the first token).
+    """
+    scaled = logits / temperature.astype(logits.dtype)
+    normaliser = jax.nn.logsumexp(scaled, axis=-1, keepdims=True)
+    allowed = allowed_logits(scaled, options)
+    if options.greedy:
+        tokens = jnp.broadcast_to(jnp.argmax(allowed, axis=-1).astype(jnp.int32), keys.shape)
+    else:
+        step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys.reshape(-1), position)
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(step_keys).reshape(keys.shape)
+        weights = jnp.exp(allowed - jnp.max(allowed, axis=-1, keepdims=True))
+        weights = jnp.broadcast_to(weights, (*keys.shape, weights.shape[-1]))
+        tokens = inverse_cumulative(weights, uniform.astype(weights.dtype))
+    scaled = jnp.broadcast_to(scaled, (*keys.shape, scaled.shape[-1]))
+    chosen = jnp.take_along_axis(scaled, tokens[..., None], axis=-1) - normaliser
+    return tokens, chosen[..., 0]
+
+
+def sample(
+    model: QwenVL,
+    prompt: TreePrompt,
+    features: Float[Array, "S U H"],
+    keys: Array,
+    temperature: Float[Array, ""],
+    sampling: SamplingOptions,
+    forward: ForwardOptions,
+) -> Sampled:
+    """Decode G rollouts of every question; `keys` is `rollout_keys(…)`."""
+    question_hidden, _, cache = tree_hidden(model, prompt, features, None, forward)
+    assert cache is not None
+    return decode(model, prompt, question_hidden, cache, keys, temperature, sampling, forward)
+
+
+def decode(
+    model: QwenVL,
+    prompt: TreePrompt,
+    question_hidden: Float[Array, "S Q H"],
+    cache: PromptCache,
+    keys: Array,
+    temperature: Float[Array, ""],
+    sampling: SamplingOptions,
+    forward: ForwardOptions,
+) -> Sampled:
+    """One `while_loop` that ends when every rollout has ended, against the shared keys and values plus the rollouts' own."""
+    scenes, questions = prompt.question_tokens.shape[:2]
+    shape = (scenes, questions, sampling.group, sampling.answer_tokens)
+    text, dtype = model.config.text, forward.compute_dtype
+    own_shape = (scenes, text.num_key_value_heads, *shape[1:3], sampling.answer_tokens - 1, text.head_dim)
+    layers = model.language_model.unstacked_layers()
+    shared = [
+        (
+            Level(cache.scene_key[index], cache.scene_value[index], scene_visible(prompt)),
+            Level(cache.question_key[index], cache.question_value[index], question_visible(prompt)),
+        )
+        for index in range(text.num_hidden_layers)
+    ]
+    eos = jnp.array(sampling.eos_ids, jnp.int32)
+
+    def record(state: _DecodeState, logits: Array) -> _DecodeState:
+        """Draw the next token of every rollout that has not ended."""
+        token, logprob = draw(logits, keys, state.step, temperature, sampling)
+        token = jnp.where(state.done, sampling.pad_id, token)
+        logprob = jnp.where(state.done, 0, logprob)
+        ended = jnp.any(token[..., None] == eos, axis=-1)
+        return dataclasses.replace(
+            state,
+            step=state.step + 1,
+            tokens=jax.lax.dynamic_update_index_in_dim(state.tokens, token, state.step, axis=3),
+            logprobs=jax.lax.dynamic_update_index_in_dim(state.logprobs, logprob, state.step, axis=3),
+            length=jnp.where(state.done, state.length, state.step + 1),
+            done=state.done | ended,
+        )
+
+    def advance(state: _DecodeState) -> _DecodeState:
+        """Feed the last token of every rollout and draw the next."""
+        fed = state.step - 1
+        last = jax.lax.dynamic_index_in_dim(state.tokens, fed, axis=3, keepdims=False)
+        positions = rollout_positions(prompt, fed, 1)[..., None]  # [S, Q, 1, 1]
+        positions = jnp.broadcast_to(positions, (*last.shape, 3)).reshape(scenes, -1, 3)
+        rotary = model.language_model.rotary(positions, dtype)
+        x = model.language_model.embed(last, dtype).reshape(scenes, questions * sampling.group, -1)
+        own = []
+        for layer, levels, cached in zip(layers, shared, state.own, strict=True):
+            x, grown = _decode_layer(layer, x, rotary, levels, cached, fed)
+            own.append(grown)
+        logits = model.logits(x).reshape(*shape[:3], -1)
+        return record(dataclasses.replace(state, own=tuple(own)), logits)
+
+    start = _DecodeState(
+        step=jnp.zeros((), jnp.int32),
+        tokens=jnp.full(shape, sampling.pad_id, jnp.int32),
+        logprobs=jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32)),
+        done=jnp.zeros(shape[:3], bool),
+        length=jnp.zeros(shape[:3], jnp.int32),
+        own=tuple((jnp.zeros(own_shape, dtype), jnp.zeros(own_shape, dtype)) for _ in layers),
+    )
+    first = record(start, model.logits(question_hidden)[:, :, None])
+    state = jax.lax.while_loop(
+        lambda state: (state.step < sampling.answer_tokens) & ~jnp.all(state.done), advance, first
+    )
+    return Sampled(Rollouts(state.tokens, state.length), state.logprobs, ~state.done)
+
+
+def _decode_layer(
+    layer: DecoderLayer,
+    x: Float[Array, "S QG H"],
+    rotary: tuple[Array, Array],
+    shared: tuple[Level, Level],
+    own: tuple[Array, Array],
+    position: Int[Array, ""],
+) -> tuple[Array, tuple[Array, Array]]:
+    """One layer on one new token a rollout: attends to the scene, the question, and the rollout's own tokens so far."""
+    scenes, key_heads, questions, group, length, dim = own[0].shape
+
+    def attend_and_grow(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, Array]]:
+        query = jnp.moveaxis(query, 1, 2).reshape(scenes, key_heads, questions, group, -1, dim)
+        grown = []
+        for cached, new in zip(own, (key, value), strict=True):
+            new = jnp.moveaxis(new, 1, 2).reshape(scenes, key_heads, questions, group, 1, dim)
+            grown.append(jax.lax.dynamic_update_slice_in_dim(cached, new, position, axis=4))
+        visible = jnp.arange(length) <= position
+        mixed = attend(query, [*shared, Level(grown[0], grown[1], visible)])
+        mixed = mixed.reshape(scenes, key_heads, questions * group, -1, dim)
+        return jnp.moveaxis(mixed, 2, 1), (grown[0], grown[1])
+
+    return layer(x, rotary, attend_and_grow)
