@@ -1,9 +1,14 @@
-"""Shape types are checked while the tests run."""
+"""Shape types are checked while the tests run; JAX sees the CPU alone."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from jaxtyping import install_import_hook  # noqa: E402
+from hypothesis import settings
+from jaxtyping import install_import_hook
 
 install_import_hook("jaxvsr", "beartype.beartype")
+
+# Random inputs are the same in every run, and how long one takes is nobody's promise.
+settings.register_profile("jaxvsr", deadline=None, derandomize=True)
+settings.load_profile("jaxvsr")

@@ -1,0 +1,41 @@
+# Every target works on a fresh machine: the environment is made on first use, and again when pyproject.toml changes.
+#
+#   make setup        the environment alone (.venv)
+#   make demo         rooms, a tiny model, SFT, GRPO, scores and the page; leaves runs/demo
+#   make test         all tests;  make test-fast: those of under three minutes together
+#   make lint         ruff and mypy;  make format: ruff, writing
+#
+# PYTHON=python3.12 chooses the interpreter.
+
+VENV := .venv
+RECIPE := pyproject.toml setup/environment.sh setup/fetch_pip.py setup/native_libraries.py
+
+.PHONY: setup demo test test-fast lint format
+
+setup: $(VENV)/.scans
+
+$(VENV)/.scans: $(RECIPE)
+	@sh setup/environment.sh $(VENV) scans
+	@touch $@
+
+$(VENV)/.test: $(RECIPE)
+	@sh setup/environment.sh $(VENV) test
+	@touch $@ $(VENV)/.scans
+
+demo: $(VENV)/.scans
+	@$(VENV)/bin/python launch/demo.py
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -n 2
+
+test-fast: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.test
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .

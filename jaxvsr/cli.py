@@ -1,0 +1,49 @@
+"""The `jaxvsr` command: `jaxvsr train …` is `python launch/train.py …`, and so on for every script in `launch/`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import jaxvsr
+from jaxvsr.command_line import EXIT_INPUT_ERROR, run
+from jaxvsr.errors import InputError
+
+# command: (module of jaxvsr.launch, what it does)
+COMMANDS = {
+    "train": ("train", "SFT, DPO or GRPO on scene trees"),
+    "data": ("build_data", "rooms, questions, frames, features; import and check data folders"),
+    "evaluate": ("evaluate", "benchmark scores of a model, or of a file of predictions"),
+    "convert": ("convert", "Hugging Face folders in and out"),
+    "ask": ("ask", "one question about one video"),
+    "bench": ("bench", "time and memory of a step, by phase"),
+    "study": ("study", "comparisons over settings and seeds"),
+    "report": ("report", "the page of a run; mean and spread over several"),
+}
+
+
+def usage() -> str:
+    """The list of commands, one a line."""
+    lines = [f"  jaxvsr {name:10}{purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "\n".join(["usage: jaxvsr COMMAND …        (jaxvsr COMMAND --help for its flags)", "", *lines])
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else EXIT_INPUT_ERROR
+    if arguments[0] == "--version":
+        print(f"jaxvsr {jaxvsr.__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise InputError(f"no command {command!r}; the commands are {', '.join(COMMANDS)}")
+    sys.argv[0] = f"jaxvsr {command}"  # the name that its --help prints
+    return importlib.import_module(f"jaxvsr.launch.{COMMANDS[command][0]}").main(rest)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand the arguments after the command to that command's own `main`; returns the exit code."""
+    return run(_dispatch, argv)
