@@ -28,12 +28,11 @@ class QwenVL(nnx.Module):
         self.config = config
         self.visual = VisionTower(config.vision, build)
         self.language_model = LanguageModel(config.text, build)
-        self.lm_head = None
         if not config.text.tie_word_embeddings:
             self.lm_head = nnx.Dict(weight=nnx.Param(build.normal((config.text.vocab_size, config.text.hidden_size))))
 
     def head_weight(self, dtype: jnp.dtype) -> Float[Array, "W H"]:
-        holder = self.language_model.embed_tokens if self.lm_head is None else self.lm_head
+        holder = self.language_model.embed_tokens if self.config.text.tie_word_embeddings else self.lm_head
         return holder["weight"][...].astype(dtype)
 
     def logits(self, hidden: Float[Array, "*batch H"]) -> Float[Array, "*batch W"]:
