@@ -1,0 +1,218 @@
+"""Geometry against brute force: dense sampling, rotation matrices, counting of cells."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxvsr.data import geometry
+from jaxvsr.data.alpha_shape import alpha_shape_area
+from jaxvsr.data.boxes import AxisAlignedBox, OrientedBox
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_rotation(rng):
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q if np.linalg.det(q) > 0 else -q
+
+
+def surface_and_inside(box: OrientedBox, count: int):
+    """A regular grid over the whole box, faces included."""
+    steps = [np.linspace(-e / 2, e / 2, count) for e in box.extent]
+    grid = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
+    return box.center + grid @ box.axes
+
+
+def random_box(rng, spread=1.5):
+    return OrientedBox(rng.uniform(-spread, spread, 3), random_rotation(rng), rng.uniform(0.05, 1.0, 3))
+
+
+def brute_force_distance(a, b):
+    return min(np.linalg.norm(a[:, None] - part[None], axis=-1).min() for part in np.array_split(b, 8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_gap_of_oriented_boxes_equals_dense_sampling(seed):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng), random_box(rng)
+    gap = geometry.obb_gap(first, second)
+    sampled = brute_force_distance(surface_and_inside(first, 11), surface_and_inside(second, 11))
+    spacing = max(first.extent.max(), second.extent.max()) / 10
+    assert gap <= sampled + 1e-9
+    assert sampled - gap <= spacing * np.sqrt(3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_gap_of_axis_aligned_boxes_equals_that_of_oriented_ones(seed):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-1, 1, (2, 2, 3))
+    boxes = [AxisAlignedBox(c.min(0), c.max(0) + 0.01) for c in corners]
+    oriented = [OrientedBox(b.center, np.eye(3), b.extent) for b in boxes]
+    assert geometry.aabb_gap(*boxes) == pytest.approx(geometry.obb_gap(*oriented), abs=1e-8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_gap_of_oriented_boxes_survives_a_rigid_motion_and_the_order(seed):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng), random_box(rng)
+    turn, shift = random_rotation(rng), rng.normal(size=3)
+
+    def moved(box):
+        return OrientedBox(turn @ box.center + shift, box.axes @ turn.T, box.extent)
+
+    gap = geometry.obb_gap(first, second)
+    assert geometry.obb_gap(moved(first), moved(second)) == pytest.approx(gap, abs=1e-8)
+    assert geometry.obb_gap(second, first) == pytest.approx(gap, abs=1e-8)
+
+
+def test_gap_of_boxes_in_known_positions():
+    unit = OrientedBox(np.zeros(3), np.eye(3), np.ones(3))
+    c = np.sqrt(0.5)
+    turned = OrientedBox(np.array([2.0, 0, 0]), np.array([[c, c, 0], [-c, c, 0], [0, 0, 1.0]]), np.ones(3))
+    assert geometry.obb_gap(unit, turned) == pytest.approx(2 - 0.5 - c)  # an edge points at a face
+    assert geometry.obb_gap(unit, OrientedBox(np.array([0.9, 0, 0]), np.eye(3), np.ones(3))) == 0.0
+    assert geometry.obb_gap(unit, OrientedBox(np.array([1.5, 1.5, 1.5]), np.eye(3), np.ones(3))) == pytest.approx(
+        np.sqrt(3) / 2
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_grid_and_sampled_distances_lie_a_little_above_the_exact_gap(seed):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng), random_box(rng)
+    gap = geometry.obb_gap(first, second)
+    grid = geometry.obb_grid_distance(first, second)
+    assert gap - 1e-9 <= grid
+    if gap > 0:  # inside of an overlap the grid is hollow
+        assert grid <= gap + 0.05 * np.sqrt(3)
+    boxes = [AxisAlignedBox(b.center - b.extent / 2, b.center + b.extent / 2) for b in (first, second)]
+    sampled = geometry.aabb_sample_distance(*boxes, rng)
+    assert geometry.aabb_gap(*boxes) <= sampled + 1e-9
+    assert sampled <= geometry.aabb_gap(*boxes) + 0.6
+
+
+def test_the_shell_grid_is_that_of_vsi_bench():
+    box = OrientedBox(np.array([1.0, 2, 3]), np.eye(3), np.array([0.43, 0.21, 0.17]))
+    points = geometry._shell_grid(box, 0.05) - box.center
+    lines = [[k * 0.05 - e / 2 for k in range(10) if k * 0.05 < e] + [e / 2] for e in box.extent]
+    expected = {
+        (round(x, 6), round(y, 6), round(z, 6))
+        for x in lines[0]
+        for y in lines[1]
+        for z in lines[2]
+        if abs(x) > 0.43 / 4 or abs(y) > 0.21 / 4 or abs(z) > 0.17 / 4
+    }
+    assert {tuple(np.round(point, 6)) for point in points.tolist()} == expected
+    assert 0 < len(expected) < len(lines[0]) * len(lines[1]) * len(lines[2])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_point_cloud_distance_equals_all_pairs(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(rng.integers(1, 60), 3)), rng.normal(size=(rng.integers(1, 60), 3)) + 2
+    expected = np.linalg.norm(a[:, None] - b[None], axis=-1).min()
+    assert geometry.point_cloud_distance(a, b) == pytest.approx(expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds)
+def test_directions_equal_coordinates_in_the_frame_of_who_stands_there(seed):
+    """Turn the plane so that the facing direction is +y, VSI-Bench's own wording; then read off signs."""
+    rng = np.random.default_rng(seed)
+    stand, face, query = rng.uniform(-3, 3, (3, 3))
+    forward = (face - stand)[:2] / np.linalg.norm((face - stand)[:2])
+    x = (query - stand)[:2] @ np.array([forward[1], -forward[0]])  # to the right
+    y = (query - stand)[:2] @ forward
+    assert geometry.side(stand, face, query) == ("right" if x > 0 else "left")
+    expected = ("front" if y > 0 else "back") + ("-right" if x > 0 else "-left")
+    assert geometry.quadrant(stand, face, query) == expected
+    away = np.degrees(np.arccos(np.clip(y / np.hypot(x, y), -1, 1)))
+    expected = "back" if away > 135 else ("right" if x > 0 else "left")
+    assert geometry.sector(stand, face, query) == expected
+    assert geometry.degrees_from_line(stand, face, query) == pytest.approx(min(away, 180 - away), abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds)
+def test_a_mirror_swaps_left_and_right_and_nothing_else(seed):
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(-3, 3, (3, 3))
+    mirrored = places * [-1, 1, 1]
+    swap = {"left": "right", "right": "left"}
+    assert geometry.side(*mirrored) == swap[geometry.side(*places)]
+    front, hand = geometry.quadrant(*places).split("-")
+    assert geometry.quadrant(*mirrored) == f"{front}-{swap[hand]}"
+    assert geometry.turn_degrees(*mirrored) == pytest.approx(360 - geometry.turn_degrees(*places))
+
+
+def test_left_is_counter_clockwise_seen_from_above():
+    origin, north, west, east = np.zeros(3), np.array([0.0, 1, 0]), np.array([-1.0, 0, 5]), np.array([1.0, 0, -5])
+    assert geometry.side(origin, north, west) == "left"
+    assert geometry.side(origin, north, east) == "right"
+    assert geometry.turn_degrees(origin, north, west) == pytest.approx(90)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds)
+def test_nearest_equals_sorting(seed):
+    distances = list(np.random.default_rng(seed).uniform(0, 5, 4))
+    index, margin = geometry.nearest(distances)
+    ordered = sorted(distances)
+    assert distances[index] == ordered[0]
+    assert margin == pytest.approx(ordered[1] - ordered[0])
+
+
+def floor_points(inside, rng, spacing=None, count=40000):
+    """Points of [0, 6]² for which `inside(x, y)`: random ones, or a grid that reaches the border."""
+    if spacing:
+        line = np.arange(0, 6 + 1e-9, spacing)
+        points = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    else:
+        points = rng.uniform(0, 6, (count, 2))
+    return points[inside(points[:, 0], points[:, 1])]
+
+
+SHAPES = {
+    "rectangle": (lambda x, y: (x <= 5) & (y <= 4), 20.0),
+    "L": (lambda x, y: (x <= 2) | (y <= 2), 36.0 - 16.0),
+    "U": (lambda x, y: (x <= 2) | (x >= 4) | (y <= 2), 36.0 - 8.0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spacing", [0.1, 0.05, None])
+def test_alpha_shape_area_of_known_rooms_within_3_percent(shape, spacing):
+    inside, area = SHAPES[shape]
+    points = floor_points(inside, np.random.default_rng(1), spacing)
+    angle = 0.4
+    turned = points @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) + 100
+    for cloud in (points, turned, np.concatenate([points, points])):
+        assert alpha_shape_area(cloud, 0.3) == pytest.approx(area, rel=0.03)
+    # The same with many more points than needed, thinned.
+    dense = floor_points(inside, np.random.default_rng(2), 0.02)
+    assert alpha_shape_area(dense, 0.3, thin_m=0.04) == pytest.approx(area, rel=0.03)
+
+
+def test_alpha_shape_fills_enclosed_holes_only_when_asked():
+    ring = floor_points(lambda x, y: (np.abs(x - 3) >= 1) | (np.abs(y - 3) >= 1), np.random.default_rng(0), 0.1)
+    assert alpha_shape_area(ring, 0.2) == pytest.approx(32, rel=0.01)
+    assert alpha_shape_area(ring, 0.2, fill_holes=True) == pytest.approx(36, rel=0.01)
+    bay = floor_points(lambda x, y: (np.abs(x - 3) >= 1) | (y <= 2), np.random.default_rng(0), 0.1)
+    assert alpha_shape_area(bay, 0.2, fill_holes=True) == pytest.approx(28, rel=0.01)
+
+
+@pytest.mark.parametrize("points", [[], [[0, 0]], [[0, 0], [1, 1]], [[0, 0], [1, 1], [2, 2]], [[1, 1]] * 5])
+def test_alpha_shape_of_too_few_points_has_no_area(points):
+    assert alpha_shape_area(np.array(points, float).reshape(-1, 2), 10.0) == 0.0
+
+
+def test_alpha_shape_of_one_triangle_counts_it_once():
+    assert alpha_shape_area(np.array([[0.0, 0], [1, 0], [0, 1]]), 1.0) == pytest.approx(0.5)
+    assert alpha_shape_area(np.array([[0.0, 0], [1, 0], [0, 1]]), 0.7) == 0.0  # its circumradius is 0.707
