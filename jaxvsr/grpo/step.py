@@ -1,0 +1,252 @@
+"""The compiled functions of a training step: `sample`, `reference`, `update`. Each compiles once for a bucket of shapes.
+
+    sampled, features = step.sample(…)                        vision, prefill, decode
+    reference = step.reference(…)                             dispatched before the host scores the text
+    state, metrics = step.update(state, …, inputs)            one optimizer step; the state is donated
+
+SFT and DPO use the same `update` on rollouts that were given instead of sampled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int32, UInt32
+
+from jaxvsr.grpo.objectives import AnyArray, Normaliser, Objective, grpo_loss, merge_metrics
+from jaxvsr.grpo.preference import PreferenceObjective, dpo_loss
+from jaxvsr.grpo.sampler import Sampled, SamplingOptions, rollout_keys, sample
+from jaxvsr.grpo.supervised import sft_loss
+from jaxvsr.models.config import ModelConfig
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
+from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedObjective:
+    """Mean negative log-likelihood of a target token."""
+
+
+AnyObjective = Objective | PreferenceObjective | SupervisedObjective
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a step changes."""
+
+    step: Int32[Array, ""]  # optimizer steps taken
+    trainable: dict[str, Array]  # by flat parameter name
+    optimizer: Any  # optax's state of them
+    seed: UInt32[Array, ""]  # of every random number of the run
+
+
+def start_state(trainable: dict[str, Array], optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable), jnp.asarray(seed, jnp.uint32))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossInputs:
+    """What the loss needs besides the rollouts; SFT needs the mask alone, DPO also the reference."""
+
+    mask: Bool[AnyArray, "S Q G R"]  # tokens in the loss
+    old_logprobs: Float[AnyArray, "S Q G R"] | None = None
+    reference_logprobs: Float[AnyArray, "S Q G R"] | None = None
+    advantages: Float[AnyArray, "S Q G"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The weights that a run does not change, and how the model is built on them.
+
+    The reference policy is the model without adapters on `frozen`; where base weights are trained, `reference` holds a
+    copy of them as they were at the start of the run.
+    """
+
+    config: ModelConfig
+    lora: LoraConfig | None
+    frozen: dict[str, Array]
+    reference: dict[str, Array] | None = None
+
+    def reference_parameters(self) -> dict[str, Array]:
+        return {**self.frozen, **(self.reference or {})}
+
+
+class CompiledFunction:
+    """A jitted function compiled ahead for each new bucket of shapes, so that compiling can be seen, timed and counted."""
+
+    def __init__(self, name: str, function: Callable[..., Any], *, donate: tuple[int, ...] = ()):
+        self.name, self.compiled, self.seconds = name, {}, 0.0
+        self._jitted = jax.jit(function, donate_argnums=donate)
+        self.on_compile: Callable[[str, int], Any] = lambda name, bucket: None
+
+    def executable(self, *args: Any) -> Any:
+        """The compiled program for arguments (or abstract values) of these shapes."""
+        leaves, structure = jax.tree.flatten(args)
+        key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        if key not in self.compiled:
+            self.on_compile(self.name, len(self.compiled) + 1)
+            start = time.perf_counter()
+            self.compiled[key] = self._jitted.lower(*args).compile()
+            self.seconds += time.perf_counter() - start
+        return self.compiled[key]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.executable(*args)(*args)
+
+
+class CompiledStep:
+    """The three functions over one policy, objective and optimizer.
+
+    Args:
+        trainable: names of the parameters that the state holds; if one lies in the vision tower, `update` runs the tower
+            with gradients, otherwise it takes the features that sampling computed.
+        accumulate: parts into which the scenes of a step are split in `update`; gradients are summed before the optimizer
+            steps, and no reduction changes.
+        gather: what to do to parameters before sampling, outside the decode loop (on a mesh: gather them over fsdp).
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        trainable: Mapping[str, Any],
+        objective: AnyObjective,
+        optimizer: optax.GradientTransformation,
+        sampling: SamplingOptions,
+        forward: ForwardOptions,
+        *,
+        accumulate: int = 1,
+        gather: Callable[[dict[str, Array]], dict[str, Array]] = lambda parameters: parameters,
+    ):
+        self.policy, self.objective, self.optimizer = policy, objective, optimizer
+        self.sampling, self.forward, self.accumulate, self._gather = sampling, forward, accumulate, gather
+        self.trains_vision = any(name.startswith("visual.") for name in trainable)
+        self._adapted = model_definition(policy.config, policy.lora)
+        self._base = model_definition(policy.config)
+        self._vision = CompiledFunction("vision", self._vision_program)
+        self._sample = CompiledFunction("sample", self._sample_program)
+        self._reference = CompiledFunction("reference", self._reference_program)
+        self._update = CompiledFunction("update", self._update_program, donate=(0,))
+        self.functions = (self._vision, self._sample, self._reference, self._update)
+
+    @property
+    def compile_count(self) -> int:
+        return sum(len(function.compiled) for function in self.functions)
+
+    @property
+    def compile_seconds(self) -> float:
+        return sum(function.seconds for function in self.functions)
+
+    def sample(
+        self, state: TrainState, prompt: TreePrompt, question_keys: UInt32[AnyArray, "S Q"], temperature: Float[AnyArray, ""]
+    ) -> tuple[Sampled, Float[Array, "S U H"]]:
+        """Rollouts of every question, and the merged vision tokens for the passes that follow."""
+        return self._sample(state.trainable, self.policy.frozen, prompt, question_keys, state.seed, state.step, temperature)
+
+    def encode(self, state: TrainState, prompt: TreePrompt) -> Float[Array, "S U H"]:
+        """The merged vision tokens alone, for objectives that do not sample."""
+        return self._vision(state.trainable, self.policy.frozen, prompt)
+
+    def reference(
+        self, prompt: TreePrompt, features: Float[Array, "S U H"], rollouts: Rollouts, temperature: Float[AnyArray, ""]
+    ) -> Float[Array, "S Q G R"]:
+        """Log-probabilities of the rollouts under the reference policy."""
+        return self._reference(self.policy.reference_parameters(), prompt, features, rollouts, temperature)
+
+    def update(
+        self,
+        state: TrainState,
+        prompt: TreePrompt,
+        features: Float[Array, "S U H"],
+        rollouts: Rollouts,
+        inputs: LossInputs,
+        normaliser: Normaliser,
+        temperature: Float[AnyArray, ""],
+    ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+        """One optimizer step; `state` is donated. Metrics: `loss`, `grad_norm`, `entropy` (nats a token), and the objective's."""
+        return self._update(state, self.policy.frozen, prompt, features, rollouts, inputs, normaliser, temperature)
+
+    # --- the programs: pure functions of their arguments, traced once a bucket
+
+    def _model(self, trainable: dict[str, Array], frozen: dict[str, Array]) -> QwenVL:
+        return bind(self._adapted, {**frozen, **trainable})
+
+    def _vision_program(self, trainable: Any, frozen: Any, prompt: TreePrompt) -> Array:
+        return encode_vision(self._model(trainable, frozen), prompt, self.forward)
+
+    def _sample_program(
+        self, trainable: Any, frozen: Any, prompt: TreePrompt, question_keys: Array, seed: Array, step: Array, temperature: Array
+    ) -> tuple[Sampled, Array]:
+        model = bind(self._adapted, self._gather({**frozen, **trainable}))
+        features = encode_vision(model, prompt, self.forward)
+        keys = rollout_keys(seed, step, question_keys, self.sampling.group)
+        return sample(model, prompt, features, keys, temperature, self.sampling, self.forward), features
+
+    def _reference_program(
+        self, parameters: Any, prompt: TreePrompt, features: Array, rollouts: Rollouts, temperature: Array
+    ) -> Array:
+        model = bind(self._base, parameters)
+        if self.trains_vision:
+            features = encode_vision(model, prompt, self.forward)
+        return tree_logprobs(model, prompt, features, rollouts, temperature, self.forward)[0]
+
+    def _loss(
+        self, trainable: Any, frozen: Any, batch: tuple[TreePrompt, Array, Rollouts, LossInputs], normaliser: Normaliser, temperature: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        prompt, features, rollouts, inputs = batch
+        model = self._model(trainable, frozen)
+        features = encode_vision(model, prompt, self.forward) if self.trains_vision else jax.lax.stop_gradient(features)
+        logprobs, entropy = tree_logprobs(model, prompt, features, rollouts, temperature, self.forward)
+        loss, metrics = objective_loss(self.objective, logprobs, inputs, normaliser)
+        metrics["entropy"] = jnp.sum(jnp.where(inputs.mask, entropy, 0)) / normaliser.tokens
+        return loss, metrics
+
+    def _update_program(
+        self, state: TrainState, frozen: Any, prompt: Any, features: Any, rollouts: Any, inputs: Any, normaliser: Any, temperature: Any
+    ) -> tuple[TrainState, dict[str, Array]]:
+        differentiate = jax.value_and_grad(self._loss, has_aux=True)
+        batch = (prompt, features, rollouts, inputs)
+        if self.accumulate == 1:
+            (loss, metrics), gradients = differentiate(state.trainable, frozen, batch, normaliser, temperature)
+        else:
+
+            def add(gradients: Any, part: Any) -> tuple[Any, Any]:
+                (loss, metrics), more = differentiate(state.trainable, frozen, part, normaliser, temperature)
+                return jax.tree.map(jnp.add, gradients, more), {**metrics, "loss": loss}
+
+            parts = jax.tree.map(lambda leaf: _split_scenes(leaf, self.accumulate), batch)
+            gradients, stacked = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, state.trainable), parts)
+            metrics = merge_metrics(stacked)
+            loss = metrics.pop("loss")
+        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
+        return TrainState(state.step + 1, trainable, optimizer, state.seed), metrics
+
+
+def objective_loss(
+    objective: AnyObjective, logprobs: Float[Array, "S Q G R"], inputs: LossInputs, normaliser: Normaliser
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The share of these scenes in the step's loss and metrics."""
+    if isinstance(objective, SupervisedObjective):
+        return sft_loss(logprobs, inputs.mask, normaliser.tokens), {}
+    if isinstance(objective, PreferenceObjective):
+        return dpo_loss(logprobs, inputs.reference_logprobs, inputs.mask, objective, normaliser.rollouts / 2)
+    return grpo_loss(
+        logprobs, inputs.old_logprobs, inputs.reference_logprobs, inputs.advantages, inputs.mask, objective, normaliser
+    )
+
+
+def _split_scenes(leaf: Array, parts: int) -> Array:
+    """[S, …] to [parts, S / parts, …], every part taking scenes from all shards of the scene axis."""
+    return jnp.moveaxis(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 1, 0)
