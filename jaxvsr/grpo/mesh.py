@@ -1,0 +1,129 @@
+"""The mesh: data, fsdp and tensor axes, and which scenes a process loads.
+
+Scenes are split over data × fsdp, weights over fsdp × tensor. `--mesh 8` is eight devices on fsdp;
+`--mesh fsdp=4,tensor=2` names the axes. Axis types are always Auto: the compiler places what the table in
+`models/sharding.py` leaves open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxvsr.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+SCENE_AXES = ("data", "fsdp")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis."""
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+    @property
+    def devices(self) -> int:
+        return self.data * self.fsdp * self.tensor
+
+    @property
+    def scene_shards(self) -> int:
+        """Into how many parts the scenes of a step are split."""
+        return self.data * self.fsdp
+
+    def __str__(self) -> str:
+        return ",".join(f"{axis}={getattr(self, axis)}" for axis in AXES if getattr(self, axis) > 1) or "1"
+
+
+def parse_mesh(spec: str) -> MeshShape:
+    """`8` → eight devices on fsdp; `fsdp=2,tensor=2`, `data=2,fsdp=4` → named axes.
+
+    >>> parse_mesh("fsdp=4,tensor=2")
+    MeshShape(data=1, fsdp=4, tensor=2)
+    """
+    wanted = "--mesh takes a number of devices (8) or axes with numbers (fsdp=4,tensor=2)"
+    sizes: dict[str, int] = {}
+    for part in spec.split(","):
+        axis, _, number = part.strip().rpartition("=")
+        axis = axis.strip() or "fsdp"
+        if axis not in AXES:
+            close = difflib.get_close_matches(axis, AXES, n=1)
+            raise InputError(
+                f"mesh {spec!r}: no axis {axis!r}; " + (f"did you mean {close[0]!r}? " if close else "") + wanted
+            )
+        if axis in sizes:
+            raise InputError(f"mesh {spec!r}: axis {axis!r} is given twice; {wanted}")
+        if not number.strip().isdecimal() or int(number) < 1:
+            raise InputError(f"mesh {spec!r}: {number.strip()!r} is not a number of devices; {wanted}")
+        sizes[axis] = int(number)
+    return MeshShape(**sizes)
+
+
+def check_mesh(shape: MeshShape, *, scenes: int, attention_heads: int | None = None, processes: int = 1) -> None:
+    """Refuse a mesh that does not divide the batch or the attention heads."""
+    if scenes % shape.scene_shards:
+        raise InputError(
+            f"data.scenes={scenes} does not divide over mesh {shape}: scenes are split over data × fsdp = "
+            f"{shape.scene_shards}; take data.scenes={_next_multiple(scenes, shape.scene_shards)} or a smaller mesh"
+        )
+    if attention_heads is not None and attention_heads % shape.tensor:
+        raise InputError(
+            f"mesh {shape}: tensor={shape.tensor} does not divide the model's {attention_heads} attention heads"
+        )
+    if shape.devices % processes:
+        raise InputError(f"mesh {shape}: {shape.devices} devices do not divide over {processes} processes")
+
+
+def _next_multiple(number: int, factor: int) -> int:
+    return -(-number // factor) * factor
+
+
+def make_mesh(shape: MeshShape, devices: Sequence[jax.Device]) -> Mesh:
+    """The mesh over these devices, which are as many as the shape asks for."""
+    sizes = (shape.data, shape.fsdp, shape.tensor)
+    if (
+        devices[0].platform == "cpu"
+    ):  # virtual devices have no topology; keep their order, so each process has its own block
+        return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(sizes, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def scene_sharding(mesh: Mesh) -> NamedSharding:
+    """Arrays whose first axis is S."""
+    return NamedSharding(mesh, PartitionSpec(SCENE_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def scene_rows(mesh: Mesh, scenes: int) -> tuple[int, int]:
+    """First row and number of rows of the S scenes of a step that this process holds.
+
+    With `tensor` across processes several processes hold the same scenes, and load the same.
+    """
+    spans = {
+        (rows[0].start or 0, scenes if rows[0].stop is None else rows[0].stop)
+        for rows in scene_sharding(mesh).addressable_devices_indices_map((scenes,)).values()
+    }
+    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    held = sum(span[1] - span[0] for span in spans)
+    if held != last - first or first % held or scenes % held:
+        raise InputError(
+            f"mesh {dict(mesh.shape)}: the scenes of one process are not one block of the step's; "
+            "let data × fsdp be a multiple of the number of processes"
+        )
+    return first, held
+
+
+def loader_share(mesh: Mesh, scenes: int) -> tuple[int, int]:
+    """(index, count) of this process among those that load different scenes."""
+    first, held = scene_rows(mesh, scenes)
+    return first // held, scenes // held

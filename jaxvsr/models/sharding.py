@@ -1,0 +1,102 @@
+"""Where every parameter lies on the mesh: one table from name to mesh axes.
+
+Weights lie [out, in] (Hugging Face's order), stacked layers have one more axis in front, which is never split. A
+layer that fans out (q, k, v, gate, up) splits its outputs over `tensor`, the layer behind it (o, down) its inputs, so
+that one sum over `tensor` joins the two; the other dimension is split over `fsdp`. What does not divide is replicated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxvsr.models.config import ModelConfig
+
+Axes = tuple[str | None, ...]
+
+# (pattern of the whole parameter name, mesh axes of the last dimensions); the first that matches counts.
+# The tower runs once a scene, so it is split for memory (fsdp) alone; its fused qkv has no place to cut between heads.
+RULES: tuple[tuple[str, Axes], ...] = (
+    (r"(language_model\.embed_tokens|lm_head)\.weight", ("tensor", "fsdp")),
+    (r"language_model\..*\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.weight", ("tensor", "fsdp")),
+    (r"language_model\..*\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.bias", ("tensor",)),
+    (r"language_model\..*\.(o_proj|down_proj)\.weight", ("fsdp", "tensor")),
+    (r"language_model\..*\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.lora_A", (None, "fsdp")),
+    (r"language_model\..*\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.lora_B", ("tensor", None)),
+    (r"language_model\..*\.(o_proj|down_proj)\.lora_A", (None, "tensor")),
+    (r"language_model\..*\.(o_proj|down_proj)\.lora_B", ("fsdp", None)),
+    (r"visual\.patch_embed\.proj\.weight", ("fsdp", None, None, None, None)),
+    (r"visual\..*\.weight", ("fsdp", None)),
+    (r"visual\..*\.lora_A", (None, "fsdp")),
+    (r"visual\..*\.lora_B", ("fsdp", None)),
+)
+
+# Outputs that are whole heads: cutting through a head would tear its rotary pairs apart.
+_HEAD_OUTPUTS = re.compile(r"language_model\..*\.(?P<projection>[qkvo])_proj\.(weight|bias|lora_A|lora_B)")
+
+
+def parameter_spec(
+    name: str, shape: tuple[int, ...], mesh: Mapping[str, int], config: ModelConfig | None = None
+) -> PartitionSpec:
+    """The mesh axes of one parameter; `mesh` is {axis: devices}.
+
+    With `config`, heads stay whole: `tensor` is left out of the key and value projections where it does not divide the
+    number of key heads.
+
+    >>> parameter_spec("language_model.layers.self_attn.q_proj.weight", (28, 1536, 1536), {"fsdp": 4, "tensor": 2})
+    PartitionSpec(None, 'tensor', 'fsdp')
+    """
+    axes: Axes = next((axes for pattern, axes in RULES if re.fullmatch(pattern, name)), ())
+    if len(axes) > len(shape):  # a vector under a pattern for matrices: norms of the tower
+        axes = ()
+    tail = shape[len(shape) - len(axes) :]
+    split = [
+        axis
+        if axis is not None and size % mesh[axis] == 0 and (axis != "tensor" or _whole_heads(name, mesh[axis], config))
+        else None
+        for axis, size in zip(axes, tail, strict=True)
+    ]
+    if not any(split):
+        return PartitionSpec()
+    return PartitionSpec(*[None] * (len(shape) - len(axes)), *split)
+
+
+def _whole_heads(name: str, parts: int, config: ModelConfig | None) -> bool:
+    """Whether `parts` parts of this parameter hold whole heads, or it has none."""
+    match = _HEAD_OUTPUTS.fullmatch(name)
+    if config is None or match is None:
+        return True
+    heads = config.text.num_attention_heads if match["projection"] in "qo" else config.text.num_key_value_heads
+    return heads % parts == 0
+
+
+def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
+    """The same placement gathered over fsdp, as sampling wants it: once, outside the decode loop."""
+    return PartitionSpec(*[None if axis == "fsdp" else axis for axis in spec])
+
+
+def parameter_shardings(
+    shapes: Mapping[str, jax.ShapeDtypeStruct | jax.Array], mesh: Mesh, config: ModelConfig | None = None
+) -> dict[str, NamedSharding]:
+    """One sharding a parameter, for a flat dictionary by name."""
+    return {
+        name: NamedSharding(mesh, parameter_spec(name, tuple(leaf.shape), mesh.shape, config))
+        for name, leaf in shapes.items()
+    }
+
+
+def state_shardings(state: object, mesh: Mesh, config: ModelConfig | None = None) -> object:
+    """Shardings for any pytree that holds parameters, or moments of them, in dictionaries by parameter name.
+
+    Leaves that lie under no parameter name (step counters, random keys) are replicated.
+    """
+
+    def place(path: tuple[object, ...], leaf: jax.Array) -> NamedSharding:
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        name = str(names[-1]) if names else ""
+        return NamedSharding(mesh, parameter_spec(name, tuple(leaf.shape), mesh.shape, config))
+
+    return jax.tree_util.tree_map_with_path(place, state)
