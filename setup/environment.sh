@@ -52,5 +52,5 @@ case ,$extras, in
 esac
 
 echo "installing jaxvsr[$extras] into $environment (one to three minutes)"
-"$python" -m pip install -q --editable ".[$extras]" || fail "pip could not install jaxvsr[$extras]: see above"
+PYTHONWARNINGS=ignore "$python" -m pip install -q --editable ".[$extras]" || fail "pip could not install jaxvsr[$extras]: see above"
 "$python" setup/native_libraries.py
