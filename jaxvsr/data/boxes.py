@@ -1,7 +1,7 @@
 """Axis-aligned boxes and minimal oriented boxes of point sets.
 
 The oriented box is the one VSI-Bench's generators take from Open3D (`get_minimal_oriented_bounding_box`): the smallest
-box that lies flush with a face and an edge of the convex hull. Here every edge of every hull face is tried, so the volume
+box flush with a face and an edge of the convex hull. Here every edge of every hull face is tried, so the volume
 is at most Open3D's, and no Open3D is needed.
 """
 

@@ -1,0 +1,134 @@
+"""From ScanNet's raw labels to categories: one reviewed table of synonyms and plurals, and the structural labels.
+
+Only names of the same thing are joined. Kinds of a thing stay apart as ScanNet's annotators kept them apart ("office
+chair" is no synonym of "chair"), except where the same object gets either name from scan to scan ("couch" and
+"sofa"). A recipe that joins more, such as VSI-Bench's generators ("recycling bin" into "trash can"), says so itself.
+"""
+
+from __future__ import annotations
+
+# category: the other labels that mean it. Plurals stand here one by one, because "glasses" and "blinds" have none to
+# strip.
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "armchair": ("armchairs", "arm chair", "arm chairs"),
+    "backpack": ("backpacks", "back pack", "rucksack"),
+    "bag": ("bags",),
+    "basket": ("baskets",),
+    "bathtub": ("bath tub", "bathtubs", "tub"),
+    "bed": ("beds",),
+    "bench": ("benches",),
+    "bicycle": ("bicycles", "bike", "bikes"),
+    "blanket": ("blankets",),
+    "book": ("books",),
+    "bookshelf": ("bookshelves", "book shelf", "bookcase", "book case", "bookcases"),
+    "bottle": ("bottles",),
+    "box": ("boxes",),
+    "bucket": ("buckets",),
+    "cabinet": ("cabinets",),
+    "ceiling": ("ceilings",),
+    "chair": ("chairs",),
+    "clock": ("clocks", "wall clock"),
+    "closet": ("closets",),
+    "closet door": ("closet doors",),
+    "clothes": ("cloths", "clothing"),
+    "coat rack": ("coatrack", "coat racks"),
+    "coffee maker": ("coffee machine",),
+    "coffee table": ("coffee tables",),
+    "column": ("columns",),
+    "computer mouse": ("mouse",),
+    "computer tower": ("computer towers", "pc tower"),
+    "copier": ("copiers", "photocopier", "copy machine"),
+    "counter": ("counters", "countertop", "counter top"),
+    "cup": ("cups",),
+    "curtain": ("curtains",),
+    "desk": ("desks",),
+    "dish rack": ("dishrack",),
+    "dishwasher": ("dish washer",),
+    "door": ("doors",),
+    "door frame": ("doorframe", "door frames", "doorframes"),
+    "dresser": ("dressers",),
+    "fan": ("fans",),
+    "file cabinet": ("file cabinets", "filing cabinet", "filing cabinets"),
+    "floor": ("floors",),
+    "folded chair": ("folded chairs", "folding chair", "folding chairs"),
+    "guitar": ("guitars",),
+    "keyboard": ("keyboards", "computer keyboard"),
+    "kitchen cabinet": ("kitchen cabinets",),
+    "kitchen counter": ("kitchen counters",),
+    "lamp": ("lamps",),
+    "laptop": ("laptops",),
+    "light": ("lights",),
+    "light switch": ("lightswitch", "light switches"),
+    "microwave": ("microwaves", "microwave oven"),
+    "mirror": ("mirrors",),
+    "monitor": ("monitors", "computer monitor", "computer monitors", "computer screen"),
+    "nightstand": ("nightstands", "night stand", "night stands", "bedside table"),
+    "object": ("objects",),
+    "office chair": ("office chairs",),
+    "ottoman": ("ottomans",),
+    "oven": ("ovens",),
+    "paper towel dispenser": ("paper towel dispensers",),
+    "person": ("people", "persons"),
+    "piano": ("pianos",),
+    "picture": ("pictures",),
+    "pillar": ("pillars",),
+    "pillow": ("pillows",),
+    "pipe": ("pipes",),
+    "plant": ("plants", "potted plant", "potted plants"),
+    "poster": ("posters",),
+    "power outlet": ("outlet", "outlets", "power outlets"),
+    "printer": ("printers",),
+    "radiator": ("radiators",),
+    "recycling bin": ("recycling bins", "recycle bin", "recycle bins"),
+    "refrigerator": ("refrigerators", "fridge", "fridges"),
+    "shelf": ("shelves",),
+    "shoe": ("shoes",),
+    "shower curtain": ("shower curtains",),
+    "shower wall": ("shower walls",),
+    "sink": ("sinks",),
+    "soap dispenser": ("soap dispensers",),
+    "sofa": ("sofas", "couch", "couches"),
+    "sofa chair": ("sofa chairs",),
+    "stool": ("stools",),
+    "suitcase": ("suitcases",),
+    "table": ("tables",),
+    "telephone": ("telephones", "phone", "phones"),
+    "toilet": ("toilets",),
+    "towel": ("towels",),
+    "trash can": (
+        "trash cans", "trashcan", "trashcans", "trash bin", "trash bins", "garbage bin", "garbage bins", "garbage can",
+        "garbage cans", "waste bin", "wastebasket", "waste basket", "dustbin", "rubbish bin",
+    ),
+    "tv": ("tvs", "television", "televisions", "tv screen"),
+    "tv stand": ("television stand", "tv stands"),
+    "wall": ("walls",),
+    "wardrobe": ("wardrobes", "wardrobe closet"),
+    "washing machine": ("washing machines", "clothes washer"),
+    "water bottle": ("water bottles",),
+    "whiteboard": ("whiteboards", "white board", "white boards"),
+    "window": ("windows",),
+    "windowsill": ("window sill", "window sills", "windowsills"),
+}  # fmt: skip
+
+_CATEGORY_OF = {label: category for category, labels in _SYNONYMS.items() for label in labels}
+
+# Parts of the building, and labels that name no thing: nothing that a question may ask about.
+STRUCTURAL = frozenset({
+    "wall", "floor", "ceiling", "object", "unknown", "remove", "unannotated", "structure", "otherstructure",
+    "other structure", "otherfurniture", "other furniture", "otherprop", "other prop", "column", "pillar", "beam",
+    "ledge",
+    "ceiling beam", "half wall", "wall beam", "door frame", "doorframe", "door wall", "closet wall", "closet walls",
+    "closet floor", "closet ceiling", "bath walls", "shower wall", "shower floor", "staircase", "stairs", "stair",
+    "stair rail", "railing", "rail", "windowsill", "window frame", "baseboard", "molding", "doorway", "entrance",
+})  # fmt: skip
+
+
+def category_of(raw_label: str) -> str:
+    """The category that a raw label means: lower case, single spaces, synonyms joined; "" for an empty label."""
+    label = " ".join(raw_label.lower().split())
+    return _CATEGORY_OF.get(label, label)
+
+
+def is_structural(category: str) -> bool:
+    """Whether a category (after `category_of`) is a part of the building or names no thing."""
+    return category in STRUCTURAL

@@ -1,0 +1,71 @@
+"""ScanNet's `_2d-instance-filt.zip`: for each frame an 8-bit PNG whose pixels are objectId + 1, 0 where nothing is."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxvsr.data.file_errors import one_line
+from jaxvsr.errors import InputError
+
+_ENTRY = re.compile(r"instance-filt/(\d{1,9})\.png")
+# A 1296×968 mask takes some 20 kB; nothing sensible comes near these.
+_PNG_LIMIT_BYTES = 1 << 26
+_IMAGE_LIMIT_PIXELS = 1 << 26
+# The earliest time that zip can store: the same masks give the same bytes whenever they are written.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+class InstanceMasks:
+    """The masks of one scan, read one at a time. `frames` are the frame indices that have a mask, in order."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._entries: dict[int, str] = {}
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except Exception as error:  # broken archives raise many kinds
+            raise InputError(f"{path}: not a readable zip ({one_line(error)})") from None
+        for name in names:
+            if ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name:
+                raise InputError(f"{path}: entry {name[:80]!r} points outside the archive; refused")
+            if match := _ENTRY.fullmatch(name):
+                self._entries[int(match[1])] = name
+        self.frames = tuple(sorted(self._entries))
+
+    def read(self, frame: int) -> UInt8[np.ndarray, "H W"]:
+        """The mask of one frame; `InputError` where there is none or it is not an 8-bit PNG."""
+        if frame not in self._entries:
+            raise InputError(f"{self.path}: no mask for frame {frame}; expected instance-filt/{frame}.png")
+        name = self._entries[frame]
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(name) as entry:
+                data = entry.read(_PNG_LIMIT_BYTES + 1)
+            image = Image.open(BytesIO(data), formats=["png"])
+            if image.mode == "L" and image.width * image.height <= _IMAGE_LIMIT_PIXELS:
+                return np.asarray(image)
+        except Exception as error:  # the zip and PNG decoders raise many kinds on broken data
+            raise InputError(f"{self.path}: {name} cannot be decoded ({one_line(error)})") from None
+        raise InputError(f"{self.path}: {name} is a {image.width}x{image.height} {image.mode}; expected an 8-bit PNG")
+
+
+def write_instance_masks(path: Path, masks: Iterable[UInt8[np.ndarray, "H W"]]) -> None:
+    """Write the masks of frames 0, 1, …; to a temporary name, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for frame, mask in enumerate(masks):
+            png = BytesIO()
+            Image.fromarray(mask).save(png, "png", compress_level=1)
+            info = zipfile.ZipInfo(f"instance-filt/{frame}.png", _ZIP_TIME)
+            info.create_system, info.external_attr = 3, 0o644 << 16  # not the writing machine's
+            archive.writestr(info, png.getvalue())
+    os.replace(partial, path)
