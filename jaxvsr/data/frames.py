@@ -1,0 +1,147 @@
+"""Uniformly sampled frames of scans, decoded once and kept as uint8 in TensorStore.
+
+    OUT/frames/<scene>/zarr.json      a zarr 3 array [F, H, W, 3]; its attributes say where the frames come from
+    OUT/frames/<scene>/c/0/0/0/0      all frames in one shard, one chunk a frame, each with its CRC-32C
+
+F is the union of the index sets of all frame counts that were asked for; the attribute `index_sets` names each. The
+sets of 8 and of 32 frames of a video hardly overlap, so a count that is not stored cannot be read, only added.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from jaxtyping import Float64, Int64, UInt8
+
+from jaxvsr.errors import InputError
+
+FRAMES_DIR = "frames"
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frames:
+    """Frames of one scene in order of time; `indices` are those of the source video, timestamps are in seconds."""
+
+    pixels: UInt8[np.ndarray, "F H W 3"]
+    timestamps: Float64[np.ndarray, " F"]
+    indices: Int64[np.ndarray, " F"]
+
+    def mirrored(self) -> Frames:
+        """The same frames seen in a mirror: left and right swapped."""
+        return dataclasses.replace(self, pixels=np.ascontiguousarray(self.pixels[:, :, ::-1]))
+
+
+class FrameStore:
+    """Reads the frames of a data folder; safe to share between threads and to send to worker processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / FRAMES_DIR).is_dir():
+            raise InputError(f"{self.folder}: no {FRAMES_DIR}/ folder; `build_data.py frames` writes it")
+
+    def scenes(self) -> list[str]:
+        """Names of the scenes stored, sorted."""
+        return sorted(path.parent.name for path in (self.folder / FRAMES_DIR).glob("*/zarr.json"))
+
+    def attributes(self, scene: str) -> dict[str, Any]:
+        """Provenance of a scene's frames: source, sampling rule, index sets, timestamps, checksum."""
+        return read_attributes(self.folder, scene)
+
+    def counts(self, scene: str) -> tuple[int, ...]:
+        """The frame counts that can be read."""
+        return tuple(sorted(int(count) for count in self.attributes(scene)["index_sets"]))
+
+    def positions(self, scene: str, frames: int) -> Int64[np.ndarray, " F"]:
+        """Where the `frames` frames of this count lie in the stored array.
+
+        Raises:
+            InputError: this count is not stored; the message has the command that adds it.
+        """
+        attributes = self.attributes(scene)
+        if str(frames) not in attributes["index_sets"]:
+            stored = ", ".join(map(str, self.counts(scene)))
+            raise InputError(
+                f"{self.folder}: {scene} has {stored} frames stored, not {frames}; add them with "
+                f"python launch/build_data.py frames SCANS {self.folder} --frames {frames} "
+                f"--max-pixels {attributes['max_pixels']}"
+            )
+        wanted = np.asarray(attributes["index_sets"][str(frames)], np.int64)
+        return np.searchsorted(np.asarray(attributes["indices"], np.int64), wanted)
+
+    def read(self, scene: str, frames: int) -> Frames:
+        """The `frames` uniformly sampled frames of `scene`.
+
+        Raises:
+            InputError: the scene or this count is not stored, or a chunk fails its checksum.
+        """
+        positions = self.positions(scene, frames)
+        attributes = self.attributes(scene)
+        pixels = _read_array(self.folder, scene, positions)
+        timestamps = np.asarray(attributes["timestamps"], np.float64)[positions]
+        return Frames(pixels, timestamps, np.asarray(attributes["indices"], np.int64)[positions])
+
+    def check(self, scene: str) -> None:
+        """Read everything and compare it with its checksum; `InputError` where they differ."""
+        attributes = self.attributes(scene)
+        pixels = _read_array(self.folder, scene, np.arange(len(attributes["indices"])))
+        if pixels_sha256(pixels) != attributes["pixels_sha256"]:
+            raise InputError(
+                f"{scene_frames_dir(self.folder, scene)}: pixels differ from their checksum; write them again"
+            )
+
+
+def read_attributes(folder: Path, scene: str) -> dict[str, Any]:
+    """The attributes of a scene's array.
+
+    Raises:
+        InputError: no frames of this scene, or its `zarr.json` is not one of ours.
+    """
+    path = scene_frames_dir(Path(folder), scene) / "zarr.json"
+    try:
+        return _parse_attributes(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: no frames of {scene}; python launch/build_data.py frames SCANS {folder} adds them"
+        ) from None
+
+
+@functools.lru_cache(maxsize=8192)
+def _parse_attributes(path: Path, _modified: int) -> dict[str, Any]:
+    try:
+        attributes = json.loads(path.read_text(encoding="utf-8"))["attributes"]
+        schema = attributes["schema"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not the metadata of a frame array; write this scene's frames again") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: frame schema {schema}, this version reads {SCHEMA}")
+    return attributes
+
+
+def scene_frames_dir(folder: Path, scene: str) -> Path:
+    """Where the array of a scene lies."""
+    return folder / FRAMES_DIR / scene
+
+
+def pixels_sha256(pixels: UInt8[np.ndarray, "F H W 3"]) -> str:
+    """Checksum of decoded frames, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+
+
+def _read_array(folder: Path, scene: str, positions: Int64[np.ndarray, " F"]) -> UInt8[np.ndarray, "F H W 3"]:
+    path = scene_frames_dir(folder, scene)
+    try:
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}{os.sep}"}}
+        # Without this a lost chunk would be read as black frames.
+        array = ts.open(spec | {"fill_missing_data_reads": False}).result()
+        return np.asarray(array[positions].read().result())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot read the frames ({str(error).splitlines()[0][:200]})") from None
