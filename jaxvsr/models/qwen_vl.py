@@ -78,6 +78,10 @@ class QwenVL(nnx.Module):
         return x
 
 
+# The static half of a model and its abstract state, split once.
+Definition = tuple[nnx.GraphDef, nnx.State]
+
+
 def parameter_shapes(
     config: ModelConfig, lora: LoraConfig | None = None, dtype: jnp.dtype | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -91,12 +95,12 @@ def flat_parameters(model: QwenVL) -> dict[str, Array]:
     return {name: leaf for name, leaf in flatten_dict(pure, sep=".").items() if leaf is not None}
 
 
-def model_definition(config: ModelConfig, lora: LoraConfig | None = None) -> tuple[nnx.GraphDef, nnx.State]:
-    """The static half of the model and its abstract state, split once; see `bind`."""
+def model_definition(config: ModelConfig, lora: LoraConfig | None = None) -> Definition:
+    """The model without its arrays; `bind` puts arrays in."""
     return nnx.split(nnx.eval_shape(lambda: QwenVL(config, lora=lora)))
 
 
-def bind(definition: tuple[nnx.GraphDef, nnx.State], parameters: dict[str, Array]) -> QwenVL:
+def bind(definition: Definition, parameters: dict[str, Array]) -> QwenVL:
     """The model over these arrays. Names that the definition does not have are left out: a model defined without LoRA,
     bound to the parameters of one with LoRA, is the base model."""
     graph, abstract = definition
