@@ -1,0 +1,121 @@
+"""predictions.jsonl: a question row and `prediction`, the model's completion as it came; and lmms-eval's sample logs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.data.questions import Question
+from jaxvsr.errors import InputError
+
+# The benchmark's question types and the kind of answer that each has (lmms-eval, vsibench/utils.py).
+VSI_BENCH_KINDS = {
+    "object_counting": "number",
+    "object_abs_distance": "number",
+    "object_size_estimation": "number",
+    "room_size_estimation": "number",
+    "object_rel_distance": "choice",
+    "object_rel_direction_easy": "choice",
+    "object_rel_direction_medium": "choice",
+    "object_rel_direction_hard": "choice",
+    "route_planning": "choice",
+    "obj_appearance_order": "choice",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """A question and the model's completion; None where there is none."""
+
+    question: Question
+    prediction: str | None
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read predictions.jsonl, or a sample log of lmms-eval's VSI-Bench task; a broken line or a repeated id is an
+    `InputError`.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; evaluate.py --model … --out DIR writes DIR/predictions.jsonl")
+    predictions: list[Prediction] = []
+    lines: dict[str, int] = {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    # Not splitlines(): a completion may hold the other line separators of Unicode.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deep')})") from None
+        prediction = prediction_of_row(row, where)
+        name = prediction.question.id
+        if name in lines:
+            raise InputError(f"{where}: id {name!r} already stands in line {lines[name]}")
+        lines[name] = number
+        predictions.append(prediction)
+    if not predictions:
+        raise InputError(f"{path}: no predictions in it")
+    return predictions
+
+
+def prediction_of_row(row: Any, where: str) -> Prediction:
+    """One row: ours, lmms-eval's (`doc` and responses), or a row of the benchmark itself with `prediction` added."""
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    if isinstance(row.get("doc"), dict):
+        logged = row.get("vsibench_score")
+        said = logged.get("prediction") if isinstance(logged, dict) else None
+        for name in ("filtered_resps", "resps"):
+            said = _first(row.get(name)) if said is None else said
+        row = {**row["doc"], "prediction": said}
+    said = row.get("prediction")
+    if said is not None and not isinstance(said, str):
+        raise InputError(f"{where}: prediction must be text or null, found {said!r}")
+    fields = {name: value for name, value in row.items() if name != "prediction"}
+    if "ground_truth" in fields and "answer" not in fields:
+        fields = _benchmark_row(fields, where)
+    return Prediction(Question.from_json(fields, where), said)
+
+
+def _first(responses: Any) -> Any:
+    while isinstance(responses, list) and responses:
+        responses = responses[0]
+    return responses if isinstance(responses, str) else None
+
+
+def _benchmark_row(doc: dict[str, Any], where: str) -> dict[str, Any]:
+    """VSI-Bench's own fields (id, dataset, scene_name, question_type, question, options, ground_truth) as a question
+    row.
+    """
+    question_type = doc.get("question_type")
+    if question_type not in VSI_BENCH_KINDS:
+        known = ", ".join(VSI_BENCH_KINDS)
+        raise InputError(f"{where}: question_type {question_type!r} is not one of VSI-Bench's ({known})")
+    return {
+        "id": str(doc.get("id", "")),
+        "scene": "/".join(str(doc[name]) for name in ("dataset", "scene_name") if doc.get(name)),
+        "question_type": question_type,
+        "question": doc.get("question"),
+        "options": doc.get("options"),
+        "answer": str(doc["ground_truth"]),
+        "answer_kind": VSI_BENCH_KINDS[question_type],
+    }
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write predictions.jsonl whole: to a temporary name first, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as out:
+        for one in predictions:
+            row = {**one.question.to_json(), "prediction": one.prediction}
+            out.write(json.dumps(row, ensure_ascii=True) + "\n")  # a lone surrogate in a completion must not stop it
+    os.replace(partial, path)

@@ -1,0 +1,104 @@
+"""What rollouts do to get rewards without earning them, measured; and a format reward that those tricks do not get.
+
+vsGRPO reports `<think> </think> <answer>xx</answer>` (an empty thought) and, once length was rewarded, extra tag pairs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxvsr.rewards.answers import extract_answer
+from jaxvsr.rewards.numerals import parse_number, parse_numbers
+
+ThoughtTag = Literal["think", "observe"]
+THOUGHT_TAGS = get_args(ThoughtTag)
+MINIMUM_WORDS = 5  # different words that make a thought
+LONGEST_ANSWER = 12  # words; "two words or a number" is asked for, an option may be repeated in full
+
+_TAG = re.compile(r"</?(think|observe|answer)\s*>", re.IGNORECASE)
+_PAIR = {tag: re.compile(rf"<{tag}>(.*?)</{tag}>", re.DOTALL) for tag in (*THOUGHT_TAGS, "answer")}
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def empty_thought(completion: str) -> bool:
+    """Some thought pair holds no word."""
+    return any(not _WORD.search(_TAG.sub(" ", text)) for tag in THOUGHT_TAGS for text in _PAIR[tag].findall(completion))
+
+
+def repeated_tags(completion: str) -> bool:
+    """A tag opens or closes more than once, so that a pair is repeated or nested."""
+    tags = [match[0].lower() for match in _TAG.finditer(completion)]
+    return len(tags) != len(set(tags))
+
+
+def outside_tags(completion: str) -> bool:
+    """Words or numbers stand outside of all pairs: before, between or after them."""
+    for pattern in _PAIR.values():
+        completion = pattern.sub(" ", completion)
+    return re.search(r"\w", _TAG.sub(" ", completion)) is not None
+
+
+def copied_number(completion: str, question: str) -> bool:
+    """The answer is a number that the question contains."""
+    number = parse_number(extract_answer(completion))
+    return number is not None and number in parse_numbers(question)
+
+
+def hacks(
+    completions: Sequence[str], questions: Sequence[str], thought_tag: str | None = None
+) -> dict[str, Bool[np.ndarray, " N"]]:
+    """Which rollouts show which trick. `thought_tag` is the prompt's ("think", "observe"; None for prompts that ask
+    for no tags,
+    whose answers cannot stand outside of them)."""
+    found = {
+        "empty_thought": [empty_thought(text) for text in completions],
+        "repeated_tags": [repeated_tags(text) for text in completions],
+        "outside_tags": [thought_tag is not None and outside_tags(text) for text in completions],
+        "copied_number": [copied_number(text, asked) for text, asked in zip(completions, questions, strict=True)],
+    }
+    return {name: np.array(rows, dtype=bool) for name, rows in found.items()}
+
+
+def hack_shares(found: dict[str, Bool[np.ndarray, " N"]]) -> dict[str, float]:
+    """Share of the batch for each trick, in [0, 1]: the step's metrics `hacking/<trick>`."""
+    return {f"hacking/{name}": float(rows.mean()) if rows.size else 0.0 for name, rows in found.items()}
+
+
+def worst(found: dict[str, Bool[np.ndarray, " N"]], rewards: Any, count: int) -> Int[np.ndarray, " M"]:
+    """Indices of at most `count` rollouts with any trick: most tricks first, then the best paid (rewards [N], NaN as
+    0).
+    """
+    tricks = np.sum(list(found.values()), axis=0)
+    order = np.lexsort((-np.nan_to_num(np.asarray(rewards, dtype=float)), -tricks))
+    return order[tricks[order] > 0][:count]
+
+
+def robust_format(completions: list[str], *, tag: ThoughtTag = "think", **columns: Any) -> list[float | None]:
+    """1 if the completion is exactly one `<tag>` pair and one `<answer>` pair, in this order, with white space alone
+    around them, a thought of at least 5 different words, and an answer of 1 to 12 words; else 0. None of the reported
+    tricks passes.
+    """
+    if tag not in THOUGHT_TAGS:
+        raise ValueError(f"tag={tag!r} is not one of {', '.join(THOUGHT_TAGS)}")
+    return [float(_is_earned(text, tag)) for text in completions]
+
+
+def _is_earned(text: str, tag: str) -> bool:
+    if [match[0] for match in _TAG.finditer(text)] != [f"<{tag}>", f"</{tag}>", "<answer>", "</answer>"]:
+        return False
+    before, rest = text.split(f"<{tag}>")
+    thought, rest = rest.split(f"</{tag}>")
+    between, rest = rest.split("<answer>")
+    answer, after = rest.split("</answer>")
+    different = {word.casefold() for word in _WORD.findall(thought)}
+    return (
+        not (before.strip() or between.strip() or after.strip())
+        and len(different) >= MINIMUM_WORDS
+        and 1 <= len(answer.split()) <= LONGEST_ANSWER
+        and re.search(r"\w", answer) is not None
+    )

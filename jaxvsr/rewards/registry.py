@@ -1,0 +1,133 @@
+"""Rewards by name and rewards from a user's file.
+
+A reward is written as a term, the weight first, options in brackets (the keyword arguments of the function):
+
+    vsgrpo_accuracy
+    0.5*svqa_format,0.5*svqa_semantic(model=all-MiniLM-L12-v2)
+    vsgrpo_accuracy(numeric=mra),path/to/file.py:my_reward
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from jaxvsr.command_line import parse_value
+from jaxvsr.errors import InputError
+from jaxvsr.rewards import hacking, spatial_r1, svqa_r1, vsgrpo, vsi_bench
+
+# TRL's signature: reward(completions, **columns), the columns being lists as long as completions.
+RewardFunction = Callable[..., Sequence[float | None]]
+
+REWARDS: dict[str, RewardFunction] = {
+    function.__name__: function
+    for function in (
+        vsgrpo.vsgrpo_accuracy,
+        vsgrpo.vsgrpo_format_think,
+        vsgrpo.vsgrpo_format_observe,
+        vsgrpo.vsgrpo_length,
+        spatial_r1.spatial_r1_nar,
+        spatial_r1.spatial_r1_mar,
+        spatial_r1.spatial_r1_format,
+        svqa_r1.svqa_semantic,
+        svqa_r1.svqa_format,
+        vsi_bench.vsi_bench,
+        hacking.robust_format,
+    )
+}
+
+_TERM = re.compile(r"^(?:(?P<weight>[^*(]+)\*)?(?P<target>[^*()]+)(?:\((?P<options>[^()]*)\))?$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward:
+    """One reward of a run. `name` is the one in metrics (`reward/<name>`), `term` the text that it was asked for by."""
+
+    name: str
+    function: RewardFunction
+    weight: float = 1.0
+    term: str = ""
+
+
+def rewards_from(terms: str | Sequence[str]) -> tuple[Reward, ...]:
+    """Rewards from terms, in one string separated by commas or in a list; what is wrong in one is an `InputError`."""
+    if isinstance(terms, str):
+        terms = re.split(r",(?![^(]*\))", terms)
+    rewards = tuple(_reward(term.strip()) for term in terms)
+    names = [reward.name for reward in rewards]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"rewards: {name!r} stands there twice; each may appear once")
+    return rewards
+
+
+def _reward(term: str) -> Reward:
+    match = _TERM.match(term)
+    if match is None:
+        raise InputError(f"reward {term!r}: expected NAME or FILE.py:FUNCTION, as in 0.5*NAME(option=value)")
+    try:
+        weight = float(match["weight"] or 1)
+    except ValueError:
+        raise InputError(f"reward {term!r}: weight {match['weight'].strip()!r} is not a number") from None
+    if not math.isfinite(weight):
+        raise InputError(f"reward {term!r}: weight {weight} is not finite")
+    target = match["target"].strip()
+    if ".py:" in target:
+        path, _, name = target.rpartition(":")
+        function = _function_of_file(Path(path), name)
+    elif target in REWARDS:
+        name, function = target, REWARDS[target]
+    else:
+        raise InputError(f"reward {target!r} is not one of {', '.join(REWARDS)}, nor path/to/file.py:function")
+    options = _options(term, function, match["options"] or "")
+    return Reward(name, functools.partial(function, **options) if options else function, weight, term)
+
+
+def _options(term: str, function: RewardFunction, text: str) -> dict[str, Any]:
+    """Keyword options of a term, each read as the type of its parameter."""
+    parameters = inspect.signature(function).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if _is_option(parameter)}
+    options: dict[str, Any] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or name not in defaults:
+            known = ", ".join(f"{known}={default}" for known, default in defaults.items()) or "none"
+            raise InputError(f"reward {term!r}: option {part!r} is not known; its options are: {known}")
+        hint = get_type_hints(function).get(name, type(defaults[name]))
+        options[name] = parse_value(hint, value, f"reward {term!r}, option {name}")
+    return options
+
+
+def _is_option(parameter: inspect.Parameter) -> bool:
+    """A column has no default, or None; an option has a value."""
+    return parameter.default is not inspect.Parameter.empty and parameter.default is not None
+
+
+def _function_of_file(path: Path, name: str) -> RewardFunction:
+    if not path.is_file():
+        raise InputError(f"reward {path}:{name}: no such file")
+    spec = importlib.util.spec_from_file_location(f"jaxvsr_reward_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses in the file look themselves up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"reward {path}:{name}: importing the file raised {described(error)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InputError(f"reward {path}:{name}: the file has no function {name!r}")
+    return function
+
+
+def described(error: Exception) -> str:
+    """An exception on one line: ValueError: what it said."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,91 @@
+"""The call that turns a batch of completions into numbers, and their means for the log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxvsr.errors import InputError
+from jaxvsr.rewards.registry import Reward, described
+
+
+def score(
+    rewards: Sequence[Reward], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]
+) -> Float[np.ndarray, "K N"]:
+    """Every reward of every completion, unweighted, NaN for None ("does not apply").
+
+    `columns` are the fields of the questions (answer, answer_kind, …), each a list of N. A reward that raises,
+    returns something other than N numbers, or returns nan or inf is an `InputError` with its name and the row.
+    """
+    for name, values in columns.items():
+        if len(values) != len(completions):
+            raise InputError(f"column {name!r} has {len(values)} rows for {len(completions)} completions")
+    lists = {name: list(values) for name, values in columns.items()}
+    rows = [_score_one(reward, list(completions), lists) for reward in rewards]
+    return np.array(rows, dtype=np.float64).reshape(len(rewards), len(completions))
+
+
+def _score_one(reward: Reward, completions: list[str], columns: dict[str, list[Any]]) -> list[float]:
+    try:
+        returned = reward.function(completions=completions, **columns)
+    except InputError:
+        raise
+    except Exception as error:
+        where = _row_that_raises(reward, completions, columns)
+        raise InputError(f"reward {reward.name!r} raised {described(error)} at {where}") from error
+    try:
+        values = list(returned)
+    except TypeError:
+        found = type(returned).__name__
+        raise InputError(f"reward {reward.name!r} returned {found}, not a list of {len(completions)} numbers") from None
+    if len(values) != len(completions):
+        first = min(len(values), len(completions))
+        where = _row(first, columns) if first < len(completions) else f"row {first}, which does not exist"
+        expected = f"{len(values)} values for {len(completions)} completions"
+        raise InputError(f"reward {reward.name!r} returned {expected} (first wrong: {where})")
+    scores = []
+    for index, value in enumerate(values):
+        try:
+            number = math.nan if value is None else float(value)
+        except (TypeError, ValueError):
+            raise InputError(f"reward {reward.name!r} returned {value!r} for {_row(index, columns)}") from None
+        if value is not None and not math.isfinite(number):
+            raise InputError(
+                f"reward {reward.name!r} returned {number} for {_row(index, columns)}; None says that it does not apply"
+            )
+        scores.append(number)
+    return scores
+
+
+def _row_that_raises(reward: Reward, completions: list[str], columns: dict[str, list[Any]]) -> str:
+    """The first row on which the reward raises alone; a reward that raises only on the whole batch has none."""
+    for index, completion in enumerate(completions):
+        try:
+            reward.function(completions=[completion], **{name: [values[index]] for name, values in columns.items()})
+        except Exception:
+            return _row(index, columns)
+    return f"no single row, only the batch of {len(completions)}"
+
+
+def _row(index: int, columns: Mapping[str, Sequence[Any]]) -> str:
+    return f"row {index}" + (f" (question {columns['id'][index]!r})" if "id" in columns else "")
+
+
+def reward_metrics(
+    rewards: Sequence[Reward], scores: Float[np.ndarray, "K N"], question_types: Sequence[str]
+) -> dict[str, float]:
+    """Means for the step's metrics: `reward/<name>` and `reward/<name>/<question type>`; what applied to no row is
+    left out.
+    """
+    types = np.array(question_types, dtype=object)
+    metrics: dict[str, float] = {}
+    for reward, row in zip(rewards, scores, strict=True):
+        for suffix, chosen in [("", row), *((f"/{kind}", row[types == kind]) for kind in sorted(set(question_types)))]:
+            known = chosen[np.isfinite(chosen)]
+            if known.size:
+                metrics[f"reward/{reward.name}{suffix}"] = float(known.mean())
+    return metrics
