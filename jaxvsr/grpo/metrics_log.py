@@ -1,0 +1,141 @@
+"""Numbers of every step: metrics.jsonl, samples.jsonl, TensorBoard events, Weights & Biases.
+
+A number that is not finite becomes null in JSON, so that every reader of JSON reads the rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.config import LoggingSettings, TrainConfig
+from jaxvsr.grpo.config_file import to_tree
+from jaxvsr.grpo.run_folder import RunFolder, cut_rows
+
+Row = Mapping[str, Any]
+
+
+class Tracker(Protocol):
+    """Something that takes a step's numbers."""
+
+    def write(self, step: int, row: Row) -> None: ...
+    def close(self) -> None: ...
+
+
+class MetricsLog:
+    """The logs of one run, open for writing. Only the first process of several has one."""
+
+    def __init__(self, folder: RunFolder, config: TrainConfig, *, restored_step: int = 0, run_id: str | None = None):
+        cut_rows(folder.metrics, restored_step)
+        cut_rows(folder.samples, restored_step)
+        self._metrics = folder.metrics.open("a", encoding="utf-8")
+        self._samples = folder.samples.open("a", encoding="utf-8")
+        self._trackers: list[Tracker] = []
+        if "tensorboard" in config.logging.trackers:
+            self._trackers.append(TensorBoard(folder.tensorboard, restored_step))
+        if "wandb" in config.logging.trackers:
+            self._trackers.append(WeightsAndBiases(folder.path, config, run_id))
+
+    @property
+    def run_id(self) -> str | None:
+        """The id under which Weights & Biases knows the run; a checkpoint keeps it."""
+        return next((tracker.run_id for tracker in self._trackers if isinstance(tracker, WeightsAndBiases)), None)
+
+    def write(self, step: int, row: Row) -> None:
+        """One row of metrics.jsonl; `step` counts from 1."""
+        _write_row(self._metrics, {"step": step, **row})
+        for tracker in self._trackers:
+            tracker.write(step, row)
+
+    def write_samples(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            _write_row(self._samples, row)
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._samples.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def _write_row(file: TextIO, row: Row) -> None:
+    file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+    file.flush()
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+class TensorBoard:
+    """Events as TensorBoard reads them; steps after the restored one are purged from what it shows."""
+
+    def __init__(self, folder: Path, restored_step: int):
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event = event_pb2.Event
+        self._writer = EventFileWriter(str(folder), flush_secs=10)
+        if restored_step:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=restored_step + 1, session_log=start))
+
+    def write(self, step: int, row: Row) -> None:
+        event = self._event(wall_time=time.time(), step=step)
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                event.summary.value.add(tag=name, simple_value=_float32(value))
+        self._writer.add_event(event)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _float32(value: float) -> float:
+    """Protobuf refuses what float32 cannot hold."""
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+class WeightsAndBiases:
+    """The same run goes on where `run_id` is given. WANDB_MODE=offline works as everywhere."""
+
+    def __init__(self, folder: Path, config: TrainConfig, run_id: str | None):
+        try:
+            import wandb
+        except ImportError:
+            raise InputError("logging.trackers: wandb is not installed: pip install 'jaxvsr[wandb]'") from None
+        settings: LoggingSettings = config.logging
+        self._run = wandb.init(
+            project=settings.project,
+            name=folder.name,
+            group=settings.group,
+            tags=list(settings.tags),
+            id=run_id,
+            resume="must" if run_id and os.environ.get("WANDB_MODE") != "offline" else None,
+            dir=str(folder),
+            config=to_tree(config),
+        )
+        self.run_id: str = self._run.id
+
+    def write(self, step: int, row: Row) -> None:
+        self._run.log(dict(row), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
