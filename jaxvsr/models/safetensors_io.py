@@ -1,0 +1,168 @@
+"""Reading and writing safetensors files, tensor by tensor, without trusting them.
+
+A file is eight bytes N (little endian), N bytes of JSON header, and the data. The header maps a tensor's name to dtype,
+shape and [start, stop) in the data (https://github.com/huggingface/safetensors). Everything is checked before the first
+tensor is read; whatever is wrong is an `InputError` that names file and key. Tensors are mapped into memory one at a
+time, so reading a file never holds more than what is kept of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxvsr.errors import InputError
+
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_AXES = 8
+_LENGTH_BYTES = 8
+
+_DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorEntry:
+    """What the header says about one tensor."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class SafetensorsFile:
+    """A checked file. `entries` are in the order of their data."""
+
+    path: Path
+    entries: Mapping[str, TensorEntry]
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor as a read-only view of the file; its memory is the file's pages, freed with the view."""
+        entry = self.entries[name]
+        if entry.nbytes == 0:
+            return np.empty(entry.shape, entry.dtype)
+        return np.memmap(self.path, entry.dtype, mode="r", offset=entry.offset, shape=entry.shape)
+
+
+def open_safetensors(path: Path) -> SafetensorsFile:
+    """Check a file's header against its size. No tensor data is read."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(_LENGTH_BYTES)
+            length = int.from_bytes(start, "little")
+            if len(start) < _LENGTH_BYTES or length < 2 or length > min(MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+                raise InputError(f"{path}: not a safetensors file, or cut off: {size} bytes, header of {length}")
+            header = file.read(length)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return SafetensorsFile(path, _check_header(header, size - _LENGTH_BYTES - length, path))
+
+
+def write_safetensors(
+    path: Path, entries: Mapping[str, tuple[np.dtype, tuple[int, ...]]], tensor: Callable[[str], np.ndarray]
+) -> None:
+    """Write tensors one at a time, in the order of `entries` (dtype and shape by name), to a temporary name first.
+
+    `tensor(name)` is called when its turn has come, so no more than one of them has to be in memory.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files that do not say so
+    offset = 0
+    for name, (dtype, shape) in entries.items():
+        stop = offset + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [offset, stop]}
+        offset = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # data starts at a multiple of eight bytes
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as out:
+        out.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+        for name, (dtype, shape) in entries.items():
+            array = tensor(name)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"{name}: {array.dtype}{array.shape} was announced as {dtype}{shape}")
+            out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    os.replace(partial, path)
+
+
+def _check_header(header: bytes, data_bytes: int, path: Path) -> dict[str, TensorEntry]:
+    try:
+        raw = json.loads(header.decode("utf-8"), object_pairs_hook=_no_repeats)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: the header is not valid ({error})") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: the header is not a JSON object")
+    metadata = raw.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise InputError(f"{path}: __metadata__ must map strings to strings")
+    data_start = _LENGTH_BYTES + len(header)
+    entries, ranges = {}, []
+    for name, fields in raw.items():
+        dtype, shape, (start, stop) = _check_tensor(fields, f"{path}: tensor {name!r}")
+        if stop - start != math.prod(shape) * dtype.itemsize or stop > data_bytes:
+            raise InputError(
+                f"{path}: tensor {name!r}: {dtype}{list(shape)} does not fit bytes {start} to {stop} of {data_bytes}; "
+                "is the file cut off?"
+            )
+        entries[name] = TensorEntry(dtype, shape, data_start + start)
+        ranges.append((start, stop, name))
+    ranges.sort()
+    covered = 0
+    for start, stop, name in ranges:
+        if start != covered:
+            raise InputError(f"{path}: tensor {name!r} starts at byte {start}, the one before ends at {covered}")
+        covered = stop
+    if covered != data_bytes:
+        raise InputError(f"{path}: the tensors end at byte {covered}, the data at {data_bytes}")
+    return {name: entries[name] for _, _, name in ranges}
+
+
+def _check_tensor(fields: Any, where: str) -> tuple[np.dtype, tuple[int, ...], tuple[int, int]]:
+    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
+        raise InputError(f"{where}: must have dtype, shape and data_offsets, and nothing else")
+    code, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(code, str) or code not in _DTYPES:
+        raise InputError(f"{where}: dtype {str(code)[:20]!r} is not one of {', '.join(_DTYPES)}")
+    if not _are_sizes(shape) or len(shape) > MAX_AXES:
+        raise InputError(f"{where}: shape must be at most {MAX_AXES} non-negative integers")
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise InputError(f"{where}: data_offsets must be two non-negative integers, in order")
+    return _DTYPES[code], tuple(shape), (offsets[0], offsets[1])
+
+
+def _are_sizes(values: Any) -> bool:
+    """A list of integers that a file can have; JSON's integers have no end."""
+    if not isinstance(values, list):
+        return False
+    return all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 for value in values)
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        raise ValueError("a name stands twice")
+    return keys
