@@ -1,0 +1,85 @@
+"""`splits.json`: which scenes train and which are held out, decided by room."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from jaxvsr.errors import InputError
+
+SPLITS_FILE = "splits.json"
+SPLITS = ("train", "heldout")
+_SCANNET_NAME = re.compile(r"(scene\d{4})_\d{2}")
+
+
+def room_of(scene: str) -> str:
+    """The room of a scan: scene0000_00 and scene0000_01 are two walks through scene0000."""
+    match = _SCANNET_NAME.fullmatch(scene)
+    return match[1] if match else scene
+
+
+def split_by_room(
+    scenes: Iterable[str],
+    heldout_share: float,
+    *,
+    seed: int = 0,
+    always_heldout: Iterable[str] = (),
+    before: Mapping[str, Iterable[str]] | None = None,
+) -> dict[str, list[str]]:
+    """{"train": […], "heldout": […]} over `scenes`, the same for every order of them.
+
+    `round(heldout_share · rooms)` rooms are held out, at least those of `always_heldout` (benchmark scenes), and at
+    least one where the share is not 0 and there are two rooms. Rooms in `before` stay where they were.
+    """
+    if not 0 <= heldout_share < 1:
+        raise InputError(f"held-out share {heldout_share}: must be at least 0 and below 1")
+    scenes = sorted(set(scenes))
+    settled = {room_of(scene): split for split in SPLITS for scene in (before or {}).get(split, ())}
+    heldout = {room for room, split in settled.items() if split == "heldout"} | {room_of(s) for s in always_heldout}
+    rooms = {room_of(scene) for scene in scenes}
+    wanted = round(heldout_share * len(rooms))
+    if heldout_share > 0 and len(rooms) > 1:
+        wanted = max(wanted, 1)
+    free = sorted(rooms - set(settled) - heldout, key=lambda room: (_rank(room, seed), room))
+    heldout |= set(free[: max(wanted - len(heldout & rooms), 0)])
+    return {
+        "train": [scene for scene in scenes if room_of(scene) not in heldout],
+        "heldout": [scene for scene in scenes if room_of(scene) in heldout],
+    }
+
+
+def _rank(room: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{room}".encode()).hexdigest()
+
+
+def read_splits(folder: Path) -> dict[str, list[str]]:
+    """The splits of a data folder; `InputError` where the file is missing, malformed, or parts a room."""
+    path = folder / SPLITS_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; `build_data.py questions` writes it")
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(splits, dict) or set(splits) != set(SPLITS):
+        raise InputError(f'{path}: expected {{"train": [...], "heldout": [...]}}')
+    for split, scenes in splits.items():
+        if not isinstance(scenes, list) or not all(isinstance(scene, str) for scene in scenes):
+            raise InputError(f"{path}: {split!r} must be a list of scene names")
+    both = {room_of(scene) for scene in splits["train"]} & {room_of(scene) for scene in splits["heldout"]}
+    if both:
+        raise InputError(f"{path}: room {min(both)} is in train and in heldout; a room belongs to one of them")
+    return splits
+
+
+def write_splits(folder: Path, splits: Mapping[str, Iterable[str]]) -> None:
+    """Write `splits.json` whole: to a temporary name first, then renamed."""
+    path = folder / SPLITS_FILE
+    partial = path.with_name(path.name + ".partial")
+    text = json.dumps({split: sorted(splits[split]) for split in SPLITS}, indent=1, ensure_ascii=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
