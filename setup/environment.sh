@@ -44,13 +44,13 @@ python=$environment/bin/python
 case ,$extras, in
 *,test,*)
     # torch's CPU build is a tenth of the other one. Where pip is not set up to find it, PyTorch's own index has it.
-    echo "installing torch 2.13.0 (CPU) for the tests"
-    "$python" -m pip install -q "torch==2.13.0+cpu" 2>/dev/null ||
-        "$python" -m pip install -q "torch==2.13.0" --index-url https://download.pytorch.org/whl/cpu ||
-        fail "no CPU build of torch 2.13.0 found"
+    echo "installing torch 2.13.0 for the tests"
+    "$python" -m pip install -qq "torch==2.13.0+cpu" 2>/dev/null ||
+        "$python" -m pip install -qq "torch==2.13.0" --index-url https://download.pytorch.org/whl/cpu --retries 1 2>/dev/null ||
+        "$python" -m pip install -qq "torch==2.13.0" || fail "torch 2.13.0 could not be installed: see above"
     ;;
 esac
 
 echo "installing jaxvsr[$extras] into $environment (one to three minutes)"
-PYTHONWARNINGS=ignore "$python" -m pip install -q --editable ".[$extras]" || fail "pip could not install jaxvsr[$extras]: see above"
+PYTHONWARNINGS=ignore "$python" -m pip install -qq --editable ".[$extras]" || fail "pip could not install jaxvsr[$extras]: see above"
 "$python" setup/native_libraries.py

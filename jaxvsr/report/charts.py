@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # Distinguishable with the common colour-vision deficiencies, and dark enough on white.
 PALETTE = ("#2563c9", "#d1620a", "#2a8a57", "#b4305a", "#6f52b5", "#6b7280")
@@ -36,7 +36,11 @@ def ticks(low: float, high: float, target: int = 4) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A short text: four significant digits, thousands as k, exponents where they save space."""
+    """A short text: three significant digits, thousands as k, exponents where they save space.
+
+    >>> number(0.12345), number(13440.0), number(120.0), number(1e-5)
+    ('0.123', '13.4k', '120', '1e-5')
+    """
     if not math.isfinite(value):
         return "–"
     if value == 0:
@@ -46,12 +50,12 @@ def number(value: float) -> str:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     if size >= 1e4:
-        return f"{value / 1e3:.4g}k"
-    return f"{value:.4g}"
+        return f"{value / 1e3:.3g}k"
+    return f"{value:.3g}" if size < 1e3 else f"{value:.0f}"
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """Mean of the finite values in a centred window of `window` steps (shorter at the ends); nan where there are none."""
+    """Mean of the finite values in a centred window of `window` steps, shorter at the ends; nan where none is."""
     half = window // 2
     result = []
     for index in range(len(values)):
@@ -83,10 +87,11 @@ def _value_range(curves: Sequence[Curve]) -> tuple[float, float]:
     return (low if low == 0 else low - margin), high + margin
 
 
-def line_chart(title: str, curves: Sequence[Curve], note: str = "") -> str:
+def line_chart(title: str, curves: Sequence[Curve], note: str = "", *, average: bool = True) -> str:
     """A figure with one or several lines over the training step, or an empty string where nothing is finite.
 
-    Single noisy lines are drawn faint with their moving average on top. Pointing at a line shows its last value.
+    With `average`, lines of more than a dozen values are drawn faint with their moving average on top. Pointing at a
+    line shows its last value.
     """
     curves = [curve for curve in curves if any(math.isfinite(value) for value in curve.values)]
     if not curves:
@@ -103,14 +108,20 @@ def line_chart(title: str, curves: Sequence[Curve], note: str = "") -> str:
 
     parts = []
     for tick in ticks(low, high):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(tick):.1f}" y2="{y_of(tick):.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y_of(tick) + 3.5:.1f}" text-anchor="end">{number(tick)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(tick):.1f}" y2="{y_of(tick):.1f}"/>'
+        )
+        parts.append(
+            f'<text class="tick" x="{LEFT - 6}" y="{y_of(tick) + 3.5:.1f}" text-anchor="end">{number(tick)}</text>'
+        )
     for tick in ticks(first, last, target=5):
         if tick == int(tick):
-            parts.append(f'<text class="tick" x="{x_of(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{int(tick)}</text>')
+            parts.append(
+                f'<text class="tick" x="{x_of(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{int(tick)}</text>'
+            )
     for index, curve in enumerate(curves):
         colour = PALETTE[index % len(PALETTE)]
-        parts.append(_curve(curve, colour, x_of, y_of, with_average=len(curve.values) > 12))
+        parts.append(_curve(curve, colour, x_of, y_of, with_average=average and len(curve.values) > 12))
     legend = "".join(
         f'<span><i style="background:{PALETTE[index % len(PALETTE)]}"></i>{html.escape(curve.label)}</span>'
         for index, curve in enumerate(curves)
@@ -119,20 +130,24 @@ def line_chart(title: str, curves: Sequence[Curve], note: str = "") -> str:
     if len(curves) == 1:
         finite = [value for value in curves[0].values if math.isfinite(value)]
         heading += f' <span class="last">{number(finite[-1])}</span>'
+    description = html.escape(f"{title} over the step")
     return (
         f'<figure class="chart"><figcaption>{heading}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)} over the step">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{description}">{"".join(parts)}</svg>'
         + (f'<div class="legend">{legend}</div>' if len(curves) > 1 else "")
         + (f'<div class="note">{html.escape(note)}</div>' if note else "")
         + "</figure>"
     )
 
 
-def _curve(curve: Curve, colour: str, x_of, y_of, *, with_average: bool) -> str:
+def _curve(
+    curve: Curve, colour: str, x_of: Callable[[float], float], y_of: Callable[[float], float], *, with_average: bool
+) -> str:
     points = [(x_of(step), y_of(value)) for step, value in zip(curve.steps, curve.values, strict=True)]
     label = html.escape(f"{curve.label}: {number(curve.values[-1])} at step {curve.steps[-1]}")
     if len(points) == 1:
-        return f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3" fill="{colour}"><title>{label}</title></circle>'
+        x, y = points[0]
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{label}</title></circle>'
     if not with_average:
         return f'<path class="line" stroke="{colour}" d="{_path(points)}"><title>{label}</title></path>'
     window = max(5, len(curve.values) // 12)

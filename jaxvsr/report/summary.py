@@ -1,0 +1,147 @@
+"""Several runs side by side: mean and spread over seeds, as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from jaxvsr.errors import InputError
+
+# Metrics that a table shows unless others are asked for, and those that start with `eval/`.
+DEFAULT_METRICS = ("reward/mean", "kl", "completion_length", "seconds/step")
+TAIL = 10  # the last tenth of a run's steps stands for its end
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run: its name, its config as flat fields, and its rows of metrics.jsonl."""
+
+    name: str
+    fields: Mapping[str, object]
+    metrics: Sequence[Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean over runs, and their sample standard deviation (nan for a single run)."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    def __str__(self) -> str:
+        if self.count == 0:
+            return "–"
+        shown = f"{self.mean:.4g}"
+        return shown if math.isnan(self.deviation) else f"{shown} ± {self.deviation:.2g}"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and deviation of the finite values."""
+    finite = [value for value in values if math.isfinite(value)]
+    mean = statistics.fmean(finite) if finite else math.nan
+    return Spread(mean, statistics.stdev(finite) if len(finite) > 1 else math.nan, len(finite))
+
+
+def final_value(metrics: Sequence[Mapping[str, float]], name: str) -> float:
+    """Where a metric ends: an evaluation's last value, otherwise the mean over the last tenth of the steps."""
+    values = [row[name] for row in metrics if math.isfinite(row.get(name, math.nan))]
+    if not values:
+        return math.nan
+    return values[-1] if name.startswith("eval/") else statistics.fmean(values[-max(1, len(values) // TAIL) :])
+
+
+def group_runs(runs: Sequence[Run], field: str | None) -> dict[str, list[Run]]:
+    """Runs by the value of a config field; without one, runs whose configs differ in nothing but the seed.
+
+    Raises:
+        InputError: a run's config has no such field.
+    """
+    groups: dict[str, list[Run]] = {}
+    if field is not None:
+        for run in runs:
+            if field not in run.fields:
+                raise InputError(f"--group-by {field}: the config of {run.name} has no such field")
+            groups.setdefault(f"{field}={run.fields[field]}", []).append(run)
+        return groups
+    by_config: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in runs:
+        key = tuple((name, repr(value)) for name, value in sorted(run.fields.items()) if name != "seed")
+        by_config.setdefault(key, []).append(run)
+    for members in by_config.values():
+        groups[members[0].name if len(members) == 1 else f"{members[0].name} and {len(members) - 1} more"] = members
+    return groups
+
+
+def metric_names(runs: Sequence[Run]) -> list[str]:
+    """The default metrics that any run has, and every evaluation."""
+    seen = dict.fromkeys(name for run in runs for row in run.metrics for name in row)
+    return [name for name in seen if name.startswith("eval/")] + [name for name in DEFAULT_METRICS if name in seen]
+
+
+def summarise(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str]) -> dict[str, dict[str, Spread]]:
+    """group: metric: spread of the runs' final values."""
+    return {
+        group: {name: spread([final_value(run.metrics, name) for run in runs]) for name in metrics}
+        for group, runs in groups.items()
+    }
+
+
+def to_markdown(summary: Mapping[str, Mapping[str, Spread]]) -> str:
+    """One row a group, `mean ± standard deviation` in each cell."""
+    header, rows = _cells(summary)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def to_csv(summary: Mapping[str, Mapping[str, Spread]]) -> str:
+    """One line a group and metric, in full precision."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["group", "metric", "mean", "standard_deviation", "runs"])
+    for group, values in summary.items():
+        for name, value in values.items():
+            writer.writerow([group, name, _full(value.mean), _full(value.deviation), value.count])
+    return out.getvalue()
+
+
+def to_latex(summary: Mapping[str, Mapping[str, Spread]]) -> str:
+    """A tabular in booktabs style."""
+    header, rows = _cells(summary)
+    lines = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in [header, *rows]]
+    columns = "l" + "r" * (len(header) - 1)
+    return (
+        "\n".join(
+            [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", ""]
+        )
+        + "\\end{tabular}\n"
+    )
+
+
+def _cells(summary: Mapping[str, Mapping[str, Spread]]) -> tuple[list[str], list[list[str]]]:
+    metrics = list(dict.fromkeys(name for values in summary.values() for name in values))
+    rows = []
+    for group, values in summary.items():
+        count = max((value.count for value in values.values()), default=0)
+        rows.append([group, str(count), *(str(values[name]) for name in metrics)])
+    return ["group", "runs", *metrics], rows
+
+
+def _full(value: float) -> str:
+    return repr(value) if math.isfinite(value) else ""
+
+
+def _latex(cell: str) -> str:
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "–": "--",
+    }
+    special |= {character: "\\" + character for character in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in cell)
