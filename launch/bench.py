@@ -1,0 +1,234 @@
+"""Time a training step, by phase.
+
+    python launch/bench.py                                        the tiny shape, one video of 16 frames, 4 questions
+    python launch/bench.py --model FOLDER --questions 1           a real model
+    python launch/bench.py --shape qwen2-vl-2b --scenes 2         random weights of a published shape
+    python launch/bench.py --compare separate                     the same rollouts as separate sequences beside it
+
+Needs jax, flax, optax and numpy alone. Every rollout has all of its answer tokens; the vision tower runs in every step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.command_line import ArgumentParser, positive_int, run
+from jaxvsr.errors import InputError
+
+TINY = "tiny"
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="bench.py", description=__doc__.splitlines()[0])
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", type=Path, help="a Hugging Face folder")
+    which.add_argument("--shape", default=TINY, help="tiny, or the shape of a published model: qwen2-vl-2b, …")
+    parser.add_argument("--scenes", type=positive_int, default=1, help="S, scenes a step")
+    parser.add_argument("--questions", type=positive_int, default=4, help="Q, questions a scene")
+    parser.add_argument("--rollouts", type=positive_int, default=14, help="G, rollouts a question")
+    parser.add_argument("--frames", type=positive_int, default=16, help="frames of a video (two make a temporal patch)")
+    parser.add_argument("--max-pixels", type=positive_int, default=224 * 224, help="pixels a frame; frames are square")
+    parser.add_argument("--answer-tokens", type=positive_int, default=16, help="R, tokens of every rollout")
+    parser.add_argument("--question-tokens", type=positive_int, default=48, help="T, tokens of every question")
+    parser.add_argument("--beta", type=float, default=1e-4, help="weight of the KL; 0 skips the reference pass")
+    parser.add_argument("--lora", type=positive_int, default=8, help="rank of the adapters on q, k, v and o")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="of activations")
+    parser.add_argument("--remat", choices=["none", "full", "dots"], default="none", help="computed again going backward")
+    parser.add_argument("--repeats", type=positive_int, default=9, help="counted runs of each kind")
+    parser.add_argument("--compare", choices=["separate"], help="run S·Q·G separate sequences beside it")
+    parser.add_argument("--json", type=Path, help="write everything here")
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    import jax
+
+    from jaxvsr.grpo.benchmark import Workload
+    from jaxvsr.models.tree import ForwardOptions
+
+    on_cpu = jax.default_backend() == "cpu"
+    dtype = ("float32" if on_cpu else "bfloat16") if arguments.dtype == "auto" else arguments.dtype
+    if dtype == "float32":
+        jax.config.update("jax_default_matmul_precision", "highest")
+    work = Workload(
+        scenes=arguments.scenes,
+        questions=arguments.questions,
+        rollouts=arguments.rollouts,
+        frames=arguments.frames,
+        max_pixels=arguments.max_pixels,
+        question_tokens=arguments.question_tokens,
+        answer_tokens=arguments.answer_tokens,
+        beta=arguments.beta,
+    )
+    work = dataclasses.replace(
+        work, lora=dataclasses.replace(work.lora, rank=arguments.lora, alpha=2.0 * arguments.lora)
+    )
+    config, parameters = _model(arguments, work)
+    forward = ForwardOptions(dtype=dtype, remat=arguments.remat)
+    result = _measure(config, parameters, work, forward, arguments.repeats)
+    result["versions"] = _versions()
+    result["model"] = str(arguments.model or arguments.shape)
+    print(_table(result))
+    if arguments.compare:
+        other = _measure(config, parameters, work.separate(), forward, arguments.repeats)
+        asked = work.scenes * work.questions
+        other["seconds_per_question"] = other["step"]["step"]["median"] / asked
+        result["separate"] = other
+        result["times_faster_than_separate"] = other["seconds_per_question"] / result["seconds_per_question"]
+        print(
+            f"separate sequences: {other['seconds_per_question']:.4f} s a question, "
+            f"the tree is {result['times_faster_than_separate']:.1f} times faster"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
+    """The model's shape and its parameters: real ones from a folder, or random ones, with an adapter in either case."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxvsr.models.config import ModelConfig, TextConfig, VisionConfig
+    from jaxvsr.models.published import PUBLISHED
+    from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
+
+    tiny = ModelConfig(  # 2.8M parameters: width 128, four layers in tower and language model
+        "qwen2_vl",
+        TextConfig(4096, 128, 512, 4, 4, 2, 1e6, (4, 6, 6), 1e-6, True),
+        VisionConfig(4, 128, 4, 512, 128, "quick_gelu"),
+        image_token_id=12,
+        video_token_id=13,
+        vision_start_token_id=9,
+        vision_end_token_id=10,
+        dtype="float32",
+    )
+    if arguments.model:
+        from jaxvsr.models.folder import load_parameters
+        from jaxvsr.models.hf_config import read_config
+
+        config = read_config(arguments.model)
+        adapters = jax.jit(lambda: _adapters(QwenVL(config, lora=work.lora)))()
+        return config, {**jax.tree.map(jnp.asarray, load_parameters(arguments.model, config)), **adapters}
+    shapes = {TINY: tiny, **PUBLISHED}
+    if arguments.shape not in shapes:
+        raise InputError(f"--shape {arguments.shape!r}: must be one of {', '.join(shapes)}")
+    config = shapes[arguments.shape]
+    return config, jax.jit(lambda: flat_parameters(QwenVL(config, lora=work.lora)))()
+
+
+def _adapters(model: Any) -> dict[str, Any]:
+    from jaxvsr.models.qwen_vl import flat_parameters
+
+    return {name: leaf for name, leaf in flat_parameters(model).items() if "lora_" in name}
+
+
+def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int) -> dict[str, Any]:
+    import jax
+
+    from jaxvsr.grpo.benchmark import (
+        StepBench,
+        matmul_peak,
+        median_and_spread,
+        needed_flops,
+        peak_memory_bytes,
+        random_prompt,
+        repeat,
+    )
+
+    bench = StepBench(config, parameters, work, forward)
+    prompt = jax.device_put(random_prompt(config, work))
+    steps = median_and_spread(repeat(lambda seed: bench.run_step(prompt, seed), repeats))
+    compile_count, compile_seconds = bench.compiled
+    phases = median_and_spread(repeat(lambda seed: bench.run_phases(prompt, seed), repeats))
+    peak = matmul_peak(forward.dtype, 2048 if jax.default_backend() == "cpu" else 8192)
+    flops = needed_flops(config, work)
+    step = steps["step"]["median"]
+    asked, answered = work.scenes * work.questions, work.scenes * work.questions * work.rollouts
+    return {
+        "workload": dataclasses.asdict(work),
+        "seconds_per_question": step / asked,
+        "rollouts_per_second": answered / step,
+        "answer_tokens_per_second": answered * work.answer_tokens / step,
+        "phases": {phase: spread["median"] for phase, spread in phases.items()},
+        "phase_spread": phases,
+        "step": steps,
+        "flops": flops,
+        "flops_formula": needed_flops.__doc__,
+        "matmul_peak_flops_per_second": peak,
+        "fraction_of_matmul_peak": {phase: flops[phase] / phases[phase]["median"] / peak for phase in flops if phase in phases},
+        "step_fraction_of_matmul_peak": sum(flops.values()) / step / peak,
+        "compile_count": compile_count,
+        "compile_seconds": compile_seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "video_tokens": work.video_tokens,
+        "answer_tokens": work.answer_tokens,
+        "beta": work.beta,
+        "lora": work.lora.rank,
+        "padding_share": 0.0,  # every length is exactly its bucket's
+        "parameters": sum(leaf.size for name, leaf in parameters.items() if "lora_" not in name),
+        "dtype": forward.dtype,
+        "remat": forward.remat,
+    }
+
+
+def _versions() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    import jax
+
+    device = jax.devices()[0]
+    names = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "processor": platform.processor() or platform.machine(),
+    }
+
+
+def _table(result: dict[str, Any]) -> str:
+    work = result["workload"]
+    lines = [
+        f"{result['model']}, {result['parameters'] / 1e6:.1f}M parameters, {result['dtype']}, "
+        f"{result['versions']['device']}, jax {result['versions']['jax']}",
+        f"S {work['scenes']}  Q {work['questions']}  G {work['rollouts']}  video tokens {result['video_tokens']}  "
+        f"answer tokens {work['answer_tokens']}  β {work['beta']:g}  LoRA r {result['lora']}",
+        "",
+        f"{'phase':12}{'median':>10}{'minimum':>10}{'maximum':>10}{'GFLOP':>10}{'of peak':>9}",
+    ]
+    for phase, spread in result["phase_spread"].items():
+        flops, share = result["flops"].get(phase), result["fraction_of_matmul_peak"].get(phase)
+        lines.append(
+            f"{phase:12}"
+            + "".join(f"{spread[name] * 1e3:8.1f}ms" for name in ("median", "minimum", "maximum"))
+            + (f"{flops / 1e9:10.1f}{share:9.0%}" if flops and share else "")
+        )
+    lines += [
+        "",
+        f"a step (as trained) {result['step']['step']['median']:.4f} s, {result['seconds_per_question']:.4f} s a question, "
+        f"{result['rollouts_per_second']:.0f} rollouts/s, {result['answer_tokens_per_second']:.0f} answer tokens/s",
+        f"matmul peak {result['matmul_peak_flops_per_second'] / 1e9:.0f} GFLOP/s, "
+        f"the step needs {result['step_fraction_of_matmul_peak']:.0%} of it; "
+        f"compiled {result['compile_count']} programs in {result['compile_seconds']:.1f} s; "
+        f"peak memory {result['peak_memory_bytes'] / 2**20:.0f} MiB",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0; 2 after wrong input, in one line."""
+    return run(_command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
