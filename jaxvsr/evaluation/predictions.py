@@ -1,4 +1,4 @@
-"""predictions.jsonl: a question row and `prediction`, the model's completion as it came; and lmms-eval's sample logs."""
+"""predictions.jsonl: a question row and `prediction`, the model's completion as it came; lmms-eval's sample logs."""
 
 from __future__ import annotations
 

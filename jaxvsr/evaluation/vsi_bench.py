@@ -109,7 +109,7 @@ def score(
     words = _words_by_type(rows)
     per_question = np.array(
         [_score_one(row, parser, answer_of, words.get(row.question.question_type, frozenset())) for row in rows],
-        dtype=float
+        dtype=float,
     )
     scored = [row for row, value in zip(rows, per_question, strict=True) if np.isfinite(value)]
     values = per_question[np.isfinite(per_question)]
@@ -199,8 +199,8 @@ def _notes(rows: Sequence[Prediction], by_type: dict[str, float]) -> tuple[str, 
         notes.append(f"{len(missing)} of {len(rows)} questions have no prediction and score 0 (first: {missing[0]})")
     absent = [task for task in TASKS if task not in tasks_of_types(by_type)]
     if absent:
-        notes.append(f"overall is the mean of {len(TASKS) - len(absent)} of {len(TASKS)} tasks; missing: {',
-        '.join(absent)}")
+        present = len(TASKS) - len(absent)
+        notes.append(f"overall is the mean of {present} of {len(TASKS)} tasks; missing: {', '.join(absent)}")
     levels = [name for name in DIRECTIONS if name in by_type]
     if levels and len(levels) < 3:
         lacking = ", ".join(name for name in DIRECTIONS if name not in by_type)
@@ -217,14 +217,13 @@ def _notes(rows: Sequence[Prediction], by_type: dict[str, float]) -> tuple[str, 
         if VSI_BENCH_KINDS.get(row.question.question_type, row.question.answer_kind) != row.question.answer_kind
     )
     for (name, kind), n in sorted(foreign.items()):
-        notes.append(f"{name}: {n} questions of kind {kind}, VSI-Bench's are {VSI_BENCH_KINDS[name]}; not comparable
-        with it")
+        expected = VSI_BENCH_KINDS[name]
+        notes.append(f"{name}: {n} questions of kind {kind}, VSI-Bench's are {expected}; not comparable with it")
     truths = [to_float(row.question.answer) for row in rows if row.question.answer_kind == "number"]
     for n, what in (
         (sum(truth is None for truth in truths), "is not a number: every prediction scores 0"),
         (sum(truth == 0 for truth in truths), "is zero, where VSI-Bench's evaluator stops: only exactly 0 scores, 1"),
-        (sum(truth is not None and truth < 0 for truth in truths), "is negative: every number scores 1, as in
-        VSI-Bench's"),
+        (sum(truth is not None and truth < 0 for truth in truths), "is negative: every number scores 1, as there"),
     ):
         if n:
             notes.append(f"the true answer of {n} number question{'s' * (n != 1)} {what}")

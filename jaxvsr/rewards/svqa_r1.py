@@ -49,15 +49,17 @@ def _encoder(model: str) -> Callable[[list[str]], np.ndarray]:
     """texts -> unit vectors [N, D]. Loading takes seconds and torch, so it waits for the first call."""
     if importlib.util.find_spec("sentence_transformers") is None:
         raise InputError("reward svqa_semantic needs sentence-transformers: pip install 'jaxvsr[semantic]'")
-    from sentence_transformers import SentenceTransformer
-
     try:
+        from sentence_transformers import SentenceTransformer
+
         encoder = SentenceTransformer(_model_folder(model), device="cpu")
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # a broken torch or torchvision among them
+        reason = " ".join(str(error).split())[:200]
         raise InputError(f"reward svqa_semantic: sentence-transformers cannot load {model!r} ({reason})") from None
 
     def encode(texts: list[str]) -> np.ndarray:
+        # A lone surrogate, which a tokenizer refuses, becomes "?".
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
         vectors = encoder.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float64)
 

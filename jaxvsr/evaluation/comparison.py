@@ -1,0 +1,168 @@
+"""One table: a row a question type, a column a set of predictions, and paired differences between columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvsr.errors import InputError
+from jaxvsr.evaluation.baselines import constant_predictions
+from jaxvsr.evaluation.predictions import Prediction
+from jaxvsr.evaluation.statistics import Difference, paired_difference
+from jaxvsr.evaluation.vsi_bench import Parser, score
+
+CONSTANT = "constant"
+ALL = "all questions"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One question type: the score of each column in per cent, and differences in per cent with standard errors over
+    questions.
+    """
+
+    question_type: str
+    n: int
+    constant: str | None  # the constant answer itself
+    scores: dict[str, float]
+    differences: tuple[Difference, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Rows by question type, the last of them all questions together (their plain mean)."""
+
+    columns: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+
+    def row(self, question_type: str) -> Row:
+        """The row of one question type."""
+        return next(row for row in self.rows if row.question_type == question_type)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One object a row; differences under "a - b" with mean, standard_error and in_standard_errors (null where
+        undefined).
+        """
+        return [
+            {
+                "question_type": row.question_type,
+                "n": row.n,
+                "constant_answer": row.constant,
+                **{f"score/{name}": value for name, value in row.scores.items()},
+                **{
+                    f"{a} - {b}": {
+                        "mean": _finite(difference.mean),
+                        "standard_error": _finite(difference.standard_error),
+                        "in_standard_errors": _finite(difference.in_standard_errors),
+                    }
+                    for (a, b), difference in zip(self.pairs, row.differences, strict=True)
+                },
+            }
+            for row in self.rows
+        ]
+
+    def to_markdown(self) -> str:
+        """A Markdown table; differences read "+12.3 (4.1 SE)"."""
+        header, *rows = self._cells()
+        rule = ["---", *(["---:"] * (len(header) - 1))]
+        return "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in (header, rule, *rows)
+        )
+
+    def to_text(self) -> str:
+        """The same for a terminal."""
+        table = self._cells()
+        widths = [max(len(row[index]) for row in table) for index in range(len(table[0]))]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            )
+            for row in table
+        ]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+    def _cells(self) -> list[list[str]]:
+        header = ["question type", "n", *self.columns, *(f"{a} − {b}" for a, b in self.pairs)]
+        return [header] + [
+            [
+                row.question_type,
+                str(row.n),
+                *(_number(row.scores[name], ".1f") for name in self.columns),
+                *(_difference(difference) for difference in row.differences),
+            ]
+            for row in self.rows
+        ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "–"
+
+
+def _difference(difference: Difference) -> str:
+    errors = difference.in_standard_errors
+    shown = f"{abs(errors):.1f} SE" if math.isfinite(errors) else "no spread" if math.isinf(errors) else "– SE"
+    return f"{_number(difference.mean, '+.1f')} ({shown})"
+
+
+def compare(
+    columns: Mapping[str, Sequence[Prediction]],
+    *,
+    constants: Mapping[str, str] | None = None,
+    differences: Sequence[tuple[str, str]] = (),
+    parser: Parser = "official",
+    answer_of: Callable[[str], str] = str,
+) -> Comparison:
+    """Score several sets of predictions on the same questions.
+
+    `constants` (`best_constants` of the training questions) becomes the first column, "constant". `differences` are
+    pairs of column names, a - b, each paired over questions. The sets must answer the same question ids, in any
+    order; a missing completion is None.
+    """
+    if not columns or not all(columns.values()):
+        raise InputError("comparison: expected at least one set of predictions, each with at least one question")
+    first = next(iter(columns))
+    order = {one.question.id: index for index, one in enumerate(columns[first])}
+    answered: dict[str, Sequence[Prediction]] = dict(columns)
+    for name, predictions in columns.items():
+        ids = {one.question.id for one in predictions}
+        if ids != set(order) or len(predictions) != len(order):
+            odd = sorted(ids ^ set(order))[0] if ids != set(order) else "a repeated one"
+            raise InputError(f"comparison: {name!r} and {first!r} answer different questions (first: {odd})")
+        answered[name] = sorted(predictions, key=lambda one: order[one.question.id])
+    questions = [one.question for one in answered[first]]
+    if constants is not None:
+        answered = {CONSTANT: constant_predictions(constants, questions), **answered}
+    for pair in differences:
+        for name in pair:
+            if name not in answered:
+                raise InputError(f"comparison: no column {name!r}; the columns are {', '.join(answered)}")
+    values = {
+        name: 100 * score(predictions, parser=parser, answer_of=str if name == CONSTANT else answer_of).per_question
+        for name, predictions in answered.items()
+    }
+    types = np.array([question.question_type for question in questions], dtype=object)
+    scored = np.isfinite(values[first])
+    rows = []
+    for question_type in [*sorted(set(types[scored])), ALL]:
+        chosen = scored & ((types == question_type) | (question_type == ALL))
+        if not chosen.any():
+            continue
+        rows.append(
+            Row(
+                question_type,
+                int(chosen.sum()),
+                (constants or {}).get(question_type),
+                {name: float(column[chosen].mean()) for name, column in values.items()},
+                tuple(paired_difference(values[a][chosen], values[b][chosen]) for a, b in differences),
+            )
+        )
+    return Comparison(tuple(answered), tuple(differences), tuple(rows))

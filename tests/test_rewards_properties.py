@@ -1,0 +1,207 @@
+"""Every reward is total and in its stated range, on 10,000 strings each and on hypothesis' worst."""
+
+import itertools
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxvsr.rewards.answers import choice_letter, extract_answer, normalise_word, tag_text
+from jaxvsr.rewards.hacking import hack_shares, hacks
+from jaxvsr.rewards.numerals import parse_length_cm, parse_number, parse_numbers
+from jaxvsr.rewards.registry import REWARDS, rewards_from
+from jaxvsr.rewards.scoring import score
+
+OPTIONS = ("A. stove", "B. tv", "C. table", "D. sofa")
+TRUTHS = [
+    *[
+        ("4", "number"),
+        ("0", "number"),
+        ("-3", "number"),
+        ("0.0001", "number"),
+        ("1e308", "number"),
+        ("47.9", "number"),
+    ],
+    *[("not a number", "number"), ("nan", "number"), ("inf", "number"), ("C", "choice"), ("B. tv", "choice")],
+    *[("left", "word"), ("trash can", "word"), ("...", "word"), ("a red chair", "text"), ("[1, 2, 3, 4]", "box")],
+]
+PIECES = [
+    "<think>",
+    "</think>",
+    "<observe>",
+    "</observe>",
+    "<answer>",
+    "</answer>",
+    "<answer>",
+    "</answer>",
+    "\n",
+    " ",
+    ".",
+    ",",
+]
+PIECES += [
+    "3",
+    "-3",
+    "0",
+    "1e309",
+    "1e-400",
+    "9" * 400,
+    "nan",
+    "inf",
+    "-inf",
+    "٣",
+    "३",
+    "１２",
+    "½",
+    "²",
+    "A",
+    "(C)",
+    "left",
+    "right",
+]
+PIECES += [
+    "twenty",
+    "-",
+    "one",
+    "hundred",
+    "point",
+    "trash can",
+    "<Think>",
+    "<answer",
+    "\x00",
+    "\u2028",
+    "\ud800",
+    "🛋",
+    "e",
+    "1_0",
+]
+
+# name: (lowest, highest), None for "does not apply" allowed everywhere
+RANGES = {
+    "vsgrpo_accuracy": (0, 1),
+    "vsgrpo_accuracy(numeric=negated)": (-10, 1),  # -10 to 0 for numbers, 0 or 1 for the rest
+    "vsgrpo_accuracy(numeric=mra)": (0, 1),
+    "vsgrpo_format_think": (0, 1),
+    "vsgrpo_format_observe": (0, 1),
+    "vsgrpo_length": (0, 1),
+    "vsgrpo_length(characters=10)": (0, 1),
+    "spatial_r1_nar": (0, 1),
+    "spatial_r1_nar(thresholds=11)": (0, 1),
+    "spatial_r1_nar(parsing=released)": (0, 1),
+    "spatial_r1_mar": (0, 1),
+    "spatial_r1_mar(parsing=released)": (0, 1),
+    "spatial_r1_format": (0, 1),
+    "svqa_format": (0, 1),
+    "vsi_bench": (0, 1),
+    "robust_format": (0, 1),
+    "robust_format(tag=observe)": (0, 1),
+}
+
+
+def random_completion(draw):
+    text = "".join(draw.choice(PIECES) for _ in range(draw.randint(0, 9)))
+    if draw.random() < 0.3:
+        tag = draw.choice(["think", "observe"])
+        thought = draw.choice([text, "I see four chairs here " + text])
+        text = f"<{tag}>{thought}</{tag}> <answer>{draw.choice(PIECES)}</answer>"
+    return text
+
+
+def columns_for(truths):
+    return {
+        "id": [str(index) for index in range(len(truths))],
+        "question": ["Is the 4 m wide table closer than 2 m?"] * len(truths),
+        "question_type": ["object_counting"] * len(truths),
+        "answer": [truth for truth, _ in truths],
+        "answer_kind": [kind for _, kind in truths],
+        "options": [OPTIONS if kind == "choice" else None for _, kind in truths],
+    }
+
+
+def check_range(term, completions, truths):
+    low, high = RANGES[term]
+    (values,) = score(rewards_from(term), completions, columns_for(truths))
+    for value, completion, truth in zip(values, completions, truths, strict=True):
+        assert math.isnan(value) or low <= value <= high, (term, completion, truth, value)
+    return values
+
+
+def test_every_reward_without_a_language_model_is_covered_here():
+    assert {term.partition("(")[0] for term in RANGES} == set(REWARDS) - {"svqa_semantic"}
+
+
+@pytest.mark.parametrize("term", RANGES)
+def test_reward_is_total_and_in_range_on_10000_strings(term):
+    draw = random.Random(term)
+    completions = [random_completion(draw) for _ in range(10_000)]
+    truths = list(itertools.islice(itertools.cycle(TRUTHS), len(completions)))
+    values = check_range(term, completions, truths)
+    assert len({value for value in values if not math.isnan(value)}) > 1  # the strings reach more than one value
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(), st.sampled_from(TRUTHS))
+def test_rewards_are_total_on_any_text(text, truth):
+    for term in RANGES:
+        check_range(
+            term, [text, f"<answer>{text}</answer>", f"<think>{text}</think><answer>{text}</answer>"], [truth] * 3
+        )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text())
+def test_parsers_are_total_and_give_finite_numbers(text):
+    for value in (parse_number(text), parse_length_cm(text), *parse_numbers(text)):
+        assert value is None or math.isfinite(value)
+    assert isinstance(extract_answer(text), str)
+    assert tag_text(text) is None or isinstance(tag_text(text), str)
+    assert choice_letter(text, OPTIONS) in (None, "A", "B", "C", "D")
+    assert normalise_word(normalise_word(text)) in (normalise_word(text), normalise_word(normalise_word(text)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(), max_size=5))
+def test_measures_of_hacking_are_shares(texts):
+    for share in hack_shares(hacks(texts, ["How many?"] * len(texts), "think")).values():
+        assert 0 <= share <= 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_is_read_back(value):
+    assert parse_number(repr(value)) == value
+    assert parse_number(f"about {value!r} metres") == value
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(min_value=0, max_value=999_999))
+def test_thousands_separators_and_other_scripts_are_read(value):
+    arabic = str(value).translate({ord("0") + digit: 0x0660 + digit for digit in range(10)})
+    assert parse_number(f"{value:,} chairs") == parse_number(arabic) == value
+
+
+def test_long_hostile_strings_take_no_time():
+    """Quadratic regular expressions would take minutes on these."""
+    for piece in (
+        "<think>",
+        "<answer>",
+        "</answer>",
+        "9",
+        "9,",
+        "one ",
+        " ",
+        "-",
+        "answer is ",
+        "<think></think>",
+        "(A",
+        "A ",
+    ):
+        text = piece * (20_000 // len(piece))
+        columns = columns_for(TRUTHS[:1])
+        for term in RANGES:
+            score(rewards_from(term), [text], columns)
+        hacks([text], ["How many?"], "think")
+        parse_length_cm(text)
+        choice_letter(text, OPTIONS)
