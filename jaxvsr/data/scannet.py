@@ -232,7 +232,7 @@ def _read_segments(path: Path, vertex_count: int) -> Int64[np.ndarray, " V"]:
     return segments
 
 
-def _read_groups(path: Path, flaws: collections.Counter[str]) -> list[tuple[int, str, Int64[np.ndarray, " N"]]]:
+def _read_groups(path: Path, flaws: collections.Counter[str]) -> list[tuple[int, str, Int64[np.ndarray, " _"]]]:
     """(objectId, label, segment ids) of every object, repeated ones dropped."""
     groups = []
     ids: set[int] = set()
@@ -263,9 +263,9 @@ def _read_groups(path: Path, flaws: collections.Counter[str]) -> list[tuple[int,
 
 def _vertices_by_object(
     segments: Int64[np.ndarray, " V"],
-    groups: list[tuple[int, str, Int64[np.ndarray, " N"]]],
+    groups: list[tuple[int, str, Int64[np.ndarray, " _"]]],
     flaws: collections.Counter[str],
-) -> list[Int64[np.ndarray, " P"]]:
+) -> list[Int64[np.ndarray, " _"]]:
     """The vertex indices of every group, ascending: one sort of the vertices by segment, then slices of it."""
     by_segment = np.argsort(segments, kind="stable")
     ordered = segments[by_segment]

@@ -1,0 +1,93 @@
+"""Floor plans of procedural rooms: rectangles, L, T and U shapes of 8 to 60 square metres, and what is inside them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+AREA_RANGE_SQUARE_METRES = (8.0, 60.0)
+_SHAPES = ("rectangle", "L", "T", "U")
+_SHAPE_SHARES = (0.45, 0.3, 0.13, 0.12)
+# A part of a room that is narrower than this is no place to walk in, a notch narrower than the other no visible one.
+_NARROWEST_ARM_METRES = 1.7
+_NARROWEST_NOTCH_METRES = 0.8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FloorPlan:
+    """A rectilinear outline, counter-clockwise, metres, in the middle of which the origin lies."""
+
+    shape: str
+    outline: Float64[np.ndarray, "N 2"]
+
+    @property
+    def area(self) -> float:
+        """Square metres, by the shoelace formula."""
+        x, y = self.outline.T
+        return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2)
+
+    @property
+    def walls(self) -> Float64[np.ndarray, "N 2 2"]:
+        """Start and end of every wall; the room lies to the left of it."""
+        return np.stack([self.outline, np.roll(self.outline, -1, axis=0)], axis=1)
+
+    def contains(self, points: Float64[np.ndarray, "*P 2"]) -> Bool[np.ndarray, "*P"]:
+        """Whether points lie inside, by the parity of the walls that a ray towards +x crosses."""
+        x, y = points[..., 0, None], points[..., 1, None]
+        start, end = self.walls[:, 0], self.walls[:, 1]
+        spans = (start[:, 1] > y) != (end[:, 1] > y)
+        rise = np.where(end[:, 1] == start[:, 1], 1.0, end[:, 1] - start[:, 1])
+        crossing = start[:, 0] + (y - start[:, 1]) / rise * (end[:, 0] - start[:, 0])
+        return (spans & (crossing > x)).sum(axis=-1) % 2 == 1
+
+    def distance_to_walls(self, points: Float64[np.ndarray, "*P 2"]) -> Float64[np.ndarray, "*P"]:
+        """Metres to the nearest wall, from inside or outside."""
+        start, end = self.walls[:, 0], self.walls[:, 1]
+        along = end - start
+        offset = points[..., None, :] - start
+        share = np.clip((offset * along).sum(-1) / (along * along).sum(-1), 0, 1)
+        return np.linalg.norm(offset - share[..., None] * along, axis=-1).min(axis=-1)
+
+
+def draw_floor_plan(rng: np.random.Generator) -> FloorPlan:
+    """A floor plan whose area is spread evenly on a logarithmic scale over AREA_RANGE_SQUARE_METRES."""
+    area = float(np.exp(rng.uniform(*np.log(AREA_RANGE_SQUARE_METRES))))
+    while True:
+        shape = _SHAPES[rng.choice(len(_SHAPES), p=_SHAPE_SHARES)]
+        plan = _draw_shape(rng, shape, area)
+        if plan is not None:
+            return plan
+
+
+def _draw_shape(rng: np.random.Generator, shape: str, area: float) -> FloorPlan | None:
+    """One try; None where an arm or a notch comes out too narrow."""
+    width, depth = 1.0, rng.uniform(0.5, 1.0)
+    cuts = rng.uniform(0.25, 0.6, 2)  # of the width and of the depth
+    # Corners of the outline, then the widths of its arms and notches, both as shares of the bounding rectangle.
+    if shape == "rectangle":
+        outline = [(0, 0), (1, 0), (1, 1), (0, 1)]
+        arms, notches = [width, depth], []
+    elif shape == "L":
+        a, b = 1 - cuts
+        outline = [(0, 0), (1, 0), (1, b), (a, b), (a, 1), (0, 1)]
+        arms, notches = [a * width, b * depth], [cuts[0] * width, cuts[1] * depth]
+    else:
+        a = rng.uniform(0.2, 0.8) * cuts[0]  # the stem of the T, or the notch of the U, is not in the middle
+        c, b = a + 1 - cuts[0], 1 - cuts[1]
+        if shape == "T":
+            outline = [(0, 0), (1, 0), (1, b), (c, b), (c, 1), (a, 1), (a, b), (0, b)]
+            arms, notches = [(c - a) * width, b * depth], [a * width, (1 - c) * width, cuts[1] * depth]
+        else:
+            a, c = rng.uniform(0.28, 0.4), rng.uniform(0.6, 0.72)
+            outline = [(0, 0), (1, 0), (1, 1), (c, 1), (c, b), (a, b), (a, 1), (0, 1)]
+            arms = [a * width, (1 - c) * width, b * depth]
+            notches = [(c - a) * width, cuts[1] * depth]
+    corners = (np.array(outline, dtype=np.float64) - 0.5) * [width, depth]
+    scale = np.sqrt(area / FloorPlan(shape, corners).area)
+    if min(arms) * scale < _NARROWEST_ARM_METRES or (notches and min(notches) * scale < _NARROWEST_NOTCH_METRES):
+        return None
+    quarter_turns = rng.integers(4)
+    turn = np.array([[0.0, 1.0], [-1.0, 0.0]])  # rows as points: a quarter turn counter-clockwise
+    return FloorPlan(shape, corners * scale @ np.linalg.matrix_power(turn, quarter_turns))
