@@ -12,12 +12,13 @@ A launch script reads
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import os
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jaxvsr.errors import InputError
@@ -53,6 +54,19 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[object], None]]:
+    """A bar with the time left on a terminal's stderr, nothing elsewhere; call the result once for each thing done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda _: bar.advance(task)
 
 
 def positive_int(text: str) -> int:

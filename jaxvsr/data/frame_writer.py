@@ -118,6 +118,7 @@ def write_scene_frames(scan_dir: Path, folder: Path, settings: FrameSettings) ->
         "source_frames_sha256": source.sha256(indices),
         "rule": settings.rule,
         "max_pixels": settings.max_pixels,
+        "height_width": [height, width],
         "resize": "bicubic",
         "indices": indices,
         "timestamps": [round(float(t), 6) for t in source.timestamps(indices)],

@@ -22,6 +22,7 @@ from absl import flags
 from jaxtyping import Float64, UInt8
 
 from jaxvsr.data.dealing import deal
+from jaxvsr.data.folder import QUESTIONS_FILE
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import Question, read_questions
 from jaxvsr.data.splits import SPLITS, SPLITS_FILE, read_splits
@@ -29,7 +30,6 @@ from jaxvsr.errors import InputError
 
 T = TypeVar("T")
 MID_GREY = 128
-QUESTIONS_FILE = "questions.jsonl"
 _ENDLESS = 2**40  # steps: a range for Grain, not a list
 _LOG = logging.getLogger(__name__)
 

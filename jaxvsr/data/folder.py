@@ -1,0 +1,163 @@
+"""A data folder as a whole: what is in it, what is missing, and its card.
+
+OUT/questions.jsonl     one question a line                     questions.py
+OUT/frames/             uint8 frames in TensorStore             frames.py
+OUT/splits.json         train and held-out scenes, by room      splits.py
+OUT/card.md             where all of it comes from
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from jaxvsr.data.frames import FRAMES_DIR, FrameStore
+from jaxvsr.data.questions import Question, read_questions
+from jaxvsr.data.splits import SPLITS_FILE, read_splits
+from jaxvsr.errors import InputError
+
+QUESTIONS_FILE = "questions.jsonl"
+CARD_FILE = "card.md"
+
+
+def merge_questions(folder: Path, recipe: str, rows: Sequence[Question]) -> list[Question]:
+    """Rows of other recipes that lie in the folder, then the new ones: a recipe's own former rows are replaced."""
+    path = folder / QUESTIONS_FILE
+    before = read_questions(path) if path.exists() else []
+    return [row for row in before if not row.id.startswith(f"{recipe}-")] + list(rows)
+
+
+def write_card_section(folder: Path, section: str, text: str) -> None:
+    """Put `text` under the heading `section` of `card.md`, in place of what stood there; other sections stay."""
+    path = folder / CARD_FILE
+    card = path.read_text(encoding="utf-8") if path.exists() else f"# {folder.resolve().name}\n"
+    block = f"## {section}\n\n{text.strip()}\n"
+    pattern = re.compile(rf"^## {re.escape(section)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    card, replaced = pattern.subn(lambda _: block + "\n", card)
+    if not replaced:
+        card = f"{card.rstrip()}\n\n{block}"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(card.rstrip() + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSummary:
+    """Questions of one type: how many, about how many scenes, and how their answers spread."""
+
+    question_type: str
+    questions: int
+    scenes: int
+    answers: tuple[tuple[str, int], ...]  # commonest first
+    numeric_range: tuple[float, float, float] | None  # minimum, median, maximum
+
+
+def summarize(rows: Iterable[Question]) -> list[TaskSummary]:
+    """One summary a question type, by name."""
+    by_type: dict[str, list[Question]] = defaultdict(list)
+    for row in rows:
+        by_type[row.question_type].append(row)
+    summaries = []
+    for name, asked in sorted(by_type.items()):
+        counts = Counter(row.answer for row in asked)
+        values = sorted(float(row.answer) for row in asked if row.answer_kind == "number")
+        spread = (values[0], values[len(values) // 2], values[-1]) if values else None
+        answers = tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+        summaries.append(TaskSummary(name, len(asked), len({row.scene for row in asked}), answers, spread))
+    return summaries
+
+
+def summary_table(rows: Iterable[Question], paper_counts: Mapping[str, int] | None = None) -> str:
+    """The summary as a Markdown table: counts, beside the paper's where known, and the distribution of answers."""
+    paper_counts = paper_counts or {}
+    header = ["question_type", "questions", "a scene", *(["paper"] if paper_counts else []), "answers"]
+    lines = []
+    for task in summarize(rows):
+        cells = [task.question_type, f"{task.questions:,}", f"{task.questions / task.scenes:.1f}"]
+        if paper_counts:
+            paper = paper_counts.get(task.question_type)
+            cells.append("–" if paper is None else f"{paper:,}")
+        lines.append([*cells, _answers(task)])
+    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
+    rule = ["-" * width for width in widths]
+    table = [header, rule, *lines]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in table)
+
+
+def _answers(task: TaskSummary) -> str:
+    """`0 31 %, 1 28 %, 2 20 %, …`; numbers of many values as a range."""
+    common = [f"{answer} {100 * count / task.questions:.0f} %" for answer, count in task.answers[:5]]
+    if task.numeric_range and len(task.answers) > 12:
+        low, median, high = task.numeric_range
+        return f"{low:g} to {high:g}, median {median:g}; commonest {common[0]}"
+    return ", ".join(common) + (", …" if len(task.answers) > 5 else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderCheck:
+    """What a folder holds, as lines to print, and what is missing, as lines to mend."""
+
+    lines: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def check_folder(folder: Path, *, read_pixels: bool = True) -> FolderCheck:
+    """Scenes, questions, frames, pixels and what is missing; with `read_pixels` every checksum is compared.
+
+    Raises:
+        InputError: the folder does not exist or holds none of the parts.
+    """
+    parts = (QUESTIONS_FILE, FRAMES_DIR, SPLITS_FILE)
+    if not any((folder / part).exists() for part in parts):
+        raise InputError(f"{folder}: no data folder; expected {', '.join(parts)}")
+    lines: list[str] = []
+    missing = [f"{part}: `build_data.py {_WRITERS[part]}` writes it" for part in parts if not (folder / part).exists()]
+    asked: set[str] = set()
+    if (folder / QUESTIONS_FILE).exists():
+        rows = read_questions(folder / QUESTIONS_FILE)
+        asked = {row.scene for row in rows}
+        lines += [f"{len(rows):,} questions about {len(asked):,} scenes", "", summary_table(rows), ""]
+    if (folder / SPLITS_FILE).exists():
+        splits = read_splits(folder)
+        lines.append("splits: " + ", ".join(f"{len(scenes):,} {split}" for split, scenes in splits.items()))
+        _note(missing, asked - {scene for scenes in splits.values() for scene in scenes}, "in no split")
+    if (folder / FRAMES_DIR).exists():
+        lines += _check_frames(folder, asked, missing, read_pixels)
+    return FolderCheck(tuple(lines), tuple(missing))
+
+
+_WRITERS = {QUESTIONS_FILE: "questions", FRAMES_DIR: "frames", SPLITS_FILE: "questions"}
+
+
+def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels: bool) -> list[str]:
+    store = FrameStore(folder)
+    scenes = store.scenes()
+    sizes: Counter[tuple[int, int]] = Counter()
+    counts: Counter[int] = Counter()
+    for scene in scenes:
+        try:
+            if read_pixels:
+                store.check(scene)
+            height, width = store.attributes(scene)["height_width"]
+            sizes[height, width] += 1
+            counts.update(store.counts(scene))
+        except InputError as error:
+            missing.append(str(error))
+    lines = [f"frames: {len(scenes):,} scenes"]
+    lines += [f"  {count} frames: {scenes_with:,} scenes" for count, scenes_with in sorted(counts.items())]
+    for (height, width), number in sorted(sizes.items()):
+        # Two frames of a patch of 14 with 2 × 2 merging make one token, in both families.
+        tokens = height * width // (28 * 28)
+        lines.append(f"  {height}×{width} pixels, {tokens} tokens for each two frames: {number:,} scenes")
+    _note(missing, asked - set(scenes), "with questions and no frames")
+    return lines
+
+
+def _note(missing: list[str], scenes: set[str], what: str) -> None:
+    if scenes:
+        first = ", ".join(sorted(scenes)[:3])
+        missing.append(f"{len(scenes):,} scenes {what}: {first}{', …' if len(scenes) > 3 else ''}")

@@ -1,0 +1,92 @@
+"""A recipe is a data set's definition: its tasks, its options, and what the paper says about its size.
+
+`jaxvsr/data/recipes/` has one file a recipe; `--recipe path/to/file.py` takes a user's own. Either has a `RECIPE`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jaxvsr.data.questions import Question
+from jaxvsr.data.scannet import Scene
+from jaxvsr.data.tasks import Task, task_rng
+from jaxvsr.errors import InputError
+
+RECIPES = {"vsi100k": "vsi100k"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Census:
+    """In how many of the scans of a data set each category occurs."""
+
+    scans: int = 0
+    scans_with: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One data set.
+
+    Args:
+        name: stands in front of the ids of its questions; letters, digits and underscores.
+        options: a frozen dataclass with the defaults; `--set field=value` changes fields.
+        tasks: the tasks under given options, on scans of which the census is known.
+        uses_census: whether `tasks` looks at it (it costs a pass over the annotations).
+        source: what the recipe follows, with links to terms, for the card.
+        paper_counts: questions per task that the paper reports.
+    """
+
+    name: str
+    options: Any
+    tasks: Callable[[Any, Census], tuple[Task, ...]]
+    uses_census: Callable[[Any], bool] = lambda options: False
+    source: str = ""
+    paper_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """A recipe by name, or `RECIPE` of a Python file.
+
+    Raises:
+        InputError: no such recipe, or the file has no `RECIPE`.
+    """
+    if name_or_path.endswith(".py"):
+        module = _load_file(Path(name_or_path))
+    elif name_or_path in RECIPES:
+        module = importlib.import_module(f"jaxvsr.data.recipes.{RECIPES[name_or_path]}")
+    else:
+        raise InputError(f"recipe {name_or_path!r} is not one of {', '.join(RECIPES)}, nor a .py file")
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"{name_or_path}: defines no RECIPE (an object of jaxvsr.data.recipe.Recipe)")
+    if not recipe.name.isidentifier():
+        raise InputError(f"{name_or_path}: recipe name {recipe.name!r} must be letters, digits and underscores")
+    return recipe
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"{path}: no such recipe file")
+    spec = importlib.util.spec_from_file_location(f"jaxvsr_recipe_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def ask_scene(recipe: Recipe, tasks: tuple[Task, ...], scene: Scene, seed: int) -> list[Question]:
+    """All questions of a recipe about one scene: a function of (recipe, scene, seed) alone."""
+    rows = []
+    for task in tasks:
+        for row in task.generate(scene, task_rng(seed, scene.name, task.name)):
+            rows.append(dataclasses.replace(row, id=f"{recipe.name}-{row.id}"))
+    return rows

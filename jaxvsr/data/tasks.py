@@ -1,0 +1,127 @@
+"""A task is one object: what it asks, how the answer follows from a scene, and what a mirror does to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from jaxvsr.data.questions import AnswerKind, Question
+from jaxvsr.data.scannet import Scene
+
+_MIRRORED = {"left": "right", "right": "left"}
+_SIDES = re.compile(r"\b(left|right)\b")
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """A question that could be asked of a scene; `fields` fill the template."""
+
+    fields: dict[str, str]
+    answer: str
+    options: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """How many of a task's drafts are asked of one scene; None sets no bound.
+
+    With `balance`, drafts are taken in turn from the different answers (2, 0, 1, 0, 1, 0 … rather than 1, 1, 1, 1, 2).
+    """
+
+    per_scene: int | None = None
+    per_answer: int | None = None
+    balance: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One kind of question.
+
+    Args:
+        name: VSI-Bench's `question_type`.
+        answer_kind: what rewards and metrics go by.
+        template: the question, with the names of `Draft.fields` in braces.
+        drafts: all that could be asked of a scene; may draw from the generator.
+        selection: which of them are.
+        swaps_sides: whether left and right change places in the answers (and options) where the scene is mirrored.
+            What a mirror leaves alone, such as counts and distances, keeps its answer.
+    """
+
+    name: str
+    answer_kind: AnswerKind
+    template: str
+    drafts: Callable[[Scene, np.random.Generator], Iterable[Draft]]
+    selection: Selection = Selection()
+    swaps_sides: bool = False
+
+    def generate(self, scene: Scene, rng: np.random.Generator) -> list[Question]:
+        """The questions about one scene: no text twice, and none whose drafts disagree about the answer."""
+        by_text: dict[str, Draft] = {}
+        contradicted: set[str] = set()
+        for draft in self.drafts(scene, rng):
+            text = self.template.format(**draft.fields)
+            if text in by_text and by_text[text].answer != draft.answer:
+                contradicted.add(text)
+            by_text.setdefault(text, draft)
+        texts = [text for text in by_text if text not in contradicted]
+        chosen = select([by_text[text].answer for text in texts], self.selection, rng)
+        return [
+            Question(
+                id=question_id(scene.name, self.name, texts[i]),
+                scene=scene.name,
+                question_type=self.name,
+                question=texts[i],
+                options=by_text[texts[i]].options,
+                answer=by_text[texts[i]].answer,
+                answer_kind=self.answer_kind,
+            )
+            for i in chosen
+        ]
+
+    def mirror(self, row: Question) -> Question:
+        """The question about the mirrored scene that `row` becomes: exact, because the task knows what it asks."""
+        swap = swap_sides if self.swaps_sides else str
+        return dataclasses.replace(
+            row,
+            id=f"{row.id}-mirror",
+            answer=swap(row.answer),
+            options=None if row.options is None else tuple(swap(option) for option in row.options),
+            mirror_of=row.id,
+        )
+
+
+def swap_sides(text: str) -> str:
+    """`left` and `right` change places: front-left becomes front-right."""
+    return _SIDES.sub(lambda word: _MIRRORED[word[0]], text)
+
+
+def question_id(scene: str, task: str, question: str) -> str:
+    """The same for the same question of the same scene, whenever and wherever it is generated."""
+    return hashlib.sha256("\0".join((scene, task, question)).encode()).hexdigest()[:16]
+
+
+def task_rng(seed: int, scene: str, task: str) -> np.random.Generator:
+    """Random numbers that belong to (seed, scene, task): not to the order of scans, nor to the tasks before."""
+    digest = hashlib.sha256("\0".join((scene, task)).encode()).digest()
+    return np.random.default_rng((seed, int.from_bytes(digest[:16], "big")))
+
+
+def select(answers: Sequence[str], selection: Selection, rng: np.random.Generator) -> list[int]:
+    """Indices of the drafts to ask, ascending."""
+    order = rng.permutation(len(answers)).tolist()
+    by_answer: dict[str, list[int]] = defaultdict(list)
+    for index in order:
+        by_answer[answers[index]].append(index)
+    groups = [group[: selection.per_answer] for group in by_answer.values()]
+    if selection.balance:
+        longest = max(map(len, groups), default=0)
+        order = [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
+    else:
+        kept = {index for group in groups for index in group}
+        order = [index for index in order if index in kept]
+    return sorted(order[: selection.per_scene])
