@@ -178,8 +178,11 @@ def _nightstand(rng: Rng) -> list[Solid]:
     width, depth, height = rng.uniform(0.38, 0.5), rng.uniform(0.34, 0.44), rng.uniform(0.45, 0.6)
     color = hue_near(rng, 0.14, 0.75, 0.8)
     body = box(centred(width), (-depth / 2, depth / 2 - 0.03), (0.12, height), shaded(color, 0.8))
-    legs = legs(width, depth - 0.04, 0.12, 0.04, BLACK)
-    return [*legs, body, *front_panels(width, depth / 2 - 0.03, (0.14, height), 2, 1, color, BLACK)]
+    return [
+        *legs(width, depth - 0.04, 0.12, 0.04, BLACK),
+        body,
+        *front_panels(width, depth / 2 - 0.03, (0.14, height), 2, 1, color, BLACK),
+    ]
 
 
 def _stool(rng: Rng) -> list[Solid]:
