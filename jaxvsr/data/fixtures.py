@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxvsr.data.furniture_parts import BLACK, METAL, WHITE, centred, tint
+from jaxvsr.data.furniture_parts import BLACK, METAL, WHITE, centred, shaded, tint
 from jaxvsr.data.solids import Solid, box, round_solid
 
 Rng = np.random.Generator

@@ -67,7 +67,7 @@ def _draw_shape(rng: np.random.Generator, shape: str, area: float) -> FloorPlan 
     cuts = rng.uniform(0.25, 0.6, 2)  # of the width and of the depth
     # Corners of the outline, then the widths of its arms and notches, both as shares of the bounding rectangle.
     if shape == "rectangle":
-        outline = [(0, 0), (1, 0), (1, 1), (0, 1)]
+        outline: list[tuple[float, float]] = [(0, 0), (1, 0), (1, 1), (0, 1)]
         arms, notches = [width, depth], []
     elif shape == "L":
         a, b = 1 - cuts
