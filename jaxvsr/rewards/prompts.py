@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxvsr.errors import InputError
 from jaxvsr.rewards.answers import EXTRACTION, extract_answer
 
 
+@runtime_checkable
 class Asked(Protocol):
     """What a prompt needs of a question (`jaxvsr.data.questions.Question` has it)."""
 
