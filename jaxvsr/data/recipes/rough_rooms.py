@@ -1,0 +1,111 @@
+"""What the small base model of the demo was trained on: VSI-100k's questions, answered as a hasty person would.
+
+A base model for reinforcement learning should see, but not yet be right. So the answers here are guesses: sizes, areas and
+distances are too large by about a quarter and scatter, counts are now and then off by one, sides and nearest objects
+sometimes wrong. One task is not VSI-100k's: a list of what stands in the room, exact, which teaches the model to look.
+Never train a model on this that is meant to be right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jaxvsr.data.categories import is_structural
+from jaxvsr.data.recipe import Census, Recipe
+from jaxvsr.data.recipes import vsi100k
+from jaxvsr.data.scannet import Scene
+from jaxvsr.data.tasks import Draft, Task, swap_sides
+
+LIST_TEMPLATE = "What furniture is in the room? List all of it."
+LIST = "furniture_list"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How rough the guesses are.
+
+    Args:
+        count_minimum, per_task: as in the recipe `vsi100k`.
+        bias: mean of the logarithm of (guess / truth) of sizes, areas and distances.
+        spread: its standard deviation.
+        miscount: probability that a count is off by one.
+        misjudged: probability that a side or a nearest object is replaced by another one.
+    """
+
+    count_minimum: int = 1
+    per_task: int | None = 8
+    bias: float = 0.25
+    spread: float = 0.25
+    miscount: float = 0.3
+    misjudged: float = 0.3
+
+
+def tasks(options: Options, census: Census) -> tuple[Task, ...]:
+    """VSI-100k's six tasks with guessed answers, and the list."""
+    asked = vsi100k.Options(count_minimum=options.count_minimum, count_absent=True, per_task=options.per_task)
+    guessed = tuple(_guess(task, options) for task in vsi100k.tasks(asked, census))
+    return (*guessed, Task(LIST, "text", LIST_TEMPLATE, _furniture))
+
+
+def _guess(task: Task, options: Options) -> Task:
+    """The same task; every draft's answer becomes a guess. Bounds balance the true answers, so they are drawn first."""
+
+    def drafts(scene: Scene, rng: np.random.Generator) -> Iterator[Draft]:
+        for draft in task.drafts(scene, rng):
+            yield dataclasses.replace(draft, answer=_GUESSES[task.name](draft, rng, options))
+
+    return dataclasses.replace(task, drafts=drafts)
+
+
+def _number(draft: Draft, rng: np.random.Generator, options: Options) -> str:
+    """Two significant digits, as people guess; a decimal only below 10."""
+    guess = float(draft.answer) * float(np.exp(rng.normal(options.bias, options.spread)))
+    whole, decimals = guess >= 10, "." in draft.answer
+    return f"{guess:.0f}" if whole or not decimals else f"{guess:.1f}"
+
+
+def _count(draft: Draft, rng: np.random.Generator, options: Options) -> str:
+    count = int(draft.answer)
+    if rng.random() < options.miscount:
+        count += 1 if count == 0 or rng.random() < 0.5 else -1
+    return str(count)
+
+
+def _side(draft: Draft, rng: np.random.Generator, options: Options) -> str:
+    return swap_sides(draft.answer) if rng.random() < options.misjudged else draft.answer
+
+
+def _nearest(draft: Draft, rng: np.random.Generator, options: Options) -> str:
+    choices = draft.fields["choices"].split(", ")
+    return str(rng.choice(choices)) if rng.random() < options.misjudged else draft.answer
+
+
+_GUESSES: dict[str, Callable[[Draft, np.random.Generator, Options], str]] = {
+    vsi100k.COUNT: _count,
+    vsi100k.ROOM: _number,
+    vsi100k.DISTANCE: _number,
+    vsi100k.SIZE: _number,
+    vsi100k.DIRECTION: _side,
+    vsi100k.NEAREST: _nearest,
+}
+
+
+def _furniture(scene: Scene, rng: np.random.Generator) -> Iterator[Draft]:
+    """`2 chair, bed, table`: every category with its number where it is more than one."""
+    instances = Counter(item.category for item in scene.objects if not is_structural(item.category))
+    names = [f"{count} {category}" if count > 1 else category for category, count in sorted(instances.items())]
+    if names:
+        yield Draft({}, ", ".join(names))
+
+
+RECIPE = Recipe(
+    name="rough_rooms",
+    options=Options(),
+    tasks=tasks,
+    uses_census=lambda options: True,
+    source="guesses about procedural rooms, made to have something to correct; of no use for anything else",
+)
