@@ -17,8 +17,8 @@ from jaxvsr.report.markup import text
 
 PIXELS_PER_METRE = 90
 MARGIN_METRES = 0.3
-FLOOR_GRID_METRES = 0.15  # one floor point is kept of each such square
-FLOOR_RADIUS_METRES = 0.4  # wider gaps in the floor stay open
+FLOOR_GRID_METRES = 0.05  # one floor point is kept of each such square
+FLOOR_RADIUS_METRES = 0.25  # wider gaps in the floor stay open
 FILLS = ("#bcd3f2", "#f6d3b0", "#c4e3cf", "#efc6d3", "#d5cbee", "#e3ddc3", "#c9d6da", "#e8cfe6")
 
 

@@ -1,15 +1,15 @@
-"""What a run folder holds, as the page needs it: metrics, sampled answers, settings."""
+"""What a run folder holds, as the page needs it: metrics and sampled answers."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxvsr.errors import InputError
+from jaxvsr.grpo.run_folder import read_rows
 from jaxvsr.report.charts import Curve
 
 
@@ -20,7 +20,6 @@ class SampledAnswer:
     text: str
     reward: float  # weighted sum; nan where no reward applies
     advantage: float
-    rewards: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,35 +40,66 @@ class SampledQuestion:
         return sum(finite) / len(finite) if finite else math.nan
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a .jsonl file; a last line that was cut off while it was written is left out."""
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The numbers of metrics.jsonl, one row a step; null becomes nan.
+
+    Raises:
+        InputError: there is no such file, or a row has no step.
+    """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; a run folder has one")
-    rows: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # no newline behind it: the run was stopped in the middle of the line
-                break
-            raise InputError(f"{path} line {number}: not JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path} line {number}: expected a JSON object, found {type(row).__name__}")
-        rows.append(row)
-    return rows
-
-
-def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The numbers of metrics.jsonl, one row a step; values that are no numbers become nan."""
+        raise InputError(f"{path.parent}: not a run folder, it has no {path.name}")
     rows = []
-    for number, row in enumerate(read_rows(run / "metrics.jsonl"), start=1):
+    for number, row in enumerate(read_rows(path), start=1):
         if not isinstance(row.get("step"), int):
-            raise InputError(f"{run / 'metrics.jsonl'} line {number}: no integer in field 'step'")
+            raise InputError(f"{path} line {number}: no integer in field 'step'")
         rows.append({name: _number(value) for name, value in row.items()})
     return rows
+
+
+def read_samples(path: Path) -> list[SampledQuestion]:
+    """The rows of samples.jsonl; none where the file is missing."""
+    samples = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            samples.append(_sample(row))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} line {number}: not a row of samples ({error!r})") from None
+    return samples
+
+
+def _sample(row: Mapping[str, Any]) -> SampledQuestion:
+    answers = tuple(
+        SampledAnswer(str(answer["text"]), _number(answer["reward"]), _number(answer["advantage"]))
+        for answer in row["answers"]
+    )
+    return SampledQuestion(
+        int(row["step"]),
+        str(row["question_id"]),
+        str(row["scene"]),
+        str(row["question_type"]),
+        str(row["question"]),
+        str(row["answer"]),
+        answers,
+    )
+
+
+def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, SampledQuestion] | None:
+    """One question that was sampled early and late in the run, where there is such a question.
+
+    The pair with most steps between comes first, then the one whose early answers differ most in reward (a group of
+    equal rewards shows no advantages).
+    """
+    best: tuple[tuple[int, float], SampledQuestion, SampledQuestion] | None = None
+    first: dict[str, SampledQuestion] = {}
+    for sample in samples:
+        before = first.setdefault(sample.question_id, sample)
+        if sample.step <= before.step:
+            continue
+        rewards = [answer.reward for answer in before.answers if math.isfinite(answer.reward)]
+        merit = (sample.step - before.step, max(rewards, default=0.0) - min(rewards, default=0.0))
+        if best is None or merit > best[0]:
+            best = merit, before, sample
+    return best[1:] if best else None
 
 
 def metric_curve(metrics: Sequence[Mapping[str, float]], name: str) -> Curve | None:

@@ -1,0 +1,148 @@
+"""From a run folder to its report.html."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxvsr.data.frames import FrameStore
+from jaxvsr.data.generate import is_procedural
+from jaxvsr.data.scannet import list_scans, read_scene
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.config import TrainConfig
+from jaxvsr.grpo.config_file import flat_fields, to_tree
+from jaxvsr.grpo.run_folder import RunFolder, write_text
+from jaxvsr.report.page import BeforeAfter, Page, render
+from jaxvsr.report.plan import plan_svg
+from jaxvsr.report.run_data import SampledQuestion, read_metrics, read_samples, same_question
+from jaxvsr.report.scores import read_comparison
+from jaxvsr.report.summary import Run
+
+COMPARISON = "comparison.json"
+SAVINGS = "tree_savings.json"
+
+SAMPLES = 4  # questions of the last steps that the page shows
+FRAMES = 8  # frames of a scene that the page shows at most
+FRAME_HEIGHT = 132  # pixels on the page
+JPEG_QUALITY = 85
+KEPT_BACK = (
+    "Frames are left out: pictures of real scans stay on this machine (ScanNet's terms of use). "
+    "With --share-frames the page carries them."
+)
+
+
+def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = False) -> Path:
+    """Write RUN/report.html; returns its path.
+
+    RUN/comparison.json and RUN/tree_savings.json are on the page where they exist. `scans` are folders of scans,
+    besides the data folders of the run: the room's plan is drawn from them, and only they tell a procedural room from
+    somebody's home.
+
+    Raises:
+        InputError: `run` is not a run folder, or one of its files cannot be read.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    samples = read_samples(folder.samples)
+    pair = same_question(samples)
+    last = samples[-SAMPLES:]
+    data = [Path(path) for path, _ in config.data.weighted_folders()]
+    found = _find_scans({sample.scene for sample in [*(pair or ()), *last]}, [*scans, *data])
+    frames, note = _frames(config, data, found, share_frames)
+    page = Page(
+        name=run.resolve().name,
+        metrics=read_metrics(folder.metrics),
+        config_text=folder.config.read_text(encoding="utf-8"),
+        facts=_facts(config),
+        scores=read_comparison(run / COMPARISON) if (run / COMPARISON).exists() else (),
+        before_after=None if pair is None else BeforeAfter(*pair, plan=_plan(pair[0], found[pair[0].scene])),
+        savings=read_savings(run / SAVINGS) if (run / SAVINGS).exists() else None,
+        samples=last,
+        frames=frames,
+        frames_note=note,
+    )
+    write_text(folder.report, render(page))
+    return folder.report
+
+
+def read_run(path: Path) -> Run:
+    """A run's config and metrics, for tables over several runs."""
+    folder = RunFolder(path)
+    return Run(path.resolve().name, dict(flat_fields(to_tree(folder.read_config()))), read_metrics(folder.metrics))
+
+
+def read_savings(path: Path) -> str:
+    """The line of what the scene tree saved, from a JSON object's field `line`."""
+    try:
+        line = json.loads(path.read_text(encoding="utf-8"))["line"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected a JSON object with a field 'line' ({error!r})") from None
+    return str(line)
+
+
+def _facts(config: TrainConfig) -> dict[str, str]:
+    data = config.data
+    tree = f"{data.scenes} × {data.questions} × {config.sampling.group}"
+    facts = {"objective": config.objective, "model": config.model.path, "data": ", ".join(data.folders)}
+    facts |= {"scenes × questions × rollouts": tree, "seed": str(config.seed)}
+    return facts | ({"video": "blank (control run)"} if data.blank else {})
+
+
+def _find_scans(scenes: Collection[str], folders: Iterable[Path]) -> dict[str, Path | None]:
+    """Where the scan of each scene lies; None where it is not at hand."""
+    found: dict[str, Path | None] = dict.fromkeys(sorted(scenes))
+    for folder in folders:
+        with contextlib.suppress(InputError):  # a data folder without scans
+            found |= {scan.name: scan for scan in list_scans(folder) if scan.name in found and not found[scan.name]}
+    return found
+
+
+def _frames(
+    config: TrainConfig, data: Sequence[Path], scans: Mapping[str, Path | None], share_frames: bool
+) -> tuple[dict[str, list[bytes]], str | None]:
+    """JPEG frames of each scene as the model saw them, and a sentence on why some are missing."""
+    frames: dict[str, list[bytes]] = {}
+    if config.data.blank:
+        return frames, "This control run saw mid-grey frames instead of the video."
+    note = None
+    for scene, scan in scans.items():
+        if not share_frames and not (scan is not None and is_procedural(scan)):
+            note = KEPT_BACK
+            continue
+        for folder in data:
+            try:
+                frames[scene] = _jpegs(FrameStore(folder).read(scene, config.data.frames).pixels)
+                break
+            except InputError as error:
+                note = f"Frames are left out: {error}"
+    return frames, note
+
+
+def _jpegs(pixels: UInt8[np.ndarray, "F H W 3"]) -> list[bytes]:
+    """At most `FRAMES` of the frames, evenly spread, at twice the page's height where they are larger."""
+    from PIL import Image
+
+    chosen = np.linspace(0, len(pixels) - 1, min(FRAMES, len(pixels))).round().astype(int)
+    encoded = []
+    for frame in pixels[chosen]:
+        picture = Image.fromarray(frame)
+        picture.thumbnail((8 * FRAME_HEIGHT, 2 * FRAME_HEIGHT))
+        out = io.BytesIO()
+        picture.save(out, "JPEG", quality=JPEG_QUALITY)
+        encoded.append(out.getvalue())
+    return encoded
+
+
+def _plan(sample: SampledQuestion, scan: Path | None) -> str | None:
+    """The room from above with what the question names drawn strongly; none where its scan is not at hand."""
+    if scan is None:
+        return None
+    scene = read_scene(scan)
+    asked = sample.question.lower()
+    return plan_svg(scene, {one.category for one in scene.objects if one.category in asked})
