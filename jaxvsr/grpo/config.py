@@ -23,7 +23,7 @@ ObjectiveName = Literal["grpo", "sft", "dpo"]
 Tracker = Literal["tensorboard", "wandb"]
 
 
-def _at_least(settings: object, least: float, *names: str) -> None:
+def _at_least(settings: object, least: int, *names: str) -> None:
     for name in names:
         if not getattr(settings, name) >= least:
             raise InputError(f"{name} {getattr(settings, name)}: must be at least {least}")
@@ -55,6 +55,7 @@ class DataSettings:
     prompt: str = "question"  # name of a prompt, or a file that holds one
     workers: int = 0  # processes that load data, besides this one
     blank: bool = False  # mid-grey frames instead of the video: the control run
+    skip_short_scenes: bool = False  # leave out scenes with fewer than `questions` questions, instead of refusing them
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "scenes", "questions", "frames")

@@ -5,6 +5,7 @@ A number that is not finite becomes null in JSON, so that every reader of JSON r
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, runtime_checkable
 
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import LoggingSettings, TrainConfig
@@ -22,6 +23,7 @@ from jaxvsr.grpo.run_folder import RunFolder, cut_rows
 Row = Mapping[str, Any]
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Something that takes a step's numbers."""
 
@@ -65,7 +67,7 @@ class MetricsLog:
             tracker.close()
 
 
-def _write_row(file: TextIO, row: Row) -> None:
+def _write_row(file: io.TextIOBase, row: Row) -> None:
     file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
     file.flush()
 

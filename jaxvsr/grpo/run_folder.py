@@ -74,7 +74,7 @@ def open_run_folder(path: Path, config: TrainConfig, *, resume: bool, writes: bo
     """Make a run folder and write its config, or check that a run may go on in it.
 
     Raises:
-        InputError: the folder is not empty and `resume` is not asked for; or a field changed that finished steps depended on.
+        InputError: the folder is not empty and `resume` is not asked for; or a field changed that earlier steps used.
     """
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():

@@ -46,8 +46,8 @@ def parameter_spec(
     With `config`, heads stay whole: `tensor` is left out of the key and value projections where it does not divide the
     number of key heads.
 
-    >>> parameter_spec("language_model.layers.self_attn.q_proj.weight", (28, 1536, 1536), {"fsdp": 4, "tensor": 2})
-    PartitionSpec(None, 'tensor', 'fsdp')
+    >>> tuple(parameter_spec("language_model.layers.mlp.up_proj.weight", (28, 8960, 1536), {"fsdp": 4, "tensor": 2}))
+    (None, 'tensor', 'fsdp')
     """
     axes: Axes = next((axes for pattern, axes in RULES if re.fullmatch(pattern, name)), ())
     if len(axes) > len(shape):  # a vector under a pattern for matrices: norms of the tower

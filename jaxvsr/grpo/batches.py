@@ -1,0 +1,179 @@
+"""From the scenes of a step to arrays on the mesh, and back to rows on the host.
+
+The loader's transform is a `BatchBuilder`; it makes a `HostBatch` of NumPy arrays, in a worker if there are any.
+`place` puts it on the mesh, each process its own scenes. What a step needs of all processes (rewards, lengths) is
+gathered by `all_rows`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Int, Int32, Shaped, UInt32
+
+from jaxvsr.data.loader import SceneBatch
+from jaxvsr.data.questions import Question
+from jaxvsr.grpo.config import ObjectiveName
+from jaxvsr.grpo.mesh import scene_sharding
+from jaxvsr.grpo.targets import rejected_answer, target_answer
+from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, Video
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.rewards.prompts import Prompt
+
+
+@dataclasses.dataclass(frozen=True)
+class HostBatch:
+    """This process's scenes of a step."""
+
+    step: int  # steps before this one
+    prompt: TreePrompt
+    question_keys: UInt32[np.ndarray, "S Q"]
+    questions: tuple[tuple[Question, ...], ...]  # by scene
+    targets: Rollouts | None = None  # given answers (SFT, DPO)
+
+    def columns(self, group: int) -> dict[str, list[Any]]:
+        """The fields of the questions as rewards take them, each repeated for its G rollouts: S·Q·G values a field."""
+        rows = [question for scene in self.questions for question in scene for _ in range(group)]
+        return {field.name: [getattr(row, field.name) for row in rows] for field in dataclasses.fields(Question)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedBatch:
+    """This process's scenes before they are padded to the shape that all processes share."""
+
+    step: int
+    scenes: tuple[EncodedScene, ...]
+    questions: tuple[tuple[Question, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchBuilder:
+    """Scenes and questions to arrays, as the transform of the loader."""
+
+    processor: SceneProcessor
+    prompt: Prompt
+    objective: ObjectiveName
+    answer_tokens: int  # R of given answers
+
+    def encode(self, batch: SceneBatch) -> EncodedBatch:
+        """Frames to patches, questions to tokens."""
+        scenes = tuple(
+            self.processor.encode(
+                ScenePrompt(
+                    (Video(scene.frames, scene.timestamps),),
+                    tuple(self.prompt.render(question) for question in scene.questions),
+                    self.prompt.system,
+                )
+            )
+            for scene in batch.scenes
+        )
+        return EncodedBatch(batch.step, scenes, tuple(scene.questions for scene in batch.scenes))
+
+    def collate(self, batch: EncodedBatch, shape: TreeShape | None = None) -> HostBatch:
+        """Padded arrays; `shape` None takes the smallest bucket."""
+        keys = np.array([[question_key(question.id) for question in scene] for scene in batch.questions], np.uint32)
+        prompt = self.processor.collate(batch.scenes, shape)
+        return HostBatch(batch.step, prompt, keys, batch.questions, self._targets(batch.questions))
+
+    def __call__(self, batch: SceneBatch) -> HostBatch:
+        return self.collate(self.encode(batch))
+
+    def _targets(self, questions: Sequence[Sequence[Question]]) -> Rollouts | None:
+        if self.objective == "grpo":
+            return None
+        answers = [[[target_answer(question)] for question in scene] for scene in questions]
+        if self.objective == "dpo":
+            answers = [
+                [[*given, rejected_answer(question)] for given, question in zip(row, scene, strict=True)]
+                for row, scene in zip(answers, questions, strict=True)
+            ]
+        return self.processor.encode_answers(answers, self.answer_tokens)
+
+    def collated_alike(self, batches: Iterator[EncodedBatch]) -> Iterator[HostBatch]:
+        """Batches padded to the largest shape of any process, so that all of them run the same program."""
+        from jax.experimental import multihost_utils
+
+        for batch in batches:
+            own = np.array(dataclasses.astuple(self.processor.shape(batch.scenes)), np.int32)
+            largest = np.max(multihost_utils.process_allgather(own), axis=0)
+            yield self.collate(batch, TreeShape(*map(int, largest)))
+
+
+def question_key(question_id: str) -> int:
+    """A number of 32 bits that is the question's own in every process and run; its rollouts' random numbers hang on it.
+
+    >>> question_key("scene0000_00/3") == question_key("scene0000_00/3")
+    True
+    """
+    return int.from_bytes(hashlib.blake2b(question_id.encode(), digest_size=4).digest(), "big")
+
+
+def place(tree: Any, mesh: Mesh, scenes: int) -> Any:
+    """Arrays of this process's scenes (first axis) as arrays of all S scenes on the mesh."""
+    sharding = scene_sharding(mesh)
+
+    def put(leaf: np.ndarray) -> jax.Array:
+        if jax.process_count() == 1:
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_process_local_data(sharding, leaf, (scenes, *leaf.shape[1:]))
+
+    return jax.tree.map(put, tree)
+
+
+def own_rows(array: jax.Array) -> Shaped[np.ndarray, "S ..."]:
+    """This process's scenes of an array that is split over scenes, in host memory."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
+
+
+def all_rows(rows: Shaped[np.ndarray, "s ..."], mesh: Mesh, scenes: int) -> Shaped[np.ndarray, "S ..."]:
+    """The rows of all processes, in the order of the whole step; `rows` are this process's scenes."""
+    if jax.process_count() == 1:
+        return rows
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(place(rows, mesh, scenes), tiled=True))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is up in any process, so that all of them stop at the same step."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
+
+
+def rollout_mask(
+    length: Int[np.ndarray, "S Q G"], tokens: int, left_out: Bool[np.ndarray, "S Q G"] | None = None
+) -> Bool[np.ndarray, "S Q G R"]:
+    """Tokens in the loss: the first `length` of each rollout, but none of those that are left out."""
+    mask = np.arange(tokens) < length[..., None]
+    return mask if left_out is None else mask & ~left_out[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenCount:
+    """Tokens of a step's trees, of all processes."""
+
+    real: int
+    padded: int  # with padding
+
+    @property
+    def padding_share(self) -> float:
+        return 1 - self.real / self.padded
+
+
+def count_tokens(prompt: TreePrompt, length: Int32[np.ndarray, "S Q G"], answer_tokens: int) -> TokenCount:
+    """Tokens that the forward pass reads, scene and questions once; lengths and sizes of this process's scenes."""
+    real = int(np.sum(prompt.scene_length)) + int(np.sum(prompt.question_length)) + int(np.sum(length))
+    padded = prompt.scene_tokens.size + prompt.question_tokens.size + length.size * answer_tokens
+    return TokenCount(real * jax.process_count(), padded * jax.process_count())

@@ -1,0 +1,346 @@
+"""The training loop. `grpo_step` is the algorithm:
+
+    sample         G rollouts of every question, on the scene tree
+    reference      their log-probabilities under the reference policy, while the host scores the text
+    reward         of every answer
+    advantage      reward against the mean of its question's G answers, in standard deviations
+    update         of the clipped ratio times the advantage, with the KL to the reference
+
+SFT and DPO are the same trees with given answers: `supervised_step`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int32
+
+from jaxvsr.grpo.advantages import GroupAdvantages, group_advantages
+from jaxvsr.grpo.batches import (
+    HostBatch,
+    all_rows,
+    any_process,
+    count_tokens,
+    own_rows,
+    place,
+    rollout_mask,
+)
+from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord
+from jaxvsr.grpo.config import TrainConfig
+from jaxvsr.grpo.console import CompileTimes, Console
+from jaxvsr.grpo.mesh import replicated
+from jaxvsr.grpo.metrics_log import MetricsLog
+from jaxvsr.grpo.objectives import Objective, step_normaliser
+from jaxvsr.grpo.optimizer import learning_rate_schedule
+from jaxvsr.grpo.step import LossInputs, TrainState
+from jaxvsr.grpo.stopping import StopRequest
+from jaxvsr.rewards.hacking import hack_shares, hacks
+from jaxvsr.rewards.registry import Reward
+from jaxvsr.rewards.scoring import reward_metrics, score
+
+KL_AT_START = 1e-3  # nats a token: above it reference and policy are not the same model at the start of a run
+
+
+@runtime_checkable
+class Step(Protocol):
+    """What the loop needs of the compiled step (`grpo.step.CompiledStep`)."""
+
+    functions: Sequence[Any]
+    trains_vision: bool
+
+    @property
+    def compile_count(self) -> int: ...
+    @property
+    def compile_seconds(self) -> float: ...
+    def sample(self, state: Any, prompt: Any, question_keys: Any, temperature: Any) -> Any: ...
+    def encode(self, state: Any, prompt: Any) -> Any: ...
+    def reference(self, prompt: Any, features: Any, rollouts: Any, temperature: Any) -> Any: ...
+    def update(
+        self, state: Any, prompt: Any, features: Any, rollouts: Any, inputs: Any, normaliser: Any, temperature: Any
+    ) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a run is made of. Everything but `config` can be replaced in a test."""
+
+    config: TrainConfig
+    step: Step
+    mesh: Mesh
+    batches: Callable[[int], Iterator[HostBatch]]  # from a step on
+    decode: Callable[[Int32[np.ndarray, "N R"], Int32[np.ndarray, " N"]], list[str]]  # tokens and lengths to texts
+    rewards: Sequence[Reward]
+    record: RunRecord
+    checkpoints: Checkpoints
+    console: Console
+    compile_times: CompileTimes
+    log: MetricsLog | None  # None in all processes but the first
+    prompt_text: Callable[[Any], str]  # a question as the model is asked it
+    thought_tag: str | None = None  # of the prompt, for the shares of reward hacking
+    # greedy answers to held-out questions: metrics `eval/…`; `eval/overall` is what RUN@best goes by
+    evaluate: Callable[[TrainState], dict[str, float]] | None = None
+
+
+class Phases:
+    """Seconds of each phase of a step: `with phases("sample"): …`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """A step's numbers, and its rollouts where they go into samples.jsonl."""
+
+    state: TrainState
+    row: dict[str, float]
+    samples: list[dict[str, Any]]
+
+
+def grpo_step(
+    training: Training, state: TrainState, batch: HostBatch, phases: Phases, *, keep_samples: bool
+) -> StepResult:
+    """One step of GRPO (Shao et al. 2024, arXiv:2402.03300): sample, reward, advantage, update."""
+    config, step = training.config, training.step
+    with phases("data"):
+        prompt, question_keys = place((batch.prompt, batch.question_keys), training.mesh, config.data.scenes)
+        temperature = constant(config.sampling.temperature, training.mesh)
+
+    with phases("sample"):
+        sampled, features = step.sample(state, prompt, question_keys, temperature)
+        jax.block_until_ready(sampled)
+    reference, reference_ready = None, None
+    if config.grpo.beta:
+        reference_start = time.perf_counter()
+        reference = step.reference(prompt, features, sampled.rollouts, temperature)
+        reference_ready = _when_ready(reference)
+
+    with phases("reward"):
+        length, truncated = own_rows(sampled.rollouts.length), own_rows(sampled.truncated)
+        tokens = own_rows(sampled.rollouts.tokens)
+        answers = training.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
+        columns = batch.columns(config.sampling.group)
+        scores = score(training.rewards, answers, columns)
+        shape = (len(training.rewards), *length.shape)
+        everyone = np.moveaxis(
+            all_rows(np.moveaxis(scores.reshape(shape), 0, -1), training.mesh, config.data.scenes), -1, 0
+        )
+        result = group_advantages(everyone, [reward.weight for reward in training.rewards], config.advantages)
+        mask = rollout_mask(length, tokens.shape[-1], truncated if config.grpo.mask_truncated else None)
+        inputs = place((mask, _own(result.advantages, batch, training)), training.mesh, config.data.scenes)
+    reward_end = time.perf_counter()
+
+    with phases("update"):
+        normaliser = _normaliser(mask, config.grpo, training)
+        loss_inputs = LossInputs(inputs[0], sampled.logprobs, reference, inputs[1])
+        for _ in range(config.update.inner_steps):
+            state, metrics = step.update(
+                state, prompt, features, sampled.rollouts, loss_inputs, normaliser, temperature
+            )
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+    if reference_ready is not None:
+        # The update waits for the reference; its own seconds begin when both reference and rewards are there.
+        ready = reference_ready.result()
+        phases.seconds["reference"] = ready - reference_start
+        phases.seconds["update"] -= max(0.0, ready - reward_end)
+        phases.seconds["reward_not_hidden"] = max(0.0, reward_end - max(ready, reference_start))
+    row = metrics | result.metrics | reward_metrics(training.rewards, scores, columns["question_type"])
+    row |= hack_shares(hacks(answers, columns["question"], training.thought_tag))
+    row |= {"completion_length": float(length.mean()), "completion_truncated": float(truncated.mean())}
+    row |= _token_metrics(batch, length, tokens.shape[-1])
+    samples = sample_rows(training, batch, answers, scores.reshape(shape), result) if keep_samples else []
+    return StepResult(state, row, samples)
+
+
+def supervised_step(training: Training, state: TrainState, batch: HostBatch, phases: Phases) -> StepResult:
+    """One step of SFT (G = 1, the answer) or DPO (G = 2, chosen and rejected): the same trees, answers given."""
+    config, step = training.config, training.step
+    assert batch.targets is not None
+    tokens, length = np.asarray(batch.targets.tokens), np.asarray(batch.targets.length)
+    with phases("data"):
+        mask = rollout_mask(length, tokens.shape[-1])
+        prompt, rollouts, on_mesh = place((batch.prompt, batch.targets, mask), training.mesh, config.data.scenes)
+        temperature = constant(1.0, training.mesh)
+    with phases("sample"):
+        features = step.encode(state, prompt)
+    with phases("reference"):
+        reference = None
+        if config.objective == "dpo":
+            reference = jax.block_until_ready(step.reference(prompt, features, rollouts, temperature))
+    with phases("update"):
+        normaliser = _normaliser(mask, Objective(), training)
+        inputs = LossInputs(on_mesh, None, reference, None)
+        state, metrics = step.update(state, prompt, features, rollouts, inputs, normaliser, temperature)
+        row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    row |= {"completion_length": float(length.mean()), **_token_metrics(batch, length, tokens.shape[-1])}
+    return StepResult(state, row, [])
+
+
+def train(training: Training, state: TrainState, stop: StopRequest, *, first: int = 0) -> tuple[TrainState, str]:
+    """Steps `first` + 1 to `config.steps`; returns the state and why it ended (a key of `stopping.EXIT_CODES`).
+
+    Every step writes a row; checkpoints are made at their interval, at the end, and where the run is stopped.
+    """
+    config, console, intervals = training.config, training.console, training.config.intervals
+    for function in training.step.functions:
+        function.on_compile = training.compile_times.starts
+    schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
+    batches = iter(training.batches(first))
+    reason, score_here = "all steps", None
+    for number in range(first + 1, config.steps + 1):
+        phases, start = Phases(), time.perf_counter()
+        with phases("data"):
+            batch = next(batches)
+        keep_samples = bool(intervals.samples) and (number % intervals.samples == 0 or number in (1, config.steps))
+        if config.objective == "grpo":
+            result = grpo_step(training, state, batch, phases, keep_samples=keep_samples)
+        else:
+            result = supervised_step(training, state, batch, phases)
+        state, seconds = result.state, time.perf_counter() - start
+        training.compile_times.record(training.step.functions)
+        optimizer_step = (number - 1) * config.update.inner_steps
+        row: dict[str, Any] = {
+            **result.row,
+            "learning_rate": float(schedule(optimizer_step)),
+            **_step_costs(training, phases, seconds, result.row),
+        }
+        if number == 1:
+            _check_start(row, config, console)
+
+        score_here = None
+        if training.evaluate and intervals.evaluate and (number % intervals.evaluate == 0 or number == config.steps):
+            with phases("evaluate"):
+                evaluated = training.evaluate(state)
+            row |= {**evaluated, "seconds/evaluate": phases.seconds["evaluate"]}
+            score_here = evaluated.get("eval/overall")
+        if training.log is not None:
+            training.log.write(number, row)
+            training.log.write_samples([{"step": number, **sample} for sample in result.samples])
+        console.step(number, row)
+
+        asked = stop.reason(seconds)
+        stopping = any_process(asked is not None)
+        best = score_here is not None and score_here >= (training.checkpoints.best_score or 0.0)
+        if number % intervals.checkpoint == 0 or number == config.steps or stopping or best:
+            training.checkpoints.save(number, state, training.record, score_here)
+        if stopping and number < config.steps:
+            reason = asked or "SIGTERM"
+            break
+    close = getattr(batches, "close", None)
+    if close is not None:
+        close()
+    return state, reason
+
+
+def sample_rows(
+    training: Training,
+    batch: HostBatch,
+    answers: list[str],
+    scores: Float[np.ndarray, "K S Q G"],
+    result: GroupAdvantages,
+) -> list[dict[str, Any]]:
+    """Questions with their G answers, rewards and advantages, one question of each scene in turn."""
+    group = training.config.sampling.group
+    advantages, totals = (_own(values, batch, training) for values in (result.advantages, result.totals))
+    order = [(s, q) for q in range(len(batch.questions[0])) for s in range(len(batch.questions))]
+    rows = []
+    for s, q in order[: training.config.logging.sample_questions]:
+        question = batch.questions[s][q]
+        first = (s * len(batch.questions[s]) + q) * group
+        rows.append(
+            {
+                "question_id": question.id,
+                "scene": question.scene,
+                "question_type": question.question_type,
+                "question": question.question,
+                "prompt": training.prompt_text(question),
+                "answer": question.answer,
+                "answers": [
+                    {
+                        "text": answers[first + g],
+                        "reward": float(totals[s, q, g]),
+                        "advantage": float(advantages[s, q, g]),
+                        "rewards": {r.name: float(scores[k, s, q, g]) for k, r in enumerate(training.rewards)},
+                    }
+                    for g in range(group)
+                ],
+            }
+        )
+    return rows
+
+
+def constant(value: float, mesh: Mesh) -> jax.Array:
+    """A float32 number on every device."""
+    return jax.device_put(np.float32(value), replicated(mesh))
+
+
+def _normaliser(mask: np.ndarray, objective: Objective, training: Training) -> Any:
+    """The step's normaliser, from the rollouts of all processes."""
+    everyone = all_rows(mask, training.mesh, training.config.data.scenes)
+    normaliser = step_normaliser(everyone, objective, training.config.sampling.answer_tokens)
+    return jax.tree.map(lambda leaf: constant(float(leaf), training.mesh), normaliser)
+
+
+def _own(values: np.ndarray, batch: HostBatch, training: Training) -> np.ndarray:
+    """This process's scenes of host values of all scenes."""
+    from jaxvsr.grpo.mesh import scene_rows
+
+    start, count = scene_rows(training.mesh, training.config.data.scenes)
+    return values[start : start + count]
+
+
+_WAITER = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="ready")
+
+
+def _when_ready(array: jax.Array) -> concurrent.futures.Future[float]:
+    """The time at which the device is done with an array."""
+
+    def wait() -> float:
+        jax.block_until_ready(array)
+        return time.perf_counter()
+
+    return _WAITER.submit(wait)
+
+
+def _token_metrics(batch: HostBatch, length: Int32[np.ndarray, "S Q G"], answer_tokens: int) -> dict[str, float]:
+    count = count_tokens(batch.prompt, length, answer_tokens)
+    return {"tokens": float(count.real), "padding_share": count.padding_share}
+
+
+def _step_costs(training: Training, phases: Phases, seconds: float, row: dict[str, float]) -> dict[str, float]:
+    """Seconds a phase, tokens a second, compiling so far."""
+    costs = {f"seconds/{name}": spent for name, spent in phases.seconds.items()}
+    return {
+        **costs,
+        "seconds/step": seconds,
+        "tokens_per_second": row["tokens"] / seconds,
+        "compile_count": training.step.compile_count,
+        "compile_seconds": training.step.compile_seconds,
+    }
+
+
+def _check_start(row: dict[str, Any], config: TrainConfig, console: Console) -> None:
+    """At its first step a run's policy is its reference policy, unless the reference is meant to be another model."""
+    kl = row.get("kl")
+    if (
+        kl is not None
+        and config.model.reference == "start"
+        and config.update.inner_steps == 1
+        and abs(kl) > KL_AT_START
+    ):
+        console.say(f"warning: kl {kl:.2g} at step 1: the reference policy is not the model that this run starts from")

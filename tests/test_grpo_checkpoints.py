@@ -1,0 +1,148 @@
+"""Checkpoints: what is saved comes back, on any mesh, and never onto another model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord, Stage, is_run, open_run
+from jaxvsr.grpo.config import TrainConfig
+from jaxvsr.grpo.run_folder import open_run_folder
+from jaxvsr.grpo.step import TrainState, start_state
+from jaxvsr.models.lora import LoraConfig
+
+NAME = "language_model.layers.self_attn.q_proj.lora_A"
+RECORD = RunRecord(
+    "models/tiny", "/models/tiny", None, "1" * 64, (Stage("start/0.safetensors", LoraConfig(rank=4)),), "id7"
+)
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1e-3, 0.0, 10)))
+
+
+def state_after(step: int) -> TrainState:
+    weights = {NAME: jnp.arange(16.0).reshape(2, 2, 4), "visual.merger.mlp.0.weight": jnp.ones((4, 4), jnp.bfloat16)}
+    state = start_state(weights, OPTIMIZER, seed=7)
+    for _ in range(step):
+        gradients = jax.tree.map(lambda leaf: jnp.cos(leaf) * 0.1, state.trainable)
+        updates, optimizer = OPTIMIZER.update(gradients, state.optimizer, state.trainable)
+        state = TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), optimizer, state.seed)
+    return state
+
+
+def assert_equal(left: TrainState, right: TrainState) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_state_comes_back_bit_for_bit_with_its_record(tmp_path: Path) -> None:
+    written = Checkpoints(tmp_path / "checkpoints", keep=2)
+    written.save(3, state_after(3), RECORD)
+    written.close()
+    read = Checkpoints(tmp_path / "checkpoints")
+    assert read.record(3) == RECORD
+    assert_equal(read.restore(3, state_after(0), RECORD), state_after(3))
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, score in [(1, None), (2, 0.9), (3, 0.5), (4, None), (5, 0.9), (6, 0.1), (7, None)]:
+        checkpoints.save(step, state_after(0), RECORD, score)
+    assert (checkpoints.steps, checkpoints.best, checkpoints.latest) == ([5, 6, 7], 5, 7)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, state_after(1), RECORD)
+    other = RunRecord("models/other", "/models/other", None, "2" * 64)
+    with pytest.raises(
+        InputError, match=r"another model: it was trained on models/tiny .*models/other has content 2222"
+    ):
+        checkpoints.restore(1, state_after(0), other)
+
+
+def test_an_interrupted_save_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, state_after(1), RECORD)
+    checkpoints.close()
+    unfinished = tmp_path / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "weights").mkdir()
+    assert Checkpoints(tmp_path, keep=2).steps == [1]
+
+
+def test_a_run_is_named_with_best_or_step(tmp_path: Path) -> None:
+    config = TrainConfig(lora=LoraConfig(rank=4))
+    run = open_run_folder(tmp_path / "runs" / "a@b", config, resume=False)
+    assert is_run(str(run.path)) and not is_run(str(tmp_path))
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        open_run(str(run.path))
+    checkpoints = Checkpoints(run.checkpoints, keep=5)
+    for step in (1, 2, 3):
+        checkpoints.save(step, state_after(step), RECORD, score=1.0 if step == 2 else None)
+    checkpoints.close()
+    for suffix, step in (("", 3), ("@latest", 3), ("@best", 2), ("@1", 1)):
+        opened = open_run(f"{run.path}{suffix}")
+        assert (opened.step, opened.lora, opened.record) == (step, config.lora, RECORD)
+        np.testing.assert_array_equal(opened.weights[NAME], np.asarray(state_after(step).trainable[NAME]))
+    with pytest.raises(InputError, match="no such checkpoint; it has 1, 2, 3"):
+        open_run(f"{run.path}@9")
+    with pytest.raises(InputError, match="behind @ stands best"):
+        open_run(f"{run.path}@worst")
+
+
+def test_best_without_any_evaluation_says_what_is_missing(tmp_path: Path) -> None:
+    run = open_run_folder(tmp_path / "run", TrainConfig(), resume=False)
+    checkpoints = Checkpoints(run.checkpoints, keep=1)
+    checkpoints.save(1, state_after(1), RECORD)
+    checkpoints.close()
+    with pytest.raises(InputError, match=r"no evaluation was made \(intervals.evaluate\)"):
+        open_run(f"{run.path}@best")
+
+
+_ON_MESH = """
+import json, sys
+from pathlib import Path
+from jaxvsr.grpo.devices import choose_devices
+from jaxvsr.grpo.mesh import make_mesh, parse_mesh
+shape = parse_mesh(sys.argv[2])
+mesh = make_mesh(shape, choose_devices("cpu", shape))
+import jax, jax.numpy as jnp, numpy as np, optax
+from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord
+from jaxvsr.grpo.step import start_state
+from jaxvsr.models.sharding import state_shardings
+name = "language_model.layers.mlp.up_proj.weight"
+state = start_state({name: jnp.arange(128.0).reshape(2, 8, 8)}, optax.adamw(1e-3), seed=3)
+state = jax.device_put(state, state_shardings(state, mesh))
+checkpoints, record = Checkpoints(Path(sys.argv[1]), keep=1), RunRecord("m", "/m", None, "3" * 64)
+if not checkpoints.steps:
+    checkpoints.save(1, state, record)
+    checkpoints.close()
+else:
+    empty = jax.tree.map(lambda leaf: jax.device_put(jnp.zeros_like(leaf), leaf.sharding), state)
+    state = checkpoints.restore(1, empty, record)
+weight, moment = state.trainable[name], state.optimizer[0].mu[name]
+print(json.dumps({"sum": float(weight.sum()), "shards": len(weight.sharding.device_set),
+                  "piece": weight.addressable_shards[0].data.shape, "moments": list(moment.sharding.spec)}))
+"""
+
+
+def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
+    seen = []
+    for mesh in ("1", "fsdp=4,tensor=2"):
+        command = [sys.executable, "-c", _ON_MESH, str(tmp_path / "checkpoints"), mesh]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        seen.append(json.loads(done.stdout))
+    assert [found["shards"] for found in seen] == [1, 8]
+    assert seen[1]["piece"] == [2, 4, 2] and seen[1]["moments"] == [None, "tensor", "fsdp"]
+    assert [found["sum"] for found in seen] == [sum(range(128))] * 2
