@@ -23,6 +23,7 @@ from jaxvsr.errors import InputError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_AXES = 8
+MAX_ELEMENTS = 2**60  # NumPy refuses more, even where another axis is zero
 _LENGTH_BYTES = 8
 
 _DTYPES: dict[str, np.dtype] = {
@@ -147,8 +148,8 @@ def _check_tensor(fields: Any, where: str) -> tuple[np.dtype, tuple[int, ...], t
     code, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(code, str) or code not in _DTYPES:
         raise InputError(f"{where}: dtype {str(code)[:20]!r} is not one of {', '.join(_DTYPES)}")
-    if not _are_sizes(shape) or len(shape) > MAX_AXES:
-        raise InputError(f"{where}: shape must be at most {MAX_AXES} non-negative integers")
+    if not _are_sizes(shape) or len(shape) > MAX_AXES or math.prod(axis or 1 for axis in shape) >= MAX_ELEMENTS:
+        raise InputError(f"{where}: shape must be at most {MAX_AXES} non-negative integers that memory could hold")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise InputError(f"{where}: data_offsets must be two non-negative integers, in order")
     return _DTYPES[code], tuple(shape), (offsets[0], offsets[1])
