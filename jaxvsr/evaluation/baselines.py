@@ -6,6 +6,7 @@ import hashlib
 import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -54,10 +55,10 @@ def best_number(answers: Sequence[float]) -> str:
     ends = np.unique(np.concatenate([low, high]))
     points = np.sort(np.concatenate([ends, (ends[1:] + ends[:-1]) / 2, values]))
 
-    def covered(ends_: np.ndarray, side: str) -> np.ndarray:
-        order = np.argsort(ends_)
+    def covered(bounds: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+        order = np.argsort(bounds)
         total = np.concatenate([[0], np.cumsum(weight[order])])
-        return total[np.searchsorted(ends_[order], points, side=side)]
+        return total[np.searchsorted(bounds[order], points, side=side)]
 
     cover = covered(low, "right") - covered(high, "left")
     tried = [f"{value:.6g}" for value in (*points[np.argsort(-cover, kind="stable")[:_TRIED]], *values[values <= 0])]

@@ -13,6 +13,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.evaluation.baselines import constant_predictions
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.statistics import Difference, paired_difference
+from jaxvsr.evaluation.tables import markdown, number, plain
 from jaxvsr.evaluation.vsi_bench import Parser, score
 
 CONSTANT = "constant"
@@ -68,23 +69,11 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """A Markdown table; differences read "+12.3 (4.1 SE)"."""
-        header, *rows = self._cells()
-        rule = ["---", *(["---:"] * (len(header) - 1))]
-        return "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in (header, rule, *rows)
-        )
+        return markdown(self._cells())
 
     def to_text(self) -> str:
         """The same for a terminal."""
-        table = self._cells()
-        widths = [max(len(row[index]) for row in table) for index in range(len(table[0]))]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-            )
-            for row in table
-        ]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+        return plain(self._cells())
 
     def _cells(self) -> list[list[str]]:
         header = ["question type", "n", *self.columns, *(f"{a} − {b}" for a, b in self.pairs)]
@@ -92,7 +81,7 @@ class Comparison:
             [
                 row.question_type,
                 str(row.n),
-                *(_number(row.scores[name], ".1f") for name in self.columns),
+                *(number(row.scores[name]) for name in self.columns),
                 *(_difference(difference) for difference in row.differences),
             ]
             for row in self.rows
@@ -103,14 +92,10 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _number(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else "–"
-
-
 def _difference(difference: Difference) -> str:
     errors = difference.in_standard_errors
     shown = f"{abs(errors):.1f} SE" if math.isfinite(errors) else "no spread" if math.isinf(errors) else "– SE"
-    return f"{_number(difference.mean, '+.1f')} ({shown})"
+    return f"{difference.mean:+.1f} ({shown})" if math.isfinite(difference.mean) else "–"
 
 
 def compare(

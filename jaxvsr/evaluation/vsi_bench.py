@@ -209,8 +209,8 @@ def _notes(rows: Sequence[Prediction], by_type: dict[str, float]) -> tuple[str, 
     for name, n in sorted(counted.items()):
         notes.append(f"{name} ({n} questions) is no task of VSI-Bench: scored by kind of answer, not part of overall")
     other = Counter(row.question.answer_kind for row in rows if row.question.answer_kind in ("text", "box"))
-    for kind, n in sorted(other.items()):
-        notes.append(f"{n} questions of kind {kind} are not scored; --benchmark open-ended scores them")
+    for unscored, n in sorted(other.items()):
+        notes.append(f"{n} questions of kind {unscored} are not scored; --benchmark open-ended scores them")
     foreign = Counter(
         (row.question.question_type, row.question.answer_kind)
         for row in rows

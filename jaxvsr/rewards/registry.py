@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import inspect
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from jaxvsr.command_line import parse_value
 from jaxvsr.errors import InputError
 from jaxvsr.rewards import hacking, spatial_r1, svqa_r1, vsgrpo, vsi_bench
+from jaxvsr.rewards.user_file import function_of_file
 
 # TRL's signature: reward(completions, **columns), the columns being lists as long as completions.
 RewardFunction = Callable[..., Sequence[float | None]]
@@ -81,8 +79,7 @@ def _reward(term: str) -> Reward:
         raise InputError(f"reward {term!r}: weight {weight} is not finite")
     target = match["target"].strip()
     if ".py:" in target:
-        path, _, name = target.rpartition(":")
-        function = _function_of_file(Path(path), name)
+        name, function = target.rpartition(":")[2], function_of_file(target, "reward")
     elif target in REWARDS:
         name, function = target, REWARDS[target]
     else:
@@ -109,25 +106,3 @@ def _options(term: str, function: RewardFunction, text: str) -> dict[str, Any]:
 def _is_option(parameter: inspect.Parameter) -> bool:
     """A column has no default, or None; an option has a value."""
     return parameter.default is not inspect.Parameter.empty and parameter.default is not None
-
-
-def _function_of_file(path: Path, name: str) -> RewardFunction:
-    if not path.is_file():
-        raise InputError(f"reward {path}:{name}: no such file")
-    spec = importlib.util.spec_from_file_location(f"jaxvsr_reward_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the file look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"reward {path}:{name}: importing the file raised {described(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise InputError(f"reward {path}:{name}: the file has no function {name!r}")
-    return function
-
-
-def described(error: Exception) -> str:
-    """An exception on one line: ValueError: what it said."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvsr.errors import InputError
-from jaxvsr.rewards.registry import Reward, described
+from jaxvsr.rewards.registry import Reward
+from jaxvsr.rewards.user_file import described
 
 
 def score(

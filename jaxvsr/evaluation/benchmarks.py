@@ -1,0 +1,163 @@
+"""The benchmarks by name: predictions in, files and tables out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.data.questions import Question
+from jaxvsr.evaluation import open_ended, q_spatial, vsi_bench
+from jaxvsr.evaluation.predictions import Prediction
+from jaxvsr.evaluation.published import PUBLISHED
+from jaxvsr.evaluation.tables import Cells, markdown, number, plain
+from jaxvsr.rewards.answers import extract_answer
+
+BENCHMARKS = ("vsi-bench", "q-spatial", "open-ended")
+SHORT = {"object_counting": "count", "object_abs_distance": "abs.dist", "object_size_estimation": "size"}
+SHORT |= {"room_size_estimation": "room", "object_rel_distance": "rel.dist", "object_rel_direction": "rel.dir"}
+SHORT |= {"route_planning": "route", "obj_appearance_order": "order"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Scores of one set of predictions. `robust` is None where a benchmark has one way of parsing."""
+
+    scores: dict[str, Any]
+    robust: dict[str, Any] | None
+    details: dict[str, Any]
+    tables: tuple[tuple[str, Cells], ...]  # (heading, cells)
+    notes: tuple[str, ...]
+
+    def to_text(self) -> str:
+        """Tables and notes for a terminal."""
+        parts = [f"{heading}\n\n{plain(cells)}" for heading, cells in self.tables]
+        return "\n\n".join([*parts, *(f"note: {note}" for note in self.notes)])
+
+    def to_markdown(self) -> str:
+        """Tables and notes as Markdown."""
+        parts = [f"## {heading}\n\n{markdown(cells)}" for heading, cells in self.tables]
+        return "\n\n".join([*parts, *(f"- {note}" for note in self.notes)]) + "\n"
+
+
+def evaluate(
+    benchmark: str,
+    predictions: Sequence[Prediction],
+    *,
+    answer_of: Callable[[str], str] | None = None,
+    questions: Iterable[Question] | None = None,
+    judge: open_ended.Judge | None = None,
+) -> Result:
+    """Score predictions with one of `BENCHMARKS`.
+
+    `answer_of` is the prompt's way from completion to answer (`Prompt.answer`); without it the completion is the
+    answer, in open-ended its first <answer> pair. `questions`: all that should have been answered.
+    """
+    asked = None if questions is None else list(questions)
+    if benchmark == "vsi-bench":
+        return _vsi_bench(predictions, answer_of or str, asked)
+    if benchmark == "q-spatial":
+        return _q_spatial(predictions, answer_of or str, asked)
+    return _open_ended(predictions, answer_of, asked, judge)
+
+
+def _vsi_bench(
+    predictions: Sequence[Prediction], answer_of: Callable[[str], str], questions: Sequence[Question] | None
+) -> Result:
+    answered = {one.question.id for one in predictions}
+    missing = [Prediction(question, None) for question in questions or () if question.id not in answered]
+    rows = [*predictions, *missing]
+    official = vsi_bench.score(rows, parser="official", answer_of=answer_of)
+    robust = vsi_bench.score(rows, parser="robust", answer_of=answer_of)
+    spread = {one.parser: vsi_bench.intervals(rows, one) for one in (official, robust)}
+
+    def line(name: str, n: int, of: Callable[[vsi_bench.Scores], float | None]) -> list[str]:
+        low, high = spread["official"].get(name, (float("nan"),) * 2)
+        return [name, str(n), number(of(official)), f"{number(low)} – {number(high)}", number(of(robust))]
+
+    header = ["question type", "n", "score", "95 % interval", "robust parser"]
+    types = [line(name, n, lambda one, name=name: one.by_type[name]) for name, n in official.counts.items()]  # type: ignore[misc]
+    total = line("overall", sum(official.counts.values()), lambda one: one.overall)
+    beside = [["", "overall", *(SHORT[task] for task in vsi_bench.TASKS)]]
+    ours: list[tuple[str, Mapping[str, float | None]]] = [
+        ("these predictions", {"overall": official.overall, **official.tasks}),
+        ("these predictions, robust parser", {"overall": robust.overall, **robust.tasks}),
+    ]
+    for name, scores in [*ours, *((f"{row} ({source})", values) for (source, row), values in PUBLISHED.items())]:
+        beside.append([name, *(number(scores.get(task)) for task in ("overall", *vsi_bench.TASKS))])
+    details = {
+        "by_type": {
+            name: {
+                "n": n,
+                **{one.parser: one.by_type[name] for one in (official, robust)},
+                **{f"{one.parser}_interval": spread[one.parser][name] for one in (official, robust)},
+            }
+            for name, n in official.counts.items()
+        },
+        "overall_interval": {parser: found.get("overall") for parser, found in spread.items()},
+        "notes": list(official.notes),
+    }
+    tables = (("VSI-Bench, official metric, per cent", [header, *types, total]), ("Beside published rows", beside))
+    return Result(official.to_json(), robust.to_json(), details, tables, official.notes)
+
+
+def _q_spatial(
+    predictions: Sequence[Prediction], answer_of: Callable[[str], str], questions: Sequence[Question] | None
+) -> Result:
+    official = q_spatial.score(predictions, parser="official", answer_of=answer_of, questions=questions)
+    robust = q_spatial.score(predictions, parser="robust", answer_of=answer_of, questions=questions)
+    table = [["", "n", "success", "completed", "sMAPE", "50–100", "100–150", "150–200"]]
+    for one in (official, robust):
+        values = (one.success_rate, one.samples_completed, one.smape)
+        ranges = (one.in_range_50_100, one.in_range_100_150, one.in_range_150_200)
+        table.append([f"{one.parser} parser", str(one.questions), *map(number, (*values, *ranges))])
+    details = {"notes": list(official.notes)}
+    return Result(official.to_json(), robust.to_json(), details, (("Q-Spatial, per cent", table),), official.notes)
+
+
+def _open_ended(
+    predictions: Sequence[Prediction],
+    answer_of: Callable[[str], str] | None,
+    questions: Sequence[Question] | None,
+    judge: open_ended.Judge | None,
+) -> Result:
+    scores = open_ended.score(predictions, answer_of=answer_of or extract_answer, judge=judge, questions=questions)
+    kinds = {
+        "box_miou": "box",
+        "box_accuracy_75": "box",
+        "yes_no": "yes_no",
+        "yes_no_judge": "yes_no",
+        "distance": "distance",
+    }
+    table = [["column", "n", "score"]]
+    for name, value in scores.columns.items():
+        table.append([name, str(scores.counts[kinds.get(name, "questions")]), number(value)])
+    details = {"counts": scores.counts, "notes": list(scores.notes)}
+    heading = "Open-ended spatial VQA, per cent (reasoning_words: a mean count)"
+    return Result(scores.to_json(), None, details, ((heading, table),), scores.notes)
+
+
+def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> None:
+    """Write scores.json, scores-robust.json, details.json and table.md; each to a temporary name first, then renamed.
+
+    `provenance` (model, prompt, frames, …) stands in both files of scores, after the numbers.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / "scores.json", _json({**result.scores, **provenance}))
+    if result.robust is not None:
+        _write(out / "scores-robust.json", _json({**result.robust, **provenance}))
+    _write(out / "details.json", _json(result.details))
+    _write(out / "table.md", result.to_markdown())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

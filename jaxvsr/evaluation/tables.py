@@ -1,0 +1,32 @@
+"""Cells to text: Markdown, and columns for a terminal. The first column is words, the others are numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Cells = Sequence[Sequence[str]]
+
+
+def markdown(table: Cells) -> str:
+    """A Markdown table; the first row is the header."""
+    header, *rows = table
+    rule = ["---", *(["---:"] * (len(header) - 1))]
+    lines = (header, rule, *rows)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
+
+
+def plain(table: Cells) -> str:
+    """Aligned columns, a line under the header."""
+    widths = [max(len(row[index]) for row in table) for index in range(len(table[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in table
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def number(value: float | None) -> str:
+    """One decimal, or a dash."""
+    return "–" if value is None or value != value else f"{value:.1f}"

@@ -1,0 +1,116 @@
+"""evaluate.py from outside: files in, files out, one line for a mistake."""
+
+import json
+
+import pytest
+
+from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.evaluation.predictions import Prediction, write_predictions
+from launch.evaluate import main
+
+OPTIONS = ("A. stove", "B. tv", "C. table", "D. sofa")
+
+
+def question(index, scene):
+    if index % 2:
+        return Question(f"c{index}", scene, "object_rel_distance", "Which?", OPTIONS, "ABCD"[index % 4], "choice")
+    return Question(f"n{index}", scene, "object_counting", "How many?", None, str(2 + index % 3), "number")
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_questions(folder / "questions.jsonl", [question(index, f"scene{index // 10:04d}_00") for index in range(40)])
+    (folder / "splits.json").write_text(
+        json.dumps({"train": ["scene0000_00", "scene0001_00"], "heldout": ["scene0002_00", "scene0003_00"]})
+    )
+    return folder
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_scoring_a_file_writes_official_and_robust_scores_and_a_table(tmp_path, capsys):
+    rows = [Prediction(question(0, "s"), "2"), Prediction(question(1, "s"), "(B)"), Prediction(question(2, "s"), None)]
+    write_predictions(tmp_path / "predictions.jsonl", rows)
+    out = tmp_path / "new" / "out"
+    assert main(["--score", str(tmp_path / "predictions.jsonl"), "--benchmark", "vsi-bench", "--out", str(out)]) == 0
+    official, robust = read(out / "scores.json"), read(out / "scores-robust.json")
+    assert official["object_counting"] == 50 and official["object_rel_distance"] == 0 and official["overall"] == 25
+    assert robust["object_rel_distance"] == 100 and robust["overall"] == 75
+    assert official["parser"] == "official" and len(official["missing_tasks"]) == 6
+    details = read(out / "details.json")
+    assert details["by_type"]["object_counting"]["n"] == 2
+    assert any("1 of 3 questions have no prediction" in note for note in details["notes"])
+    assert "Chance Level (Frequency)" in (out / "table.md").read_text()
+    printed = capsys.readouterr().out
+    assert "overall" in printed and "missing" in printed
+    assert sorted(path.name for path in out.iterdir()) == [
+        "details.json",
+        "scores-robust.json",
+        "scores.json",
+        "table.md",
+    ]
+
+
+def test_a_prompt_given_or_recorded_beside_the_predictions_takes_the_answer_out(tmp_path):
+    said = "<think>three or so</think><answer>2</answer>"
+    write_predictions(tmp_path / "predictions.jsonl", [Prediction(question(0, "s"), said)])
+    command = ["--score", str(tmp_path / "predictions.jsonl"), "--benchmark", "vsi-bench", "--out"]
+    assert main([*command, str(tmp_path / "plain")]) == 0
+    assert read(tmp_path / "plain" / "scores.json")["overall"] == 0
+    assert main([*command, str(tmp_path), "--prompt", "vsgrpo-think-train"]) == 0
+    scores = read(tmp_path / "scores.json")
+    assert (scores["overall"], scores["prompt"], scores["extraction"]) == (100, "vsgrpo-think-train", "answer_tag")
+    assert main([*command, str(tmp_path / "again")]) == 0  # tmp_path/scores.json now says how
+    assert read(tmp_path / "again" / "scores.json")["overall"] == 100
+
+
+def test_questions_of_the_data_folder_without_a_prediction_count(tmp_path, data):
+    write_predictions(
+        tmp_path / "p.jsonl", [Prediction(question(20, "scene0002_00"), "4"), Prediction(question(0, "x"), "2")]
+    )
+    command = ["--score", str(tmp_path / "p.jsonl"), "--benchmark", "vsi-bench", "--data", str(data), "--limit", "4"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert read(tmp_path / "out" / "details.json")["by_type"]["object_counting"]["n"] == 2
+    assert read(tmp_path / "out" / "scores.json")["overall"] == 25
+
+
+@pytest.mark.parametrize("model", ["chance-random", "chance-frequency", "best-constant"])
+def test_rows_without_a_model_answer_the_held_out_split_and_can_be_scored_again(tmp_path, data, model):
+    out = tmp_path / "out"
+    assert main(["--model", model, "--data", str(data), "--benchmark", "vsi-bench", "--out", str(out)]) == 0
+    scores = read(out / "scores.json")
+    assert scores["model"] == model and "commit" in scores
+    assert (
+        main(["--score", str(out / "predictions.jsonl"), "--benchmark", "vsi-bench", "--out", str(tmp_path / "b")]) == 0
+    )
+    assert read(tmp_path / "b" / "scores.json")["overall"] == scores["overall"]
+    assert read(tmp_path / "b" / "details.json")["by_type"]["object_counting"]["n"] == 10
+
+
+def test_q_spatial_is_scored_from_a_file(tmp_path):
+    asked = Question("1", "image", "distance", "How far?", None, "1 m", "text")
+    write_predictions(tmp_path / "p.jsonl", [Prediction(asked, r"\scalar{1.2} \distance_unit{m}")])
+    assert main(["--score", str(tmp_path / "p.jsonl"), "--benchmark", "q-spatial", "--out", str(tmp_path / "o")]) == 0
+    assert read(tmp_path / "o" / "scores.json")["success_rate"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--score", "missing.jsonl"], "missing.jsonl: no such file"),
+        (["--model", "chance-random"], "needs --data DIR"),
+        (["--score", "x", "--prompt", "nonsense"], "no such file"),
+        (["--score", "x", "--judge", "j.py:f"], "only --benchmark open-ended has a judge"),
+        (["--score", "x", "--limit", "0"], "must be at least 1"),
+        ([], "one of the arguments --score --model is required"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, words):
+    assert main([*arguments, "--benchmark", "vsi-bench", "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err and len(printed.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

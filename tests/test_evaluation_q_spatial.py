@@ -1,0 +1,136 @@
+"""Q-Spatial's evaluator and the papers' columns on cases counted by hand, and against a restatement on random
+strings.
+"""
+
+import random
+import re
+
+import pytest
+
+from jaxvsr.data.questions import Question
+from jaxvsr.errors import InputError
+from jaxvsr.evaluation.predictions import Prediction
+from jaxvsr.evaluation.q_spatial import official_length_cm, robust_length_cm, score
+
+
+def row(id, answer, prediction):
+    return Prediction(Question(str(id), "image", "distance", "How far?", None, answer, "text"), prediction)
+
+
+def boxed(value, unit):
+    return rf"I think \scalar{{{value}}} \distance_unit{{{unit}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "centimetres", "unknown"),
+    [
+        (boxed("1.5", "meters"), 150, None),
+        (boxed("10-15", "cm"), 12.5, None),
+        (boxed("3", "Feet"), 91.44, None),
+        (boxed("2", "in"), 5.08, None),
+        (boxed("5", "mm"), 0.5, None),
+        (boxed("4", "furlong"), 4, "furlong"),
+        (boxed("4", " m"), 4, " m"),  # not stripped there either
+        (boxed("1", "m") + boxed("2", "feet"), 60.96, None),
+        (boxed("about three", "m"), None, None),
+        (r"\scalar{3}", None, None),
+        ("3 meters", None, None),
+        ("", None, None),
+    ],
+)
+def test_lengths_are_read_as_by_the_benchmark(text, centimetres, unknown):
+    value, unit = official_length_cm(text)
+    assert value == (None if centimetres is None else pytest.approx(centimetres)) and unit == unknown
+
+
+def test_the_robust_reading_takes_the_official_one_first():
+    assert robust_length_cm("2 m wide; " + boxed("3", "m")) == 300
+    assert robust_length_cm("<think>5 m</think><answer>about 2.5 meters</answer>") == 250
+    assert robust_length_cm("no idea") is None
+
+
+def test_columns_counted_by_hand():
+    rows = [
+        row(1, "100 cm", boxed("100", "cm")),  # exact: success, 50-100
+        row(2, "100 cm", boxed("2", "m")),  # exactly twice: in 150-200, no success
+        row(3, "100 cm", boxed("0.5", "m")),  # exactly half: in 50-100, no success
+        row(4, "1 m", boxed("1.4", "m")),  # success, 100-150
+        row(5, "1 m", boxed("0", "m")),  # completed, failure
+        row(6, "1 m", "far away"),  # not completed
+        row(7, "1 m", None),
+        row(8, "1 m", boxed("1.9", "m")),  # success, 150-200
+    ]
+    scores = score(rows)
+    assert scores.questions == 8
+    assert scores.success_rate == pytest.approx(100 * 3 / 8)
+    assert scores.samples_completed == pytest.approx(100 * 6 / 8)
+    errors = [0, 100 / 150, 50 / 75, 40 / 120, 2, 90 / 145]
+    assert scores.smape == pytest.approx(100 * sum(errors) / 6)
+    assert (scores.in_range_50_100, scores.in_range_100_150, scores.in_range_150_200) == pytest.approx(
+        (200 / 6, 100 / 6, 200 / 6)
+    )
+    assert any("1 of 8 questions have no prediction" in note for note in scores.notes)
+    assert scores.to_json()["overall"] == scores.success_rate
+
+
+def test_the_papers_row_follows_from_whole_numbers_of_101_questions():
+    """SVQA-R1, Table 2: 59 successes, ranges 19, 19 and 22 of 101 completed samples, 60 in range for 59 successes:
+    one exactly at
+    twice or half."""
+    counts = {0.75: 19, 1.25: 19, 1.75: 21, 2.0: 1, 3.0: 41}
+    predicted = [factor for factor, n in counts.items() for _ in range(n)]
+    scores = score([row(index, "1 m", boxed(factor, "m")) for index, factor in enumerate(predicted)])
+    shown = [
+        f"{value:.2f}"
+        for value in (scores.success_rate, scores.in_range_50_100, scores.in_range_100_150, scores.in_range_150_200)
+    ]
+    assert shown == ["58.42", "18.81", "18.81", "21.78"]
+
+
+def restated(text, truth_cm):
+    """The evaluator's success, from its description."""
+    scalar, unit = re.findall(r"scalar{([^}]*)}", text), re.findall(r"distance_unit{([^}]*)}", text)
+    numbers = re.findall(r"\d+\.?\d*", scalar[-1]) if scalar else []
+    if not numbers or not unit:
+        return False
+    factors = {
+        "m": 100,
+        "meter": 100,
+        "meters": 100,
+        "metre": 100,
+        "metres": 100,
+        "cm": 1,
+        "centimeter": 1,
+        "centimeters": 1,
+    }
+    factors |= {"feet": 30.48, "foot": 30.48, "ft": 30.48, "inch": 2.54, "inches": 2.54, "in": 2.54, "mm": 0.1}
+    value = sum(map(float, numbers)) / len(numbers) * factors.get(unit[-1].lower(), 1)
+    return value > 0 and value / truth_cm < 2 and truth_cm / value < 2
+
+
+def test_success_equals_a_restatement_on_10000_random_answers():
+    draw = random.Random(0)
+    hits = 0
+    for _ in range(10_000):
+        pieces = [
+            boxed(
+                draw.choice(["1", "0", "2.", "10-15", "", "x", f"{draw.uniform(0, 300):.1f}"]),
+                draw.choice(["m", "cm", "Feet", "in", "?", "mm"]),
+            )
+        ]
+        text = "".join(draw.sample([*pieces, "3 m", r"\scalar{", "}", " "], k=draw.randint(0, 3)))
+        truth = draw.choice([50, 96, 150])
+        expected = restated(text, truth)
+        assert (score([row(1, f"{truth} cm", text)]).success_rate == 100) == expected, text
+        hits += expected
+    assert hits > 200
+
+
+def test_a_ground_truth_without_a_unit_is_refused():
+    with pytest.raises(InputError, match="answer '3' is no length"):
+        score([row(1, "3", "3 m")])
+
+
+def test_nothing_completed_leaves_ranges_empty():
+    scores = score([row(1, "1 m", "far")])
+    assert scores.to_json()["smape"] is None and scores.success_rate == 0
