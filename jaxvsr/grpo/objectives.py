@@ -142,7 +142,7 @@ def grpo_loss(
     def real(x: Float[Array, "S Q G R"]) -> Float[Array, "S Q G R"]:
         return jnp.where(mask, x, 0).astype(dtype)  # before any arithmetic, so that no NaN comes out of padding
 
-    advantage = advantages[..., None].astype(dtype)
+    advantage = jnp.where(mask.any(-1, keepdims=True), advantages[..., None], 0).astype(dtype)
     policy, old = real(logprobs), jax.lax.stop_gradient(real(old_logprobs))
     ratio = jnp.exp(_per_ratio(policy - old, mask, objective.ratio))
 
