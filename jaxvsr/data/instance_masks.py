@@ -18,8 +18,8 @@ from jaxvsr.errors import InputError
 
 _ENTRY = re.compile(r"instance-filt/(\d{1,9})\.png")
 # A 1296×968 mask takes some 20 kB; nothing sensible comes near these.
-_PNG_LIMIT_BYTES = 1 << 26
-_IMAGE_LIMIT_PIXELS = 1 << 26
+_PNG_LIMIT_BYTES = 1 << 24
+_IMAGE_LIMIT_PIXELS = 1 << 24
 # The earliest time that zip can store: the same masks give the same bytes whenever they are written.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 

@@ -106,7 +106,7 @@ def rectangles_apart(
 
 
 def draw_wishes(rng: np.random.Generator, area_square_metres: float) -> list[str]:
-    """The categories wanted in a room, one entry for every piece, the largest first."""
+    """The categories wanted in a room, one entry for every piece."""
     kind = str(rng.choice(list(_ROOM_KINDS)))
     most = int(rng.integers(FEWEST_PIECES + 2, min(MOST_PIECES, int(8 + area_square_metres / 2.2)) + 1))
     wishes: list[str] = []

@@ -113,7 +113,7 @@ def _read_header(path: Path, data: bytes) -> _Header:
     if "face" in counts:
         match fields["face"]:
             case [["list", count, index, "vertex_indices" | "vertex_index"]] if (
-                _SCALARS.get(count, "f")[1:2] in "iu" and _SCALARS.get(index, "f")[1:2] in "iu"
+                _SCALARS.get(count, "<f4")[1] in "iu" and _SCALARS.get(index, "<f4")[1] in "iu"
             ):
                 face_types = (_SCALARS[count], _SCALARS[index])
             case _:

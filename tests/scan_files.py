@@ -1,0 +1,62 @@
+"""A small scan written by hand in ScanNet's layout, for tests of its readers."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+NAME = "scene0123_00"
+# Six vertices of a quarter turn's frame; aligned, (x, y) becomes (-y, x) + (1, 2).
+VERTICES = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (2, 2, 0.5), (2, 3, 0.5), (2, 2, 1.5)]
+ALIGNMENT = "0 -1 0 1 1 0 0 2 0 0 1 0 0 0 0 1"
+ALIGNED = [(1, 2, 0), (1, 3, 0), (0, 2, 0), (-1, 4, 0.5), (-2, 4, 0.5), (-1, 4, 1.5)]
+SEGMENTS = [0, 0, 2, 30, 30, 5]
+GROUPS: list[dict[str, Any]] = [
+    {"id": 0, "objectId": 0, "segments": [0, 2], "label": "floor"},
+    {"id": 1, "objectId": 1, "segments": [30, 5], "label": "Couch"},
+]
+
+
+def write_scan(
+    root: Path,
+    *,
+    name: str = NAME,
+    vertices: Any = VERTICES,
+    segments: Any = SEGMENTS,
+    groups: Any = GROUPS,
+    info: str = f"axisAlignment = {ALIGNMENT}\nsceneType = Apartment\n",
+) -> Path:
+    """A scan of a few points in `root/scans/<name>`; every part may be replaced."""
+    scan = root / "scans" / name
+    scan.mkdir(parents=True)
+    header = f"ply\nformat ascii 1.0\nelement vertex {len(vertices)}\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz")
+    header += "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    body = "".join(" ".join(map(str, vertex)) + "\n" for vertex in vertices) + "3 0 1 2\n"
+    (scan / f"{name}_vh_clean_2.ply").write_text(header + body)
+    document = {"params": {"kThresh": "0.0001"}, "sceneId": name, "segIndices": segments}
+    (scan / f"{name}_vh_clean_2.0.010000.segs.json").write_text(json.dumps(document))
+    (scan / f"{name}.aggregation.json").write_text(json.dumps({"sceneId": f"scannet.{name}", "segGroups": groups}))
+    (scan / f"{name}.txt").write_text(info)
+    return scan
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """The pixels as a PNG file."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def write_zip(path: Path, entries: dict[str, bytes]) -> Path:
+    """A zip with these entries."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
