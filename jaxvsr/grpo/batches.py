@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -95,14 +95,32 @@ class BatchBuilder:
             ]
         return self.processor.encode_answers(answers, self.answer_tokens)
 
-    def collated_alike(self, batches: Iterator[EncodedBatch]) -> Iterator[HostBatch]:
-        """Batches padded to the largest shape of any process, so that all of them run the same program."""
+
+class HostBatches:
+    """The batches of this process; `close` ends the loader.
+
+    Where there are several processes, `builder` pads the encoded batches that come from the loader to the largest shape
+    of any process, so that all of them run the same program.
+    """
+
+    def __init__(self, loader: Any, builder: BatchBuilder | None = None):
+        self._loader, self._builder = loader, builder
+
+    def __iter__(self) -> HostBatches:
+        return self
+
+    def __next__(self) -> HostBatch:
+        batch = next(self._loader)
+        if self._builder is None:
+            return batch
         from jax.experimental import multihost_utils
 
-        for batch in batches:
-            own = np.array(dataclasses.astuple(self.processor.shape(batch.scenes)), np.int32)
-            largest = np.max(multihost_utils.process_allgather(own), axis=0)
-            yield self.collate(batch, TreeShape(*map(int, largest)))
+        own = np.array(dataclasses.astuple(self._builder.processor.shape(batch.scenes)), np.int32)
+        largest = np.max(multihost_utils.process_allgather(own), axis=0)
+        return self._builder.collate(batch, TreeShape(*map(int, largest)))
+
+    def close(self) -> None:
+        self._loader.close()
 
 
 def question_key(question_id: str) -> int:
@@ -141,6 +159,18 @@ def all_rows(rows: Shaped[np.ndarray, "s ..."], mesh: Mesh, scenes: int) -> Shap
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(place(rows, mesh, scenes), tiled=True))
+
+
+def texts_of_all_processes(text: str) -> list[str]:
+    """One text of each process, in their order."""
+    if jax.process_count() == 1:
+        return [text]
+    from jax.experimental import multihost_utils
+
+    own = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(own.size))
+    padded = multihost_utils.process_allgather(np.pad(own, (0, int(sizes.max()) - own.size)))
+    return [row[:size].tobytes().decode() for row, size in zip(padded, sizes, strict=True)]
 
 
 def any_process(flag: bool) -> bool:

@@ -48,6 +48,20 @@ def _named(source: str) -> Iterator[None]:
         raise InputError(source + message.removeprefix("config") if message.startswith("config") else message) from None
 
 
+def find_config(name: str) -> Path:
+    """The file of `--config`: a file, or the name of a recipe in configs/."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    package = Path(__file__).resolve().parents[1]
+    folders = (package / "configs", package.parent / "configs")  # installed; in a checkout
+    recipes = {found.stem: found for folder in folders for found in folder.glob("*.yaml")}
+    if name in recipes:
+        return recipes[name]
+    known = ", ".join(sorted(recipes)) or "none"
+    raise InputError(f"--config {name}: neither a file nor a recipe; recipes are {known}")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     try:

@@ -133,6 +133,22 @@ def _xla_knows(flag: str) -> bool:
     return False
 
 
+def keep_compiled_programs() -> Path:
+    """Turn JAX's persistent compilation cache on, and return its folder.
+
+    It is `$JAX_COMPILATION_CACHE_DIR`, or `jaxvsr/xla` in the user's cache folder. What cannot be written is not kept.
+    """
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(given) if given else home / "jaxvsr" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return folder
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
 def join_processes(coordinator: str | None, process_id: int | None, process_count: int | None) -> int:
     """`jax.distributed` from flags, all three or none; returns the number of processes. Before `choose_devices`."""
     given = {"--coordinator": coordinator, "--process-id": process_id, "--process-count": process_count}

@@ -1,0 +1,263 @@
+"""From a config to a run that is ready: model on the mesh, data, rewards, compiled step, checkpoints, logs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from jaxvsr.data.loader import make_loader
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.batches import BatchBuilder, HostBatches
+from jaxvsr.grpo.checkpoints import Checkpoints
+from jaxvsr.grpo.config import TrainConfig
+from jaxvsr.grpo.config_file import to_yaml
+from jaxvsr.grpo.console import CompileTimes, Console
+from jaxvsr.grpo.heldout import HeldOut, ScoreAnswers
+from jaxvsr.grpo.loop import Training
+from jaxvsr.grpo.mesh import MeshShape, check_mesh, loader_share
+from jaxvsr.grpo.metrics_log import MetricsLog
+from jaxvsr.grpo.optimizer import make_optimizer
+from jaxvsr.grpo.run_folder import open_run_folder
+from jaxvsr.grpo.sampler import SamplingOptions
+from jaxvsr.grpo.start_model import StartModel, open_model, start_record
+from jaxvsr.grpo.step import (
+    AnyObjective,
+    CompiledStep,
+    Policy,
+    SupervisedObjective,
+    TrainState,
+    start_state,
+)
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.naming import expected_shapes
+from jaxvsr.models.processor import SceneProcessor
+from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
+from jaxvsr.models.sharding import parameter_shardings, state_shardings, without_fsdp
+from jaxvsr.models.tree import ForwardOptions
+from jaxvsr.rewards.prompts import prompt_from
+from jaxvsr.rewards.registry import rewards_from
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadyRun:
+    """A run before its first step, or before the step that it goes on with."""
+
+    training: Training
+    state: TrainState
+    first: int  # steps that are done
+
+
+@contextlib.contextmanager
+def ready_run(
+    config: TrainConfig,
+    run_path: Path,
+    mesh: Mesh,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    cache: Path | None = None,
+    score_answers: ScoreAnswers | None = None,
+) -> Iterator[ReadyRun]:
+    """Check everything, then make the run folder and load the model; what is open is closed behind the block.
+
+    Args:
+        cache: folder in which compiled programs and their compile times are kept; None keeps nothing.
+        score_answers: the metric of evaluations during training.
+
+    Raises:
+        InputError: anything that is wrong, before anything is written.
+    """
+    model = open_model(config.model.path, config.model.revision)
+    shape = MeshShape(**dict(mesh.shape))
+    check_mesh(
+        shape,
+        scenes=config.data.scenes,
+        attention_heads=model.config.text.num_attention_heads,
+        processes=jax.process_count(),
+    )
+    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
+    prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
+    builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens)
+    batches = functools.partial(host_batches, config, builder, mesh)
+    batches(0).close()  # whatever is wrong with the data is said now
+
+    writes = jax.process_index() == 0
+    run = open_run_folder(run_path, config, resume=resume, writes=writes)
+    record = start_record(model, run.path, writes=writes)
+    checkpoints = Checkpoints(run.checkpoints, keep=config.intervals.keep)
+    first = checkpoints.latest or 0
+    if first:
+        record = dataclasses.replace(record, run_id=checkpoints.record(first).run_id)
+    make_step, trainable, optimizer = load_policy(config, model, processor, mesh)
+    step = make_step()
+    state = start_state(trainable, optimizer, config.seed)
+    state = jax.device_put(state, state_shardings(state, mesh, model.config))
+    if first:
+        state = checkpoints.restore(first, state, record)
+
+    log = MetricsLog(run, config, restored_step=first, run_id=record.run_id) if writes else None
+    console = Console(config.steps, done=first, line_seconds=config.logging.line_seconds, quiet=quiet or not writes)
+    heldout = None
+    if score_answers is not None and config.intervals.evaluate:
+        asking = dataclasses.replace(builder, objective="grpo")
+        again = functools.partial(host_batches, config, asking, mesh, split=config.evaluation.split)
+        heldout = HeldOut(config, again, make_step(greedy=True), mesh, processor.chat.text, score_answers)
+    times = CompileTimes(console, (cache or run.path) / "compile_seconds.json", _signature(config, mesh))
+    training = Training(
+        config=config,
+        step=step,
+        mesh=mesh,
+        batches=batches,
+        decode=lambda tokens, length: [processor.chat.text(row[:n]) for row, n in zip(tokens, length, strict=True)],
+        rewards=rewards,
+        record=dataclasses.replace(record, run_id=log.run_id if log is not None else None),
+        checkpoints=checkpoints,
+        console=console,
+        compile_times=times,
+        log=log,
+        prompt_text=prompt.render,
+        thought_tag=prompt.thought_tag,
+        evaluate=heldout,
+    )
+    try:
+        yield ReadyRun(training, state, first)
+    finally:
+        console.close()
+        if log is not None:
+            log.close()
+        checkpoints.close()
+
+
+def host_batches(
+    config: TrainConfig, builder: BatchBuilder, mesh: Mesh, first: int = 0, *, split: str | None = None
+) -> HostBatches:
+    """The batches of this process from step `first` on; those of another `split` come in their order under seed 0."""
+    data = config.data
+    index, count = loader_share(mesh, data.scenes)
+    several = jax.process_count() > 1
+    loader = make_loader(
+        [(Path(folder), weight) for folder, weight in data.weighted_folders()],
+        split=split or data.split,
+        scenes=data.scenes,
+        questions=data.questions,
+        frames=data.frames,
+        seed=config.seed if split is None else 0,
+        start_step=first,
+        process_index=index,
+        process_count=count,
+        workers=data.workers if split is None else 0,
+        transform=builder.encode if several else builder,
+        blank=data.blank,
+        question_types=data.question_types,
+        skip_short_scenes=data.skip_short_scenes,
+    )
+    return HostBatches(loader, builder if several else None)
+
+
+def load_policy(
+    config: TrainConfig, model: StartModel, processor: SceneProcessor, mesh: Mesh
+) -> tuple[Callable[..., CompiledStep], dict[str, jax.Array], optax.GradientTransformation]:
+    """The model on the mesh: what makes a compiled step of it (`greedy=True`: one that answers greedily, once), the
+    trainable parameters, and their optimizer."""
+    shapes = {
+        name: jax.ShapeDtypeStruct(shape, model.folder.dtype(name))
+        for name, shape in expected_shapes(model.config).items()
+    }
+    shardings = parameter_shardings(shapes, mesh, model.config)
+    if config.lora is not None:
+        frozen, trainable = model.parameters(shardings), fresh_adapter(model, config.lora, config.seed, mesh)
+    else:  # full fine-tuning keeps float32 weights: updates of 1e-6 vanish in bfloat16
+        fixed = {name for name in shapes if config.model.tower == "frozen" and name.startswith("visual.")}
+        frozen = model.parameters({name: shardings[name] for name in shapes if name in fixed})
+        moving = {name: shardings[name] for name in shapes if name not in fixed}
+        trainable = model.parameters(moving, np.dtype(np.float32))
+    optimizer = make_optimizer(config.optimizer, config.steps * config.update.inner_steps)
+    sampling = SamplingOptions(
+        group=config.sampling.group,
+        answer_tokens=config.sampling.answer_tokens,
+        eos_ids=processor.chat.eos_token_ids,
+        pad_id=processor.chat.generation.pad_token_id,
+        suppressed_ids=processor.chat.suppressed_token_ids,
+        top_k=config.sampling.top_k,
+        top_p=config.sampling.top_p,
+    )
+    dtype = config.model.dtype
+    if dtype == "auto":
+        dtype = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+    policy = Policy(model.config, config.lora, frozen, _reference(config, model, trainable, shardings))
+
+    def make_step(*, greedy: bool = False) -> CompiledStep:
+        return CompiledStep(
+            policy,
+            trainable,
+            _objective(config),
+            optimizer,
+            dataclasses.replace(sampling, group=1, greedy=True, top_k=0, top_p=1.0) if greedy else sampling,
+            ForwardOptions(dtype=dtype, remat=config.model.remat),
+            accumulate=config.update.accumulation,
+            gather=functools.partial(_gathered, mesh, model),
+        )
+
+    return make_step, trainable, optimizer
+
+
+def _objective(config: TrainConfig) -> AnyObjective:
+    return {"grpo": config.grpo, "dpo": config.dpo, "sft": SupervisedObjective()}[config.objective]
+
+
+def fresh_adapter(model: StartModel, lora: LoraConfig, seed: int, mesh: Mesh) -> dict[str, jax.Array]:
+    """Adapter leaves before training, from the seed: A uniform, B zero."""
+
+    def adapter() -> dict[str, jax.Array]:
+        parameters = flat_parameters(QwenVL(model.config, lora=lora, seed=seed))
+        return {name: leaf for name, leaf in parameters.items() if ".lora_" in name}  # the base is never computed
+
+    shapes = jax.eval_shape(adapter)
+    if not shapes:
+        raise InputError(f"lora.target_modules {lora.target_modules!r}: matches no module of this model")
+    return jax.jit(adapter, out_shardings=parameter_shardings(shapes, mesh, model.config))()
+
+
+def _reference(
+    config: TrainConfig, model: StartModel, trainable: Mapping[str, jax.Array], shardings: Mapping[str, NamedSharding]
+) -> dict[str, jax.Array] | None:
+    """Weights of the reference policy that are not among the frozen ones."""
+    needed = config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta > 0)
+    if not needed:
+        return None
+    if config.model.reference == "base" and model.stages:
+        original = dataclasses.replace(model, stages=())
+        return original.parameters(shardings)
+    if config.lora is None:  # a copy, because the state is donated
+        return {name: jnp.copy(leaf).astype(model.folder.dtype(name)) for name, leaf in trainable.items()}
+    return None
+
+
+def _gathered(mesh: Mesh, model: StartModel, parameters: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Parameters gathered over fsdp, once, before the decode loop."""
+    if mesh.shape["fsdp"] == 1:
+        return parameters
+    shardings = parameter_shardings(parameters, mesh, model.config)
+    return {
+        name: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, without_fsdp(shardings[name].spec)))
+        for name, leaf in parameters.items()
+    }
+
+
+def _signature(config: TrainConfig, mesh: Mesh) -> str:
+    """What compile times depend on."""
+    device = mesh.devices.flat[0]
+    same = dataclasses.replace(config, steps=1, seed=0)
+    text = f"{to_yaml(same)} {dict(mesh.shape)} {device.device_kind} {os.cpu_count()} {jax.__version__}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

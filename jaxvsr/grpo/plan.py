@@ -1,0 +1,124 @@
+"""What a run will do, by arithmetic and one batch of its data: `train.py --dry-run`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from jaxvsr.data.loader import make_loader, scene_pool
+from jaxvsr.grpo.batches import BatchBuilder
+from jaxvsr.grpo.config import TrainConfig
+from jaxvsr.grpo.mesh import MeshShape, check_mesh
+from jaxvsr.grpo.start_model import open_model
+from jaxvsr.models.config import ModelConfig
+from jaxvsr.models.naming import expected_shapes
+from jaxvsr.models.processor import SceneProcessor
+from jaxvsr.models.qwen_vl import parameter_shapes
+from jaxvsr.models.tree_batch import TreePrompt
+from jaxvsr.rewards.prompts import prompt_from
+from jaxvsr.rewards.registry import rewards_from
+
+GIB = 2**30
+MOMENTS = 2  # of Adam, float32, for each trainable number
+
+
+def plan(config: TrainConfig, mesh: MeshShape) -> list[str]:
+    """The lines of a plan; whatever is missing is said as an `InputError`, as the run itself would."""
+    model = open_model(config.model.path, config.model.revision)
+    check_mesh(mesh, scenes=config.data.scenes, attention_heads=model.config.text.num_attention_heads)
+    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
+    prompt = prompt_from(config.data.prompt)
+    rewards = rewards_from(config.rewards)
+    builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens)
+    data = config.data
+    loader = make_loader(
+        [(Path(folder), weight) for folder, weight in data.weighted_folders()],
+        split=data.split,
+        scenes=data.scenes,
+        questions=data.questions,
+        frames=data.frames,
+        seed=config.seed,
+        blank=data.blank,
+        question_types=data.question_types,
+        skip_short_scenes=data.skip_short_scenes,
+    )
+    batch = builder(next(loader))
+    loader.close()
+    lines = [f"model       {model.name}: {model.config.family}, {_parameters(config, model.config)}"]
+    lines += _data_lines(config)
+    if config.objective == "grpo":
+        terms = ", ".join(f"{reward.weight:g}*{reward.name}" for reward in rewards)
+        lines.append(f"rewards     {terms}; prompt {prompt.name}, {config.sampling.answer_tokens} answer tokens")
+    return [*lines, *_step_lines(config, batch.prompt), *_memory_lines(config, model.config, batch.prompt, mesh)]
+
+
+def group_size(config: TrainConfig) -> int:
+    """G of the objective: sampled rollouts, the answer, or chosen and rejected."""
+    return {"grpo": config.sampling.group, "sft": 1, "dpo": 2}[config.objective]
+
+
+def _parameters(config: TrainConfig, model: ModelConfig) -> str:
+    total = sum(math.prod(shape) for shape in expected_shapes(model).values())
+    return f"{total / 1e6:,.1f} M parameters, {_trainable(config, model) / 1e6:,.2f} M trained"
+
+
+def _trainable(config: TrainConfig, model: ModelConfig) -> int:
+    if config.lora is None:
+        shapes = expected_shapes(model).items()
+        return sum(
+            math.prod(shape)
+            for name, shape in shapes
+            if config.model.tower == "trained" or not name.startswith("visual.")
+        )
+    leaves = parameter_shapes(model, config.lora).items()
+    return sum(math.prod(leaf.shape) for name, leaf in leaves if ".lora_" in name)
+
+
+def _data_lines(config: TrainConfig) -> list[str]:
+    data = config.data
+    lines = []
+    for folder, weight in data.weighted_folders():
+        pool = scene_pool(
+            Path(folder), weight, data.split, data.questions, data.frames, data.question_types, data.skip_short_scenes
+        )
+        asked = sum(len(questions) for _, questions in pool.scenes)
+        updates = asked / (data.scenes * data.questions)
+        lines.append(
+            f"data        {folder}: {len(pool.scenes):,} scenes, {asked:,} questions; all of them once is "
+            f"{updates:,.0f} updates, {config.steps} steps are {config.steps / updates:.2f} of that"
+        )
+    return lines
+
+
+def _step_lines(config: TrainConfig, prompt: TreePrompt) -> list[str]:
+    scenes, size = prompt.scene_tokens.shape
+    questions, question_size = prompt.question_tokens.shape[1:]
+    group, answer = group_size(config), config.sampling.answer_tokens
+    tree = scenes * (size + questions * (question_size + group * answer))
+    separate = scenes * questions * group * (size + question_size + answer)
+    rollouts = scenes * questions * group
+    return [
+        f"step        {scenes} scenes × {questions} questions × {group} answers = {rollouts:,} rollouts, "
+        f"{config.update.inner_steps} update(s)",
+        f"tokens      a scene {size:,}, a question {question_size}, an answer {answer}; a step {tree:,} on the tree, "
+        f"{separate:,} as separate sequences ({separate / tree:.1f} times as many)",
+    ]
+
+
+def _memory_lines(config: TrainConfig, model: ModelConfig, prompt: TreePrompt, mesh: MeshShape) -> list[str]:
+    """Bytes of what a step keeps. Activations come on top, and depend on model.remat and update.accumulation."""
+    width = {"float32": 4, "float16": 2, "bfloat16": 2}[model.dtype]
+    trained = _trainable(config, model)
+    weights = sum(math.prod(shape) for shape in expected_shapes(model).values()) * width
+    state = trained * 4 * (1 + MOMENTS)
+    text = model.text
+    scenes, size = prompt.scene_tokens.shape
+    questions, question_size = prompt.question_tokens.shape[1:]
+    cached = scenes * (size + questions * (question_size + group_size(config) * config.sampling.answer_tokens))
+    cache = cached * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * width
+    shards = mesh.fsdp * mesh.tensor
+    a_device = weights / shards + state / shards + cache / mesh.devices
+    return [
+        f"memory      weights {weights / GIB:.2f} GiB, trained weights with Adam {state / GIB:.2f} GiB, keys and "
+        f"values in sampling {cache / GIB:.2f} GiB; {a_device / GIB:.2f} GiB a device on mesh {mesh}, activations on top"
+    ]

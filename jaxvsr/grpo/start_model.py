@@ -1,0 +1,153 @@
+"""What a MODEL argument means: a Hugging Face folder, a hub id, or a run; and its weights, merged, onto a mesh.
+
+A run's weights are its base folder with the adapters of all its stages merged in, one after the other: those of the
+runs that it started from, then its own. So a run that starts from another trains fresh adapters on frozen merged
+weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.checkpoints import OpenedRun, RunRecord, Stage, is_run, open_run
+from jaxvsr.models.config import ModelConfig
+from jaxvsr.models.folder import ModelFolder, content_hash, open_folder
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.naming import expected_shapes
+from jaxvsr.models.safetensors_io import open_safetensors, write_safetensors
+
+STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
+# What a model folder is made of; never Python files or pickled weights.
+_WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "LICENSE*", "NOTICE*"]
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedStage:
+    """Trained weights that stand on the base: an adapter, or (lora None) full weights in place of the base's."""
+
+    weights: Mapping[str, np.ndarray]
+    lora: LoraConfig | None
+
+
+@dataclasses.dataclass(frozen=True)
+class StartModel:
+    """A base folder and what is merged into it."""
+
+    name: str  # as the user gave it
+    folder: ModelFolder
+    revision: str | None = None
+    stages: tuple[MergedStage, ...] = ()
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.folder.config
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """Of the base folder."""
+        return content_hash(self.folder)
+
+    def read(self, name: str, dtype: np.dtype | None = None) -> np.ndarray:
+        """One parameter with all stages merged; in the base's dtype, or in `dtype`."""
+        return self._reader(name, dtype)(())
+
+    def _reader(self, name: str, dtype: np.dtype | None) -> Callable[[tuple[slice, ...]], np.ndarray]:
+        """Part of a parameter by index. Only that part is read from the files, unless something is merged into it."""
+        if not any({name, adapter_name(name, "A")} & set(stage.weights) for stage in self.stages):
+            return lambda index: self.folder.read(name, index, dtype)
+        merged = self._merged(name).astype(dtype or self.folder.dtype(name), copy=False)
+        return lambda index: merged[index]
+
+    def _merged(self, name: str) -> np.ndarray:
+        weight = self.folder.read(name)
+        for stage in self.stages:
+            if name in stage.weights:
+                weight = np.asarray(stage.weights[name]).astype(weight.dtype)
+            elif stage.lora is not None and adapter_name(name, "A") in stage.weights:
+                down, up = (np.asarray(stage.weights[adapter_name(name, side)], np.float32) for side in "AB")
+                weight = (weight.astype(np.float32) + stage.lora.scaling * (up @ down)).astype(weight.dtype)
+        return weight
+
+    def parameters(self, shardings: Mapping[str, NamedSharding], dtype: np.dtype | None = None) -> dict[str, jax.Array]:
+        """The parameters that `shardings` names; each device receives only its slice."""
+        shapes = expected_shapes(self.config)
+        return {
+            name: jax.make_array_from_callback(shapes[name], sharding, self._reader(name, dtype))
+            for name, sharding in shardings.items()
+        }
+
+
+def adapter_name(weight: str, side: str) -> str:
+    """`….q_proj.weight` → `….q_proj.lora_A`."""
+    return weight.removesuffix("weight") + f"lora_{side}"
+
+
+def open_model(argument: str, revision: str | None = None) -> StartModel:
+    """The model that a folder, a hub id or a run (`RUN`, `RUN@best`, `RUN@STEP`) means.
+
+    Raises:
+        InputError: there is no such model; or a run's base folder is gone or has changed.
+    """
+    if not argument:
+        raise InputError("no model given: --model FOLDER, a hub id such as Qwen/Qwen2-VL-2B-Instruct, or a run")
+    if is_run(argument):
+        return _of_run(argument, open_run(argument))
+    if Path(argument).is_dir():
+        return StartModel(argument, open_folder(Path(argument)))
+    if _HUB_ID.fullmatch(argument) and not argument.startswith((".", "/")):
+        return StartModel(argument, open_folder(_download(argument, revision)), revision)
+    raise InputError(f"model {argument!r}: no such folder, and neither a run nor a hub id (ORGANISATION/NAME)")
+
+
+def _of_run(argument: str, run: OpenedRun) -> StartModel:
+    record = run.record
+    path = Path(record.base_folder)
+    if not path.is_dir():
+        raise InputError(f"model {argument!r}: its base model {record.base} is not at {path} any more")
+    folder = open_folder(path)
+    if content_hash(folder) != record.content_hash:
+        raise InputError(f"model {argument!r}: its base model at {path} has changed since the run was made")
+    stages = [MergedStage(_read_stage(run.folder / stage.file), stage.lora) for stage in record.stages]
+    return StartModel(argument, folder, record.revision, (*stages, MergedStage(run.weights, run.lora)))
+
+
+def _read_stage(path: Path) -> dict[str, np.ndarray]:
+    file = open_safetensors(path)
+    return {name: np.array(file.read(name)) for name in file.entries}
+
+
+def _download(argument: str, revision: str | None) -> Path:
+    """The folder of a hub id in Hugging Face's cache (HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE as everywhere)."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(argument, revision=revision, allow_patterns=_WANTED_FILES))
+    except Exception as error:  # network, authorisation, unknown name: the library raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"model {argument!r}: no such folder, and the hub does not give it ({reason})") from None
+
+
+def start_record(model: StartModel, run_folder: Path, *, writes: bool) -> RunRecord:
+    """The record of a run that starts from `model`; its stages are written beside the run's checkpoints."""
+    stages = []
+    for number, stage in enumerate(model.stages):
+        file = f"{STAGES_FOLDER}/stage-{number}.safetensors"
+        if writes and not (run_folder / file).is_file():
+            (run_folder / file).parent.mkdir(parents=True, exist_ok=True)
+            weights = {name: np.asarray(weight) for name, weight in stage.weights.items()}
+            entries = {name: (weight.dtype, weight.shape) for name, weight in weights.items()}
+            write_safetensors(run_folder / file, entries, weights.__getitem__)
+        stages.append(Stage(file, stage.lora))
+    base = model.name if not model.stages else str(model.folder.path)
+    return RunRecord(base, os.path.abspath(model.folder.path), model.revision, model.content_hash, tuple(stages))

@@ -1,0 +1,164 @@
+"""Train a model on scene trees with GRPO, SFT or DPO.
+
+    python launch/train.py                                              the demo's GRPO recipe
+    python launch/train.py --mesh 8                                     the same on eight devices
+    python launch/train.py --config configs/vsgrpo-2b.yaml --model Qwen/Qwen2-VL-2B-Instruct --data data/vsi100k
+    python launch/train.py --objective sft --set optimizer.learning_rate=1e-4 --steps 200
+    python launch/train.py --run-dir runs/mine --resume                 go on where it stopped
+
+Every flag is a field of the config; --set reaches all of them. Ctrl-C, SIGTERM and --time-limit save and stop.
+Exit codes: 0 all steps done or time limit reached, 2 something given is wrong, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvsr.command_line import ArgumentParser, run
+from jaxvsr.errors import InputError
+
+DEMO_CONFIG = "demo-grpo"
+
+# flag: (field of the config, metavar, help)
+FIELDS = {
+    "--objective": ("objective", "grpo|sft|dpo", "what is minimised"),
+    "--model": ("model.path", "MODEL", "Hugging Face folder, hub id, or a run: RUN, RUN@best, RUN@STEP"),
+    "--revision": ("model.revision", "NAME", "branch, tag or commit of a hub id"),
+    "--data": ("data.folders", "DIR[:w],…", "data folders, with weights"),
+    "--prompt": ("data.prompt", "NAME|FILE", "how a question is put to the model"),
+    "--rewards": ("rewards", "[w*]NAME|FILE.py:fn,…", "rewards with weights"),
+    "--mesh": ("mesh.spec", "SPEC", "8, or fsdp=4,tensor=2; default: all devices"),
+    "--device": ("mesh.device", "auto|cpu|gpu|tpu", "kind of device"),
+    "--steps": ("steps", "N", "updates of the policy"),
+    "--seed": ("seed", "N", "of sampling, data order and fresh adapters"),
+    "--time-limit": ("intervals.time_limit", "90s|30m|8h", "save and stop after this time"),
+}
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="train.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--config", metavar="NAME|FILE", help=f"a file, or a recipe of configs/; default {DEMO_CONFIG}")
+    parser.add_argument("--set", action="append", default=[], metavar="field=value", help="any field of the config")
+    for flag, (field, metavar, text) in FIELDS.items():
+        parser.add_argument(flag, dest=field, metavar=metavar, help=f"{text} ({field})")
+    parser.add_argument("--deterministic", action="store_true", help="bit for bit on GPU (mesh.deterministic)")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/<config>-<date>-<seed>")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that is there; else start it")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, by arithmetic, and stop")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, with several processes")
+    parser.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0")
+    parser.add_argument("--process-count", type=int, metavar="N", help="number of processes")
+    return parser
+
+
+def _overrides(arguments: Namespace) -> list[tuple[str, str, str]]:
+    from jaxvsr.grpo.config_file import parse_assignment
+
+    overrides = [parse_assignment(text) for text in arguments.set]
+    for flag, (field, *_) in FIELDS.items():
+        text = getattr(arguments, field)
+        if text is not None:
+            overrides.append((f"{flag} {text}", field, _seconds(text) if flag == "--time-limit" else text))
+    if arguments.deterministic:
+        overrides.append(("--deterministic", "mesh.deterministic", "true"))
+    return overrides
+
+
+def _seconds(text: str) -> str:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise InputError(f"--time-limit {text}: expected a time such as 90s, 30m or 8h")
+    return str(float(match[1]) * _UNITS[match[2]])
+
+
+def _config_file(arguments: Namespace) -> tuple[str, Path]:
+    """Name and file of the config; a run that goes on has its own."""
+    from jaxvsr.grpo.config_file import find_config
+
+    own = arguments.run_dir / "config.yaml" if arguments.resume and arguments.run_dir is not None else None
+    if arguments.config is None and own is not None and own.is_file():
+        return arguments.run_dir.name, own
+    path = find_config(arguments.config or DEMO_CONFIG)
+    return path.stem, path
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    from jaxvsr.grpo.config_file import read_config
+    from jaxvsr.grpo.devices import choose_devices, describe_devices, join_processes, keep_compiled_programs
+    from jaxvsr.grpo.mesh import MeshShape, make_mesh, parse_mesh
+    from jaxvsr.grpo.run_folder import default_run_folder
+    from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
+
+    name, path = _config_file(arguments)
+    config = read_config(path, _overrides(arguments))
+    stop = StopRequest(config.intervals.time_limit)
+    processes = join_processes(arguments.coordinator, arguments.process_id, arguments.process_count)
+    if processes > 1 and arguments.run_dir is None:
+        raise InputError("--run-dir is missing: several processes have to write into one run folder")
+    wanted = parse_mesh(config.mesh.spec) if config.mesh.spec else None
+    devices = choose_devices(config.mesh.device, wanted, processes=processes, deterministic=config.mesh.deterministic)
+    shape = wanted or MeshShape(fsdp=len(devices))
+    first_process = not arguments.process_id
+    if first_process:
+        print(describe_devices(devices, shape), flush=True)
+    if arguments.dry_run:
+        from jaxvsr.grpo.plan import plan
+
+        print("\n".join(plan(config, shape)))
+        return 0
+    cache = keep_compiled_programs()
+
+    from jaxvsr.grpo.assemble import ready_run
+    from jaxvsr.grpo.loop import train
+
+    run_path = arguments.run_dir or default_run_folder(name, config.seed, resume=arguments.resume)
+    with (
+        stop.listening(),
+        ready_run(
+            config,
+            run_path,
+            make_mesh(shape, devices),
+            resume=arguments.resume,
+            cache=cache,
+            score_answers=_benchmark_score(config.data.prompt),
+        ) as ready,
+    ):
+        console = ready.training.console
+        console.say(f"run {run_path}, config {path}" + (f", going on after step {ready.first}" if ready.first else ""))
+        if ready.first >= config.steps:
+            console.say(f"all {config.steps} steps are done; --steps asks for more")
+            return 0
+        _, reason = train(ready.training, ready.state, stop, first=ready.first)
+        if reason != "all steps":
+            console.say(f"stopped by {reason}, saved; go on with: python launch/train.py --run-dir {run_path} --resume")
+    return EXIT_CODES[reason]
+
+
+def _benchmark_score(prompt_name: str):
+    """Held-out answers in VSI-Bench's metric: overall and each task, per cent."""
+    from jaxvsr.evaluation.predictions import Prediction
+    from jaxvsr.evaluation.vsi_bench import score
+    from jaxvsr.rewards.prompts import prompt_from
+
+    prompt = prompt_from(prompt_name)
+
+    def score_answers(questions: Sequence, answers: Sequence[str]) -> dict[str, float]:
+        rows = [Prediction(question, answer) for question, answer in zip(questions, answers, strict=True)]
+        scores = score(rows, answer_of=prompt.answer)
+        return {**({} if scores.overall is None else {"overall": scores.overall}), **scores.tasks}
+
+    return score_answers
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(_command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
