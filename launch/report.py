@@ -1,9 +1,13 @@
 """The page of a run, and tables and curves over several runs.
 
     python launch/report.py runs/demo                                     runs/demo/report.html
+    python launch/report.py runs/demo --compare start=scores/start after=scores/after
+                                                                          and a table of scores on it
     python launch/report.py runs/a-* runs/b-* --group-by grpo.beta        summary.md, .csv, .tex; curves.png, .pdf
 
-Runs that differ in nothing but the seed are one group; --group-by names the config field that makes the groups.
+Runs that differ in nothing but the seed are one group; --group-by names the config field that makes the groups. What
+--compare names are folders that evaluate.py wrote; differences are those of the last of them to each of the others, and
+to the constant answers that are best on the run's training questions.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvsr.command_line import ArgumentParser, run
+from jaxvsr.errors import InputError
 
 
 def _parser() -> ArgumentParser:
@@ -24,6 +29,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--scans", type=Path, action="append", default=[], help="scans behind the data, if they lie elsewhere"
     )
+    parser.add_argument("--compare", nargs="+", metavar="NAME=DIR", help="folders of evaluate.py; the last one counts")
     parser.add_argument("--share-frames", action="store_true", help="put frames of real scans on the page")
     return parser
 
@@ -31,12 +37,50 @@ def _parser() -> ArgumentParser:
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if len(arguments.runs) > 1 or arguments.group_by:
+        if arguments.compare:
+            raise InputError(
+                f"--compare {arguments.compare[0]}: goes on the page of one run, {len(arguments.runs)} given"
+            )
         _summarise(arguments.runs, arguments.group_by, arguments.metrics, arguments.out)
         return 0
     from jaxvsr.report.build import write_report
 
+    if arguments.compare:
+        _compare(arguments.runs[0], arguments.compare)
     print(write_report(arguments.runs[0], arguments.scans, share_frames=arguments.share_frames))
     return 0
+
+
+def _compare(run_path: Path, named: Sequence[str]) -> None:
+    """Write RUN/comparison.json from predictions.jsonl of several models, and print it."""
+    from jaxvsr.data.questions import read_questions
+    from jaxvsr.data.splits import read_splits
+    from jaxvsr.evaluation import provenance
+    from jaxvsr.evaluation.baselines import best_constants
+    from jaxvsr.evaluation.comparison import CONSTANT, compare
+    from jaxvsr.evaluation.predictions import read_predictions
+    from jaxvsr.grpo.run_folder import RunFolder, write_text
+    from jaxvsr.report.build import COMPARISON
+
+    folders: dict[str, Path] = {}
+    for text in named:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or name in folders:
+            raise InputError(f"--compare {text!r}: expected NAME=DIR, each name once")
+        folders[name] = Path(folder)
+    training = []
+    for folder, _ in RunFolder(run_path).read_config().data.weighted_folders():
+        scenes = set(read_splits(Path(folder))["train"])
+        training += [row for row in read_questions(Path(folder) / "questions.jsonl") if row.scene in scenes]
+    last = list(folders)[-1]
+    comparison = compare(
+        {name: read_predictions(folder / "predictions.jsonl") for name, folder in folders.items()},
+        constants=best_constants(training),
+        differences=[(last, name) for name in (*list(folders)[:-1], CONSTANT)],
+        answer_of=provenance.answer_rule(provenance.beside(folders[last] / "predictions.jsonl")) or str,
+    )
+    write_text(run_path / COMPARISON, json.dumps(comparison.to_json(), indent=1) + "\n")
+    print(comparison.to_text())
 
 
 def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, out: Path) -> None:

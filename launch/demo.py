@@ -1,0 +1,189 @@
+"""The demo: everything that jaxvsr does, in small, on two cores.
+
+    make demo                                            in a fresh checkout: installs first
+    python launch/demo.py                                from an environment
+    python launch/demo.py --seed 1 --run-dir runs/seed1  another seed on the same rooms
+
+Each stage is a command that you could type yourself, and is shown as such. A stage that was done by the same command is
+kept, so a demo that was stopped goes on; delete runs/ to begin again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvsr.command_line import ArgumentParser, run
+from jaxvsr.errors import InputError
+
+LAUNCH = Path(__file__).resolve().parent
+ROOMS = 640
+HELDOUT_SHARE = 0.1
+FRAMES, FRAME_PIXELS = 8, 112 * 112
+DATA = Path("runs/demo-data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One command, and the file or folder that is there when it is done."""
+
+    title: str
+    arguments: tuple[str, ...]  # of `python`, the script first
+    result: Path
+
+    @property
+    def command(self) -> str:
+        """As one would type it."""
+        return shlex.join(("python", f"launch/{self.arguments[0]}", *self.arguments[1:]))
+
+
+def stages(run_dir: Path, seed: int) -> list[Stage]:
+    """The demo, in order."""
+    beside = run_dir.with_name
+    base, blank_base = beside(f"{run_dir.name}-sft"), beside(f"{run_dir.name}-sft-blank")
+    tiny, blank = Path("runs/demo-tiny"), beside(f"{run_dir.name}-blank")
+    scores = {name: beside(f"{run_dir.name}-scores") / name for name in ("untrained", "start", "blank", "after")}
+
+    def train(config: str, out: Path, model: Path, *more: str) -> tuple[str, ...]:
+        flags = ("--config", config, "--model", str(model), "--data", str(DATA), "--seed", str(seed))
+        return ("train.py", *flags, *more, "--run-dir", str(out), "--resume")
+
+    def evaluate(name: str, model: Path, *more: str) -> Stage:
+        arguments = ("--model", str(model), "--data", str(DATA), "--benchmark", "vsi-bench", "--frames", str(FRAMES))
+        title = f"greedy answers: {name}"
+        return Stage(
+            title, ("evaluate.py", *arguments, *more, "--out", str(scores[name])), scores[name] / "scores.json"
+        )
+
+    build = ("build_data.py",)
+    return [
+        Stage("rooms", (*build, "rooms", str(DATA), "--scenes", str(ROOMS), "--seed", "0"), DATA / "scans"),
+        Stage(
+            "questions",
+            (*build, "questions", str(DATA), str(DATA), "--recipe", "vsi100k", "--heldout", str(HELDOUT_SHARE)),
+            DATA / "questions.jsonl",
+        ),
+        Stage(
+            "frames",
+            (*build, "frames", str(DATA), str(DATA), "--frames", str(FRAMES), "--max-pixels", str(FRAME_PIXELS)),
+            DATA / "frames",
+        ),
+        Stage("a tiny model", ("convert.py", "tiny", str(tiny), "--seed", str(seed)), tiny / "config.json"),
+        Stage("SFT warm start", train("demo-sft", base, tiny), base / "report.html"),
+        Stage("GRPO", train("demo-grpo", run_dir, base), run_dir / "report.html"),
+        Stage(
+            "control: SFT on blank video",
+            train("demo-sft", blank_base, tiny, "--set", "data.blank=true"),
+            blank_base / "report.html",
+        ),
+        Stage(
+            "control: GRPO on blank video",
+            train("demo-grpo", blank, blank_base, "--set", "data.blank=true"),
+            blank / "report.html",
+        ),
+        evaluate("untrained", tiny),
+        evaluate("start", base),
+        evaluate("blank", blank, "--blank"),
+        evaluate("after", run_dir),
+        Stage(
+            "the page",
+            ("report.py", str(run_dir), "--compare", *(f"{name}={folder}" for name, folder in scores.items())),
+            run_dir / "comparison.json",
+        ),
+        Stage("export", ("convert.py", "to-hf", str(run_dir), str(run_dir / "hf")), run_dir / "hf" / "config.json"),
+    ]
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="demo.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/demo"), help="folder of the GRPO run")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of model, sampling and data order; the rooms stay the same"
+    )
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}: must be at least 0")
+    planned = stages(arguments.run_dir, arguments.seed)
+    journal = arguments.run_dir.with_name(f"{arguments.run_dir.name}-stages.json")
+    done: dict[str, str] = json.loads(journal.read_text(encoding="utf-8")) if journal.exists() else {}
+    seconds: list[float] = []
+    for number, stage in enumerate(planned, start=1):
+        print(f"\n[{number}/{len(planned)}] {stage.title}\n$ {stage.command}", flush=True)
+        if done.get(stage.title) == stage.command and stage.result.exists():
+            print(f"kept: {stage.result} is there", flush=True)
+            seconds.append(0.0)
+            continue
+        start = time.monotonic()
+        code = _run_stage(stage)
+        seconds.append(time.monotonic() - start)
+        if code:
+            print(f"the demo stopped in stage {number}, {stage.title}; the same command goes on there", file=sys.stderr)
+            return code
+        print(f"({seconds[-1]:.1f} s)", flush=True)
+        done[stage.title] = stage.command
+        write_json(journal, done)
+    print(_summary(planned, seconds, arguments.run_dir))
+    return 0
+
+
+def _run_stage(stage: Stage) -> int:
+    """Run a stage and return its exit code; Ctrl-C and SIGTERM are the stage's to handle: it may have to save."""
+    # The demo is the same on every machine: on the CPU.
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+    child = subprocess.Popen([sys.executable, str(LAUNCH / stage.arguments[0]), *stage.arguments[1:]], env=environment)
+    # The terminal sends Ctrl-C to the child as well; SIGTERM has to be handed on.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
+    }
+    try:
+        return child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a whole file: to a temporary name first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _summary(planned: Sequence[Stage], seconds: Sequence[float], run_dir: Path) -> str:
+    """What took how long, and where everything lies."""
+    lines = [f"{spent:8.1f} s  {stage.title}" for stage, spent in zip(planned, seconds, strict=True)]
+    return "\n".join(
+        [
+            "",
+            *lines,
+            f"{sum(seconds):8.1f} s  in all",
+            "",
+            f"the page of the run         {run_dir / 'report.html'}",
+            f"the trained model           {run_dir / 'hf'}",
+            f"ask it                      python launch/ask.py --model {run_dir} --video FILE 'How many chairs?'",
+            "train again                 python launch/train.py --mesh 8",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(_command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
