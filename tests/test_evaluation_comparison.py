@@ -118,7 +118,9 @@ def test_a_comparison_holds_scores_and_paired_differences_by_type():
     assert counting.differences[0].mean == pytest.approx(50)
     assert counting.differences[0].standard_error == pytest.approx(np.std([0, 100, 100, 0], ddof=1) / 2)
     assert counting.differences[1].mean == pytest.approx(15)
-    assert table.row("object_rel_direction").scores == {"constant": 0, "start": 50, "after": 50}
+    direction = table.row("object_rel_direction")
+    assert np.isnan(direction.scores["constant"]) and (direction.scores["start"], direction.scores["after"]) == (50, 50)
+    assert "–" in table.to_text() and table.to_json()[1]["score/constant"] is None
     assert table.row(ALL).n == 6
     assert table.row(ALL).scores["after"] == pytest.approx(400 / 6)
 

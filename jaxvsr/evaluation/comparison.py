@@ -54,7 +54,7 @@ class Comparison:
                 "question_type": row.question_type,
                 "n": row.n,
                 "constant_answer": row.constant,
-                **{f"score/{name}": value for name, value in row.scores.items()},
+                **{f"score/{name}": _finite(value) for name, value in row.scores.items()},
                 **{
                     f"{a} - {b}": {
                         "mean": _finite(difference.mean),
@@ -135,6 +135,8 @@ def compare(
         for name, predictions in answered.items()
     }
     types = np.array([question.question_type for question in questions], dtype=object)
+    if constants is not None:  # no constant is no answer of 0 points
+        values[CONSTANT][[question_type not in constants for question_type in types]] = np.nan
     scored = np.isfinite(values[first])
     rows = []
     for question_type in [*sorted(set(types[scored])), ALL]:
