@@ -74,7 +74,7 @@ class Room:
 
 
 def room_and_scan(index: int) -> tuple[int, int]:
-    """Which room the scan `index` goes through, and the how manieth scan of it this is, both from 0."""
+    """Which room scan `index` goes through, and which of that room's scans it is, both from 0."""
     block, within = divmod(index, _SCANS_PER_REVISIT)
     if within == _SCANS_PER_REVISIT - 1:
         return block * (_SCANS_PER_REVISIT - 1) + within - 1, 1
