@@ -189,8 +189,7 @@ def save_folder(out: Path, base: ModelFolder, weight: Weight | None = None, read
             entries = {name: (base.dtype(known[name][0]), _file_shape(*known[name], base.config)) for name in names}
             write_safetensors(partial / file, entries, tensor)
         if list(files) != [SINGLE_FILE]:
-            total = sum((partial / file).stat().st_size for file in files)
-            _write_index(partial, {name: file for file, names in files.items() for name in names}, total)
+            _write_index(partial, {name: file for file, names in files.items() for name in names})
         if readme is not None:
             (partial / "README.md").write_text(readme, encoding="utf-8")
 
@@ -203,7 +202,8 @@ def save_stacked_folder(out: Path, base: ModelFolder) -> None:
     check_stack_dtypes(base)
     style, layout = _hugging_face_layout(base)
     shapes = expected_shapes(base.config)
-    files, size = [{}], 0  # type: tuple[list[dict[str, tuple[np.dtype, tuple[int, ...]]]], int]
+    files: list[dict[str, tuple[np.dtype, tuple[int, ...]]]] = [{}]
+    size = 0
     for name, shape in shapes.items():
         nbytes = math.prod(shape) * base.dtype(name).itemsize
         if files[-1] and size + nbytes > MAX_SHARD_BYTES:
@@ -219,7 +219,7 @@ def save_stacked_folder(out: Path, base: ModelFolder) -> None:
             write_safetensors(partial / file, entries, base.read)
             where |= dict.fromkeys(entries, file)
         if len(files) > 1:
-            _write_index(partial, where, sum(path.stat().st_size for path in partial.glob("*.safetensors")))
+            _write_index(partial, where)
         (partial / LAYOUT_FILE).write_text(json.dumps({"style": style, "files": layout}, indent=1) + "\n")
 
 
@@ -300,7 +300,10 @@ def _open_shards(path: Path) -> tuple[dict[str, SafetensorsFile], dict[str, str]
     return files, where
 
 
-def _write_index(folder: Path, where: Mapping[str, str], total: int) -> None:
+def _write_index(folder: Path, where: Mapping[str, str]) -> None:
+    """The index of the shards that lie in `folder`, in Hugging Face's form."""
+    files = [open_safetensors(folder / file) for file in sorted(set(where.values()))]
+    total = sum(entry.nbytes for file in files for entry in file.entries.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(where)}
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -111,12 +111,16 @@ class SceneProcessor:
         row, slot = self._vision_places(tokens, [len(rows) for rows in packed], layouts)
         return EncodedScene(tokens, positions, row, slot, question_start, questions, tuple(packed), layouts)
 
+    def shape(self, scenes: Sequence[EncodedScene]) -> TreeShape:
+        """The smallest bucket that all of these fit in."""
+        return smallest_shape(scenes, self.config)
+
     def collate(self, scenes: Sequence[EncodedScene], shape: TreeShape | None = None) -> TreePrompt:
         """Pad to a common shape. Every scene must have the same number of questions."""
-        return collate(scenes, shape or smallest_shape(scenes, self.config), self.config)
+        return collate(scenes, shape or self.shape(scenes), self.config)
 
     def encode_answers(self, answers: Sequence[Sequence[Sequence[str]]], length: int | None = None) -> Rollouts:
-        """Given answers `[S][Q][G]` as rollouts, each ended by `<|im_end|>`; without `length` in the smallest bucket."""
+        """Answers `[S][Q][G]` as rollouts, each ended by `<|im_end|>`; without `length` in the smallest bucket."""
         tokens = [[[self.chat.answer_tokens(text) for text in group] for group in scene] for scene in answers]
         lengths = np.array([[[len(ids) for ids in group] for group in scene] for scene in tokens], np.int32)
         longest = int(lengths.max())
