@@ -12,6 +12,7 @@ to the constant answers that are best on the run's training questions.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,11 +88,12 @@ def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, 
     from jaxvsr.grpo.run_folder import write_text
     from jaxvsr.report.build import read_run
     from jaxvsr.report.curves import draw
-    from jaxvsr.report.summary import group_runs, metric_names, summarise, to_csv, to_latex, to_markdown
+    from jaxvsr.report.summary import check_metrics, group_runs, metric_names, summarise, to_csv, to_latex, to_markdown
 
     loaded = [read_run(path) for path in runs]
     groups = group_runs(loaded, group_by)
     names = metrics.split(",") if metrics else metric_names(loaded)
+    check_metrics(loaded, names)
     summary = summarise(groups, names)
     out.mkdir(parents=True, exist_ok=True)
     for ending, form in ((".md", to_markdown), (".csv", to_csv), (".tex", to_latex)):

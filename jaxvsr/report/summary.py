@@ -83,6 +83,14 @@ def metric_names(runs: Sequence[Run]) -> list[str]:
     return [name for name in seen if name.startswith("eval/")] + [name for name in DEFAULT_METRICS if name in seen]
 
 
+def check_metrics(runs: Sequence[Run], names: Sequence[str]) -> None:
+    """Refuse a metric that no run has."""
+    known = sorted({name for run in runs for row in run.metrics for name in row} - {"step"})
+    for name in names:
+        if name not in known:
+            raise InputError(f"--metrics {name}: no run has it; there are {', '.join(known)}")
+
+
 def summarise(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str]) -> dict[str, dict[str, Spread]]:
     """group: metric: spread of the runs' final values."""
     return {

@@ -1,0 +1,114 @@
+"""launch/report.py from outside: one run, several runs, scores beside each other, mistakes."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.data.splits import write_splits
+from jaxvsr.evaluation.predictions import Prediction, write_predictions
+from jaxvsr.grpo.config import DataSettings, IntervalSettings, TrainConfig
+from jaxvsr.grpo.config_file import to_yaml
+
+SCRIPT = Path(__file__).parents[1] / "launch" / "report.py"
+
+
+@pytest.fixture(scope="module")
+def report() -> Callable[[Sequence[str]], int]:
+    spec = importlib.util.spec_from_file_location("launch_report", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def question(number: int, scene: str, answer: str) -> Question:
+    return Question(f"q{number}", scene, "object_counting", "How many chairs?", None, answer, "number")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two runs that differ in the seed and a third; data; answers of two models to ten held-out questions."""
+    data = tmp_path / "data"
+    data.mkdir()
+    asked = [question(number, "scene0001_00", str(2 + number % 2)) for number in range(10)]
+    training = [question(100 + number, "scene0000_00", "4") for number in range(5)]
+    write_questions(data / "questions.jsonl", [*training, *asked])
+    write_splits(data, {"train": ["scene0000_00"], "heldout": ["scene0001_00"]})
+    for name, answers in (("before", ["9"] * 10), ("now", [row.answer for row in asked])):
+        (tmp_path / name).mkdir()
+        predictions = [Prediction(row, answer) for row, answer in zip(asked, answers, strict=True)]
+        write_predictions(tmp_path / name / "predictions.jsonl", predictions)
+    for name, seed, every, reward in (("a-0", 0, 10, 0.4), ("a-1", 1, 10, 0.6), ("b-0", 0, 20, 0.9)):
+        config = TrainConfig(
+            seed=seed, data=DataSettings(folders=(str(data),)), intervals=IntervalSettings(samples=every)
+        )
+        run = tmp_path / name
+        run.mkdir()
+        (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        rows = [{"step": step, "reward/mean": reward, "kl": 0.0} for step in range(1, 11)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return tmp_path
+
+
+def test_one_run_gets_its_page(report, folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert report([str(folder / "a-0")]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "a-0" / "report.html")
+    assert "reward" in (folder / "a-0" / "report.html").read_text()
+
+
+def test_compare_puts_scores_and_differences_on_the_page(report, folder: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = [str(folder / "a-0"), "--compare", f"before={folder / 'before'}", f"now={folder / 'now'}"]
+    assert report(arguments) == 0
+    rows = json.loads((folder / "a-0" / "comparison.json").read_text())
+    row = next(row for row in rows if row["question_type"] == "object_counting")
+    # The training answers are all 4: to a true 2 it is wrong at every threshold, to a true 3 it is off by a third.
+    assert row["n"] == 10 and row["constant_answer"] == "4"
+    assert row["score/now"] == 100 and row["score/before"] == 0
+    assert row["score/constant"] == pytest.approx((0 + 40) / 2)
+    assert row["now - before"]["mean"] == 100
+    assert row["now - constant"]["mean"] == pytest.approx(80)
+    assert "now − before" in (folder / "a-0" / "report.html").read_text()
+    assert "object_counting" in capsys.readouterr().out
+
+
+def test_several_runs_get_tables_and_curves(report, folder: Path, capsys: pytest.CaptureFixture[str]):
+    runs = [str(folder / name) for name in ("a-0", "a-1", "b-0")]
+    out = folder / "summary"
+    assert report([*runs, "--group-by", "intervals.samples", "--out", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "curves.pdf",
+        "curves.png",
+        "summary.csv",
+        "summary.md",
+        "summary.tex",
+    ]
+    assert "| intervals.samples=10 | 2 | 0.5 ± 0.14 |" in (out / "summary.md").read_text()
+    assert "| intervals.samples=20 | 1 | 0.9 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "nowhere: not a run folder"),
+        (["a-0", "--compare", "now"], "'now': expected NAME=DIR"),
+        (["a-0", "--compare", "now=nowhere"], "predictions.jsonl: no such file"),
+        (["a-0", "a-1", "--compare", "now=now"], "goes on the page of one run"),
+        (["a-0", "a-1", "--group-by", "beta"], "no such field"),
+        (["a-0", "a-1", "--metrics", "no/such"], "no/such"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    report, folder: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    monkeypatch.chdir(folder)
+    before = sorted(path for path in folder.rglob("*"))
+    assert report(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: ") and said in error
+    assert sorted(path for path in folder.rglob("*")) == before
