@@ -207,6 +207,7 @@ def load_policy(
             ForwardOptions(dtype=dtype, remat=config.model.remat),
             accumulate=config.update.accumulation,
             gather=functools.partial(_gathered, mesh, model),
+            keep=lambda state: jax.lax.with_sharding_constraint(state, state_shardings(state, mesh, model.config)),
         )
 
     return make_step, trainable, optimizer

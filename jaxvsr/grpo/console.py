@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -67,7 +69,7 @@ class Console:
     ):
         self._stream: Any = sys.stdout if stream is None else stream
         self._steps, self._line_seconds, self._quiet = steps, line_seconds, quiet
-        self._started, self._started_at = time.monotonic(), done
+        self._steps_took: deque[float] = deque(maxlen=20)  # seconds of the last steps; their median knows no compiling
         self._last_line: float | None = None
         self._bar: Any = None
         if self._stream.isatty() and not quiet:
@@ -95,7 +97,8 @@ class Console:
         if self._quiet:
             return
         now = time.monotonic()
-        line = step_line(step, self._steps, row, (now - self._started) / max(1, step - self._started_at))
+        self._steps_took.append(row["seconds/step"])
+        line = step_line(step, self._steps, row, statistics.median(self._steps_took))
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=line)
         elif self._last_line is None or now - self._last_line >= self._line_seconds or step == self._steps:

@@ -114,6 +114,7 @@ class CompiledStep:
         accumulate: parts into which the scenes of a step are split in `update`; gradients are summed before the optimizer
             steps, and no reduction changes.
         gather: what to do to parameters before sampling, outside the decode loop (on a mesh: gather them over fsdp).
+        keep: what to do to the new state (on a mesh: lay it out as the old one, which the compiled functions expect).
     """
 
     def __init__(
@@ -127,9 +128,11 @@ class CompiledStep:
         *,
         accumulate: int = 1,
         gather: Callable[[dict[str, Array]], dict[str, Array]] = lambda parameters: parameters,
+        keep: Callable[[TrainState], TrainState] = lambda state: state,
     ):
         self.policy, self.objective, self.optimizer = policy, objective, optimizer
-        self.sampling, self.forward, self.accumulate, self._gather = sampling, forward, accumulate, gather
+        self.sampling, self.forward, self.accumulate = sampling, forward, accumulate
+        self._gather, self._keep = gather, keep
         self.trains_vision = any(name.startswith("visual.") for name in trainable)
         self._adapted = model_definition(policy.config, policy.lora)
         self._base = model_definition(policy.config)
@@ -148,10 +151,16 @@ class CompiledStep:
         return sum(function.seconds for function in self.functions)
 
     def sample(
-        self, state: TrainState, prompt: TreePrompt, question_keys: UInt32[AnyArray, "S Q"], temperature: Float[AnyArray, ""]
+        self,
+        state: TrainState,
+        prompt: TreePrompt,
+        question_keys: UInt32[AnyArray, "S Q"],
+        temperature: Float[AnyArray, ""],
     ) -> tuple[Sampled, Float[Array, "S U H"]]:
         """Rollouts of every question, and the merged vision tokens for the passes that follow."""
-        return self._sample(state.trainable, self.policy.frozen, prompt, question_keys, state.seed, state.step, temperature)
+        return self._sample(
+            state.trainable, self.policy.frozen, prompt, question_keys, state.seed, state.step, temperature
+        )
 
     def encode(self, state: TrainState, prompt: TreePrompt) -> Float[Array, "S U H"]:
         """The merged vision tokens alone, for objectives that do not sample."""
@@ -185,7 +194,14 @@ class CompiledStep:
         return encode_vision(self._model(trainable, frozen), prompt, self.forward)
 
     def _sample_program(
-        self, trainable: Any, frozen: Any, prompt: TreePrompt, question_keys: Array, seed: Array, step: Array, temperature: Array
+        self,
+        trainable: Any,
+        frozen: Any,
+        prompt: TreePrompt,
+        question_keys: Array,
+        seed: Array,
+        step: Array,
+        temperature: Array,
     ) -> tuple[Sampled, Array]:
         model = bind(self._adapted, self._gather({**frozen, **trainable}))
         features = encode_vision(model, prompt, self.forward)
@@ -201,7 +217,12 @@ class CompiledStep:
         return tree_logprobs(model, prompt, features, rollouts, temperature, self.forward)[0]
 
     def _loss(
-        self, trainable: Any, frozen: Any, batch: tuple[TreePrompt, Array, Rollouts, LossInputs], normaliser: Normaliser, temperature: Array
+        self,
+        trainable: Any,
+        frozen: Any,
+        batch: tuple[TreePrompt, Array, Rollouts, LossInputs],
+        normaliser: Normaliser,
+        temperature: Array,
     ) -> tuple[Array, dict[str, Array]]:
         prompt, features, rollouts, inputs = batch
         model = self._model(trainable, frozen)
@@ -212,7 +233,15 @@ class CompiledStep:
         return loss, metrics
 
     def _update_program(
-        self, state: TrainState, frozen: Any, prompt: Any, features: Any, rollouts: Any, inputs: Any, normaliser: Any, temperature: Any
+        self,
+        state: TrainState,
+        frozen: Any,
+        prompt: Any,
+        features: Any,
+        rollouts: Any,
+        inputs: Any,
+        normaliser: Any,
+        temperature: Any,
     ) -> tuple[TrainState, dict[str, Array]]:
         differentiate = jax.value_and_grad(self._loss, has_aux=True)
         batch = (prompt, features, rollouts, inputs)
@@ -231,7 +260,7 @@ class CompiledStep:
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
-        return TrainState(state.step + 1, trainable, optimizer, state.seed), metrics
+        return self._keep(TrainState(state.step + 1, trainable, optimizer, state.seed)), metrics
 
 
 def objective_loss(
