@@ -73,13 +73,15 @@ def default_run_folder(config_name: str, seed: int, *, resume: bool, root: Path 
 def open_run_folder(path: Path, config: TrainConfig, *, resume: bool, writes: bool = True) -> RunFolder:
     """Make a run folder and write its config, or check that a run may go on in it.
 
+    Only the first of several processes `writes`; it may have written already when the others come.
+
     Raises:
         InputError: the folder is not empty and `resume` is not asked for; or a field changed that earlier steps used.
     """
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"run folder {path}: is a file")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(path.iterdir()) and (writes or resume):
         if not resume:
             raise InputError(f"run folder {path}: is not empty; give another --run-dir, or go on with it by --resume")
         check_resume(folder.read_config(), config, path)
