@@ -130,13 +130,14 @@ def test_directions_equal_coordinates_in_the_frame_of_who_stands_there(seed):
     forward = (face - stand)[:2] / np.linalg.norm((face - stand)[:2])
     x = (query - stand)[:2] @ np.array([forward[1], -forward[0]])  # to the right
     y = (query - stand)[:2] @ forward
-    assert geometry.side(stand, face, query) == ("right" if x > 0 else "left")
+    turn = float(geometry.turn_degrees(stand, face, query))
+    assert geometry.side(turn) == ("right" if x > 0 else "left")
     expected = ("front" if y > 0 else "back") + ("-right" if x > 0 else "-left")
-    assert geometry.quadrant(stand, face, query) == expected
+    assert geometry.quadrant(turn) == expected
     away = np.degrees(np.arccos(np.clip(y / np.hypot(x, y), -1, 1)))
     expected = "back" if away > 135 else ("right" if x > 0 else "left")
-    assert geometry.sector(stand, face, query) == expected
-    assert geometry.degrees_from_line(stand, face, query) == pytest.approx(min(away, 180 - away), abs=1e-6)
+    assert geometry.sector(turn) == expected
+    assert geometry.degrees_from_line(np.array(turn)) == pytest.approx(min(away, 180 - away), abs=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
@@ -144,19 +145,23 @@ def test_directions_equal_coordinates_in_the_frame_of_who_stands_there(seed):
 def test_a_mirror_swaps_left_and_right_and_nothing_else(seed):
     rng = np.random.default_rng(seed)
     places = rng.uniform(-3, 3, (3, 3))
-    mirrored = places * [-1, 1, 1]
+    turn, mirrored = (float(geometry.turn_degrees(*side)) for side in (places, places * [-1, 1, 1]))
     swap = {"left": "right", "right": "left"}
-    assert geometry.side(*mirrored) == swap[geometry.side(*places)]
-    front, hand = geometry.quadrant(*places).split("-")
-    assert geometry.quadrant(*mirrored) == f"{front}-{swap[hand]}"
-    assert geometry.turn_degrees(*mirrored) == pytest.approx(360 - geometry.turn_degrees(*places))
+    assert geometry.side(mirrored) == swap[geometry.side(turn)]
+    front, hand = geometry.quadrant(turn).split("-")
+    assert geometry.quadrant(mirrored) == f"{front}-{swap[hand]}"
+    assert mirrored == pytest.approx(360 - turn)
 
 
 def test_left_is_counter_clockwise_seen_from_above():
     origin, north, west, east = np.zeros(3), np.array([0.0, 1, 0]), np.array([-1.0, 0, 5]), np.array([1.0, 0, -5])
-    assert geometry.side(origin, north, west) == "left"
-    assert geometry.side(origin, north, east) == "right"
+    assert geometry.side(float(geometry.turn_degrees(origin, north, west))) == "left"
+    assert geometry.side(float(geometry.turn_degrees(origin, north, east))) == "right"
     assert geometry.turn_degrees(origin, north, west) == pytest.approx(90)
+    many = geometry.turn_degrees(*(np.stack([p, p]) for p in (origin, north, west)))
+    assert many == pytest.approx([90, 90])
+    just_right = np.array([1e-20, 1.0, 0])
+    assert geometry.quadrant(float(geometry.turn_degrees(origin, north, just_right))) == "front-left"
 
 
 @settings(max_examples=50, deadline=None)

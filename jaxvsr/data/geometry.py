@@ -1,6 +1,6 @@
 """Distances, directions and sides between boxes and points in a scene's frame: metres, z up, seen from above.
 
-Angles and sides are those of someone who stands at P and faces O, looking at Q; only x and y count for them.
+Angles and sides are those of someone who stands at P, faces O and looks for Q; only x and y count for them.
 """
 
 from __future__ import annotations
@@ -82,42 +82,40 @@ def point_cloud_distance(first: Float[np.ndarray, "P 3"], second: Float[np.ndarr
 
 
 def turn_degrees(
-    stand: Float[np.ndarray, " 3"], face: Float[np.ndarray, " 3"], query: Float[np.ndarray, " 3"]
-) -> float:
+    stand: Float[np.ndarray, "*N 3"], face: Float[np.ndarray, "*N 3"], query: Float[np.ndarray, "*N 3"]
+) -> Float[np.ndarray, "*N"]:
     """Counter-clockwise turn from facing `face` to facing `query`, standing at `stand`; degrees in [0, 360).
 
     Seen from above, z up: 90 is to the left, 270 to the right.
     """
-    forward, toward = np.asarray(face)[:2] - stand[:2], np.asarray(query)[:2] - stand[:2]
-    cross = forward[0] * toward[1] - forward[1] * toward[0]
-    return float(np.degrees(np.arctan2(cross, forward @ toward)) % 360.0)
+    forward, toward = face[..., :2] - stand[..., :2], query[..., :2] - stand[..., :2]
+    cross = forward[..., 0] * toward[..., 1] - forward[..., 1] * toward[..., 0]
+    turn = np.degrees(np.arctan2(cross, (forward * toward).sum(-1))) % 360.0
+    return np.asarray(np.where(turn == 360.0, 0.0, turn))  # a tiny negative angle rounds up to 360
 
 
-def side(stand: Float[np.ndarray, " 3"], face: Float[np.ndarray, " 3"], query: Float[np.ndarray, " 3"]) -> Side:
-    """Left or right: a positive cross(P→O, P→Q) is left (VSI-Bench's rule)."""
-    return "left" if turn_degrees(stand, face, query) < 180.0 else "right"
+def side(turn: float) -> Side:
+    """Left or right of the line of sight: a positive cross(P→O, P→Q) is left (VSI-Bench's rule)."""
+    return "left" if turn < 180.0 else "right"
 
 
-def quadrant(stand: Float[np.ndarray, " 3"], face: Float[np.ndarray, " 3"], query: Float[np.ndarray, " 3"]) -> Quadrant:
+def quadrant(turn: float) -> Quadrant:
     """VSI-Bench's hard directions: front-left [0, 90), back-left [90, 180), back-right [180, 270), front-right."""
     names: tuple[Quadrant, ...] = ("front-left", "back-left", "back-right", "front-right")
-    return names[int(turn_degrees(stand, face, query) // 90.0)]
+    return names[int(turn // 90.0)]
 
 
-def sector(stand: Float[np.ndarray, " 3"], face: Float[np.ndarray, " 3"], query: Float[np.ndarray, " 3"]) -> Sector:
+def sector(turn: float) -> Sector:
     """VSI-Bench's medium directions: left [0, 135), back [135, 225), right [225, 360)."""
-    turn = turn_degrees(stand, face, query)
     if turn < 135.0:
         return "left"
     return "back" if turn < 225.0 else "right"
 
 
-def degrees_from_line(
-    stand: Float[np.ndarray, " 3"], face: Float[np.ndarray, " 3"], query: Float[np.ndarray, " 3"]
-) -> float:
-    """How far `query` is from the line of sight or its prolongation behind, degrees in [0, 90]: how clear a side is."""
-    turn = turn_degrees(stand, face, query) % 180.0
-    return min(turn, 180.0 - turn)
+def degrees_from_line(turn: Float[np.ndarray, "*N"]) -> Float[np.ndarray, "*N"]:
+    """How far from the line of sight, or its prolongation behind, a turn ends; in [0, 90]: how clear a side is."""
+    half = turn % 180.0
+    return np.asarray(np.minimum(half, 180.0 - half))
 
 
 def nearest(distances: Sequence[float]) -> tuple[int, float]:

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
 
 from jaxvsr.data import geometry
 from jaxvsr.data.alpha_shape import alpha_shape_area
@@ -192,22 +191,20 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
 
 def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
     objects = _unique(scene, options)
-    centers = {item.category: object_center(item, options.center) for item in objects}
-    for triple in itertools.permutations(objects, 3):
-        stand, face, query = (item.category for item in triple)
-        places = (centers[stand], centers[face], centers[query])
-        if _clear_side(places, options):
-            yield Draft({"stand": stand, "face": face, "query": query}, geometry.side(*places))
-
-
-def _clear_side(
-    places: tuple[Float64[np.ndarray, " 3"], Float64[np.ndarray, " 3"], Float64[np.ndarray, " 3"]], options: Options
-) -> bool:
-    apart = min(float(np.linalg.norm((a - b)[:2])) for a, b in itertools.combinations(places, 2))
-    return (
-        apart >= options.direction_minimum_distance
-        and geometry.degrees_from_line(*places) >= options.direction_minimum_angle
+    if len(objects) < 3:
+        return
+    centers = np.stack([object_center(item, options.center) for item in objects])
+    triples = np.array(list(itertools.permutations(range(len(objects)), 3)))
+    stand, face, query = centers[triples].transpose(1, 0, 2)
+    turns = geometry.turn_degrees(stand, face, query)
+    apart = np.min(
+        [np.linalg.norm((a - b)[:, :2], axis=1) for a, b in ((stand, face), (face, query), (query, stand))], 0
     )
+    clear = geometry.degrees_from_line(turns) >= options.direction_minimum_angle
+    clear &= apart >= options.direction_minimum_distance
+    for triple, turn in zip(triples[clear], turns[clear], strict=True):
+        names = (objects[i].category for i in triple)
+        yield Draft(dict(zip(("stand", "face", "query"), names, strict=True)), geometry.side(float(turn)))
 
 
 def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
