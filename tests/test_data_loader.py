@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,11 +45,13 @@ def folder(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("a"))
 
 
-def take(count: int, *folders, **changes) -> list:
-    arguments = {"split": "train", "scenes": 2, "questions": 2, "frames": 2, "seed": 3} | changes
-    return list(
-        itertools.islice(make_loader([f if isinstance(f, tuple) else (f, 1.0) for f in folders], **arguments), count)
-    )
+def take(count: int, *folders: Any, **changes: Any) -> list[Any]:
+    arguments: dict[str, Any] = {"split": "train", "scenes": 2, "questions": 2, "frames": 2, "seed": 3}
+    arguments |= changes
+    batches = make_loader([f if isinstance(f, tuple) else (f, 1.0) for f in folders], **arguments)
+    taken = list(itertools.islice(batches, count))
+    batches.close()
+    return taken
 
 
 def contents(batch: SceneBatch) -> tuple:
@@ -192,9 +195,8 @@ def test_the_pattern_of_folders_keeps_the_weights(weights):
     ],
 )
 def test_what_does_not_fit_is_refused_before_the_first_batch(folder, changes, says):
-    arguments = {"split": "train", "scenes": 2, "questions": 2, "frames": 2, "seed": 3} | changes
     with pytest.raises(InputError, match=says):
-        make_loader([(folder, 1.0)], **arguments)
+        take(1, folder, **changes)
 
 
 def test_missing_parts_of_a_folder_are_named(tmp_path):

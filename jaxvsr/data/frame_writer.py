@@ -106,7 +106,7 @@ def write_scene_frames(scan_dir: Path, folder: Path, settings: FrameSettings) ->
     wanted = {count: sample_indices(len(source), count, settings.rule).tolist() for count in sorted(counts)}
     indices = sorted(set().union(*wanted.values()))
     first = source.frame(indices[0])
-    height, width = smart_resize(*first.shape[:2], settings.max_pixels)
+    height, width = smart_resize(first.shape[0], first.shape[1], settings.max_pixels)
     pixels = np.stack([resize_frame(source.frame(index), height, width) for index in indices])
     attributes = {
         "schema": SCHEMA,

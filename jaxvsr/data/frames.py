@@ -133,7 +133,7 @@ def scene_frames_dir(folder: Path, scene: str) -> Path:
 
 def pixels_sha256(pixels: UInt8[np.ndarray, "F H W 3"]) -> str:
     """Checksum of decoded frames, in hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 def _read_array(folder: Path, scene: str, positions: Int64[np.ndarray, " F"]) -> UInt8[np.ndarray, "F H W 3"]:

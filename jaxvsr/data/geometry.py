@@ -78,7 +78,11 @@ def _shell_grid(box: OrientedBox, spacing_m: float) -> Float64[np.ndarray, "P 3"
 def point_cloud_distance(first: Float[np.ndarray, "P 3"], second: Float[np.ndarray, "R 3"]) -> float:
     """Smallest distance between points of two clouds, metres."""
     small, large = (first, second) if len(first) <= len(second) else (second, first)
-    return float(cKDTree(large).query(small)[0].min())
+    tree = cKDTree(large, balanced_tree=False, compact_nodes=False)
+    # The distance from one point that is likely to be near bounds the search of all others, most of which end at once.
+    likely = np.linalg.norm(small - large.mean(axis=0), axis=1).argmin()
+    bound = float(tree.query(small[likely])[0])
+    return min(bound, float(tree.query(small, distance_upper_bound=bound)[0].min()))
 
 
 def turn_degrees(

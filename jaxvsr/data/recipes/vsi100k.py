@@ -210,11 +210,16 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Ite
 def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
     """One question a target. Where four others are too close to call, other fours are tried."""
     objects = _unique(scene, options)
-    for target in objects:
+    if len(objects) < 5:
+        return
+    distances = np.zeros((len(objects), len(objects)))
+    for i, j in itertools.combinations(range(len(objects)), 2):
+        distances[i, j] = distances[j, i] = object_distance(
+            objects[i], objects[j], options.distance, options.center, rng
+        )
+    for number, target in enumerate(objects):
         others = [item for item in objects if item is not target]
-        if len(others) < 4:
-            return
-        metres = [object_distance(target, item, options.distance, options.center, rng) for item in others]
+        metres = np.delete(distances[number], number)
         for _ in range(_TRIES):
             chosen = rng.choice(len(others), size=4, replace=False)
             index, margin = geometry.nearest([metres[i] for i in chosen])
