@@ -24,6 +24,18 @@ HF_CLASSES = {
     "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration),
     "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
 }
+TOWER_2024 = {
+    "depth": 32,
+    "embed_dim": 1280,
+    "mlp_ratio": 4,
+    "num_heads": 16,
+    "in_chans": 3,
+    "hidden_size": 1536,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "spatial_patch_size": 14,
+    "temporal_patch_size": 2,
+}
 # As published with Qwen2-VL-2B-Instruct in 2024.
 FLAT_2024 = {
     "architectures": ["Qwen2VLForConditionalGeneration"],
@@ -52,18 +64,7 @@ FLAT_2024 = {
     "torch_dtype": "bfloat16",
     "use_cache": True,
     "use_sliding_window": False,
-    "vision_config": {
-        "depth": 32,
-        "embed_dim": 1280,
-        "mlp_ratio": 4,
-        "num_heads": 16,
-        "in_chans": 3,
-        "hidden_size": 1536,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "spatial_patch_size": 14,
-        "temporal_patch_size": 2,
-    },
+    "vision_config": TOWER_2024,
     "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
     "vocab_size": 151936,
 }
@@ -159,7 +160,7 @@ def test_what_a_file_leaves_out_has_transformers_defaults(family):
         ({"rope_scaling": {"type": "yarn", "mrope_section": [16, 24, 24]}}, "type 'yarn'"),
         ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 23]}}, "must sum to half the head width, 64"),
         ({"rope_scaling": None}, "mrope_section None"),
-        ({"vision_config": FLAT_2024["vision_config"] | {"hidden_size": 1024}}, "width 1024"),
+        ({"vision_config": {**TOWER_2024, "hidden_size": 1024}}, "width 1024"),
         ({"vision_config": [1]}, "vision_config: expected a JSON object"),
         ({"image_token_id": -1}, "image_token_id -1"),
     ],
@@ -177,6 +178,8 @@ def test_the_three_styles_of_names_are_told_apart():
 
 
 def test_eos_ids_come_from_the_generation_config_and_else_from_the_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"text_config": {"eos_token_id": 7}}')
+    assert read_generation_config(tmp_path).pad_token_id == 7
     (tmp_path / "config.json").write_text('{"eos_token_id": 7, "text_config": {"pad_token_id": 3}}')
     assert read_generation_config(tmp_path).eos_token_ids == (7,)
     assert read_generation_config(tmp_path).pad_token_id == 3

@@ -56,11 +56,12 @@ class Chat:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """The conversation as text, with one placeholder for each image or video."""
         try:
-            return self.tokenizer.apply_chat_template(
+            text = self.tokenizer.apply_chat_template(
                 list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise InputError(f"chat template: {str(error).splitlines()[0]}") from None
+        return str(text)
 
     def tokens(self, text: str) -> Int32[np.ndarray, "X"]:
         """Token ids; special tokens that stand in `text` become themselves."""
@@ -73,9 +74,8 @@ class Chat:
 
     def text(self, tokens: Int32[np.ndarray, "X"]) -> str:
         """Tokens as text, special tokens left out."""
-        return self.tokenizer.decode(
-            [int(token) for token in tokens], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        ids = [int(token) for token in tokens]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -85,10 +85,10 @@ class Chat:
     @property
     def suppressed_token_ids(self) -> tuple[int, ...]:
         """Never drawn in sampling: vision tokens, `<|im_start|>`, and rows of the vocabulary without a token."""
-        named = (IM_START, VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD)
-        ids = {self.tokenizer.convert_tokens_to_ids(token) for token in named}
-        ids |= set(range(self.vocab_size)) - set(self.tokenizer.get_vocab().values())
-        return tuple(sorted(ids - set(self.eos_token_ids)))
+        vocabulary = self.tokenizer.get_vocab()
+        named = {vocabulary[token] for token in (IM_START, VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD)}
+        empty = set(range(self.vocab_size)) - set(vocabulary.values())
+        return tuple(sorted((named | empty) - set(self.eos_token_ids)))
 
     def _check(self, folder: Path, config: ModelConfig) -> None:
         vocabulary = self.tokenizer.get_vocab()

@@ -213,7 +213,7 @@ def save_stacked_folder(out: Path, base: ModelFolder) -> None:
         size += nbytes
     with new_folder(out) as partial:
         copy_companions(base.path, partial)
-        where = {}
+        where: dict[str, str] = {}
         for number, entries in enumerate(files, start=1):
             file = SINGLE_FILE if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
             write_safetensors(partial / file, entries, base.read)

@@ -76,9 +76,10 @@ def read_config(folder: Path) -> ModelConfig:
 
 def parse_config(raw: Mapping[str, Any], where: str = CONFIG_FILE) -> ModelConfig:
     """Read a `config.json` in any of its forms; `where` names it in errors."""
-    family = raw.get("model_type")
-    if family not in get_args(Family):
-        raise InputError(f"{where}: model_type {family!r} is not one of {', '.join(get_args(Family))}")
+    found, families = raw.get("model_type"), get_args(Family)
+    if found not in families:
+        raise InputError(f"{where}: model_type {found!r} is not one of {', '.join(families)}")
+    family: Family = families[families.index(found)]
     nested = raw.get("text_config")
     fields = _Fields(nested if nested is not None else raw, f"{where} text_config" if nested is not None else where)
     vision = _Fields(raw.get("vision_config") or {}, f"{where} vision_config")
@@ -94,10 +95,8 @@ def parse_config(raw: Mapping[str, Any], where: str = CONFIG_FILE) -> ModelConfi
             f"{where}: the vision tower gives tokens of width {tower.out_hidden_size}, "
             f"the language model takes {text.hidden_size}"
         )
-    return ModelConfig(
-        family=family, text=text, vision=tower, dtype=dtype,
-        **{name: top.integer(name, default, minimum=0) for name, default in _TOKEN_DEFAULTS.items()},
-    )  # fmt: skip
+    tokens = {name: top.integer(name, default, minimum=0) for name, default in _TOKEN_DEFAULTS.items()}
+    return ModelConfig(**tokens, family=family, text=text, vision=tower, dtype=dtype)
 
 
 def config_json(config: ModelConfig) -> dict[str, Any]:
@@ -160,16 +159,17 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     if raw.get("eos_token_id") is None:
         path = folder / CONFIG_FILE
         config = read_json(path)
-        raw = {**(config.get("text_config") or {}), **config, **raw, "eos_token_id": config.get("eos_token_id")}
+        for given in (config.get("text_config") or {}, config):
+            raw |= {name: given[name] for name in ("eos_token_id", "pad_token_id") if given.get(name) is not None}
     eos = raw.get("eos_token_id")
     eos = eos if isinstance(eos, list) else [eos]
     if not eos or not all(_is_integer(token) and token >= 0 for token in eos):
         raise InputError(f"{path}: eos_token_id {raw.get('eos_token_id')!r} must be a token id or a list of them")
-    pad = raw.get("pad_token_id")
+    pad = raw.get("pad_token_id", eos[0])
     penalty = raw.get("repetition_penalty") or 1.0
     if not isinstance(penalty, int | float) or not penalty > 0:
         raise InputError(f"{path}: repetition_penalty {penalty!r} must be a positive number")
-    return GenerationConfig(tuple(eos), pad if _is_integer(pad) else eos[0], float(penalty))
+    return GenerationConfig(tuple(eos), pad if isinstance(pad, int) else eos[0], float(penalty))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -264,11 +264,11 @@ def _rope(fields: _Fields) -> tuple[float, tuple[int, int, int]]:
     return theta.positive("rope_theta", _ROPE_THETA), (sections[0], sections[1], sections[2])
 
 
-def _vision_config(family: str, fields: _Fields) -> VisionConfig:
+def _vision_config(family: Family, fields: _Fields) -> VisionConfig:
     defaults = _VISION_DEFAULTS[family]
     numbers = {name: fields.integer(name, defaults[name]) for name in _VISION_SHARED}
     fields.require("hidden_act", defaults["hidden_act"], defaults["hidden_act"])
-    windows: dict[str, Any] = {}
+    window, indexes, rate = 0, [], 0
     if family == "qwen2_vl":
         width = fields.integer("embed_dim", defaults["embed_dim"])
         inner = int(width * fields.positive("mlp_ratio", defaults["mlp_ratio"]))
@@ -286,22 +286,19 @@ def _vision_config(family: str, fields: _Fields) -> VisionConfig:
         indexes = fields.raw.get("fullatt_block_indexes", defaults["fullatt_block_indexes"])
         if not isinstance(indexes, list) or not all(_is_integer(index) and index >= 0 for index in indexes):
             raise InputError(f"{fields.where}: fullatt_block_indexes {indexes!r} must be a list of layer numbers")
-        windows = {
-            "window_size": window,
-            "fullatt_block_indexes": tuple(indexes),
-            "tokens_per_second": fields.integer("tokens_per_second", defaults["tokens_per_second"]),
-        }
-    if width % numbers["num_heads"] or (width // numbers["num_heads"]) % 4:
-        raise InputError(
-            f"{fields.where}: width {width} must split into {numbers['num_heads']} heads whose width divides by 4"
-        )
+        rate = fields.integer("tokens_per_second", defaults["tokens_per_second"])
+    heads = numbers["num_heads"]
+    if width % heads or (width // heads) % 4:
+        raise InputError(f"{fields.where}: width {width} must split into {heads} heads whose width divides by 4")
     return VisionConfig(
+        **numbers,
         embed_dim=width,
         intermediate_size=inner,
         out_hidden_size=out,
         hidden_act=defaults["hidden_act"],
-        **numbers,
-        **windows,
+        window_size=window,
+        fullatt_block_indexes=tuple(indexes),
+        tokens_per_second=rate,
     )
 
 

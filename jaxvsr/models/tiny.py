@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.chat import IM_END
+from jaxvsr.models.chat import IM_END, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
 from jaxvsr.models.config import Family, ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.folder import SINGLE_FILE, new_folder
 from jaxvsr.models.hf_config import config_json
@@ -85,23 +85,19 @@ def tiny_config(
     tokenizer: Tokenizer, shape: TinyShape, family: Family = "qwen2_vl", dtype: str = "float32"
 ) -> ModelConfig:
     """The model around a tokenizer. Qwen2.5-VL gets windows of 56 pixels and full attention in its last tower layer."""
-    half = shape.width // shape.heads // 2
+    half, width = shape.width // shape.heads // 2, shape.width
     spatial = 3 * half // 8  # Qwen2-VL's proportions: 16, 24, 24 of 64
     if family == "qwen2_vl":
-        windows, inner, act = {}, 4 * shape.width, "quick_gelu"
+        vision = VisionConfig(shape.vision_layers, width, shape.heads, 4 * width, width, "quick_gelu")
     else:
-        windows = {"window_size": 56, "fullatt_block_indexes": (shape.vision_layers - 1,), "tokens_per_second": 2}
-        inner, act = 3 * shape.width, "silu"
-    words = tokenizer.get_vocab_size()
-    tokens = {
-        "image_token_id": "<|image_pad|>",
-        "video_token_id": "<|video_pad|>",
-        "vision_start_token_id": "<|vision_start|>",
-        "vision_end_token_id": "<|vision_end|>",
-    }
+        vision = VisionConfig(
+            shape.vision_layers, width, shape.heads, 3 * width, width, "silu",
+            window_size=56, fullatt_block_indexes=(shape.vision_layers - 1,), tokens_per_second=2,
+        )  # fmt: skip
+    words, vocabulary = tokenizer.get_vocab_size(), tokenizer.get_vocab()
     return ModelConfig(
         family=family,
-        vision=VisionConfig(shape.vision_layers, shape.width, shape.heads, inner, shape.width, act, **windows),
+        vision=vision,
         text=TextConfig(
             vocab_size=-(-words // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
             hidden_size=shape.width,
@@ -113,8 +109,11 @@ def tiny_config(
             mrope_section=(half - 2 * spatial, spatial, spatial),
             tie_word_embeddings=True,
         ),
+        image_token_id=vocabulary[IMAGE_PAD],
+        video_token_id=vocabulary[VIDEO_PAD],
+        vision_start_token_id=vocabulary[VISION_START],
+        vision_end_token_id=vocabulary[VISION_END],
         dtype=dtype,
-        **{field: tokenizer.token_to_id(token) for field, token in tokens.items()},
     )
 
 

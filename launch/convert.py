@@ -1,0 +1,164 @@
+"""Hugging Face folders in and out.
+
+    python launch/convert.py to-hf runs/demo out/demo              merged weights, as the base model's folder has them
+    python launch/convert.py to-hf runs/demo@best out/lora --adapter    a PEFT adapter of the base model
+    python launch/convert.py from-hf Qwen/Qwen2-VL-2B-Instruct models/2b    layers stacked: loads without stacking
+    python launch/convert.py verify models/2b                      logits and 32 greedy tokens, against transformers
+    python launch/convert.py tiny models/tiny --seed 0             a small random model, with no download
+
+MODEL is a folder, a hub id, or a run (RUN, RUN@best, RUN@STEP). Training needs no conversion first. OUT must be new; it
+appears when it is complete.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxvsr.command_line import ArgumentParser, positive_int, run
+from jaxvsr.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxvsr.grpo.start_model import StartModel
+
+# Largest difference of logits that float32 rounding explains, relative to the largest logit.
+TOLERANCE = 1e-4
+EXIT_DIFFERENT = 1
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="convert.py", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, purpose: str, model: bool = True, out: bool = True) -> ArgumentParser:
+        added = commands.add_parser(name, help=purpose, description=purpose)
+        if model:
+            added.add_argument("model", metavar="MODEL", help="folder, hub id, RUN, RUN@best or RUN@STEP")
+            added.add_argument("--revision", metavar="REV", help="of a hub id")
+        if out:
+            added.add_argument("out", metavar="OUT", type=Path, help="new folder")
+        return added
+
+    command("from-hf", "a Hugging Face folder with its layers stacked, for faster loading")
+    to_hf = command("to-hf", "a Hugging Face folder, or with --adapter a PEFT adapter")
+    to_hf.add_argument("--adapter", action="store_true", help="write the LoRA adapter instead of merged weights")
+    verify = command("verify", "compare logits and greedy tokens with transformers (needs torch)", out=False)
+    verify.add_argument("--tokens", type=positive_int, default=32, metavar="N", help="greedy tokens (default 32)")
+    tiny = command("tiny", "write a small random model as a complete folder", model=False)
+    tiny.add_argument("--seed", type=int, default=0, metavar="N")
+    tiny.add_argument("--family", choices=("qwen2_vl", "qwen2_5_vl"), default="qwen2_vl")
+    tiny.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "tiny":
+        return _tiny(arguments)
+    from jaxvsr.grpo.start_model import open_model
+
+    model, start = open_model(arguments.model, arguments.revision), time.perf_counter()
+    if arguments.command == "verify":
+        return _verify(arguments, model)
+    if arguments.command == "to-hf" and arguments.adapter:
+        _write_adapter(arguments, model)
+    elif arguments.command == "to-hf":
+        _write_merged(arguments, model)
+    else:
+        _write_stacked(arguments, model)
+    size = sum(path.stat().st_size for path in arguments.out.iterdir())
+    print(f"{arguments.out}: {size / 1e6:,.1f} MB in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _tiny(arguments: Namespace) -> int:
+    import math
+
+    from jaxvsr.models.naming import expected_shapes
+    from jaxvsr.models.tiny import write_tiny_model
+
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}: must be at least 0")
+    config = write_tiny_model(arguments.out, arguments.seed, family=arguments.family, dtype=arguments.dtype)
+    count = sum(map(math.prod, expected_shapes(config).values()))
+    print(f"{arguments.out}: {config.family}, {count / 1e6:.2f}M parameters, {config.text.vocab_size} words")
+    return 0
+
+
+def _write_stacked(arguments: Namespace, model: StartModel) -> None:
+    from jaxvsr.models.folder import save_stacked_folder
+
+    if model.stages:
+        raise InputError(f"from-hf {arguments.model}: a run is not a Hugging Face folder; write one with to-hf first")
+    save_stacked_folder(arguments.out, model.folder)
+
+
+def _write_merged(arguments: Namespace, model: StartModel) -> None:
+    from jaxvsr.models.folder import save_folder
+    from jaxvsr.models.peft_adapter import Adapter, merged_weights
+
+    stages = [Adapter(stage.lora, stage.weights) if stage.lora else stage.weights for stage in model.stages]
+    card = _card(arguments, model) if stages else None
+    save_folder(arguments.out, model.folder, merged_weights(model.folder, stages), card)
+
+
+def _write_adapter(arguments: Namespace, model: StartModel) -> None:
+    from jaxvsr.models.peft_adapter import Adapter, join, save_adapter
+    from jaxvsr.models.verify import merging_difference
+
+    stages = [Adapter(stage.lora, stage.weights) for stage in model.stages if stage.lora]
+    if not stages or len(stages) < len(model.stages):
+        what = "holds full weights" if model.stages else "is not a run with an adapter"
+        raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
+    save_adapter(arguments.out, join(stages), model.config, _base(arguments, model), _card(arguments, model))
+    difference = merging_difference(model.folder, stages)
+    print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")
+
+
+def _base(arguments: Namespace, model: StartModel) -> str:
+    """What the run's base model was called: a hub id, or the folder's whole path."""
+    from jaxvsr.grpo.checkpoints import open_run
+
+    record = open_run(arguments.model).record
+    return record.base if not Path(record.base).exists() else record.base_folder
+
+
+def _card(arguments: Namespace, model: StartModel) -> str:
+    from jaxvsr.grpo.checkpoints import open_run
+    from jaxvsr.grpo.run_folder import RunFolder
+    from jaxvsr.models.model_card import base_licence, model_card
+
+    run = open_run(arguments.model)
+    config = RunFolder(run.folder).read_config()
+    kind = "LoRA adapter" if arguments.adapter else "Weights"
+    return model_card(
+        base=_base(arguments, model),
+        licence=base_licence(model.folder.path),
+        what=f"{kind} after {run.step} steps of {config.objective} with jaxvsr.",
+        origin=f"{run.folder.name}, step {run.step}",
+        command=f"python launch/convert.py to-hf {arguments.model} OUT" + (" --adapter" if arguments.adapter else ""),
+        data=[folder.rpartition(":")[0] or folder for folder in config.data.folders],
+        adapter=arguments.adapter,
+    )
+
+
+def _verify(arguments: Namespace, model: StartModel) -> int:
+    from jaxvsr.models.verify import compare
+
+    if model.stages:
+        raise InputError(f"verify {arguments.model}: takes a Hugging Face folder; write one with to-hf first")
+    found = compare(model.folder, arguments.tokens)
+    difference, scale = found.logit_difference, found.logit_scale
+    print(f"logits: differ by at most {difference:.3g} of {scale:.3g} ({found.prompt_tokens} tokens)")
+    print(f"greedy: {found.tokens_equal} of {len(found.ours)} tokens equal")
+    same = found.relative_difference <= TOLERANCE and found.tokens_equal == len(found.ours)
+    print("the same model" if same else f"NOT the same model (logits within {TOLERANCE:g} of their scale are)")
+    return 0 if same else EXIT_DIFFERENT
+
+
+if __name__ == "__main__":
+    sys.exit(run(_command))

@@ -1,0 +1,177 @@
+"""The convert command, in process: folders out and in, runs out, refusals as one line and exit code 2."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import safetensors.numpy
+import torch
+import torchvision_cpu  # noqa: F401  (before transformers' models)
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+from jaxvsr.command_line import run
+from jaxvsr.grpo.checkpoints import Checkpoints
+from jaxvsr.grpo.config import ModelSettings, TrainConfig
+from jaxvsr.grpo.run_folder import open_run_folder
+from jaxvsr.grpo.start_model import open_model, start_record
+from jaxvsr.grpo.step import start_state
+from jaxvsr.models.folder import open_folder
+from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
+from jaxvsr.models.naming import expected_shapes
+from jaxvsr.models.tiny import TinyShape, write_tiny_model
+from launch import convert
+
+# PEFT 0.21 still asks transformers by an old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+SMALL = TinyShape(width=32, text_layers=2, text_intermediate=40, vision_layers=2)
+LORA = LoraConfig(4, 8.0, LANGUAGE_ATTENTION)
+
+
+def command(*arguments):
+    return run(convert._command, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("tiny") / "model"
+    write_tiny_model(out, 0, shape=SMALL)
+    (out / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny\n")
+    return out
+
+
+def write_run(path, start, trainable, lora=LORA, step=7):
+    """A run folder with one checkpoint, as the trainer leaves it."""
+    config = TrainConfig(model=ModelSettings(path=str(start)), lora=lora, objective="sft")
+    run_folder = open_run_folder(path, config, resume=False)
+    record = start_record(open_model(str(start)), path, writes=True)
+    checkpoints = Checkpoints(run_folder.checkpoints, keep=1)
+    checkpoints.save(step, start_state({k: jnp.asarray(v) for k, v in trainable.items()}, optax.sgd(0.1), 0), record)
+    checkpoints.close()
+    return path
+
+
+def random_lora(config, seed):
+    rng, leaves = np.random.default_rng(seed), {}
+    for name, shape in expected_shapes(config).items():
+        module = name.removesuffix(".weight")
+        if name.endswith(".weight") and LORA.adapts(module):
+            leaves[f"{module}.lora_A"] = rng.normal(size=(shape[0], 4, shape[2])).astype(np.float32)
+            leaves[f"{module}.lora_B"] = rng.normal(size=(shape[0], shape[1], 4)).astype(np.float32) * np.float32(0.1)
+    return leaves
+
+
+@pytest.fixture(scope="module")
+def lora_run(folder, tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "first", folder, random_lora(open_folder(folder).config, 1))
+
+
+@pytest.fixture(scope="module")
+def second_run(lora_run, folder, tmp_path_factory):
+    """A run that started from the first one."""
+    return write_run(tmp_path_factory.mktemp("runs") / "second", lora_run, random_lora(open_folder(folder).config, 2))
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.arange(5, 30)[None]).logits.numpy()
+
+
+@pytest.mark.parametrize("which", ["lora_run", "second_run"])
+def test_merged_weights_and_adapter_of_a_run_are_the_same_model(which, folder, tmp_path, request, capsys):
+    source = request.getfixturevalue(which)
+    assert command("to-hf", source, tmp_path / "merged") == 0
+    assert command("to-hf", f"{source}@7", tmp_path / "adapter", "--adapter") == 0
+    printed = capsys.readouterr().out
+    assert "move logits by at most" in printed and str(tmp_path / "merged") in printed
+    base = AutoModelForImageTextToText.from_pretrained(folder)
+    plain = logits(base)
+    merged = logits(AutoModelForImageTextToText.from_pretrained(tmp_path / "merged"))
+    adapted = logits(PeftModel.from_pretrained(base, tmp_path / "adapter"))
+    np.testing.assert_allclose(merged, adapted, atol=1e-4 * np.abs(merged).max())
+    assert np.abs(merged - plain).max() > 0.1
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert settings["r"] == (4 if which == "lora_run" else 8)
+    assert settings["base_model_name_or_path"] == str(folder)
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert f"base_model: {folder}" in card and "license: apache-2.0" in card and "to-hf" in card
+
+
+def test_a_fully_trained_run_replaces_the_bases_weights(folder, tmp_path):
+    config = open_folder(folder).config
+    name = "language_model.layers.mlp.up_proj.weight"
+    weight = np.random.default_rng(3).normal(size=expected_shapes(config)[name]).astype(np.float32)
+    source = write_run(tmp_path / "full", folder, {name: weight}, lora=None)
+    assert command("to-hf", source, tmp_path / "out") == 0
+    written = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")
+    before = safetensors.numpy.load_file(folder / "model.safetensors")
+    np.testing.assert_array_equal(written["model.layers.1.mlp.up_proj.weight"], weight[1])
+    np.testing.assert_array_equal(written["model.norm.weight"], before["model.norm.weight"])
+    assert command("to-hf", source, tmp_path / "adapter", "--adapter") == 2
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_from_hf_and_to_hf_give_the_folder_back(folder, tmp_path):
+    assert command("from-hf", folder, tmp_path / "stacked") == 0
+    assert command("to-hf", tmp_path / "stacked", tmp_path / "back") == 0
+    for path in folder.iterdir():
+        if path.name != "README.md":
+            assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_verify_finds_a_tiny_model_the_same_and_a_changed_one_not(family, tmp_path, capsys, monkeypatch):
+    write_tiny_model(tmp_path / "model", 0, shape=SMALL, family=family)
+    assert command("verify", tmp_path / "model", "--tokens", 4) == 0
+    assert "greedy: 4 of 4 tokens equal\nthe same model" in capsys.readouterr().out
+    from jaxvsr.models import verify
+
+    load = verify.load_parameters
+
+    def altered(*arguments):
+        parameters = load(*arguments)
+        parameters["visual.merger.mlp.2.weight"] = parameters["visual.merger.mlp.2.weight"] * np.float32(1.01)
+        return parameters
+
+    monkeypatch.setattr(verify, "load_parameters", altered)
+    assert command("verify", tmp_path / "model", "--tokens", 4) == 1
+    assert "NOT the same model" in capsys.readouterr().out
+
+
+def test_tiny_writes_what_the_flags_say(tmp_path, capsys):
+    assert command("tiny", tmp_path / "t", "--seed", 5, "--family", "qwen2_5_vl", "--dtype", "bfloat16") == 0
+    assert "qwen2_5_vl, 1.61M parameters" in capsys.readouterr().out
+    assert open_folder(tmp_path / "t").config.dtype == "bfloat16"
+
+
+def test_mistakes_are_one_line_and_exit_code_2(folder, lora_run, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    for arguments, message in (
+        (("to-hf", tmp_path / "nothing", tmp_path / "out"), "no such folder"),
+        (("to-hf", folder, tmp_path / "full"), "exists and is not empty"),
+        (("to-hf", folder, tmp_path / "out", "--adapter"), "is not a run with an adapter"),
+        (("to-hf", f"{lora_run}@99", tmp_path / "out"), "@99: no such checkpoint"),
+        (("from-hf", lora_run, tmp_path / "out"), "write one with to-hf first"),
+        (("verify", lora_run), "write one with to-hf first"),
+        (("tiny", tmp_path / "out", "--seed", -1), "--seed -1"),
+        (("tiny", tmp_path / "out", "--family", "llava"), "--family"),
+        (("shrink", folder), "shrink"),
+        ((), "COMMAND"),
+    ):
+        assert command(*arguments) == 2, arguments
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_base_has_changed_is_refused(tmp_path, capsys):
+    write_tiny_model(tmp_path / "base", 0, shape=SMALL)
+    source = write_run(tmp_path / "run", tmp_path / "base", random_lora(open_folder(tmp_path / "base").config, 1))
+    (tmp_path / "base").rename(tmp_path / "old")
+    write_tiny_model(tmp_path / "base", 1, shape=SMALL)
+    assert command("to-hf", source, tmp_path / "out") == 2
+    assert "has changed since" in capsys.readouterr().err
