@@ -54,6 +54,18 @@ def number(value: float) -> str:
     return f"{value:.3g}" if size < 1e3 else f"{value:.0f}"
 
 
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Texts of evenly spaced ticks, with as many decimals as tell them apart.
+
+    >>> tick_labels([6.47, 6.475, 6.48])
+    ['6.470', '6.475', '6.480']
+    """
+    if len(values) < 2 or max(abs(value) for value in values) >= 1e4 or values[1] - values[0] < 1e-4:
+        return [number(value) for value in values]
+    decimals = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
+    return [f"{value:.{decimals}f}" for value in values]
+
+
 def smoothed(values: Sequence[float], window: int) -> list[float]:
     """Mean of the finite values in a centred window of `window` steps, shorter at the ends; nan where none is."""
     half = window // 2
@@ -79,8 +91,7 @@ def _value_range(curves: Sequence[Curve]) -> tuple[float, float]:
     finite = [value for curve in curves for value in curve.values if math.isfinite(value)]
     low, high = min(finite), max(finite)
     if high - low < 1e-12 * max(abs(high), abs(low), 1e-12):
-        margin = abs(high) * 0.1 or 1.0
-        return low - margin, high + margin
+        return (0.0, 2 * high) if high > 0 else (2 * low, 0.0) if low < 0 else (0.0, 1.0)
     if 0 < low < 0.5 * high:  # show zero where it is near
         low = 0.0
     margin = 0.06 * (high - low)
@@ -107,13 +118,12 @@ def line_chart(title: str, curves: Sequence[Curve], note: str = "", *, average: 
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
     parts = []
-    for tick in ticks(low, high):
+    values = ticks(low, high)
+    for tick, label in zip(values, tick_labels(values), strict=True):
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(tick):.1f}" y2="{y_of(tick):.1f}"/>'
         )
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{y_of(tick) + 3.5:.1f}" text-anchor="end">{number(tick)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y_of(tick) + 3.5:.1f}" text-anchor="end">{label}</text>')
     for tick in ticks(first, last, target=5):
         if tick == int(tick):
             parts.append(

@@ -100,7 +100,7 @@ def _header(page: Page) -> str:
         start, end = sum(reward[:tenth]) / tenth, sum(reward[-tenth:]) / tenth
         tiles.append((f"{number(start)} → {number(end)}", "mean reward, first and last tenth"))
     for name, label, unit in (
-        ("seconds/step", "a step", " s"),
+        ("seconds/step", "the last step", " s"),
         ("tokens_per_second", "tokens a second", ""),
         ("compile_count", "compiled functions", ""),
     ):
@@ -127,21 +127,29 @@ def _curves(page: Page) -> str:
     known = {name for _, names, _ in CHARTS for name in names}
     charts = [(title, names, note) for title, names, note in CHARTS]
     rewards = _names(page.metrics, "reward/", known)
-    if rewards:
+    if len(rewards) > 1:
         charts.insert(1, ("Rewards by name", tuple(rewards), ""))
     evaluations = _names(page.metrics, "eval/", known)
     if evaluations:
         charts.insert(1, ("Held-out questions, greedy", tuple(evaluations), ""))
     seconds = _names(page.metrics, "seconds/", known | {"seconds/step"})
     if seconds:
-        charts.append(("Seconds a phase", tuple(seconds), ""))
+        charts.append(("Seconds a phase", tuple(seconds), "Steps that compiled are left out."))
+    timed = {*seconds, "tokens_per_second"}
     drawn = []
     for title, names, note in charts:
-        curves = [curve for name in names if (curve := metric_curve(page.metrics, name)) is not None]
+        rows = _without_compiling(page.metrics) if set(names) & timed else page.metrics
+        curves = [curve for name in names if (curve := metric_curve(rows, name)) is not None]
         drawn.append(line_chart(title, [_short(curve) for curve in curves], note, average=title != "Learning rate"))
     if not any(drawn):
         return ""
     return f'<h2>Curves over the steps</h2><div class="charts">{"".join(drawn)}</div>'
+
+
+def _without_compiling(metrics: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The steps in which nothing was compiled: the others would hide what a step takes."""
+    before = [0.0, *(row.get("compile_count", 0.0) for row in metrics)]
+    return [row for row, count in zip(metrics, before, strict=False) if row.get("compile_count", 0.0) == count]
 
 
 def _names(metrics: Sequence[Mapping[str, float]], prefix: str, without: set[str]) -> list[str]:
