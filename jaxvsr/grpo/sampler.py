@@ -17,8 +17,15 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.attention import Level, attend
 from jaxvsr.models.language import DecoderLayer
 from jaxvsr.models.qwen_vl import QwenVL
-from jaxvsr.models.tree import ForwardOptions, PromptCache, question_visible, rollout_positions, scene_visible, tree_hidden
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree import (
+    ForwardOptions,
+    PromptCache,
+    question_visible,
+    rollout_positions,
+    scene_visible,
+    tree_hidden,
+)
+from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +54,8 @@ class Sampled:
     """G rollouts of every question with the log-probability of each token when it was drawn (0 behind the end)."""
 
     rollouts: Rollouts
-    logprobs: Float[Array, "S Q G R"]
-    truncated: Bool[Array, "S Q G"]  # ran to its full length without an end-of-sequence token
+    logprobs: Float[AnyArray, "S Q G R"]
+    truncated: Bool[AnyArray, "S Q G"]  # ran to its full length without an end-of-sequence token
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +69,9 @@ class _DecodeState:
     own: tuple[tuple[Array, Array], ...]  # a layer's keys and values of the rollouts, [S, K, Q, G, R - 1, D]
 
 
-def rollout_keys(seed: UInt32[Array, ""], step: Int[Array, ""], question_keys: UInt32[Array, "S Q"], group: int) -> Array:
+def rollout_keys(
+    seed: UInt32[Array, ""], step: Int[Array, ""], question_keys: UInt32[Array, "S Q"], group: int
+) -> Array:
     """One random key a rollout, [S, Q, G], from (seed, step, question, rollout)."""
     base = jax.random.fold_in(jax.random.key(seed), step)
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
@@ -117,7 +126,11 @@ def inverse_cumulative(weights: Float[Array, "*batch W"], uniform: Float[Array, 
 
 
 def draw(
-    logits: Float[Array, "S Q 1or_G W"], keys: Array, position: Int[Array, ""], temperature: Float[Array, ""], options: SamplingOptions
+    logits: Float[Array, "S Q _ W"],
+    keys: Array,
+    position: Int[Array, ""],
+    temperature: Float[Array, ""],
+    options: SamplingOptions,
 ) -> tuple[Int32[Array, "S Q G"], Float[Array, "S Q G"]]:
     """Draw one token a rollout, with its log-probability under the full softmax at `temperature`.
 
@@ -164,7 +177,7 @@ def decode(
     sampling: SamplingOptions,
     forward: ForwardOptions,
 ) -> Sampled:
-    """One `while_loop` that ends when every rollout has ended, against the shared keys and values plus the rollouts' own."""
+    """One `while_loop` until every rollout has ended, against the shared keys and values plus the rollouts' own."""
     scenes, questions = prompt.question_tokens.shape[:2]
     shape = (scenes, questions, sampling.group, sampling.answer_tokens)
     text, dtype = model.config.text, forward.compute_dtype
@@ -218,9 +231,11 @@ def decode(
         own=tuple((jnp.zeros(own_shape, dtype), jnp.zeros(own_shape, dtype)) for _ in layers),
     )
     first = record(start, model.logits(question_hidden)[:, :, None])
-    state = jax.lax.while_loop(
-        lambda state: (state.step < sampling.answer_tokens) & ~jnp.all(state.done), advance, first
-    )
+    state = first
+    if sampling.answer_tokens > 1:
+        state = jax.lax.while_loop(
+            lambda state: (state.step < sampling.answer_tokens) & ~jnp.all(state.done), advance, first
+        )
     return Sampled(Rollouts(state.tokens, state.length), state.logprobs, ~state.done)
 
 

@@ -80,7 +80,7 @@ def tree_hidden(
     """
     scenes, scene_size = prompt.scene_tokens.shape
     questions, question_size = prompt.question_tokens.shape[1:]
-    dtype, language = options.compute_dtype, model.language_model
+    dtype, language, width = options.compute_dtype, model.language_model, model.config.text.hidden_size
     three = lambda positions: jnp.broadcast_to(positions[..., None], (*positions.shape, 3))  # noqa: E731
     question_positions = prompt.question_start[:, None, None] + jnp.arange(question_size)
     question_positions = jnp.broadcast_to(question_positions, prompt.question_tokens.shape)
@@ -93,8 +93,8 @@ def tree_hidden(
     if rollouts is not None:
         group, fed = rollouts.tokens.shape[2], rollouts.tokens.shape[3] - 1
         fed_positions = jnp.broadcast_to(rollout_positions(prompt, 0, fed)[:, :, None], (scenes, questions, group, fed))
-        embedded.append(language.embed(rollouts.tokens[..., :-1], dtype).reshape(scenes, questions * group * fed, -1))
-        positions.append(three(fed_positions.reshape(scenes, -1)))
+        embedded.append(language.embed(rollouts.tokens[..., :-1], dtype).reshape(scenes, questions * group * fed, width))
+        positions.append(three(fed_positions.reshape(scenes, questions * group * fed)))
     x = jnp.concatenate(embedded, axis=1)
     rotary = language.rotary(jnp.concatenate(positions, axis=1), dtype)
     attention = _TreeAttention(prompt, group, fed, options, keep_cache=rollouts is None)
@@ -103,7 +103,7 @@ def tree_hidden(
     question_hidden = jnp.take_along_axis(x, last.reshape(scenes, questions, 1), axis=1)
     if rollouts is None:
         return question_hidden, None, PromptCache(*kept)
-    rollout_hidden = x[:, scene_size + questions * question_size :].reshape(scenes, questions, group, fed, -1)
+    rollout_hidden = x[:, scene_size + questions * question_size :].reshape(scenes, questions, group, fed, width)
     return question_hidden, rollout_hidden, None
 
 
