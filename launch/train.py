@@ -56,6 +56,19 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+def _parse(argv: Sequence[str] | None) -> Namespace:
+    """The flags; one that TRL or EasyR1 has is answered with the field that it is here."""
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        from jaxvsr.grpo.known_names import known_name
+
+        ours = known_name(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"))
+        hint = f": here it is {ours} (--set field=value)" if ours else " (see train.py --help)"
+        parser.error(f"unknown flag {unknown[0]}{hint}")
+    return arguments
+
+
 def _overrides(arguments: Namespace) -> list[tuple[str, str, str]]:
     from jaxvsr.grpo.config_file import parse_assignment
 
@@ -88,7 +101,7 @@ def _config_file(arguments: Namespace) -> tuple[str, Path]:
 
 
 def _command(argv: Sequence[str] | None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     from jaxvsr.grpo.config_file import read_config
     from jaxvsr.grpo.devices import choose_devices, describe_devices, join_processes, keep_compiled_programs
     from jaxvsr.grpo.mesh import MeshShape, make_mesh, parse_mesh

@@ -15,7 +15,7 @@ import pytest
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord, Stage, is_run, open_run
 from jaxvsr.grpo.config import TrainConfig
-from jaxvsr.grpo.run_folder import open_run_folder
+from jaxvsr.grpo.run_folder import make_run_folder
 from jaxvsr.grpo.step import TrainState, start_state
 from jaxvsr.models.lora import LoraConfig
 
@@ -81,7 +81,7 @@ def test_an_interrupted_save_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_a_run_is_named_with_best_or_step(tmp_path: Path) -> None:
     config = TrainConfig(lora=LoraConfig(rank=4))
-    run = open_run_folder(tmp_path / "runs" / "a@b", config, resume=False)
+    run = make_run_folder(tmp_path / "runs" / "a@b", config)
     assert is_run(str(run.path)) and not is_run(str(tmp_path))
     with pytest.raises(InputError, match="no checkpoint yet"):
         open_run(str(run.path))
@@ -100,7 +100,7 @@ def test_a_run_is_named_with_best_or_step(tmp_path: Path) -> None:
 
 
 def test_best_without_any_evaluation_says_what_is_missing(tmp_path: Path) -> None:
-    run = open_run_folder(tmp_path / "run", TrainConfig(), resume=False)
+    run = make_run_folder(tmp_path / "run", TrainConfig())
     checkpoints = Checkpoints(run.checkpoints, keep=1)
     checkpoints.save(1, state_after(1), RECORD)
     checkpoints.close()

@@ -33,7 +33,7 @@ from jaxvsr.grpo.loop import Training, train
 from jaxvsr.grpo.mesh import MeshShape, make_mesh
 from jaxvsr.grpo.metrics_log import MetricsLog
 from jaxvsr.grpo.objectives import Objective
-from jaxvsr.grpo.run_folder import RunFolder, open_run_folder, read_rows
+from jaxvsr.grpo.run_folder import RunFolder, make_run_folder, read_rows
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step import TrainState, start_state
 from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
@@ -174,7 +174,7 @@ def open_bench(
     batches: Callable[[int], Iterator[HostBatch]] | None = None,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
 ) -> Bench:
-    folder = open_run_folder(path, settings, resume=first > 0)
+    folder = make_run_folder(path, settings)
     step, output = StandInStep(), io.StringIO()
     console = Console(settings.steps, done=first, line_seconds=settings.logging.line_seconds, stream=output)
     training = Training(

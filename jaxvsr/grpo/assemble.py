@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxvsr.data.loader import make_loader
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder, HostBatches
-from jaxvsr.grpo.checkpoints import Checkpoints
+from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.config_file import to_yaml
 from jaxvsr.grpo.console import CompileTimes, Console
@@ -28,9 +28,9 @@ from jaxvsr.grpo.loop import Training
 from jaxvsr.grpo.mesh import MeshShape, check_mesh, loader_share
 from jaxvsr.grpo.metrics_log import MetricsLog
 from jaxvsr.grpo.optimizer import make_optimizer
-from jaxvsr.grpo.run_folder import open_run_folder
+from jaxvsr.grpo.run_folder import RunFolder, check_run_folder, make_run_folder
 from jaxvsr.grpo.sampler import SamplingOptions
-from jaxvsr.grpo.start_model import StartModel, open_model, start_record
+from jaxvsr.grpo.start_model import StartModel, open_model, start_record, write_stages
 from jaxvsr.grpo.step import (
     AnyObjective,
     CompiledStep,
@@ -93,19 +93,18 @@ def ready_run(
     batches(0).close()  # whatever is wrong with the data is said now
 
     writes = jax.process_index() == 0
-    run = open_run_folder(run_path, config, resume=resume, writes=writes)
-    record = start_record(model, run.path, writes=writes)
-    checkpoints = Checkpoints(run.checkpoints, keep=config.intervals.keep)
-    first = checkpoints.latest or 0
-    if first:
-        record = dataclasses.replace(record, run_id=checkpoints.record(first).run_id)
+    run = check_run_folder(run_path, config, resume=resume) if writes else RunFolder(run_path)
+    record = start_record(model)
     make_step, trainable, optimizer = load_policy(config, model, processor, mesh)
-    step = make_step()
     state = start_state(trainable, optimizer, config.seed)
     state = jax.device_put(state, state_shardings(state, mesh, model.config))
-    if first:
-        state = checkpoints.restore(first, state, record)
+    first, state, record = restored(run, state, record)
 
+    # From here on the run's folder is written.
+    if writes:
+        make_run_folder(run.path, config)
+        write_stages(model, run.path)
+    checkpoints = Checkpoints(run.checkpoints, keep=config.intervals.keep)
     log = MetricsLog(run, config, restored_step=first, run_id=record.run_id) if writes else None
     console = Console(config.steps, done=first, line_seconds=config.logging.line_seconds, quiet=quiet or not writes)
     heldout = None
@@ -116,7 +115,7 @@ def ready_run(
     times = CompileTimes(console, (cache or run.path) / "compile_seconds.json", _signature(config, mesh))
     training = Training(
         config=config,
-        step=step,
+        step=make_step(),
         mesh=mesh,
         batches=batches,
         decode=lambda tokens, length: [processor.chat.text(row[:n]) for row, n in zip(tokens, length, strict=True)],
@@ -136,6 +135,21 @@ def ready_run(
         console.close()
         if log is not None:
             log.close()
+        checkpoints.close()
+
+
+def restored(run: RunFolder, state: TrainState, record: RunRecord) -> tuple[int, TrainState, RunRecord]:
+    """Steps that the run in the folder has done, the state after them, and its record; 0 where it has no checkpoint."""
+    if not run.checkpoints.is_dir():
+        return 0, state, record
+    checkpoints = Checkpoints(run.checkpoints)
+    try:
+        if checkpoints.latest is None:
+            return 0, state, record
+        state = checkpoints.restore(checkpoints.latest, state, record)
+        record = dataclasses.replace(record, run_id=checkpoints.record(checkpoints.latest).run_id)
+        return checkpoints.latest, state, record
+    finally:
         checkpoints.close()
 
 

@@ -69,7 +69,8 @@ class Console:
     ):
         self._stream: Any = sys.stdout if stream is None else stream
         self._steps, self._line_seconds, self._quiet = steps, line_seconds, quiet
-        self._steps_took: deque[float] = deque(maxlen=20)  # seconds of the last steps; their median knows no compiling
+        self._steps_took: deque[float] = deque(maxlen=20)  # seconds of the last steps, without compiling
+        self._compiled = 0.0
         self._last_line: float | None = None
         self._bar: Any = None
         if self._stream.isatty() and not quiet:
@@ -97,7 +98,8 @@ class Console:
         if self._quiet:
             return
         now = time.monotonic()
-        self._steps_took.append(row["seconds/step"])
+        self._steps_took.append(row["seconds/step"] - (row["compile_seconds"] - self._compiled))
+        self._compiled = row["compile_seconds"]
         line = step_line(step, self._steps, row, statistics.median(self._steps_took))
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=line)

@@ -70,10 +70,8 @@ def default_run_folder(config_name: str, seed: int, *, resume: bool, root: Path 
     return root / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
 
 
-def open_run_folder(path: Path, config: TrainConfig, *, resume: bool, writes: bool = True) -> RunFolder:
-    """Make a run folder and write its config, or check that a run may go on in it.
-
-    Only the first of several processes `writes`; it may have written already when the others come.
+def check_run_folder(path: Path, config: TrainConfig, *, resume: bool) -> RunFolder:
+    """Whether a run may be written here; nothing is written yet.
 
     Raises:
         InputError: the folder is not empty and `resume` is not asked for; or a field changed that earlier steps used.
@@ -81,13 +79,18 @@ def open_run_folder(path: Path, config: TrainConfig, *, resume: bool, writes: bo
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"run folder {path}: is a file")
-    if path.is_dir() and any(path.iterdir()) and (writes or resume):
+    if path.is_dir() and any(path.iterdir()):
         if not resume:
             raise InputError(f"run folder {path}: is not empty; give another --run-dir, or go on with it by --resume")
         check_resume(folder.read_config(), config, path)
-    if writes:
-        path.mkdir(parents=True, exist_ok=True)
-        write_text(folder.config, to_yaml(config))
+    return folder
+
+
+def make_run_folder(path: Path, config: TrainConfig) -> RunFolder:
+    """Make the folder, if it is not there, and write its config."""
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    write_text(folder.config, to_yaml(config))
     return folder
 
 

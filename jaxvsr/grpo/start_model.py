@@ -138,16 +138,23 @@ def _download(argument: str, revision: str | None) -> Path:
         raise InputError(f"model {argument!r}: no such folder, and the hub does not give it ({reason})") from None
 
 
-def start_record(model: StartModel, run_folder: Path, *, writes: bool) -> RunRecord:
-    """The record of a run that starts from `model`; its stages are written beside the run's checkpoints."""
-    stages = []
+def start_record(model: StartModel) -> RunRecord:
+    """The record of a run that starts from `model`."""
+    stages = tuple(Stage(_stage_file(number), stage.lora) for number, stage in enumerate(model.stages))
+    base = model.name if not model.stages else str(model.folder.path)
+    return RunRecord(base, os.path.abspath(model.folder.path), model.revision, model.content_hash, stages)
+
+
+def write_stages(model: StartModel, run_folder: Path) -> None:
+    """Keep the weights of the stages in the folder of the run that starts from them."""
     for number, stage in enumerate(model.stages):
-        file = f"{STAGES_FOLDER}/stage-{number}.safetensors"
-        if writes and not (run_folder / file).is_file():
-            (run_folder / file).parent.mkdir(parents=True, exist_ok=True)
+        path = run_folder / _stage_file(number)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
             weights = {name: np.asarray(weight) for name, weight in stage.weights.items()}
             entries = {name: (weight.dtype, weight.shape) for name, weight in weights.items()}
-            write_safetensors(run_folder / file, entries, weights.__getitem__)
-        stages.append(Stage(file, stage.lora))
-    base = model.name if not model.stages else str(model.folder.path)
-    return RunRecord(base, os.path.abspath(model.folder.path), model.revision, model.content_hash, tuple(stages))
+            write_safetensors(path, entries, weights.__getitem__)
+
+
+def _stage_file(number: int) -> str:
+    return f"{STAGES_FOLDER}/stage-{number}.safetensors"
