@@ -167,7 +167,11 @@ class CompiledStep:
         return self._vision(state.trainable, self.policy.frozen, prompt)
 
     def reference(
-        self, prompt: TreePrompt, features: Float[Array, "S U H"], rollouts: Rollouts, temperature: Float[AnyArray, ""]
+        self,
+        prompt: TreePrompt,
+        features: Float[Array, "S U H"] | None,
+        rollouts: Rollouts,
+        temperature: Float[AnyArray, ""],
     ) -> Float[Array, "S Q G R"]:
         """Log-probabilities of the rollouts under the reference policy."""
         return self._reference(self.policy.reference_parameters(), prompt, features, rollouts, temperature)
@@ -176,13 +180,16 @@ class CompiledStep:
         self,
         state: TrainState,
         prompt: TreePrompt,
-        features: Float[Array, "S U H"],
+        features: Float[Array, "S U H"] | None,
         rollouts: Rollouts,
         inputs: LossInputs,
         normaliser: Normaliser,
         temperature: Float[AnyArray, ""],
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        """One optimizer step; `state` is donated. Metrics: `loss`, `grad_norm`, `entropy` (nats a token), and the objective's."""
+        """One optimizer step; `state` is donated, and `features` may be None where the tower is trained.
+
+        Metrics: `loss`, `grad_norm`, `entropy` (nats a token), and the objective's.
+        """
         return self._update(state, self.policy.frozen, prompt, features, rollouts, inputs, normaliser, temperature)
 
     # --- the programs: pure functions of their arguments, traced once a bucket
@@ -209,7 +216,7 @@ class CompiledStep:
         return sample(model, prompt, features, keys, temperature, self.sampling, self.forward), features
 
     def _reference_program(
-        self, parameters: Any, prompt: TreePrompt, features: Array, rollouts: Rollouts, temperature: Array
+        self, parameters: Any, prompt: TreePrompt, features: Array | None, rollouts: Rollouts, temperature: Array
     ) -> Array:
         model = bind(self._base, parameters)
         if self.trains_vision:
