@@ -4,5 +4,6 @@
 class InputError(ValueError):
     """Something that the user gave is wrong.
 
-    The message is one line that names the thing and says what would be right. `launch/` prints it and exits with code 2.
+    The message is one line that names the thing and says what would be right.
+    `launch/` prints it and exits with code 2.
     """

@@ -39,7 +39,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--beta", type=float, default=1e-4, help="weight of the KL; 0 skips the reference pass")
     parser.add_argument("--lora", type=positive_int, default=8, help="rank of the adapters on q, k, v and o")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="of activations")
-    parser.add_argument("--remat", choices=["none", "full", "dots"], default="none", help="computed again going backward")
+    parser.add_argument(
+        "--remat", choices=["none", "full", "dots"], default="none", help="computed again going backward"
+    )
     parser.add_argument("--repeats", type=positive_int, default=9, help="counted runs of each kind")
     parser.add_argument("--compare", choices=["separate"], help="run S·Q·G separate sequences beside it")
     parser.add_argument("--json", type=Path, help="write everything here")
@@ -163,7 +165,9 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
         "flops": flops,
         "flops_formula": needed_flops.__doc__,
         "matmul_peak_flops_per_second": peak,
-        "fraction_of_matmul_peak": {phase: flops[phase] / phases[phase]["median"] / peak for phase in flops if phase in phases},
+        "fraction_of_matmul_peak": {
+            phase: flops[phase] / phases[phase]["median"] / peak for phase in flops if phase in phases
+        },
         "step_fraction_of_matmul_peak": sum(flops.values()) / step / peak,
         "compile_count": compile_count,
         "compile_seconds": compile_seconds,
@@ -215,7 +219,8 @@ def _table(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"a step (as trained) {result['step']['step']['median']:.4f} s, {result['seconds_per_question']:.4f} s a question, "
+        f"a step (as trained) {result['step']['step']['median']:.4f} s, "
+        f"{result['seconds_per_question']:.4f} s a question, "
         f"{result['rollouts_per_second']:.0f} rollouts/s, {result['answer_tokens_per_second']:.0f} answer tokens/s",
         f"matmul peak {result['matmul_peak_flops_per_second'] / 1e9:.0f} GFLOP/s, "
         f"the step needs {result['step_fraction_of_matmul_peak']:.0%} of it; "

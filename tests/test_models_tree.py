@@ -43,9 +43,12 @@ def _gradients(config, lora, parameters, case, options, names):
 
 def _worst(ours, theirs):
     distance = {
-        name: float(jnp.linalg.norm(ours[name] - theirs[name]) / (jnp.linalg.norm(theirs[name]) + 1e-300)) for name in theirs
+        name: float(jnp.linalg.norm(ours[name] - theirs[name]) / (jnp.linalg.norm(theirs[name]) + 1e-300))
+        for name in theirs
     }
-    assert all(float(jnp.linalg.norm(leaf)) > 0 for name, leaf in theirs.items() if not name.endswith("k_proj.bias")), "dead leaf"
+    assert all(float(jnp.linalg.norm(leaf)) > 0 for name, leaf in theirs.items() if not name.endswith("k_proj.bias")), (
+        "dead leaf"
+    )
     return max(distance.values())
 
 

@@ -28,7 +28,9 @@ def small_config(family: str, *, heads: int = 4, key_heads: int = 2, tied: bool 
     return ModelConfig(family, text, vision, 90, 91, 92, 93, "float32")
 
 
-def random_parameters(config: ModelConfig, lora: LoraConfig | None, dtype: jnp.dtype, seed: int = 0) -> dict[str, jax.Array]:
+def random_parameters(
+    config: ModelConfig, lora: LoraConfig | None, dtype: jnp.dtype, seed: int = 0
+) -> dict[str, jax.Array]:
     """Weights large enough that attention is far from uniform; LoRA's B random, not zero."""
     rng = np.random.default_rng(seed)
     parameters = flat_parameters(QwenVL(config, lora=lora, seed=seed))
@@ -54,7 +56,9 @@ class TreeCase:
         return np.arange(self.rollouts.tokens.shape[3]) < np.asarray(self.rollouts.length)[..., None]
 
 
-def random_tree(scenes: int, questions: int, group: int, *, media: str = "video", answer: int = 5, seed: int = 0) -> TreeCase:
+def random_tree(
+    scenes: int, questions: int, group: int, *, media: str = "video", answer: int = 5, seed: int = 0
+) -> TreeCase:
     """`media`: video (three rows of 32 patches), image (one row), images (rows of different sizes)."""
     rng = np.random.default_rng(seed)
     rows, patches, scene_size, question_size = {"video": 3, "image": 1, "images": 3}[media], 32, 30, 6
@@ -90,9 +94,14 @@ def random_tree(scenes: int, questions: int, group: int, *, media: str = "video"
 
 
 def separate_logprobs(
-    config: ModelConfig, lora: LoraConfig | None, parameters: dict[str, jax.Array], case: TreeCase, temperature: float, dtype: str
+    config: ModelConfig,
+    lora: LoraConfig | None,
+    parameters: dict[str, jax.Array],
+    case: TreeCase,
+    temperature: float,
+    dtype: str,
 ) -> jax.Array:
-    """[S, Q, G, R] from S·Q·G separate sequences, each with its own run of the vision tower, through the plain forward pass.
+    """[S, Q, G, R] from S·Q·G separate sequences, each with its own run of the tower, through the plain forward pass.
 
     Positions behind a rollout's length hold 0. Sequences are right-padded to one length, so that all run as one batch.
     """
@@ -105,7 +114,11 @@ def separate_logprobs(
     positions, targets = np.zeros((len(rows), width, 3), np.int32), np.zeros((len(rows), answer), np.int32)
     for row, (s, q, g) in enumerate(rows):
         ends = prompt.scene_length[s], prompt.question_length[s, q], rollouts.length[s, q, g]
-        parts = prompt.scene_tokens[s, : ends[0]], prompt.question_tokens[s, q, : ends[1]], rollouts.tokens[s, q, g, : ends[2]]
+        parts = (
+            prompt.scene_tokens[s, : ends[0]],
+            prompt.question_tokens[s, q, : ends[1]],
+            rollouts.tokens[s, q, g, : ends[2]],
+        )
         sequence = np.concatenate(parts)
         tokens[row, : len(sequence)] = sequence
         index[row, : ends[0]] = prompt.vision_index[s, : ends[0]]
@@ -115,7 +128,11 @@ def separate_logprobs(
     scene_of_row = np.array([s for s, _, _ in rows])
     vision = jax.tree.map(lambda leaf: jnp.asarray(leaf[scene_of_row]), prompt.vision)
     hidden = model(
-        jnp.asarray(tokens), jnp.asarray(positions), vision_index=jnp.asarray(index), vision=vision, dtype=jnp.dtype(dtype)
+        jnp.asarray(tokens),
+        jnp.asarray(positions),
+        vision_index=jnp.asarray(index),
+        vision=vision,
+        dtype=jnp.dtype(dtype),
     )
     scores = jax.nn.log_softmax(model.logits(hidden) / temperature, axis=-1)
     at_targets = jnp.take_along_axis(scores, (targets - 1)[..., None], axis=1)

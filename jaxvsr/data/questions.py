@@ -55,7 +55,9 @@ class Question:
             if not isinstance(row.get(name), str) or not row[name]:
                 raise InputError(f"{where}: field {name!r} must be a non-empty string, found {row.get(name)!r}")
         if row["answer_kind"] not in get_args(AnswerKind):
-            raise InputError(f"{where}: answer_kind {row['answer_kind']!r} is not one of {', '.join(get_args(AnswerKind))}")
+            raise InputError(
+                f"{where}: answer_kind {row['answer_kind']!r} is not one of {', '.join(get_args(AnswerKind))}"
+            )
         row = dict(row)
         row.setdefault("options", None)
         for name in ("options", "images"):

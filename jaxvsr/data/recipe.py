@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from jaxvsr.data.scannet import Scene
 from jaxvsr.data.tasks import Task, task_rng
 from jaxvsr.errors import InputError
 
-RECIPES = {"vsi100k": "vsi100k"}
+RECIPES = {"vsi100k": "vsi100k", "rough-rooms": "rough_rooms"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,7 @@ def _load_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"jaxvsr_recipe_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own code

@@ -31,6 +31,7 @@ from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_hidden
 from jaxvsr.models.tree_batch import TreePrompt, VisionInput
 
+ATTENTION_LORA = LoraConfig(rank=8, alpha=16.0, target_modules=LANGUAGE_ATTENTION)
 TEXT_BEFORE_VIDEO = 14  # tokens of Qwen2-VL's default system prompt and the user turn's opening
 
 
@@ -46,7 +47,7 @@ class Workload:
     question_tokens: int = 48
     answer_tokens: int = 16
     beta: float = 1e-4
-    lora: LoraConfig = LoraConfig(rank=8, alpha=16.0, target_modules=LANGUAGE_ATTENTION)
+    lora: LoraConfig = ATTENTION_LORA
 
     @property
     def frame_side(self) -> int:
@@ -128,12 +129,16 @@ class StepBench:
             hidden, _, cache = tree_hidden(bind(definition, {**frozen, **trainable}), prompt, features, None, forward)
             return hidden, cache
 
-        def decode_all(trainable: Any, frozen: Any, prompt: TreePrompt, hidden: Any, cache: Any, keys: Any, step: Any) -> Any:
+        def decode_all(
+            trainable: Any, frozen: Any, prompt: TreePrompt, hidden: Any, cache: Any, keys: Any, step: Any
+        ) -> Any:
             keys = rollout_keys(jnp.uint32(0), step, keys, sampling.group)
             model = bind(definition, {**frozen, **trainable})
             return decode(model, prompt, hidden, cache, keys, self.temperature, sampling, forward)
 
-        self.vision = CompiledFunction("vision", lambda t, f, p: encode_vision(bind(definition, {**f, **t}), p, forward))
+        self.vision = CompiledFunction(
+            "vision", lambda t, f, p: encode_vision(bind(definition, {**f, **t}), p, forward)
+        )
         self.prefill, self.decode = CompiledFunction("prefill", prefill), CompiledFunction("decode", decode_all)
 
     def random_rewards(self, seed: int) -> np.ndarray:
@@ -146,7 +151,9 @@ class StepBench:
         start = time.perf_counter()
         sampled, features = self.step.sample(self.state, prompt, self.question_keys, self.temperature)
         clock.lap("sample", sampled)
-        reference = self.step.reference(prompt, features, sampled.rollouts, self.temperature) if self.work.beta else None
+        reference = (
+            self.step.reference(prompt, features, sampled.rollouts, self.temperature) if self.work.beta else None
+        )
         advantages = group_advantages(self.random_rewards(seed), [1.0], AdvantageRule()).advantages
         clock.lap("reward", None)
         mask = token_mask(sampled.rollouts.length, self.work.answer_tokens)
@@ -171,10 +178,19 @@ class StepBench:
         clock.lap("reward", None)
         reference = None
         if self.work.beta:
-            reference = clock.lap("reference", self.step.reference(prompt, features, sampled.rollouts, self.temperature))
+            reference = clock.lap(
+                "reference", self.step.reference(prompt, features, sampled.rollouts, self.temperature)
+            )
         mask = token_mask(sampled.rollouts.length, self.work.answer_tokens)
         inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages))
-        update = (prompt, features, sampled.rollouts, inputs, step_normaliser(mask, self.step.objective), self.temperature)
+        update = (
+            prompt,
+            features,
+            sampled.rollouts,
+            inputs,
+            step_normaliser(mask, self.step.objective),
+            self.temperature,
+        )
         clock.start = time.perf_counter()
         self.state, metrics = self.step.update(self.state, *update)
         clock.lap("update", metrics)
@@ -242,7 +258,8 @@ def needed_flops(config: ModelConfig, work: Workload) -> dict[str, float]:
     """Floating-point operations of matrix products that a step needs: no padding, no recomputation.
 
     forward(n tokens) = 2 n (weights of the linear layers) + 4 (visible key-query pairs) N D layers, with
-    pairs = V²/2 + Q T (V + T/2) + Q G R (V + T + R/2); tower likewise with full or windowed rows; head 2 H W a scored token.
+    pairs = V²/2 + Q T (V + T/2) + Q G R (V + T + R/2); tower likewise with full or windowed rows;
+    head 2 H W a scored token.
     update = 2 forward + 2 head (activation gradients; base weights are frozen) + LoRA's own, which is left out.
     """
     text, vision = config.text, config.vision
@@ -278,4 +295,3 @@ def needed_flops(config: ModelConfig, work: Workload) -> dict[str, float]:
         "update": 2 * (prefill + decode + head),
     }
     return {phase: float(flops * work.scenes) for phase, flops in scene.items()}
-

@@ -177,7 +177,9 @@ def supervised_step(training: Training, state: TrainState, batch: HostBatch, pha
         prompt, rollouts, on_mesh = place((batch.prompt, batch.targets, mask), training.mesh, config.data.scenes)
         temperature = constant(1.0, training.mesh)
     with phases("sample"):
-        features = None if step.trains_vision else step.encode(state, prompt)  # then the passes run the tower themselves
+        features = (
+            None if step.trains_vision else step.encode(state, prompt)
+        )  # then the passes run the tower themselves
     with phases("reference"):
         reference = None
         if config.objective == "dpo":

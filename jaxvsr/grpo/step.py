@@ -1,4 +1,4 @@
-"""The compiled functions of a training step: `sample`, `reference`, `update`. Each compiles once for a bucket of shapes.
+"""The compiled functions of a training step: `sample`, `reference`, `update`. Each compiles once a bucket of shapes.
 
     sampled, features = step.sample(…)                        vision, prefill, decode
     reference = step.reference(…)                             dispatched before the host scores the text
@@ -83,7 +83,7 @@ class Policy:
 
 
 class CompiledFunction:
-    """A jitted function compiled ahead for each new bucket of shapes, so that compiling can be seen, timed and counted."""
+    """A jitted function compiled ahead for each new bucket of shapes, so that compiling is seen, timed and counted."""
 
     def __init__(self, name: str, function: Callable[..., Any], *, donate: tuple[int, ...] = ()):
         self.name, self.compiled, self.seconds = name, {}, 0.0
@@ -109,10 +109,10 @@ class CompiledStep:
     """The three functions over one policy, objective and optimizer.
 
     Args:
-        trainable: names of the parameters that the state holds; if one lies in the vision tower, `update` runs the tower
-            with gradients, otherwise it takes the features that sampling computed.
-        accumulate: parts into which the scenes of a step are split in `update`; gradients are summed before the optimizer
-            steps, and no reduction changes.
+        trainable: names of the parameters that the state holds; if one lies in the vision tower, `update` runs the
+            tower with gradients, otherwise it takes the features that sampling computed.
+        accumulate: parts into which the scenes of a step are split in `update`; gradients are summed before the
+            optimizer steps, and no reduction changes.
         gather: what to do to parameters before sampling, outside the decode loop (on a mesh: gather them over fsdp).
         keep: what to do to the new state (on a mesh: lay it out as the old one, which the compiled functions expect).
     """

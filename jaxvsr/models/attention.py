@@ -29,8 +29,8 @@ MASKED = -1e30  # finite, so that a row of padding without any key stays finite
 class Level:
     """Keys and values of one segment level, and which of them a query row may see.
 
-    `key` and `value` are [*batch, keys, D]; `visible` broadcasts to [*batch, rows, keys]. The batch axes are a prefix of
-    the queries' axes: the remaining query axes are rows.
+    `key` and `value` are [*batch, keys, D]; `visible` broadcasts to [*batch, rows, keys]. The batch axes are a prefix
+    of the queries' axes: the remaining query axes are rows.
     """
 
     key: Float[Array, "*batch keys D"]

@@ -91,8 +91,18 @@ class _Tensor:
     def dtype(self) -> np.dtype:
         return self.file.entries[self.name].dtype
 
-    def read(self) -> np.ndarray:
-        return self.file.read(self.name)
+    def shape(self, index: tuple[slice | int, ...]) -> tuple[int, ...]:
+        """Of the part that `index` asks for."""
+        return np.broadcast_to(0, self.file.entries[self.name].shape)[index].shape
+
+    def read(self, index: tuple[slice | int, ...], dtype: np.dtype, out: np.ndarray | None = None) -> np.ndarray:
+        """The part that `index` asks for, in memory; the whole tensor is read in one go."""
+        if out is None:
+            out = np.empty(self.shape(index), dtype)
+        if out.shape == self.file.entries[self.name].shape:
+            return self.file.read(self.name, out)
+        out[...] = self.file.view(self.name)[index]
+        return out
 
 
 def open_folder(path: Path) -> ModelFolder:
@@ -158,7 +168,7 @@ def content_hash(folder: ModelFolder) -> str:
         file = folder.files[folder.where[name]]
         entry = file.entries[name]
         digest.update(f"{name} {entry.dtype} {entry.shape}".encode())
-        data = file.read(name).reshape(-1).view(np.uint8)
+        data = file.view(name).reshape(-1).view(np.uint8)
         digest.update(data[:HASHED_BYTES].tobytes() + data[-HASHED_BYTES:].tobytes())
     return digest.hexdigest()
 
@@ -310,8 +320,8 @@ def _write_index(folder: Path, where: Mapping[str, str]) -> None:
 
 def _check_tied_head(folder: ModelFolder) -> None:
     """A head in the file of a tied model is a copy of the embedding, or the file contradicts its config."""
-    embedding = folder._tensors(EMBEDDING)[0].read()
-    head = folder.files[folder.where[HEAD]].read(HEAD)
+    embedding = folder.read(EMBEDDING)
+    head = folder.files[folder.where[HEAD]].view(HEAD)
     if embedding.dtype != head.dtype or not np.array_equal(embedding, head):
         raise InputError(f"{folder.path}: {HEAD!r} differs from the embedding, though config.json ties them")
 

@@ -89,7 +89,7 @@ class LanguageModel(nnx.Module):
         return jax.lax.scan(layer, x, weights)
 
     def unstacked_layers(self) -> list[DecoderLayer]:
-        """The layers one by one. Sliced once, outside a decode loop: slicing stacked weights inside it copies them every step."""
+        """The layers one by one. Sliced once, outside a decode loop: inside it every step would copy them."""
         definition, weights = nnx.split(self.layers)
         return [
             nnx.merge(definition, jax.tree.map(lambda leaf, index=index: leaf[index], weights))

@@ -23,7 +23,9 @@ class LoraParam(nnx.Param):
 class Linear(nnx.Module):
     """`x @ weight.T + bias`, with an optional low-rank adapter."""
 
-    def __init__(self, name: str, in_features: int, out_features: int, *, bias: bool, build: Build, stack: tuple[int, ...] = ()):
+    def __init__(
+        self, name: str, in_features: int, out_features: int, *, bias: bool, build: Build, stack: tuple[int, ...] = ()
+    ):
         self.weight = nnx.Param(build.normal((*stack, out_features, in_features)))
         self.bias = nnx.Param(build.full((*stack, out_features), 0.0)) if bias else None
         self.scaling = 0.0
@@ -58,7 +60,7 @@ class Build:
         return (jax.random.normal(self._next_key(), shape, jnp.float32) * std).astype(self.dtype)
 
     def uniform(self, shape: tuple[int, ...], bound: float) -> Float[Array, "..."]:
-        """Adapter leaves: always float32, and drawn from keys of their own so that the base does not depend on the adapter."""
+        """Adapter leaves: always float32, and from keys of their own: the base does not depend on the adapter."""
         key = jax.random.fold_in(jax.random.fold_in(self._key, 2**31 - 1), self._drawn)
         return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 

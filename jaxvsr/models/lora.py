@@ -1,8 +1,8 @@
 """LoRA with PEFT's names, scaling and module selection (Hu et al. 2021, arXiv:2106.09685).
 
-A linear layer `W` becomes `W + (alpha / rank) B A` with `A` [rank, in] and `B` [out, rank]; `B` starts at zero, so a fresh
-adapter changes nothing. There is no dropout: one mask would be shared by all rollouts of a scene tree. The reference
-policy is the same model built without adapters, on the same base weights.
+A linear layer `W` becomes `W + (alpha / rank) B A` with `A` [rank, in] and `B` [out, rank]; `B` starts at zero, so a
+fresh adapter changes nothing. There is no dropout: one mask would be shared by all rollouts of a scene tree. The
+reference policy is the same model built without adapters, on the same base weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class LoraConfig:
     """Which linear layers get an adapter, and its size.
 
     `target_modules` is read as PEFT reads it: a string is a regular expression that must match the whole module name
-    (`model.language_model.layers.0.self_attn.q_proj`), a tuple holds names that must equal the module's last components.
+    (`model.language_model.layers.0.self_attn.q_proj`), a tuple holds names that the module's last
+    components must equal.
     """
 
     rank: int = 16
@@ -38,7 +39,9 @@ class LoraConfig:
             try:
                 re.compile(self.target_modules)
             except re.error as error:
-                raise InputError(f"lora.target_modules {self.target_modules!r}: not a regular expression ({error})") from None
+                raise InputError(
+                    f"lora.target_modules {self.target_modules!r}: not a regular expression ({error})"
+                ) from None
 
     @property
     def scaling(self) -> float:

@@ -21,9 +21,11 @@ from jaxvsr.models.vision import VisionTower
 
 
 class QwenVL(nnx.Module):
-    """The whole model. Parameter names are Hugging Face's without the leading `model.`, layers stacked on a leading axis."""
+    """The whole model. Parameter names are Hugging Face's without the leading `model.`, layers on a leading axis."""
 
-    def __init__(self, config: ModelConfig, *, lora: LoraConfig | None = None, seed: int = 0, dtype: jnp.dtype | None = None):
+    def __init__(
+        self, config: ModelConfig, *, lora: LoraConfig | None = None, seed: int = 0, dtype: jnp.dtype | None = None
+    ):
         build = Build(jnp.dtype(dtype or config.dtype), lora, seed)
         self.config = config
         self.visual = VisionTower(config.vision, build)
@@ -42,7 +44,11 @@ class QwenVL(nnx.Module):
         return jnp.einsum("...h,wh->...w", hidden, self.head_weight(hidden.dtype), preferred_element_type=wide)
 
     def embed(
-        self, tokens: Int[Array, "S V"], vision_index: Int[Array, "S V"], features: Float[Array, "S U H"] | None, dtype: jnp.dtype
+        self,
+        tokens: Int[Array, "S V"],
+        vision_index: Int[Array, "S V"],
+        features: Float[Array, "S U H"] | None,
+        dtype: jnp.dtype,
     ) -> Float[Array, "S V H"]:
         """Token embeddings, with merged vision tokens where `vision_index` is not negative."""
         text = self.language_model.embed(tokens, dtype)

@@ -61,12 +61,31 @@ class SafetensorsFile:
     path: Path
     entries: Mapping[str, TensorEntry]
 
-    def read(self, name: str) -> np.ndarray:
-        """The tensor as a read-only view of the file; its memory is the file's pages, freed with the view."""
+    def view(self, name: str) -> np.ndarray:
+        """The tensor as a read-only view of the file, for a part of it; its memory is the file's pages, freed with it."""
         entry = self.entries[name]
         if entry.nbytes == 0:
             return np.empty(entry.shape, entry.dtype)
         return np.memmap(self.path, entry.dtype, mode="r", offset=entry.offset, shape=entry.shape)
+
+    def read(self, name: str, out: np.ndarray | None = None) -> np.ndarray:
+        """The whole tensor in memory, in `out` if that is given; `out` may have another dtype."""
+        entry = self.entries[name]
+        if out is None:
+            out = np.empty(entry.shape, entry.dtype)
+        if out.dtype != entry.dtype or not out.flags.c_contiguous or entry.nbytes == 0:
+            out[...] = self.view(name)
+            return out
+        # One large read: several times as fast as page faults on a disk.
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(entry.offset)
+            rest = memoryview(out.reshape(-1).view(np.uint8))
+            while len(rest):
+                count = file.readinto(rest)
+                if not count:
+                    raise InputError(f"{self.path}: tensor {name!r} ends too early; did the file change?")
+                rest = rest[count:]
+        return out
 
 
 def open_safetensors(path: Path) -> SafetensorsFile:

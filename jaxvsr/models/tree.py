@@ -72,9 +72,14 @@ def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) ->
 
 
 def tree_hidden(
-    model: QwenVL, prompt: TreePrompt, features: Float[Array, "S U H"], rollouts: Rollouts | None, options: ForwardOptions
+    model: QwenVL,
+    prompt: TreePrompt,
+    features: Float[Array, "S U H"],
+    rollouts: Rollouts | None,
+    options: ForwardOptions,
 ) -> tuple[Float[Array, "S Q H"], Float[Array, "S Q G Rm1 H"] | None, PromptCache | None]:
-    """Hidden states that predict rollout tokens: at each question's last real token and at all rollout tokens but the last.
+    """Hidden states that predict rollout tokens: at each question's last real token, and all rollout tokens but the
+    last.
 
     Without rollouts this is the prefill, and keys and values of scene and questions come back as a `PromptCache`.
     """
@@ -93,7 +98,9 @@ def tree_hidden(
     if rollouts is not None:
         group, fed = rollouts.tokens.shape[2], rollouts.tokens.shape[3] - 1
         fed_positions = jnp.broadcast_to(rollout_positions(prompt, 0, fed)[:, :, None], (scenes, questions, group, fed))
-        embedded.append(language.embed(rollouts.tokens[..., :-1], dtype).reshape(scenes, questions * group * fed, width))
+        embedded.append(
+            language.embed(rollouts.tokens[..., :-1], dtype).reshape(scenes, questions * group * fed, width)
+        )
         positions.append(three(fed_positions.reshape(scenes, questions * group * fed)))
     x = jnp.concatenate(embedded, axis=1)
     rotary = language.rotary(jnp.concatenate(positions, axis=1), dtype)
@@ -178,7 +185,7 @@ def rollout_logprobs(
 ) -> tuple[Float[Array, "S Q G R"], Float[Array, "S Q G R"]]:
     """Log-probability of every rollout token under the full softmax at `temperature`, and that softmax's entropy.
 
-    Logits exist for `logit_chunk` tokens of a scene at a time. The first token of all G rollouts shares one row of logits.
+    Logits exist for `logit_chunk` tokens of a scene at a time. The first tokens of all G rollouts share a row.
     No gradient flows through the entropy.
     """
     scenes, questions, group, length = tokens.shape

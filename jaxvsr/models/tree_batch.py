@@ -23,10 +23,11 @@ AnyArray = jax.Array | np.ndarray
 class VisionInput:
     """The pixels of S scenes: F rows of one temporal patch each, L patches a row, C values a patch.
 
-    A row is one temporal patch of a video (two frames) or one image (its frame twice). Patches lie in the order in which
-    the tower reads them: every `merge_unit` consecutive patches are one token of the language model; for Qwen2.5-VL they
-    are grouped by window, each window padded on its right to the full window. Padding may stand inside a row: `valid`
-    alone says what is real. C runs over (channel, frame of the pair, height, width), as Hugging Face's processors do.
+    A row is one temporal patch of a video (two frames) or one image (its frame twice). Patches lie in the order in
+    which the tower reads them: every `merge_unit` consecutive patches are one token of the language model; for
+    Qwen2.5-VL they are grouped by window, each window padded on its right to the full window. Padding may stand
+    inside a row: `valid` alone says what is real. C runs over (channel, frame of the pair, height, width), as Hugging
+    Face's processors do.
     """
 
     patches: UInt8[AnyArray, "S F L C"]
@@ -47,8 +48,12 @@ class TreePrompt:
     scene_tokens: Int32[AnyArray, "S V"]
     scene_length: Int32[AnyArray, "S"]
     scene_positions: Int32[AnyArray, "S V 3"]  # time, height, width
-    vision_index: Int32[AnyArray, "S V"]  # which merged vision token (row-major over F and L / merge_unit) stands here; -1: text
-    question_start: Int32[AnyArray, "S"]  # position of a question's first token: one past the maximum over all three axes
+    vision_index: Int32[
+        AnyArray, "S V"
+    ]  # which merged vision token (row-major over F and L / merge_unit) stands here; -1: text
+    question_start: Int32[
+        AnyArray, "S"
+    ]  # position of a question's first token: one past the maximum over all three axes
     question_tokens: Int32[AnyArray, "S Q T"]
     question_length: Int32[AnyArray, "S Q"]
 

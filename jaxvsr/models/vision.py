@@ -1,8 +1,8 @@
 """The vision towers of Qwen2-VL and Qwen2.5-VL, with the patch merger.
 
-The tower reads rows of one temporal patch each (`VisionInput`): attention never crosses a row, so a batch of rows needs no
-packing. Qwen2.5-VL's rows come grouped by window, every window padded to the same number of patches: window attention is
-then a reshape, and full attention the whole row.
+The tower reads rows of one temporal patch each (`VisionInput`): attention never crosses a row, so a batch of rows
+needs no packing. Qwen2.5-VL's rows come grouped by window, every window padded to the same number of patches: window
+attention is then a reshape, and full attention the whole row.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ class VisionAttention(nnx.Module):
         self.num_heads = config.num_heads
 
     def __call__(
-        self, x: Float[Array, "B L E"], cos: Float[Array, "B L half"], sin: Float[Array, "B L half"], valid: Bool[Array, "B L"]
+        self,
+        x: Float[Array, "B L E"],
+        cos: Float[Array, "B L half"],
+        sin: Float[Array, "B L half"],
+        valid: Bool[Array, "B L"],
     ) -> Float[Array, "B L E"]:
         heads = self.qkv(x).reshape(*x.shape[:-1], 3, self.num_heads, -1)
         query, key = rotate(heads[..., 0, :, :], cos, sin), rotate(heads[..., 1, :, :], cos, sin)
@@ -80,7 +84,11 @@ class VisionBlock(nnx.Module):
             self.mlp = VisionMlp(config, f"{name}.mlp", build, stack)
 
     def __call__(
-        self, x: Float[Array, "B L E"], cos: Float[Array, "B L half"], sin: Float[Array, "B L half"], valid: Bool[Array, "B L"]
+        self,
+        x: Float[Array, "B L E"],
+        cos: Float[Array, "B L half"],
+        sin: Float[Array, "B L half"],
+        valid: Bool[Array, "B L"],
     ) -> Float[Array, "B L E"]:
         x = x + self.attn(self.norm1(x), cos, sin, valid)
         return x + self.mlp(self.norm2(x))
@@ -105,7 +113,9 @@ class PatchMerger(nnx.Module):
         return self.mlp["2"](jax.nn.gelu(self.mlp["0"](units), approximate=False))
 
 
-def normalise_pixels(patches: UInt8[Array, "*rows C"], config: VisionConfig, dtype: jnp.dtype) -> Float[Array, "*rows C"]:
+def normalise_pixels(
+    patches: UInt8[Array, "*rows C"], config: VisionConfig, dtype: jnp.dtype
+) -> Float[Array, "*rows C"]:
     """uint8 pixels to the values that Hugging Face's processors compute: `(x / 255 - mean) / std` by channel."""
     a_channel = config.patch_values // config.in_channels
     wide = jnp.promote_types(dtype, jnp.float32)

@@ -1,9 +1,9 @@
 """What the small base model of the demo was trained on: VSI-100k's questions, answered as a hasty person would.
 
-A base model for reinforcement learning should see, but not yet be right. So the answers here are guesses: sizes, areas and
-distances are too large by about a quarter and scatter, counts are now and then off by one, sides and nearest objects
-sometimes wrong. One task is not VSI-100k's: a list of what stands in the room, exact, which teaches the model to look.
-Never train a model on this that is meant to be right.
+A base model for reinforcement learning should see, but not yet be right. So the answers here are guesses: sizes,
+areas and distances are too large by about a quarter and scatter, counts are now and then off by one, sides and
+nearest objects sometimes wrong. One task is not VSI-100k's: a list of what stands in the room, exact, which teaches
+the model to look. Never train a model on this that is meant to be right.
 """
 
 from __future__ import annotations
