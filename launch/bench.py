@@ -4,6 +4,7 @@
     python launch/bench.py --model FOLDER --questions 1           a real model
     python launch/bench.py --shape qwen2-vl-2b --scenes 2         random weights of a published shape
     python launch/bench.py --compare separate                     the same rollouts as separate sequences beside it
+    python launch/bench.py --run RUN                              the first scenes of a training run, both ways
 
 Needs jax, flax, optax and numpy alone. Every rollout has all of its answer tokens; the vision tower runs in every step.
 """
@@ -28,6 +29,9 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="bench.py", description=__doc__.splitlines()[0])
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", type=Path, help="a Hugging Face folder")
+    which.add_argument(
+        "--run", type=Path, help="a GRPO run: what the tree saves on its own questions; into the run folder"
+    )
     which.add_argument("--shape", default=TINY, help="tiny, or the shape of a published model: qwen2-vl-2b, …")
     parser.add_argument("--scenes", type=positive_int, default=1, help="S, scenes a step")
     parser.add_argument("--questions", type=positive_int, default=4, help="Q, questions a scene")
@@ -50,6 +54,8 @@ def _parser() -> ArgumentParser:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    if arguments.run:
+        return _savings_of_run(arguments.run, arguments.scenes)
     import jax
 
     from jaxvsr.grpo.benchmark import Workload
@@ -90,6 +96,17 @@ def _command(argv: Sequence[str] | None) -> int:
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def _savings_of_run(run: Path, scenes: int) -> int:
+    """Print what the tree saves on the first scenes of a run's first step, and keep it for the run's page."""
+    from jaxvsr.grpo.tree_savings import savings_of_run
+
+    savings = savings_of_run(run, scenes)
+    print(savings.line)
+    text = json.dumps({"line": savings.line, **dataclasses.asdict(savings)}, indent=2)
+    (run / "tree_savings.json").write_text(text + "\n")
     return 0
 
 

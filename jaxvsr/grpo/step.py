@@ -239,6 +239,20 @@ class CompiledStep:
         metrics["entropy"] = jnp.sum(jnp.where(inputs.mask, entropy, 0)) / normaliser.tokens
         return loss, metrics
 
+    def whole_loss(
+        self,
+        trainable: dict[str, Array],
+        frozen: dict[str, Array],
+        prompt: TreePrompt,
+        rollouts: Rollouts,
+        inputs: LossInputs,
+        normaliser: Normaliser,
+        temperature: Float[AnyArray, ""],
+    ) -> Float[Array, ""]:
+        """The loss with a run of the vision tower of its own, to be differentiated by whoever compares gradients."""
+        features = encode_vision(self._model(trainable, frozen), prompt, self.forward)
+        return self._loss(trainable, frozen, (prompt, features, rollouts, inputs), normaliser, temperature)[0]
+
     def _update_program(
         self,
         state: TrainState,
