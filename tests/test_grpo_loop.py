@@ -29,7 +29,7 @@ from jaxvsr.grpo.config import (
     UpdateSettings,
 )
 from jaxvsr.grpo.console import CompileTimes, Console
-from jaxvsr.grpo.loop import Training, train
+from jaxvsr.grpo.loop import train
 from jaxvsr.grpo.mesh import MeshShape, make_mesh
 from jaxvsr.grpo.metrics_log import MetricsLog
 from jaxvsr.grpo.objectives import Objective
@@ -37,6 +37,7 @@ from jaxvsr.grpo.run_folder import RunFolder, make_run_folder, read_rows
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step import TrainState, start_state
 from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
+from jaxvsr.grpo.training import Training
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
 from jaxvsr.rewards.registry import Reward
 
@@ -102,9 +103,8 @@ class StandInStep:
 
     def sample(self, state: TrainState, prompt: TreePrompt, keys: jax.Array, temperature: jax.Array) -> Any:
         noise = jax.random.uniform(jax.random.fold_in(jax.random.key(state.seed), state.step), (S, Q, G, R))
-        tokens = jnp.floor(10 * jax.nn.sigmoid(state.trainable["w"] + noise + keys[..., None, None] % 7)).astype(
-            jnp.int32
-        )
+        mixed = state.trainable["w"] + noise + (keys[..., None, None] % 7) / 7
+        tokens = jnp.floor(10 * (mixed % 1)).astype(jnp.int32)
         length = 1 + tokens[..., 0] % R
         logprobs = -jnp.abs(noise) * state.trainable["w"]
         return Sampled(Rollouts(tokens, length), logprobs, length == R), jnp.zeros((S, 2, 8))
@@ -319,13 +319,24 @@ def test_samples_hold_questions_answers_rewards_and_advantages(bench: Callable[.
     run = bench(tmp_path / "run", config(steps=3))
     train(run.training, fresh_state(), StopRequest())
     samples = list(read_rows(run.folder.samples))
-    assert [row["step"] for row in samples] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [row["step"] for row in samples] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3]
     assert [row["question_id"] for row in samples[:3]] == ["0/0/0", "0/1/0", "0/0/1"]
     first = samples[0]
     assert first["prompt"] == "<How many 0?>" and len(first["answers"]) == G
     for answer in first["answers"]:
         assert answer["reward"] == pytest.approx(2 * answer["rewards"]["words"] + 0.5 * answer["rewards"]["length"])
     assert sum(answer["advantage"] for answer in first["answers"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_first_questions_are_answered_again_after_the_last_step(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config(steps=3))
+    train(run.training, fresh_state(), StopRequest())
+    samples = list(read_rows(run.folder.samples))
+    before, after = samples[:3], samples[-3:]
+    assert [row["question_id"] for row in before] == [row["question_id"] for row in after]
+    assert (before[0]["step"], after[0]["step"]) == (1, 3) and before[0]["answers"] != after[0]["answers"]
 
 
 def test_a_reward_that_does_not_apply_is_null_in_json(bench: Callable[..., Bench], tmp_path: Path) -> None:

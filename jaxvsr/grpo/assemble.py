@@ -24,7 +24,6 @@ from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.config_file import to_yaml
 from jaxvsr.grpo.console import CompileTimes, Console
 from jaxvsr.grpo.heldout import HeldOut, ScoreAnswers
-from jaxvsr.grpo.loop import Training
 from jaxvsr.grpo.mesh import MeshShape, check_mesh, loader_share
 from jaxvsr.grpo.metrics_log import MetricsLog
 from jaxvsr.grpo.optimizer import make_optimizer
@@ -39,6 +38,7 @@ from jaxvsr.grpo.step import (
     TrainState,
     start_state,
 )
+from jaxvsr.grpo.training import Training
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.naming import expected_shapes
 from jaxvsr.models.processor import SceneProcessor

@@ -168,9 +168,7 @@ class LoggingSettings:
 class TrainConfig:
     """A training run."""
 
-    objective: ObjectiveName = (
-        "grpo"  # grpo: rewards of sampled answers; sft: given answers; dpo: chosen against rejected
-    )
+    objective: ObjectiveName = "grpo"  # grpo: rewarded samples; sft: given answers; dpo: pairs
     steps: int = 100  # updates of the policy
     seed: int = 0  # of sampling, data order and fresh adapters
     model: ModelSettings = ModelSettings()

@@ -124,7 +124,7 @@ def _from_text(hint: Any, text: str) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if type(None) in kinds and text.lower() in ("null", "none"):
         return None
-    if any(kind is str or get_origin(kind) is Literal or get_args(kind)[:1] == (str,) for kind in kinds):
+    if any(kind is str or get_origin(kind) in (Literal, tuple) for kind in kinds):
         return text
     try:
         return yaml.safe_load(text)

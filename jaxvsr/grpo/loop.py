@@ -15,78 +15,33 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int32
+from jaxtyping import Int32
 
-from jaxvsr.grpo.advantages import GroupAdvantages, group_advantages
 from jaxvsr.grpo.batches import (
     HostBatch,
     all_rows,
     any_process,
     count_tokens,
-    own_rows,
     place,
     rollout_mask,
 )
-from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord
 from jaxvsr.grpo.config import TrainConfig
-from jaxvsr.grpo.console import CompileTimes, Console
+from jaxvsr.grpo.console import Console
 from jaxvsr.grpo.mesh import replicated
-from jaxvsr.grpo.metrics_log import MetricsLog
 from jaxvsr.grpo.objectives import Objective, step_normaliser
 from jaxvsr.grpo.optimizer import learning_rate_schedule
+from jaxvsr.grpo.scored_rollouts import sample_rows, score_rollouts
 from jaxvsr.grpo.step import LossInputs, TrainState
 from jaxvsr.grpo.stopping import StopRequest
-from jaxvsr.rewards.hacking import hack_shares, hacks
-from jaxvsr.rewards.registry import Reward
-from jaxvsr.rewards.scoring import reward_metrics, score
+from jaxvsr.grpo.training import Training
 
 KL_AT_START = 1e-3  # nats a token: above it reference and policy are not the same model at the start of a run
-
-
-@runtime_checkable
-class Step(Protocol):
-    """What the loop needs of the compiled step (`grpo.step.CompiledStep`)."""
-
-    functions: Sequence[Any]
-    trains_vision: bool
-
-    @property
-    def compile_count(self) -> int: ...
-    @property
-    def compile_seconds(self) -> float: ...
-    def sample(self, state: Any, prompt: Any, question_keys: Any, temperature: Any) -> Any: ...
-    def encode(self, state: Any, prompt: Any) -> Any: ...
-    def reference(self, prompt: Any, features: Any, rollouts: Any, temperature: Any) -> Any: ...
-    def update(
-        self, state: Any, prompt: Any, features: Any, rollouts: Any, inputs: Any, normaliser: Any, temperature: Any
-    ) -> Any: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """What a run is made of. Everything but `config` can be replaced in a test."""
-
-    config: TrainConfig
-    step: Step
-    mesh: Mesh
-    batches: Callable[[int], Iterator[HostBatch]]  # from a step on
-    decode: Callable[[Int32[np.ndarray, "N R"], Int32[np.ndarray, " N"]], list[str]]  # tokens and lengths to texts
-    rewards: Sequence[Reward]
-    record: RunRecord
-    checkpoints: Checkpoints
-    console: Console
-    compile_times: CompileTimes
-    log: MetricsLog | None  # None in all processes but the first
-    prompt_text: Callable[[Any], str]  # a question as the model is asked it
-    thought_tag: str | None = None  # of the prompt, for the shares of reward hacking
-    # greedy answers to held-out questions: metrics `eval/…`; `eval/overall` is what RUN@best goes by
-    evaluate: Callable[[TrainState], dict[str, float]] | None = None
 
 
 class Phases:
@@ -130,23 +85,13 @@ def grpo_step(
         reference_ready = _when_ready(reference)
 
     with phases("reward"):
-        length, truncated = own_rows(sampled.rollouts.length), own_rows(sampled.truncated)
-        tokens = own_rows(sampled.rollouts.tokens)
-        answers = training.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
-        columns = batch.columns(config.sampling.group)
-        scores = score(training.rewards, answers, columns)
-        shape = (len(training.rewards), *length.shape)
-        everyone = np.moveaxis(
-            all_rows(np.moveaxis(scores.reshape(shape), 0, -1), training.mesh, config.data.scenes), -1, 0
-        )
-        result = group_advantages(everyone, [reward.weight for reward in training.rewards], config.advantages)
-        mask = rollout_mask(length, tokens.shape[-1], truncated if config.grpo.mask_truncated else None)
-        inputs = place((mask, _own(result.advantages, batch, training)), training.mesh, config.data.scenes)
+        scored = score_rollouts(training, batch, sampled)
+        mask, advantages = place((scored.mask, scored.advantages), training.mesh, config.data.scenes)
     reward_end = time.perf_counter()
 
     with phases("update"):
-        normaliser = _normaliser(mask, config.grpo, training)
-        loss_inputs = LossInputs(inputs[0], sampled.logprobs, reference, inputs[1])
+        normaliser = _normaliser(scored.mask, config.grpo, training)
+        loss_inputs = LossInputs(mask, sampled.logprobs, reference, advantages)
         for _ in range(config.update.inner_steps):
             state, metrics = step.update(
                 state, prompt, features, sampled.rollouts, loss_inputs, normaliser, temperature
@@ -159,12 +104,19 @@ def grpo_step(
         phases.seconds["reference"] = ready - reference_start
         phases.seconds["update"] -= max(0.0, ready - reward_end)
         phases.seconds["reward_not_hidden"] = max(0.0, reward_end - max(ready, reference_start))
-    row = metrics | result.metrics | reward_metrics(training.rewards, scores, columns["question_type"])
-    row |= hack_shares(hacks(answers, columns["question"], training.thought_tag))
-    row |= {"completion_length": float(length.mean()), "completion_truncated": float(truncated.mean())}
-    row |= _token_metrics(batch, length, tokens.shape[-1])
-    samples = sample_rows(training, batch, answers, scores.reshape(shape), result) if keep_samples else []
-    return StepResult(state, row, samples)
+    row = {**metrics, **scored.metrics, **_token_metrics(batch, scored.length, scored.mask.shape[-1])}
+    return StepResult(state, row, sample_rows(training, batch, scored) if keep_samples else [])
+
+
+def first_questions_again(training: Training, state: TrainState) -> list[dict[str, Any]]:
+    """Rows for samples.jsonl: the questions of step 1, answered after the last one."""
+    config, batches = training.config, training.batches(0)
+    batch = next(batches)
+    prompt, question_keys = place((batch.prompt, batch.question_keys), training.mesh, config.data.scenes)
+    temperature = constant(config.sampling.temperature, training.mesh)
+    sampled, _ = training.step.sample(state, prompt, question_keys, temperature)
+    batches.close()
+    return sample_rows(training, batch, score_rollouts(training, batch, sampled))
 
 
 def supervised_step(training: Training, state: TrainState, batch: HostBatch, phases: Phases) -> StepResult:
@@ -177,9 +129,8 @@ def supervised_step(training: Training, state: TrainState, batch: HostBatch, pha
         prompt, rollouts, on_mesh = place((batch.prompt, batch.targets, mask), training.mesh, config.data.scenes)
         temperature = constant(1.0, training.mesh)
     with phases("sample"):
-        features = (
-            None if step.trains_vision else step.encode(state, prompt)
-        )  # then the passes run the tower themselves
+        # A tower that is trained is run by the passes themselves.
+        features = None if step.trains_vision else step.encode(state, prompt)
     with phases("reference"):
         reference = None
         if config.objective == "dpo":
@@ -202,7 +153,7 @@ def train(training: Training, state: TrainState, stop: StopRequest, *, first: in
     for function in training.step.functions:
         function.on_compile = training.compile_times.starts
     schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
-    batches = iter(training.batches(first))
+    batches = training.batches(first)
     reason, score_here = "all steps", None
     for number in range(first + 1, config.steps + 1):
         phases, start = Phases(), time.perf_counter()
@@ -243,47 +194,12 @@ def train(training: Training, state: TrainState, stop: StopRequest, *, first: in
         if stopping and number < config.steps:
             reason = asked or "SIGTERM"
             break
-    close = getattr(batches, "close", None)
-    if close is not None:
-        close()
+    batches.close()
+    if reason == "all steps" and first < config.steps and config.objective == "grpo" and intervals.samples:
+        samples = first_questions_again(training, state)
+        if training.log is not None:
+            training.log.write_samples([{"step": config.steps, **sample} for sample in samples])
     return state, reason
-
-
-def sample_rows(
-    training: Training,
-    batch: HostBatch,
-    answers: list[str],
-    scores: Float[np.ndarray, "K S Q G"],
-    result: GroupAdvantages,
-) -> list[dict[str, Any]]:
-    """Questions with their G answers, rewards and advantages, one question of each scene in turn."""
-    group = training.config.sampling.group
-    advantages, totals = (_own(values, batch, training) for values in (result.advantages, result.totals))
-    order = [(s, q) for q in range(len(batch.questions[0])) for s in range(len(batch.questions))]
-    rows = []
-    for s, q in order[: training.config.logging.sample_questions]:
-        question = batch.questions[s][q]
-        first = (s * len(batch.questions[s]) + q) * group
-        rows.append(
-            {
-                "question_id": question.id,
-                "scene": question.scene,
-                "question_type": question.question_type,
-                "question": question.question,
-                "prompt": training.prompt_text(question),
-                "answer": question.answer,
-                "answers": [
-                    {
-                        "text": answers[first + g],
-                        "reward": float(totals[s, q, g]),
-                        "advantage": float(advantages[s, q, g]),
-                        "rewards": {r.name: float(scores[k, s, q, g]) for k, r in enumerate(training.rewards)},
-                    }
-                    for g in range(group)
-                ],
-            }
-        )
-    return rows
 
 
 def constant(value: float, mesh: Mesh) -> jax.Array:
@@ -296,14 +212,6 @@ def _normaliser(mask: np.ndarray, objective: Objective, training: Training) -> A
     everyone = all_rows(mask, training.mesh, training.config.data.scenes)
     normaliser = step_normaliser(everyone, objective, training.config.sampling.answer_tokens)
     return jax.tree.map(lambda leaf: constant(float(leaf), training.mesh), normaliser)
-
-
-def _own(values: np.ndarray, batch: HostBatch, training: Training) -> np.ndarray:
-    """This process's scenes of host values of all scenes."""
-    from jaxvsr.grpo.mesh import scene_rows
-
-    start, count = scene_rows(training.mesh, training.config.data.scenes)
-    return values[start : start + count]
 
 
 _WAITER = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="ready")

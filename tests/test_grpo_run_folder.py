@@ -1,0 +1,121 @@
+"""Run folders: who may write into one, and what a resumed run cuts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.config import TrainConfig
+from jaxvsr.grpo.config_file import parse_assignment, read_config
+from jaxvsr.grpo.metrics_log import MetricsLog
+from jaxvsr.grpo.run_folder import (
+    RunFolder,
+    check_run_folder,
+    cut_rows,
+    default_run_folder,
+    make_run_folder,
+    read_rows,
+)
+
+
+def config(*assignments: str) -> TrainConfig:
+    return read_config(None, [parse_assignment(text) for text in ("data.folders=d", "model.path=m", *assignments)])
+
+
+def test_a_folder_that_is_not_empty_is_refused_without_resume(tmp_path: Path) -> None:
+    make_run_folder(tmp_path / "run", config())
+    with pytest.raises(InputError, match="is not empty; give another --run-dir, or go on with it by --resume"):
+        check_run_folder(tmp_path / "run", config(), resume=False)
+    assert check_run_folder(tmp_path / "run", config(), resume=True).read_config() == config()
+
+
+def test_resume_starts_afresh_where_nothing_is_there(tmp_path: Path) -> None:
+    check_run_folder(tmp_path / "new", config(), resume=True)
+    (tmp_path / "empty").mkdir()
+    check_run_folder(tmp_path / "empty", config(), resume=True)
+
+
+def test_a_folder_that_is_no_run_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("dear to me")
+    with pytest.raises(InputError, match="not a run folder"):
+        check_run_folder(tmp_path, config(), resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("change", ["steps=500", "mesh.spec=8", "intervals.checkpoint=7", "logging.project=p"])
+def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path) -> None:
+    make_run_folder(tmp_path, config())
+    check_run_folder(tmp_path, config(change), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            "sampling.group=4",
+            "sampling.group was 8 in .*, now it is 4; only steps, mesh, intervals, logging may change",
+        ),
+        ("seed=3", "seed was 0 .* now it is 3"),
+        ("lora=null", "lora"),
+        ("data.folders=d,e", r"data.folders was \['d'\] .* now it is \['d', 'e'\]"),
+    ],
+)
+def test_anything_else_is_one_line_with_old_and_new(change: str, says: str, tmp_path: Path) -> None:
+    make_run_folder(tmp_path, config())
+    with pytest.raises(InputError, match=says):
+        check_run_folder(tmp_path, config(change), resume=True)
+
+
+def test_the_default_name_is_found_again_by_resume(tmp_path: Path) -> None:
+    fresh = default_run_folder("demo-grpo", 3, resume=False, root=tmp_path)
+    assert fresh.name.startswith("demo-grpo-") and fresh.name.endswith("-3")
+    assert default_run_folder("demo-grpo", 3, resume=True, root=tmp_path).parent == tmp_path
+    for name in ("demo-grpo-20250101-000000-3", "demo-grpo-20250102-000000-3", "demo-grpo-20250103-000000-4"):
+        (tmp_path / name).mkdir()
+    assert default_run_folder("demo-grpo", 3, resume=True, root=tmp_path).name == "demo-grpo-20250102-000000-3"
+
+
+def test_rows_after_the_restored_step_and_a_torn_last_line_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.25}\n{"step": 3}\n{"step": 4, "lo')
+    cut_rows(path, 2)
+    assert path.read_text() == '{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.25}\n'
+
+
+def test_logs_go_on_behind_the_restored_step(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path, config("logging.trackers="))
+    for restored, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        log = MetricsLog(folder, config("logging.trackers="), restored_step=restored)
+        for step in steps:
+            log.write(step, {"value": restored})
+        log.close()
+    assert [(row["step"], row["value"]) for row in read_rows(folder.metrics)] == [(1, 0), (2, 0), (3, 2), (4, 2)]
+
+
+def test_tensorboard_shows_what_metrics_hold_and_a_resumed_run_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = RunFolder(tmp_path / "run")
+    make_run_folder(folder.path, config())
+    for restored, steps in ((0, (1, 2, 3)), (1, (2, 3))):
+        log = MetricsLog(folder, config(), restored_step=restored)
+        for step in steps:
+            log.write(step, {"reward/mean": step + 10.0 * restored, "huge": 1e300, "text": "left out"})
+        log.close()
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    assert set(events.Tags()["scalars"]) == {"reward/mean", "huge"}
+    assert [(event.step, event.value) for event in events.Scalars("reward/mean")] == [(1, 1.0), (2, 12.0), (3, 13.0)]
+
+
+def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path, config("logging.trackers="))
+    log = MetricsLog(folder, config("logging.trackers="))
+    log.write(1, {"a": float("nan"), "b": float("inf"), "c": 1e-30})
+    log.close()
+    assert json.loads(folder.metrics.read_text()) == {"step": 1, "a": None, "b": None, "c": 1e-30}
+
+
+def test_an_unknown_tracker_is_refused() -> None:
+    with pytest.raises(InputError, match="'mlflow' is not one of tensorboard, wandb"):
+        config("logging.trackers=mlflow")
