@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+import jaxvsr
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.checkpoints import OpenedRun, RunRecord, Stage, is_run, open_run
 from jaxvsr.models.config import ModelConfig
@@ -29,6 +30,7 @@ from jaxvsr.models.safetensors_io import open_safetensors, write_safetensors
 STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
 # What a model folder is made of; never Python files or pickled weights.
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "LICENSE*", "NOTICE*"]
+ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -100,14 +102,20 @@ def open_model(argument: str, revision: str | None = None) -> StartModel:
         InputError: there is no such model; or a run's base folder is gone or has changed.
     """
     if not argument:
-        raise InputError("no model given: --model FOLDER, a hub id such as Qwen/Qwen2-VL-2B-Instruct, or a run")
+        raise InputError(
+            f"no model given: --model FOLDER, a hub id such as Qwen/Qwen2-VL-2B-Instruct, a run, or {ROOMS_BASE}"
+        )
     if is_run(argument):
         return _of_run(argument, open_run(argument))
     if Path(argument).is_dir():
         return StartModel(argument, open_folder(Path(argument)))
+    if argument == ROOMS_BASE:
+        return StartModel(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE))
     if _HUB_ID.fullmatch(argument) and not argument.startswith((".", "/")):
         return StartModel(argument, open_folder(_download(argument, revision)), revision)
-    raise InputError(f"model {argument!r}: no such folder, and neither a run nor a hub id (ORGANISATION/NAME)")
+    raise InputError(
+        f"model {argument!r}: no such folder, and neither a run, a hub id (ORGANISATION/NAME) nor {ROOMS_BASE}"
+    )
 
 
 def _of_run(argument: str, run: OpenedRun) -> StartModel:
