@@ -17,9 +17,13 @@ import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxvsr.command_line import ArgumentParser, run
 from jaxvsr.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxvsr.grpo.config import TrainConfig
 
 DEMO_CONFIG = "demo-grpo"
 
@@ -89,27 +93,28 @@ def _seconds(text: str) -> str:
     return str(float(match[1]) * _UNITS[match[2]])
 
 
-def _config_file(arguments: Namespace) -> tuple[str, Path]:
-    """Name and file of the config; a run that goes on has its own."""
-    from jaxvsr.grpo.config_file import find_config
+def _config(arguments: Namespace) -> tuple[TrainConfig, Path, Path]:
+    """The config, the file it was read from, and the run folder. A run that goes on has its own config."""
+    from jaxvsr.grpo.config_file import find_config, read_config
+    from jaxvsr.grpo.run_folder import RunFolder, default_run_folder
 
-    own = arguments.run_dir / "config.yaml" if arguments.resume and arguments.run_dir is not None else None
-    if arguments.config is None and own is not None and own.is_file():
-        return arguments.run_dir.name, own
+    overrides = _overrides(arguments)
     path = find_config(arguments.config or DEMO_CONFIG)
-    return path.stem, path
+    config = read_config(path, overrides)
+    run_path = arguments.run_dir or default_run_folder(path.stem, config.seed, resume=arguments.resume)
+    own = RunFolder(run_path).config
+    if arguments.resume and arguments.config is None and own.is_file():
+        return read_config(own, overrides), own, run_path
+    return config, path, run_path
 
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
-    from jaxvsr.grpo.config_file import read_config
     from jaxvsr.grpo.devices import choose_devices, describe_devices, join_processes, keep_compiled_programs
     from jaxvsr.grpo.mesh import MeshShape, make_mesh, parse_mesh
-    from jaxvsr.grpo.run_folder import default_run_folder
     from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
 
-    name, path = _config_file(arguments)
-    config = read_config(path, _overrides(arguments))
+    config, path, run_path = _config(arguments)
     stop = StopRequest(config.intervals.time_limit)
     processes = join_processes(arguments.coordinator, arguments.process_id, arguments.process_count)
     if processes > 1 and arguments.run_dir is None:
@@ -130,7 +135,6 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.grpo.assemble import ready_run
     from jaxvsr.grpo.loop import train
 
-    run_path = arguments.run_dir or default_run_folder(name, config.seed, resume=arguments.resume)
     with (
         stop.listening(),
         ready_run(
@@ -150,6 +154,10 @@ def _command(argv: Sequence[str] | None) -> int:
         _, reason = train(ready.training, ready.state, stop, first=ready.first)
         if reason != "all steps":
             console.say(f"stopped by {reason}, saved; go on with: python launch/train.py --run-dir {run_path} --resume")
+    if first_process:
+        from jaxvsr.report.build import write_report
+
+        print(f"report {write_report(run_path)}", flush=True)
     return EXIT_CODES[reason]
 
 
