@@ -17,6 +17,7 @@ from jaxvsr.evaluation.tables import Cells, markdown, number, plain
 from jaxvsr.rewards.answers import extract_answer
 
 BENCHMARKS = ("vsi-bench", "q-spatial", "open-ended")
+RESULT_FILES = ("scores.json", "scores-robust.json", "details.json", "table.md")
 SHORT = {"object_counting": "count", "object_abs_distance": "abs.dist", "object_size_estimation": "size"}
 SHORT |= {"room_size_estimation": "room", "object_rel_distance": "rel.dist", "object_rel_direction": "rel.dir"}
 SHORT |= {"route_planning": "route", "obj_appearance_order": "order"}
@@ -146,11 +147,16 @@ def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> No
     `provenance` (model, prompt, frames, …) stands in both files of scores, after the numbers.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "scores.json", _json({**result.scores, **provenance}))
-    if result.robust is not None:
-        _write(out / "scores-robust.json", _json({**result.robust, **provenance}))
-    _write(out / "details.json", _json(result.details))
-    _write(out / "table.md", result.to_markdown())
+    texts = (
+        _json({**result.scores, **provenance}),
+        None if result.robust is None else _json({**result.robust, **provenance}),
+        _json(result.details),
+        result.to_markdown(),
+    )
+    # scores.json last: where it stands, the rest does.
+    for name, text in reversed(list(zip(RESULT_FILES, texts, strict=True))):
+        if text is not None:
+            _write(out / name, text)
 
 
 def _json(value: Any) -> str:

@@ -115,7 +115,11 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write predictions.jsonl whole: to a temporary name first, then renamed."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as out:
-        for one in predictions:
-            row = {**one.question.to_json(), "prediction": one.prediction}
-            out.write(json.dumps(row, ensure_ascii=True) + "\n")  # a lone surrogate in a completion must not stop it
+        out.writelines(map(prediction_line, predictions))
     os.replace(partial, path)
+
+
+def prediction_line(one: Prediction) -> str:
+    """One line of predictions.jsonl."""
+    row = {**one.question.to_json(), "prediction": one.prediction}
+    return json.dumps(row, ensure_ascii=True) + "\n"  # a lone surrogate in a completion must not stop it

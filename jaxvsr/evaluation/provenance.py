@@ -16,7 +16,7 @@ from jaxvsr.rewards.prompts import Prompt
 
 # What generation writes; scoring again keeps it.
 FIELDS = (
-    *("model", "revision", "data", "split", "limit", "frames", "max_pixels", "decoding", "commit"),
+    *("model", "revision", "data", "split", "limit", "frames", "blank", "max_pixels", "decoding", "commit"),
     *("prompt", "extraction", "max_answer_tokens", "stop"),
 )
 

@@ -1,0 +1,284 @@
+"""Greedy answers of a model, through the scene tree with G = 1: the questions of a scene share its video.
+
+scene a   q0 q1 q2 q3       two rows of the tree; the second is padded with its own last question, the last batch
+scene a   q4 q5 q5 q5       with its own last row, so that one program serves all
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from jaxvsr.data.frames import FrameStore
+from jaxvsr.data.loader import MID_GREY
+from jaxvsr.data.questions import Question
+from jaxvsr.errors import InputError
+from jaxvsr.evaluation.predictions import Prediction
+from jaxvsr.grpo.batches import place
+from jaxvsr.grpo.devices import DeviceKind, choose_devices, describe_devices
+from jaxvsr.grpo.mesh import MeshShape, check_mesh, make_mesh, parse_mesh
+from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
+from jaxvsr.grpo.start_model import StartModel
+from jaxvsr.grpo.step import CompiledFunction
+from jaxvsr.models.naming import expected_shapes
+from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, Video, round_up
+from jaxvsr.models.qwen_vl import bind, model_definition
+from jaxvsr.models.sharding import parameter_shardings, without_fsdp
+from jaxvsr.models.tree import ForwardOptions, encode_vision
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.rewards.prompts import Prompt
+
+Item, Made = TypeVar("Item"), TypeVar("Made")
+MOST_QUESTIONS = 32  # of a row: more save little, since the video is then a small part of it
+HASHED_VALUES = 1024  # at each end of a tensor
+READ_AHEAD = 2  # batches that are read and encoded while one is answered
+
+
+class GreedyModel:
+    """A model on a mesh that answers greedily; each bucket of shapes compiles one program.
+
+    Args:
+        answer_tokens: tokens an answer may have, its end-of-sequence token included.
+        max_pixels: budget of a frame; None takes frames as they are stored (`SceneProcessor.from_folder`).
+    """
+
+    def __init__(self, model: StartModel, mesh: Mesh, *, answer_tokens: int, max_pixels: int | None = None):
+        check_mesh(
+            MeshShape(**dict(mesh.shape)),
+            scenes=mesh.shape["data"] * mesh.shape["fsdp"],
+            attention_heads=model.config.text.num_attention_heads,
+        )
+        self.mesh = mesh
+        self.processor = SceneProcessor.from_folder(model.folder.path, max_pixels=max_pixels)
+        chat = self.processor.chat
+        self._sampling = SamplingOptions(
+            group=1,
+            answer_tokens=answer_tokens,
+            eos_ids=chat.eos_token_ids,
+            pad_id=chat.generation.pad_token_id,
+            suppressed_ids=chat.suppressed_token_ids,
+            greedy=True,
+        )
+        self._forward = ForwardOptions(dtype=compute_dtype(mesh))
+        self._definition = model_definition(model.config)
+        shapes = {
+            name: jax.ShapeDtypeStruct(shape, model.folder.dtype(name))
+            for name, shape in expected_shapes(model.config).items()
+        }
+        shardings = parameter_shardings(shapes, mesh, model.config)
+        self._gathered = {
+            name: NamedSharding(mesh, without_fsdp(sharding.spec)) for name, sharding in shardings.items()
+        }
+        self._parameters = model.parameters(shardings)
+        self._shape: TreeShape | None = None
+        self.program = CompiledFunction("answers", self._program)
+
+    @property
+    def scene_shards(self) -> int:
+        """Scenes of a batch are a multiple of this."""
+        return int(self.mesh.shape["data"] * self.mesh.shape["fsdp"])
+
+    def answer(self, scenes: Sequence[EncodedScene]) -> list[list[str]]:
+        """The completions of S scenes with Q questions each, [S][Q]. S has to be a multiple of `scene_shards`."""
+        needed = self.processor.shape(scenes)
+        if self._shape is not None:  # shapes only grow: a smaller scene takes the program that is there
+            sizes = zip(dataclasses.astuple(self._shape), dataclasses.astuple(needed), strict=True)
+            needed = TreeShape(*(max(pair) for pair in sizes))
+        self._shape = needed
+        prompt = place(self.processor.collate(scenes, needed), self.mesh, len(scenes))
+        texts = self.processor.decode(jax.device_get(self.program(self._parameters, prompt)))
+        return [[answer for (answer,) in scene] for scene in texts]
+
+    def _program(self, parameters: dict[str, jax.Array], prompt: TreePrompt) -> Rollouts:
+        if self.mesh.shape["fsdp"] > 1:  # once, outside the decode loop
+            parameters = {
+                name: jax.lax.with_sharding_constraint(leaf, self._gathered[name]) for name, leaf in parameters.items()
+            }
+        model = bind(self._definition, parameters)
+        features = encode_vision(model, prompt, self._forward)
+        no_seed = jnp.zeros((), jnp.uint32)  # the sampler takes keys, and draws nothing with them when it is greedy
+        keys = rollout_keys(no_seed, jnp.zeros((), jnp.int32), jnp.zeros(prompt.question_length.shape, jnp.uint32), 1)
+        temperature = jnp.ones((), jnp.float32)
+        return sample(model, prompt, features, keys, temperature, self._sampling, self._forward).rollouts
+
+
+def open_mesh(kind: DeviceKind, spec: str | None) -> tuple[Mesh, str]:
+    """The mesh that `--device` and `--mesh` (None: all devices) mean, and the line that describes it."""
+    wanted = parse_mesh(spec) if spec else None
+    devices = choose_devices(kind, wanted)
+    shape = wanted or MeshShape(fsdp=len(devices))
+    return make_mesh(shape, devices), describe_devices(devices, shape)
+
+
+def compute_dtype(mesh: Mesh) -> str:
+    """What a model computes in: float32 on CPU, bfloat16 on accelerators."""
+    return "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a tree: a scene of a data folder and questions about it; `mirrored`: about its mirror image."""
+
+    folder: Path
+    scene: str
+    mirrored: bool
+    questions: tuple[Question, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Videos:
+    """How the stored scenes are shown to the model."""
+
+    frames: int
+    blank: bool = False  # mid-grey frames of the same shape, the control
+
+    def read(self, row: Row) -> Video:
+        """The frames of a row's scene.
+
+        Raises:
+            InputError: the scene is not stored, or not with so many frames.
+        """
+        frames = FrameStore(row.folder).read(row.scene, self.frames)
+        pixels = frames.mirrored().pixels if row.mirrored else frames.pixels
+        return Video(np.full_like(pixels, MID_GREY) if self.blank else pixels, frames.timestamps)
+
+    def check(self, asked: Iterable[tuple[Path, Question]]) -> None:
+        """`InputError` where the frames of a scene are not stored; pixels are not read for it."""
+        for folder, scene in _scenes(asked):
+            FrameStore(folder).positions(scene, self.frames)
+
+
+def rows_of(asked: Iterable[tuple[Path, Question]], most: int) -> list[Row]:
+    """The questions by scene, at most `most` a row, those of one scene spread evenly over its rows."""
+    scenes: dict[tuple[Path, str, bool], list[Question]] = defaultdict(list)
+    for folder, question in asked:
+        scenes[folder, question.scene, question.mirror_of is not None].append(question)
+    rows = []
+    for scene, questions in scenes.items():
+        parts = -(-len(questions) // most)
+        edges = [len(questions) * part // parts for part in range(parts + 1)]
+        rows += [Row(*scene, tuple(questions[a:b])) for a, b in itertools.pairwise(edges)]
+    return rows
+
+
+def questions_a_row(counts: Sequence[int], scene_tokens: int, question_tokens: int) -> int:
+    """Q with the fewest tokens to compute for scenes of `counts` questions, padding included.
+
+    Every row pays for its video, twice as much a token as for text because of the vision tower.
+
+    >>> questions_a_row([16, 17, 18], 100, 50), questions_a_row([1, 1, 1, 30], 100, 50)
+    (18, 6)
+    """
+
+    def tokens(questions: int) -> int:
+        rows = sum(-(-count // questions) for count in counts)
+        return rows * (2 * scene_tokens + questions * question_tokens)
+
+    return min(range(1, min(max(counts), MOST_QUESTIONS) + 1), key=lambda questions: (tokens(questions), -questions))
+
+
+def generate(
+    model: GreedyModel, prompt: Prompt, asked: Sequence[tuple[Path, Question]], videos: Videos, *, scenes: int
+) -> Iterator[list[Prediction]]:
+    """Answer every question once, `scenes` rows at a time; yields the predictions of each batch.
+
+    Longer questions come first: the first program then fits the rest.
+    """
+    by_scene = rows_of(asked, len(asked) or 1)
+    if not by_scene:
+        return
+    longest = max(by_scene, key=_text_length)
+    first = model.processor.encode(_scene_prompt(prompt, longest, videos))
+    width = questions_a_row(
+        [len(row.questions) for row in by_scene],
+        len(first.tokens),
+        max(len(ids) for ids in first.questions) + prompt.max_answer_tokens,
+    )
+    rows = sorted(rows_of(asked, width), key=_text_length, reverse=True)
+    batch_size = round_up(min(scenes, len(rows)), model.scene_shards)
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+    def encode(batch: list[Row]) -> tuple[list[Row], list[EncodedScene]]:
+        encoded = [_widened(model.processor.encode(_scene_prompt(prompt, row, videos)), width) for row in batch]
+        return batch, encoded + encoded[-1:] * (batch_size - len(encoded))
+
+    for batch, encoded in _ahead(encode, batches):
+        completions = model.answer(encoded)
+        yield [
+            Prediction(question, completion)
+            for row, answers in zip(batch, completions, strict=False)  # rows of padding stand behind the last
+            for question, completion in zip(row.questions, answers, strict=False)
+        ]
+
+
+def _text_length(row: Row) -> int:
+    return max(len(question.question) + sum(map(len, question.options or ())) for question in row.questions)
+
+
+def _scene_prompt(prompt: Prompt, row: Row, videos: Videos) -> ScenePrompt:
+    return ScenePrompt((videos.read(row),), tuple(prompt.render(question) for question in row.questions), prompt.system)
+
+
+def _widened(scene: EncodedScene, questions: int) -> EncodedScene:
+    """The scene with its last question repeated until it has so many."""
+    missing = questions - len(scene.questions)
+    return dataclasses.replace(scene, questions=scene.questions + scene.questions[-1:] * missing)
+
+
+def _ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`make` of each item in order, up to `READ_AHEAD` of them early, in a thread."""
+    pool = ThreadPoolExecutor(1)
+    waiting: deque[Any] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def stored_frame_count(asked: Iterable[tuple[Path, Question]]) -> int:
+    """The one frame count that all scenes have stored; `InputError` where there are several or none."""
+    common: set[int] | None = None
+    for folder, scene in _scenes(asked):
+        counts = set(FrameStore(folder).counts(scene))
+        common = counts if common is None else common & counts
+    if not common or len(common) > 1:
+        found = ", ".join(map(str, sorted(common or ()))) or "no count in all scenes"
+        raise InputError(f"--frames is missing: stored are {found}")
+    return common.pop()
+
+
+def _scenes(asked: Iterable[tuple[Path, Question]]) -> list[tuple[Path, str]]:
+    return sorted({(folder, question.scene) for folder, question in asked})
+
+
+def weights_hash(model: StartModel) -> str:
+    """Tells models apart: the base folder's content hash, and with stages merged into it theirs too.
+
+    Of a stage, as of the base, every tensor's name, shape, and the first and last of its values.
+    """
+    if not model.stages:
+        return model.content_hash
+    digest = hashlib.sha256(model.content_hash.encode())
+    for stage in model.stages:
+        digest.update(repr(stage.lora).encode())
+        for name in sorted(stage.weights):
+            values = np.asarray(stage.weights[name]).reshape(-1)
+            digest.update(f"{name} {values.dtype} {values.size}".encode())
+            digest.update(values[:HASHED_VALUES].tobytes() + values[-HASHED_VALUES:].tobytes())
+    return digest.hexdigest()
