@@ -15,8 +15,8 @@ from transformers import AutoModelForImageTextToText
 from jaxvsr.command_line import run
 from jaxvsr.grpo.checkpoints import Checkpoints
 from jaxvsr.grpo.config import ModelSettings, TrainConfig
-from jaxvsr.grpo.run_folder import open_run_folder
-from jaxvsr.grpo.start_model import open_model, start_record
+from jaxvsr.grpo.run_folder import make_run_folder
+from jaxvsr.grpo.start_model import open_model, start_record, write_stages
 from jaxvsr.grpo.step import start_state
 from jaxvsr.models.folder import open_folder
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
@@ -46,8 +46,10 @@ def folder(tmp_path_factory):
 def write_run(path, start, trainable, lora=LORA, step=7):
     """A run folder with one checkpoint, as the trainer leaves it."""
     config = TrainConfig(model=ModelSettings(path=str(start)), lora=lora, objective="sft")
-    run_folder = open_run_folder(path, config, resume=False)
-    record = start_record(open_model(str(start)), path, writes=True)
+    run_folder = make_run_folder(path, config)
+    model = open_model(str(start))
+    write_stages(model, path)
+    record = start_record(model)
     checkpoints = Checkpoints(run_folder.checkpoints, keep=1)
     checkpoints.save(step, start_state({k: jnp.asarray(v) for k, v in trainable.items()}, optax.sgd(0.1), 0), record)
     checkpoints.close()

@@ -59,24 +59,21 @@ class ModelFolder:
         """
         tensors = self._tensors(name)
         dtype = dtype or tensors[0].dtype
-        if self.style == "stacked" or not stack_of(name) is not None:
-            return np.array(tensors[0].read()[index], dtype)
+        if self.style == "stacked" or stack_of(name) is None:
+            return tensors[0].read(index, dtype)
         layers, rest = (index[0], index[1:]) if index else (slice(None), ())
-        chosen = tensors[layers] if isinstance(layers, slice) else [tensors[layers]]
-        out: np.ndarray | None = None
-        for at, tensor in enumerate(chosen):
-            part = tensor.read()[rest]
-            if out is None:
-                out = np.empty((len(chosen), *part.shape), dtype)
-            out[at] = part
-        if out is None:
-            raise InputError(f"{self.path}: no layers of {name!r} in {index}")
-        return out if isinstance(layers, slice) else out[0]
+        if not isinstance(layers, slice):
+            return tensors[layers].read(rest, dtype)
+        chosen = tensors[layers]
+        out = np.empty((len(chosen), *tensors[0].part_shape(rest)), dtype)
+        for part, tensor in zip(out, chosen, strict=True):
+            tensor.read(rest, dtype, part)
+        return out
 
     def _tensors(self, name: str) -> list[_Tensor]:
         """The tensors of the files that make up a parameter, layer by layer."""
         layers: list[int | None] = [None]
-        if self.style != "stacked" and stack_of(name) is not None:
+        if self.style != "stacked" and stack_of(name):
             layers = list(range(expected_shapes(self.config)[name][0]))
         names = [file_name(name, layer, self.style) for layer in layers]
         return [_Tensor(self.files[self.where[inner]], inner) for inner in names]
@@ -91,15 +88,19 @@ class _Tensor:
     def dtype(self) -> np.dtype:
         return self.file.entries[self.name].dtype
 
-    def shape(self, index: tuple[slice | int, ...]) -> tuple[int, ...]:
-        """Of the part that `index` asks for."""
-        return np.broadcast_to(0, self.file.entries[self.name].shape)[index].shape
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.file.entries[self.name].shape
+
+    def part_shape(self, index: tuple[slice | int, ...]) -> tuple[int, ...]:
+        return np.broadcast_to(0, self.shape)[index].shape
 
     def read(self, index: tuple[slice | int, ...], dtype: np.dtype, out: np.ndarray | None = None) -> np.ndarray:
-        """The part that `index` asks for, in memory; the whole tensor is read in one go."""
+        """The part that `index` asks for, in memory; a whole tensor is read in one go."""
         if out is None:
-            out = np.empty(self.shape(index), dtype)
-        if out.shape == self.file.entries[self.name].shape:
+            out = np.empty(self.part_shape(index), dtype)
+        whole = zip(index, self.shape, strict=False)
+        if all(isinstance(part, slice) and part.indices(size) == (0, size, 1) for part, size in whole):
             return self.file.read(self.name, out)
         out[...] = self.file.view(self.name)[index]
         return out

@@ -62,7 +62,7 @@ class SafetensorsFile:
     entries: Mapping[str, TensorEntry]
 
     def view(self, name: str) -> np.ndarray:
-        """The tensor as a read-only view of the file, for a part of it; its memory is the file's pages, freed with it."""
+        """The tensor as a read-only view of the file, to take parts of; its memory is the file's pages."""
         entry = self.entries[name]
         if entry.nbytes == 0:
             return np.empty(entry.shape, entry.dtype)
@@ -79,7 +79,7 @@ class SafetensorsFile:
         # One large read: several times as fast as page faults on a disk.
         with self.path.open("rb", buffering=0) as file:
             file.seek(entry.offset)
-            rest = memoryview(out.reshape(-1).view(np.uint8))
+            rest = out.reshape(-1).view(np.uint8).data
             while len(rest):
                 count = file.readinto(rest)
                 if not count:
