@@ -18,7 +18,6 @@ COMMANDS = {
     "convert": ("convert", "Hugging Face folders in and out"),
     "ask": ("ask", "one question about one video"),
     "bench": ("bench", "time and memory of a step, by phase"),
-    "study": ("study", "comparisons over settings and seeds"),
     "report": ("report", "the page of a run; mean and spread over several"),
 }
 

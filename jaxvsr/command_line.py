@@ -42,6 +42,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Run `command(argv)` and return its exit code; `InputError` becomes one line on stderr and code 2."""
+    # Without torch, transformers would say at import that it has no models. Tokenizers are all that is wanted of it.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         return command(argv)
     except InputError as error:

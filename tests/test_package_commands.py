@@ -39,14 +39,16 @@ def test_every_package_and_data_file_is_in_the_wheel():
     packages = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "jaxvsr").rglob("*.py")}
     assert packages <= set(tool["packages"])
     assert set(tool["packages"]) - packages == set(tool["package-dir"])
-    patterns = tool["package-data"]["*"]
+    patterns = tool["package-data"]
     tracked = subprocess.run(
         ["git", "ls-files", "jaxvsr", "configs"], capture_output=True, text=True, cwd=ROOT, check=True
     ).stdout.split()
     left_out = [
         name
         for name in tracked
-        if not name.endswith(".py") and not any(fnmatch.fnmatch(Path(name).name, pattern) for pattern in patterns)
+        if not name.endswith(".py")
+        and not any(fnmatch.fnmatch(Path(name).name, pattern) for pattern in patterns["*"])
+        and not any(fnmatch.fnmatch(name, f"jaxvsr/{pattern}") for pattern in patterns["jaxvsr"])
     ]
     assert left_out == []
 

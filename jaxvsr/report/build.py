@@ -51,7 +51,8 @@ def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = 
     config = folder.read_config()
     samples = read_samples(folder.samples)
     pair = same_question(samples)
-    last = samples[-SAMPLES:]
+    answered_first = {sample.question_id for sample in samples if sample.step == samples[0].step}
+    last = [sample for sample in samples if sample.question_id not in answered_first][-SAMPLES:]
     data = [Path(path) for path, _ in config.data.weighted_folders()]
     found = _find_scans({sample.scene for sample in [*(pair or ()), *last]}, [*scans, *data])
     frames, note = _frames(config, data, found, share_frames)
