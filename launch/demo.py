@@ -31,7 +31,7 @@ HELDOUT_SHARE = 0.2
 FRAMES, FRAME_PIXELS = 8, 112 * 140
 BASE = "rooms-base"  # comes with jaxvsr; see docs/base-model.md
 # Also categories that a room has once or not at all: counting "two or more" is a guess between two and three.
-QUESTIONS = ("count_absent=true", "count_minimum=1", "per_task=8")
+QUESTIONS = ("count_absent=true", "count_minimum=1", "per_task=2")
 DATA = Path("runs/demo-data")
 
 

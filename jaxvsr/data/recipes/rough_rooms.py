@@ -1,27 +1,21 @@
 """What the small base model of the demo was trained on: VSI-100k's questions, answered as a hasty person would.
 
-A base model for reinforcement learning should see, but not yet be right. So the answers here are guesses: sizes,
-areas and distances are too large by about a quarter and scatter, counts are now and then off by one, sides and
-nearest objects sometimes wrong. One task is not VSI-100k's: a list of what stands in the room, exact, which teaches
-the model to look. Never train a model on this that is meant to be right.
+A base model for reinforcement learning should see, but not yet be right. So the answers here are guesses: sizes, areas
+and distances are too large by about two thirds and scatter, counts are now and then off by one, sides and nearest
+objects sometimes wrong. Never train a model on this that is meant to be right.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from jaxvsr.data.categories import is_structural
 from jaxvsr.data.recipe import Census, Recipe
 from jaxvsr.data.recipes import vsi100k
 from jaxvsr.data.scannet import Scene
 from jaxvsr.data.tasks import Draft, Task, swap_sides
-
-LIST_TEMPLATE = "What furniture is in the room? List all of it."
-LIST = "furniture_list"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +32,20 @@ class Options:
 
     count_minimum: int = 1
     per_task: int | None = 8
-    bias: float = 0.25
+    bias: float = 0.5
     spread: float = 0.25
     miscount: float = 0.3
     misjudged: float = 0.3
 
 
 def tasks(options: Options, census: Census) -> tuple[Task, ...]:
-    """VSI-100k's six tasks with guessed answers, and the list."""
+    """VSI-100k's six tasks with guessed answers."""
     asked = vsi100k.Options(count_minimum=options.count_minimum, count_absent=True, per_task=options.per_task)
-    guessed = tuple(_guess(task, options) for task in vsi100k.tasks(asked, census))
-    return (*guessed, Task(LIST, "text", LIST_TEMPLATE, _furniture))
+    return tuple(_guess(task, options) for task in vsi100k.tasks(asked, census))
 
 
 def _guess(task: Task, options: Options) -> Task:
-    """The same task; every draft's answer becomes a guess. Bounds balance the true answers, so they are drawn first."""
+    """The same task; every draft's answer becomes a guess."""
 
     def drafts(scene: Scene, rng: np.random.Generator) -> Iterator[Draft]:
         for draft in task.drafts(scene, rng):
@@ -62,7 +55,7 @@ def _guess(task: Task, options: Options) -> Task:
 
 
 def _number(draft: Draft, rng: np.random.Generator, options: Options) -> str:
-    """Two significant digits, as people guess; a decimal only below 10."""
+    """Whole numbers, as people guess; a decimal only below 10."""
     guess = float(draft.answer) * float(np.exp(rng.normal(options.bias, options.spread)))
     whole, decimals = guess >= 10, "." in draft.answer
     return f"{guess:.0f}" if whole or not decimals else f"{guess:.1f}"
@@ -92,14 +85,6 @@ _GUESSES: dict[str, Callable[[Draft, np.random.Generator, Options], str]] = {
     vsi100k.DIRECTION: _side,
     vsi100k.NEAREST: _nearest,
 }
-
-
-def _furniture(scene: Scene, rng: np.random.Generator) -> Iterator[Draft]:
-    """`2 chair, bed, table`: every category with its number where it is more than one."""
-    instances = Counter(item.category for item in scene.objects if not is_structural(item.category))
-    names = [f"{count} {category}" if count > 1 else category for category, count in sorted(instances.items())]
-    if names:
-        yield Draft({}, ", ".join(names))
 
 
 RECIPE = Recipe(
