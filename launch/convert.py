@@ -160,5 +160,10 @@ def _verify(arguments: Namespace, model: StartModel) -> int:
     return 0 if same else EXIT_DIFFERENT
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run(_command, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(run(_command))
+    sys.exit(main())

@@ -60,11 +60,10 @@ def stages(run_dir: Path, seed: int) -> list[Stage]:
         return ("train.py", *flags, "--run-dir", str(out), "--resume")
 
     def evaluate(name: str, model: str, *more: str) -> Stage:
-        arguments = ("--model", model, "--data", str(DATA), "--benchmark", "vsi-bench", "--frames", str(FRAMES))
+        asked = ("--data", str(DATA), "--benchmark", "vsi-bench", "--frames", str(FRAMES))
         prompt = ("--prompt", "vsgrpo-vanilla-train")  # the one the models were trained with
-        out = scores[name]
-        arguments = (*arguments, *prompt, *more, "--out", str(out))
-        return Stage(f"greedy answers: {name}", ("evaluate.py", *arguments), out / "scores.json")
+        arguments = ("evaluate.py", "--model", model, *asked, *prompt, *more, "--out", str(scores[name]))
+        return Stage(f"greedy answers: {name}", arguments, scores[name] / "scores.json")
 
     build, chosen = ("build_data.py",), [flag for option in QUESTIONS for flag in ("--set", option)]
     asked = (*build, "questions", str(DATA), str(DATA), "--recipe", "vsi100k", *chosen, "--heldout", str(HELDOUT_SHARE))

@@ -1,5 +1,6 @@
 """The charts of the report page: round ticks, honest gaps, well-formed SVG."""
 
+import itertools
 import math
 import xml.etree.ElementTree as ET
 
@@ -17,7 +18,7 @@ def test_ticks_are_round_numbers_inside_the_range(low: float, extent: float):
     found = ticks(low, low + extent)
     assert 1 <= len(found) <= 12
     assert all(low - 1e-6 * extent <= tick <= low + extent * (1 + 1e-6) for tick in found)
-    spacings = [after - before for before, after in zip(found, found[1:], strict=False)]
+    spacings = [after - before for before, after in itertools.pairwise(found)]
     for spacing in spacings:
         leading = f"{spacing:.3e}"
         assert leading[0] in "125", f"{leading} is no round spacing"
