@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from jaxvsr.data.frame_sampling import sample_indices
+from jaxvsr.data.frame_sources import FrameSource
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.loader import MID_GREY
 from jaxvsr.data.questions import Question
@@ -39,7 +41,8 @@ from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.rewards.prompts import Prompt
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 MOST_QUESTIONS = 32  # of a row: more save little, since the video is then a small part of it
 HASHED_VALUES = 1024  # at each end of a tensor
 READ_AHEAD = 2  # batches that are read and encoded while one is answered
@@ -157,6 +160,16 @@ class Videos:
         """`InputError` where the frames of a scene are not stored; pixels are not read for it."""
         for folder, scene in _scenes(asked):
             FrameStore(folder).positions(scene, self.frames)
+
+
+def read_video(source: FrameSource, frames: int) -> Video:
+    """Uniformly sampled frames of a video that lies in no data folder.
+
+    Raises:
+        InputError: it has fewer frames, or one cannot be read.
+    """
+    indices = [int(index) for index in sample_indices(len(source), frames)]
+    return Video(np.stack([source.frame(index) for index in indices]), source.timestamps(indices))
 
 
 def rows_of(asked: Iterable[tuple[Path, Question]], most: int) -> list[Row]:

@@ -1,0 +1,88 @@
+"""Ask a model one question about one video.
+
+    python launch/ask.py --model Qwen/Qwen2-VL-2B-Instruct --video room.mp4 "How many chairs are in this room?"
+    python launch/ask.py --model runs/demo@best --video data/scans/scene0000_00 --frames 8 "Where is the sofa?"
+
+FILE is a video that decord reads (mp4 and others), a scan's .sens, or a folder of images. Prints the answer, then
+frames, video tokens and seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvsr.command_line import ArgumentParser, positive_int, run
+from jaxvsr.errors import InputError
+
+FRAMES = 16  # or all, where a video has fewer
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="ask.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    models = "Hugging Face folder, hub id, or a run: RUN, RUN@best, RUN@STEP"
+    parser.add_argument("--model", required=True, metavar="MODEL", help=models)
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    parser.add_argument("--video", required=True, type=Path, metavar="FILE", help="mp4, .sens, or folder of images")
+    parser.add_argument("--frames", type=positive_int, metavar="N", help=f"default {FRAMES}, or all if there are fewer")
+    parser.add_argument("--max-pixels", type=positive_int, metavar="N", help="of a frame; default: the model's limits")
+    parser.add_argument("--prompt", default="question", metavar="NAME|FILE", help="default: the question alone")
+    parser.add_argument("--answer-tokens", type=positive_int, metavar="N", help="default: the prompt's")
+    parser.add_argument("--mesh", metavar="SPEC", help="8, or fsdp=4,tensor=2; default: all devices")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="kind of device")
+    parser.add_argument("question")
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    start = time.monotonic()
+    from jaxvsr.data.questions import Question
+    from jaxvsr.data.video_sources import open_video
+    from jaxvsr.evaluation.generate import GreedyModel, open_mesh, read_video
+    from jaxvsr.grpo.devices import keep_compiled_programs
+    from jaxvsr.grpo.start_model import open_model
+    from jaxvsr.models.processor import ScenePrompt
+    from jaxvsr.rewards.prompts import prompt_from
+
+    if not arguments.question.strip():
+        raise InputError("the question is empty")
+    prompt = prompt_from(arguments.prompt)
+    source = open_video(arguments.video)
+    frames = arguments.frames or min(FRAMES, len(source))
+    try:
+        video = read_video(source, frames)
+    except InputError as error:
+        raise InputError(f"--video {arguments.video}: {error}") from None
+    chosen = open_model(arguments.model, arguments.revision)
+    mesh, line = open_mesh(arguments.device, arguments.mesh)
+    print(line, file=sys.stderr, flush=True)
+    keep_compiled_programs()
+    answer_tokens = arguments.answer_tokens or prompt.max_answer_tokens
+    model = GreedyModel(chosen, mesh, answer_tokens=answer_tokens, max_pixels=arguments.max_pixels)
+    question = Question("ask", source.name, "question", arguments.question, None, "", "text")
+    scene = model.processor.encode(ScenePrompt((video,), (prompt.render(question),), prompt.system))
+    model.program.on_compile = lambda *_: print("compiling", file=sys.stderr, flush=True)
+    answer = model.answer([scene] * model.scene_shards)[0][0]
+    for stop in prompt.stop:
+        answer = answer.split(stop)[0]
+    print(answer.strip())
+    tokens = int((scene.vision_row >= 0).sum())
+    seconds = time.monotonic() - start
+    print(
+        f"\n{frames} of {len(source):,} frames, {tokens:,} video tokens, {seconds:.1f} s "
+        f"({model.program.seconds:.1f} s of them compiling)"
+    )
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run(_command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
