@@ -5,7 +5,7 @@ import io
 import json
 import signal
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class StandInStep:
     def reference(
         self, prompt: TreePrompt, features: jax.Array, rollouts: Rollouts, temperature: jax.Array
     ) -> jax.Array:
-        return -0.1 * rollouts.tokens.astype(jnp.float32)
+        return -0.1 * jnp.asarray(rollouts.tokens, jnp.float32)
 
     def encode(self, state: TrainState, prompt: TreePrompt) -> jax.Array:
         return jnp.zeros((S, 2, 8))
@@ -171,7 +171,7 @@ def open_bench(
     settings: TrainConfig,
     *,
     first: int = 0,
-    batches: Callable[[int], Iterator[HostBatch]] | None = None,
+    batches: Callable[[int], Generator[HostBatch, None, None]] | None = None,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
 ) -> Bench:
     folder = make_run_folder(path, settings)
@@ -207,7 +207,8 @@ def bench() -> Iterator[Callable[..., Bench]]:
     yield opening
     for run in opened:
         run.training.checkpoints.close()
-        run.training.log.close()
+        if run.training.log is not None:
+            run.training.log.close()
 
 
 def fresh_state() -> TrainState:
@@ -265,7 +266,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_exactly(bench: Callable[...,
     whole = bench(tmp_path / "whole", config())
     final, _ = train(whole.training, fresh_state(), StopRequest())
 
-    def interrupted(start: int) -> Iterator[HostBatch]:
+    def interrupted(start: int) -> Generator[HostBatch, None, None]:
         for number in range(start, 10_000):
             if number == 5:  # the power fails in step 6, after the checkpoint of step 4 and two more rows
                 raise RuntimeError("power failure")
@@ -288,7 +289,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_exactly(bench: Callable[...,
 def test_a_signal_ends_after_the_running_step_with_a_checkpoint(
     bench: Callable[..., Bench], tmp_path: Path, number: int, name: str
 ) -> None:
-    def batches(start: int) -> Iterator[HostBatch]:
+    def batches(start: int) -> Generator[HostBatch, None, None]:
         for step in range(start, 100):
             if step == 1:
                 signal.raise_signal(number)

@@ -228,7 +228,8 @@ def load_policy(
 
 
 def _objective(config: TrainConfig) -> AnyObjective:
-    return {"grpo": config.grpo, "dpo": config.dpo, "sft": SupervisedObjective()}[config.objective]
+    objectives: dict[str, AnyObjective] = {"grpo": config.grpo, "dpo": config.dpo, "sft": SupervisedObjective()}
+    return objectives[config.objective]
 
 
 def fresh_adapter(model: StartModel, lora: LoraConfig, seed: int, mesh: Mesh) -> dict[str, jax.Array]:

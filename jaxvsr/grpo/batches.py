@@ -23,7 +23,7 @@ from jaxvsr.grpo.config import ObjectiveName
 from jaxvsr.grpo.mesh import scene_sharding
 from jaxvsr.grpo.targets import rejected_answer, target_answer
 from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, Video
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
 from jaxvsr.rewards.prompts import Prompt
 
 
@@ -144,9 +144,9 @@ def place(tree: Any, mesh: Mesh, scenes: int) -> Any:
     return jax.tree.map(put, tree)
 
 
-def own_rows(array: jax.Array) -> Shaped[np.ndarray, "S ..."]:
+def own_rows(array: AnyArray) -> Shaped[np.ndarray, "S ..."]:
     """This process's scenes of an array that is split over scenes, in host memory."""
-    if array.is_fully_addressable:
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.asarray(array)
     pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])

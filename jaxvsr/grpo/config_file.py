@@ -164,7 +164,7 @@ def _unknown_field(kind: type, path: str, value: object) -> str:
     ours = known_name(path)
     if ours:
         return f"{line}: here it is {ours}"
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(kind)]
     paths = [name for name, *_ in field_table(TrainConfig)]
     group, _, last = path.rpartition(".")
     close = [name for name in paths if name.rpartition(".")[2] == last] or difflib.get_close_matches(
@@ -259,7 +259,7 @@ def field_table(kind: type, where: str = "") -> list[tuple[str, str, Any, str]]:
     rows: list[tuple[str, str, Any, str]] = []
     hints, meanings = get_type_hints(kind), field_meanings(kind)
     defaults = kind()
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in dataclasses.fields(kind):
         inner = [part for part in (hints[field.name], *get_args(hints[field.name])) if dataclasses.is_dataclass(part)]
         path = f"{where}{field.name}"
         if inner:
@@ -282,7 +282,7 @@ def field_meanings(kind: type) -> dict[str, str]:
     lines = source.splitlines()
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            behind = lines[node.end_lineno - 1][node.end_col_offset :].strip()  # type: ignore[operator, index]
+            behind = lines[node.end_lineno - 1][node.end_col_offset :].strip()  # type: ignore[operator]
             above = lines[node.lineno - 2].strip()
             comment = behind if behind.startswith("#") else above
             if comment.startswith("#"):

@@ -109,10 +109,10 @@ def scene_rows(mesh: Mesh, scenes: int) -> tuple[int, int]:
 
     With `tensor` across processes several processes hold the same scenes, and load the same.
     """
-    spans = {
-        (rows[0].start or 0, scenes if rows[0].stop is None else rows[0].stop)
-        for rows in scene_sharding(mesh).addressable_devices_indices_map((scenes,)).values()
-    }
+    spans = set()
+    for index in scene_sharding(mesh).addressable_devices_indices_map((scenes,)).values():
+        rows = index[0] if index else slice(None)
+        spans.add((rows.start or 0, scenes if rows.stop is None else rows.stop))
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
     held = sum(span[1] - span[0] for span in spans)
     if held != last - first or first % held or scenes % held:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -64,7 +65,7 @@ class StartModel:
         """One parameter with all stages merged; in the base's dtype, or in `dtype`."""
         return self._reader(name, dtype)(())
 
-    def _reader(self, name: str, dtype: np.dtype | None) -> Callable[[tuple[slice, ...]], np.ndarray]:
+    def _reader(self, name: str, dtype: np.dtype | None) -> Callable[[Any], np.ndarray]:
         """Part of a parameter by index. Only that part is read from the files, unless something is merged into it."""
         if not any({name, adapter_name(name, "A")} & set(stage.weights) for stage in self.stages):
             return lambda index: self.folder.read(name, index, dtype)

@@ -24,9 +24,10 @@ from jaxvsr.rewards.registry import Reward
 class Step(Protocol):
     """What the loop needs of the compiled step (`grpo.step.CompiledStep`)."""
 
-    functions: Sequence[Any]
     trains_vision: bool
 
+    @property
+    def functions(self) -> Sequence[Any]: ...
     @property
     def compile_count(self) -> int: ...
     @property
