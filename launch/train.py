@@ -110,7 +110,13 @@ def _config(arguments: Namespace) -> tuple[TrainConfig, Path, Path]:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
-    from jaxvsr.grpo.devices import choose_devices, describe_devices, join_processes, keep_compiled_programs
+    from jaxvsr.grpo.devices import (
+        choose_devices,
+        describe_devices,
+        join_processes,
+        keep_compiled_programs,
+        out_of_memory_in_words,
+    )
     from jaxvsr.grpo.mesh import MeshShape, make_mesh, parse_mesh
     from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
 
@@ -137,6 +143,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
     with (
         stop.listening(),
+        out_of_memory_in_words(shape),
         ready_run(
             config,
             run_path,

@@ -1,6 +1,7 @@
 """The mesh: its spelling, its refusals, where parameters lie, and that devices are chosen as promised."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo import devices
 from jaxvsr.grpo.mesh import MeshShape, check_mesh, parse_mesh
 from jaxvsr.models.config import ModelConfig, TextConfig, VisionConfig
-from jaxvsr.models.qwen_vl import parameter_shapes
+from jaxvsr.models.naming import expected_shapes
 from jaxvsr.models.sharding import parameter_spec, without_fsdp
 
 
@@ -78,11 +79,11 @@ def test_every_split_divides_and_nothing_of_size_is_left_whole() -> None:
     mesh = {"data": 1, "fsdp": 2, "tensor": 2}
     config = tiny_config()
     whole = []
-    for name, leaf in parameter_shapes(config).items():
-        spec = parameter_spec(name, leaf.shape, mesh, config)
-        for size, axis in zip(leaf.shape, spec, strict=False):
+    for name, shape in expected_shapes(config).items():
+        spec = parameter_spec(name, shape, mesh, config)
+        for size, axis in zip(shape, spec, strict=False):
             assert axis is None or size % mesh[axis] == 0
-        if len(leaf.shape) >= 2 and leaf.size > 1000 and not any(spec):
+        if len(shape) >= 2 and math.prod(shape) > 1000 and not any(spec):
             whole.append(name)
     assert whole == []
 
@@ -181,3 +182,13 @@ def test_eight_virtual_devices_on_a_machine_without_accelerators_say_so() -> Non
 
 def test_one_device_is_not_called_virtual() -> None:
     assert devices.describe_devices(jax.devices()[:1], MeshShape()).startswith("1 CPU device (")
+
+
+def test_running_out_of_memory_says_what_to_change_first() -> None:
+    with (
+        pytest.raises(InputError, match=r"1\.5GiB more .* first --set model\.remat=full"),
+        devices.out_of_memory_in_words(MeshShape()),
+    ):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.5GiB.")
+    with pytest.raises(jax.errors.JaxRuntimeError), devices.out_of_memory_in_words(MeshShape()):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -6,11 +6,12 @@ the run with the install line instead of training slowly.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import mmap
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -147,6 +148,22 @@ def keep_compiled_programs() -> Path:
         return folder
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+@contextlib.contextmanager
+def out_of_memory_in_words(mesh: MeshShape) -> Iterator[None]:
+    """Running out of device memory inside ends in one line with what was asked for and what to change first."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        wanted = re.search(r"allocat\w+ ([\d.]+ ?\w*)", str(error))
+        need = f" ({wanted[1]} more were asked for)" if wanted else ""
+        raise InputError(
+            f"out of device memory on mesh {mesh}{need}: first --set model.remat=full, then --set "
+            "update.accumulation=2 (or more), then fewer data.scenes or a larger mesh; --dry-run does the arithmetic"
+        ) from None
 
 
 def join_processes(coordinator: str | None, process_id: int | None, process_count: int | None) -> int:

@@ -119,6 +119,7 @@ def _memory_lines(config: TrainConfig, model: ModelConfig, prompt: TreePrompt, m
     shards = mesh.fsdp * mesh.tensor
     a_device = weights / shards + state / shards + cache / mesh.devices
     return [
-        f"memory      weights {weights / GIB:.2f} GiB, trained weights with Adam {state / GIB:.2f} GiB, keys and values "
-        f"in sampling {cache / GIB:.2f} GiB; {a_device / GIB:.2f} GiB a device on mesh {mesh}, activations on top"
+        f"memory      weights {weights / GIB:.2f} GiB, trained weights with Adam {state / GIB:.2f} GiB, keys and "
+        f"values in sampling {cache / GIB:.2f} GiB; {a_device / GIB:.2f} GiB a device of mesh {mesh}, "
+        "activations on top"
     ]
