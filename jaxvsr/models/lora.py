@@ -28,9 +28,9 @@ class LoraConfig:
     components must equal.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    target_modules: str | tuple[str, ...] = LANGUAGE_LINEAR
+    rank: int = 16  # r of PEFT
+    alpha: float = 32.0  # lora_alpha of PEFT; the adapter's output is scaled by alpha / rank
+    target_modules: str | tuple[str, ...] = LANGUAGE_LINEAR  # regular expression, or names, of the adapted modules
 
     def __post_init__(self) -> None:
         if self.rank < 1:
