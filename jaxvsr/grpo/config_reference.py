@@ -14,8 +14,8 @@ from jaxvsr.grpo.known_names import KNOWN_NAMES, KNOWN_PATHS
 INTRODUCTION = f"""# Config fields
 
 The same names in YAML (`data: {{scenes: 8}}`), on the command line (`--set data.scenes=8`) and in Python
-(`TrainConfig(data=DataSettings(scenes=8))`). Within a run that goes on (`--resume`), only {", ".join(CHANGEABLE)} may change.
-This page is made by `python -m jaxvsr.grpo.config_reference > docs/config.md`.
+(`TrainConfig(data=DataSettings(scenes=8))`). When a run goes on (`--resume`), only {", ".join(CHANGEABLE)} may
+change. This page is made by `python -m jaxvsr.grpo.config_reference > docs/config.md`.
 
 | field | default | meaning |
 |---|---|---|
