@@ -135,7 +135,7 @@ def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
 
         config = read_config(arguments.model)
         adapters = jax.jit(lambda: _adapters(QwenVL(config, lora=work.lora)))()
-        return config, {**jax.tree.map(jnp.asarray, load_parameters(arguments.model, config)), **adapters}
+        return config, {**jax.tree.map(jnp.asarray, load_parameters(arguments.model)), **adapters}
     shapes = {TINY: tiny, **PUBLISHED}
     if arguments.shape not in shapes:
         raise InputError(f"--shape {arguments.shape!r}: must be one of {', '.join(shapes)}")

@@ -31,4 +31,6 @@ def sample_indices(total: int, count: int, rule: SamplingRule = "linspace") -> I
         return np.linspace(0, total - 1, count, dtype=np.int64)
     if rule == "qwen-vl-utils":
         return np.linspace(0, total - 1, count, dtype=np.float32).round().astype(np.int64)
-    return np.arange(0, total, total / count)[:count].astype(np.int64)
+    # torch.arange(0, total, step).int(): float32 products of index and step, not a running sum
+    step = total / count
+    return (np.arange(count) * step).astype(np.float32).astype(np.int64)

@@ -5,6 +5,8 @@ The plain pass treats sequences as independent rows; it is what the scene tree (
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -18,6 +20,8 @@ from jaxvsr.models.layers import Build
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.tree_batch import VisionInput
 from jaxvsr.models.vision import VisionTower
+
+FLOAT32 = jnp.dtype("float32")
 
 
 class QwenVL(nnx.Module):
@@ -65,7 +69,7 @@ class QwenVL(nnx.Module):
         vision_index: Int[Array, "B X"] | None = None,
         vision: VisionInput | None = None,
         features: Float[Array, "B U H"] | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: jnp.dtype = FLOAT32,
         remat: Remat = "none",
         attention_chunk: int = 512,
     ) -> Float[Array, "B X H"]:
@@ -92,11 +96,16 @@ def parameter_shapes(
     config: ModelConfig, lora: LoraConfig | None = None, dtype: jnp.dtype | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Name, shape and dtype of every parameter, without memory."""
-    return flat_parameters(nnx.eval_shape(lambda: QwenVL(config, lora=lora, dtype=dtype)))
+    return _flat(nnx.eval_shape(lambda: QwenVL(config, lora=lora, dtype=dtype)))
 
 
 def flat_parameters(model: QwenVL) -> dict[str, Array]:
     """`{"language_model.layers.self_attn.q_proj.weight": array [L, out, in], …}`."""
+    return _flat(model)
+
+
+def _flat(model: QwenVL) -> dict[str, Any]:
+    """Leaves by name, arrays or abstract values alike."""
     pure = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     return {name: leaf for name, leaf in flatten_dict(pure, sep=".").items() if leaf is not None}
 
