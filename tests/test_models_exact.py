@@ -6,6 +6,8 @@ Positions follow the rule that the checkpoints were trained with, so ours are pa
 """
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +40,7 @@ def _random_config(family: str, rng: np.random.Generator) -> tuple[type, object]
     heads, key_heads = [(4, 2), (4, 4), (6, 2), (8, 1)][rng.integers(4)]
     dim = int(rng.choice([8, 16]))
     third = dim // 8
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": WORDS,
         "hidden_size": heads * dim,
         "intermediate_size": int(rng.integers(20, 80)),
@@ -56,7 +58,7 @@ def _random_config(family: str, rng: np.random.Generator) -> tuple[type, object]
         },
     }
     tied = bool(rng.integers(2))
-    shared = {
+    shared: dict[str, Any] = {
         "image_token_id": IMAGE,
         "video_token_id": VIDEO,
         "vision_start_token_id": START,
@@ -64,7 +66,7 @@ def _random_config(family: str, rng: np.random.Generator) -> tuple[type, object]
         "tie_word_embeddings": tied,
     }
     vision_heads, depth = int(rng.choice([2, 4])), int(rng.integers(1, 4))
-    vision = {"depth": depth, "num_heads": vision_heads}
+    vision: dict[str, Any] = {"depth": depth, "num_heads": vision_heads}
     if family == "qwen2_vl":
         vision |= {"embed_dim": 16 * vision_heads, "hidden_size": heads * dim, "mlp_ratio": int(rng.integers(1, 4))}
         return Qwen2VLForConditionalGeneration, Qwen2VLConfig(text_config=text, vision_config=vision, **shared)
@@ -122,10 +124,12 @@ def _cases(rng: np.random.Generator) -> dict[str, list]:
 
 def _sequence(parts: list, config, rng: np.random.Generator) -> dict:
     """One case for both models."""
-    tokens, grids, packed, layouts, pixels = [], [], [], [], {IMAGE: [], VIDEO: []}
+    words: list[int] = []
+    grids, packed, layouts = [], [], []
+    pixels: dict[int, list] = {IMAGE: [], VIDEO: []}
     for part in parts:
         if isinstance(part, int):
-            tokens += rng.integers(0, 100, part).tolist()
+            words += rng.integers(0, 100, part).tolist()
             continue
         kind = VIDEO if len(part) > 1 else IMAGE
         rows = pack_frames(part, config.vision)
@@ -134,8 +138,8 @@ def _sequence(parts: list, config, rng: np.random.Generator) -> dict:
         layouts.append(row_layout(high, wide, config.vision))
         packed.append(rows)
         pixels[kind].append((_hugging_face_patches(part), (len(rows), high, wide)))
-        tokens += [START, *[kind] * (len(rows) * high * wide // 4), END]
-    tokens = np.array(tokens, np.int32)
+        words += [START, *[kind] * (len(rows) * high * wide // 4), END]
+    tokens = np.array(words, np.int32)
     positions, _ = mrope_positions(tokens, grids, config)
     vision = VisionInput(
         np.zeros((1, ROWS, PATCHES, config.vision.patch_values), np.uint8),
@@ -155,7 +159,7 @@ def _sequence(parts: list, config, rng: np.random.Generator) -> dict:
     return {"tokens": tokens, "positions": positions, "vision_index": vision_index, "vision": vision, "pixels": pixels}
 
 
-def _their_logits(model: torch.nn.Module, sequence: dict, extra: list[int] = ()) -> np.ndarray:
+def _their_logits(model: torch.nn.Module, sequence: dict, extra: Sequence[int] = ()) -> np.ndarray:
     tokens = np.concatenate([sequence["tokens"], np.array(extra, np.int32)])
     positions = _grown_positions(sequence["positions"], len(extra))
     media = {}

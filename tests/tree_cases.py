@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvsr.models.config import ModelConfig, TextConfig, VisionConfig
+from jaxvsr.models.config import Family, ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, flat_parameters, model_definition
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
@@ -16,7 +16,7 @@ from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
 WORDS = 96
 
 
-def small_config(family: str, *, heads: int = 4, key_heads: int = 2, tied: bool = True) -> ModelConfig:
+def small_config(family: Family, *, heads: int = 4, key_heads: int = 2, tied: bool = True) -> ModelConfig:
     """Width 32, two or three layers; Qwen2.5-VL with windows of 4x4 patches and one full-attention layer."""
     if family == "qwen2_vl":
         vision = VisionConfig(2, 32, 4, 64, 8 * heads, "quick_gelu")
@@ -72,7 +72,7 @@ def random_tree(
     for scene in range(scenes):
         real = np.flatnonzero(valid[scene].reshape(-1, 4).all(axis=1))
         index[scene, 3 : 3 + len(real)] = real
-        scene_length[scene] = min(3 + len(real) + rng.integers(1, 4), scene_size)
+        scene_length[scene] = min(3 + len(real) + int(rng.integers(1, 4)), scene_size)
     vision = VisionInput(
         rng.integers(0, 256, (scenes, rows, patches, 1176), dtype=np.uint8),
         valid,

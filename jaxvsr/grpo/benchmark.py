@@ -111,10 +111,12 @@ class StepBench:
         self.config, self.work, self.forward = config, work, forward
         trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
         frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
-        objective = Objective(reduction="grpo", kl="k3", beta=work.beta)
+        self.objective = Objective(reduction="grpo", kl="k3", beta=work.beta)
         optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
         sampling = SamplingOptions(work.rollouts, work.answer_tokens, eos_ids=())
-        self.step = CompiledStep(Policy(config, work.lora, frozen), trainable, objective, optimizer, sampling, forward)
+        self.step = CompiledStep(
+            Policy(config, work.lora, frozen), trainable, self.objective, optimizer, sampling, forward
+        )
         self.state = start_state({name: jnp.copy(leaf) for name, leaf in trainable.items()}, optimizer, 0)
         self.temperature = jnp.float32(1.0)
         questions = work.scenes * work.questions
@@ -158,7 +160,7 @@ class StepBench:
         clock.lap("reward", None)
         mask = token_mask(sampled.rollouts.length, self.work.answer_tokens)
         inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages))
-        normaliser = step_normaliser(mask, self.step.objective)
+        normaliser = step_normaliser(mask, self.objective)
         self.state, metrics = self.step.update(
             self.state, prompt, features, sampled.rollouts, inputs, normaliser, self.temperature
         )
@@ -188,7 +190,7 @@ class StepBench:
             features,
             sampled.rollouts,
             inputs,
-            step_normaliser(mask, self.step.objective),
+            step_normaliser(mask, self.objective),
             self.temperature,
         )
         clock.start = time.perf_counter()
@@ -283,7 +285,9 @@ def needed_flops(config: ModelConfig, work: Workload) -> dict[str, float]:
     full_layers = len(vision.fullatt_block_indexes) if vision.window_size else vision.depth
     seen = full_layers * row_patches + (vision.depth - full_layers) * min(window, row_patches)
     merged = vision.embed_dim * vision.merge_unit
-    tower = 2 * patches * (vision.patch_values * vision.embed_dim + vision.depth * (4 * vision.embed_dim**2 + mlp))
+    tower: float = (
+        2 * patches * (vision.patch_values * vision.embed_dim + vision.depth * (4 * vision.embed_dim**2 + mlp))
+    )
     tower += 4 * patches * seen * vision.embed_dim
     tower += 2 * patches / vision.merge_unit * merged * (merged + vision.out_hidden_size)
     head = 2 * text.hidden_size * text.vocab_size * (questions + rollouts * (answer - 1))

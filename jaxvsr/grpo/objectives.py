@@ -16,16 +16,15 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxvsr.errors import InputError
+from jaxvsr.models.tree_batch import AnyArray
 
 Reduction = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
 Ratio = Literal["token", "sequence_product", "sequence_mean"]
 KLEstimator = Literal["k1", "k2", "k3", "k3_corrected"]
 
-AnyArray = jax.Array | np.ndarray
 MAXIMA = ("ratio_max", "logprob_gap")  # metrics that combine by maximum; all others add
 
 

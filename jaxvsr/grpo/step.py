@@ -86,7 +86,8 @@ class CompiledFunction:
     """A jitted function compiled ahead for each new bucket of shapes, so that compiling is seen, timed and counted."""
 
     def __init__(self, name: str, function: Callable[..., Any], *, donate: tuple[int, ...] = ()):
-        self.name, self.compiled, self.seconds = name, {}, 0.0
+        self.name, self.seconds = name, 0.0
+        self.compiled: dict[Any, Any] = {}
         self._jitted = jax.jit(function, donate_argnums=donate)
         self.on_compile: Callable[[str, int], Any] = lambda name, bucket: None
 
@@ -216,7 +217,7 @@ class CompiledStep:
         return sample(model, prompt, features, keys, temperature, self.sampling, self.forward), features
 
     def _reference_program(
-        self, parameters: Any, prompt: TreePrompt, features: Array | None, rollouts: Rollouts, temperature: Array
+        self, parameters: Any, prompt: TreePrompt, features: Any, rollouts: Rollouts, temperature: Array
     ) -> Array:
         model = bind(self._base, parameters)
         if self.trains_vision:
@@ -291,7 +292,9 @@ def objective_loss(
     if isinstance(objective, SupervisedObjective):
         return sft_loss(logprobs, inputs.mask, normaliser.tokens), {}
     if isinstance(objective, PreferenceObjective):
+        assert inputs.reference_logprobs is not None
         return dpo_loss(logprobs, inputs.reference_logprobs, inputs.mask, objective, normaliser.rollouts / 2)
+    assert inputs.old_logprobs is not None and inputs.advantages is not None
     return grpo_loss(
         logprobs, inputs.old_logprobs, inputs.reference_logprobs, inputs.advantages, inputs.mask, objective, normaliser
     )

@@ -18,7 +18,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.assemble import host_batches, load_policy
 from jaxvsr.grpo.batches import BatchBuilder, count_tokens
 from jaxvsr.grpo.mesh import MeshShape, make_mesh
-from jaxvsr.grpo.objectives import step_normaliser, token_mask
+from jaxvsr.grpo.objectives import Objective, step_normaliser, token_mask
 from jaxvsr.grpo.run_folder import RunFolder
 from jaxvsr.grpo.start_model import open_model
 from jaxvsr.grpo.step import CompiledFunction, CompiledStep, LossInputs, TrainState, start_state
@@ -71,6 +71,7 @@ def measure_tree_savings(
 ) -> TreeSavings:
     """Time loss and gradients of these rollouts as a tree and as separate sequences, and compare the gradients."""
     group = rollouts.tokens.shape[2]
+    assert isinstance(step.objective, Objective)
     normaliser = step_normaliser(inputs.mask, step.objective)
 
     def gradients(trainable: Any, frozen: Any, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs) -> Any:

@@ -234,4 +234,5 @@ def tree_logprobs(
 ) -> tuple[Float[Array, "S Q G R"], Float[Array, "S Q G R"]]:
     """Log-probabilities and entropies of all rollout tokens; what stands behind a rollout's length is meaningless."""
     question_hidden, rollout_hidden, _ = tree_hidden(model, prompt, features, rollouts, options)
+    assert rollout_hidden is not None
     return rollout_logprobs(model, question_hidden, rollout_hidden, rollouts.tokens, temperature, options)

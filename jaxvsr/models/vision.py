@@ -79,7 +79,7 @@ class VisionBlock(nnx.Module):
         self.attn = VisionAttention(config, f"{name}.attn", build, stack)
         if config.window_size:
             width, inner = config.embed_dim, config.intermediate_size
-            self.mlp = SwiGLU(f"{name}.mlp", width, inner, bias=True, build=build, stack=stack)
+            self.mlp: SwiGLU | VisionMlp = SwiGLU(f"{name}.mlp", width, inner, bias=True, build=build, stack=stack)
         else:
             self.mlp = VisionMlp(config, f"{name}.mlp", build, stack)
 
