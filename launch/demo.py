@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,11 +43,35 @@ class Stage:
     title: str
     arguments: tuple[str, ...]  # of `python`, the script first
     result: Path
+    run_dir: Path
+    shared: bool = False  # by all seeds: rooms, questions, frames and the untrained model
+    fresh: Path | None = None  # a folder that the command wants to make itself
 
     @property
     def command(self) -> str:
         """As one would type it."""
         return shlex.join(("python", f"launch/{self.arguments[0]}", *self.arguments[1:]))
+
+    def is_done(self) -> bool:
+        """Whether the result is there and was made by this very command."""
+        return self.result.exists() and self._journal().get(self.title) == self.command
+
+    def prepare(self) -> None:
+        """Remove what an earlier command of this stage left."""
+        if self.fresh is not None and self.fresh.exists():
+            shutil.rmtree(self.fresh)
+
+    def record(self) -> None:
+        """Remember by which command the result was made, beside it."""
+        write_json(self._journal_path(), {**self._journal(), self.title: self.command})
+
+    def _journal_path(self) -> Path:
+        home = DATA if self.shared else self.run_dir
+        return home.with_name(f"{home.name}-stages.json")
+
+    def _journal(self) -> dict[str, str]:
+        path = self._journal_path()
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def stages(run_dir: Path, seed: int) -> list[Stage]:
@@ -63,33 +88,29 @@ def stages(run_dir: Path, seed: int) -> list[Stage]:
         asked = ("--data", str(DATA), "--benchmark", "vsi-bench", "--frames", str(FRAMES))
         prompt = ("--prompt", "vsgrpo-vanilla-train")  # the one the models were trained with
         arguments = ("evaluate.py", "--model", model, *asked, *prompt, *more, "--out", str(scores[name]))
-        return Stage(f"greedy answers: {name}", arguments, scores[name] / "scores.json")
+        return Stage(f"greedy answers: {name}", ("evaluate.py", *arguments), out / "scores.json", run_dir)
 
     build, chosen = ("build_data.py",), [flag for option in QUESTIONS for flag in ("--set", option)]
     asked = (*build, "questions", str(DATA), str(DATA), "--recipe", "vsi100k", *chosen, "--heldout", str(HELDOUT_SHARE))
     seen = (*build, "frames", str(DATA), str(DATA), "--frames", str(FRAMES), "--max-pixels", str(FRAME_PIXELS))
+    rooms = (*build, "rooms", str(DATA), "--scenes", str(ROOMS), "--seed", "0")
+    tiny, hf = ("convert.py", "tiny", str(untrained)), run_dir / "hf"
+    named = (f"{name}={folder}" for name, folder in scores.items())
+    saved = ("bench.py", "--run", str(run_dir), "--scenes", "2")
     return [
-        Stage("rooms", (*build, "rooms", str(DATA), "--scenes", str(ROOMS), "--seed", "0"), DATA / "scans"),
-        Stage("questions", asked, DATA / "questions.jsonl"),
-        Stage("frames", seen, DATA / "frames"),
-        Stage("a model without training", ("convert.py", "tiny", str(untrained)), untrained / "config.json"),
-        Stage("GRPO", train(run_dir), run_dir / "report.html"),
-        Stage("control: GRPO on blank video", train(blank, "--set", "data.blank=true"), blank / "report.html"),
+        Stage("rooms", rooms, DATA / "scans", run_dir, shared=True),
+        Stage("questions", asked, DATA / "questions.jsonl", run_dir, shared=True),
+        Stage("frames", seen, DATA / "frames", run_dir, shared=True),
+        Stage("a model without training", tiny, untrained / "config.json", run_dir, shared=True, fresh=untrained),
+        Stage("GRPO", train(run_dir), run_dir / "report.html", run_dir),
+        Stage("control: GRPO on blank video", train(blank, "--set", "data.blank=true"), blank / "report.html", run_dir),
         evaluate("untrained", str(untrained)),
         evaluate("start", BASE),
         evaluate("blank", str(blank), "--blank"),
         evaluate("after", str(run_dir)),
-        Stage(
-            "what the tree saved",
-            ("bench.py", "--run", str(run_dir), "--scenes", "2"),
-            run_dir / "tree_savings.json",
-        ),
-        Stage(
-            "the page",
-            ("report.py", str(run_dir), "--compare", *(f"{name}={folder}" for name, folder in scores.items())),
-            run_dir / "comparison.json",
-        ),
-        Stage("export", ("convert.py", "to-hf", str(run_dir), str(run_dir / "hf")), run_dir / "hf" / "config.json"),
+        Stage("what the tree saved", saved, run_dir / "tree_savings.json", run_dir),
+        Stage("the page", ("report.py", str(run_dir), "--compare", *named), run_dir / "comparison.json", run_dir),
+        Stage("export", ("convert.py", "to-hf", str(run_dir), str(hf)), hf / "config.json", run_dir, fresh=hf),
     ]
 
 
@@ -107,24 +128,24 @@ def _command(argv: Sequence[str] | None) -> int:
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}: must be at least 0")
     planned = stages(arguments.run_dir, arguments.seed)
-    journal = arguments.run_dir.with_name(f"{arguments.run_dir.name}-stages.json")
-    done: dict[str, str] = json.loads(journal.read_text(encoding="utf-8")) if journal.exists() else {}
     seconds: list[float] = []
+    behind_a_new_one = False  # a stage that ran makes those behind it run again
     for number, stage in enumerate(planned, start=1):
         print(f"\n[{number}/{len(planned)}] {stage.title}\n$ {stage.command}", flush=True)
-        if done.get(stage.title) == stage.command and stage.result.exists():
+        if stage.is_done() and (stage.shared or not behind_a_new_one):
             print(f"kept: {stage.result} is there", flush=True)
             seconds.append(0.0)
             continue
         start = time.monotonic()
+        stage.prepare()
         code = _run_stage(stage)
         seconds.append(time.monotonic() - start)
         if code:
             print(f"the demo stopped in stage {number}, {stage.title}; the same command goes on there", file=sys.stderr)
             return code
         print(f"({seconds[-1]:.1f} s)", flush=True)
-        done[stage.title] = stage.command
-        write_json(journal, done)
+        stage.record()
+        behind_a_new_one = behind_a_new_one or not stage.shared
     print(_summary(planned, seconds, arguments.run_dir))
     return 0
 
@@ -134,16 +155,22 @@ def _run_stage(stage: Stage) -> int:
     # The demo is the same on every machine: on the CPU.
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
     child = subprocess.Popen([sys.executable, str(LAUNCH / stage.arguments[0]), *stage.arguments[1:]], env=environment)
-    # The terminal sends Ctrl-C to the child as well; SIGTERM has to be handed on.
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
-    }
+    came: list[int] = []
+
+    def interrupted(number: int, _: object) -> None:
+        came.append(number)
+        if number == signal.SIGTERM:  # the terminal sends Ctrl-C to the child by itself
+            child.terminate()
+
+    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return child.wait()
+        code = child.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if came:
+        return 128 + came[0]
+    return code if code >= 0 else 128 - code
 
 
 def write_json(path: Path, value: object) -> None:

@@ -32,6 +32,7 @@ from jaxvsr.evaluation import provenance
 from jaxvsr.evaluation.baselines import best_constants, chance_frequency, chance_random, constant_predictions
 from jaxvsr.evaluation.benchmarks import BENCHMARKS, evaluate, write_result
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
+from jaxvsr.evaluation.predictions_log import SETTINGS_FILE, PredictionsLog
 from jaxvsr.rewards.prompts import Prompt, prompt_from
 from jaxvsr.rewards.user_file import function_of_file
 
@@ -114,7 +115,6 @@ def _generated(
 ) -> tuple[list[Prediction], dict[str, Any]]:
     """A model's greedy answers, and what they came from. OUT/predictions.jsonl is written on the way."""
     from jaxvsr.evaluation.generate import GreedyModel, Videos, generate, open_mesh, stored_frame_count, weights_hash
-    from jaxvsr.evaluation.predictions_log import PredictionsLog
     from jaxvsr.grpo.devices import keep_compiled_programs
     from jaxvsr.grpo.start_model import open_model
 
@@ -199,6 +199,7 @@ def _command(argv: Sequence[str] | None) -> int:
     result = evaluate(arguments.benchmark, predictions, answer_of=answer_of, questions=questions, judge=judge)
     write_result(arguments.out, result, {"benchmark": arguments.benchmark, **origin})
     if arguments.model in MODELS_WITHOUT_WEIGHTS:
+        (arguments.out / SETTINGS_FILE).unlink(missing_ok=True)  # no model may go on from these answers
         write_predictions(arguments.out / "predictions.jsonl", predictions)
     print(result.to_text())
     print(f"\nwritten to {arguments.out}/scores.json")

@@ -22,6 +22,10 @@ fits() { # is $1 a working Python that jaxvsr runs on?
 
 if [ -n "${PYTHON:-}" ]; then
     fits "$PYTHON" || fail "PYTHON=$PYTHON is not a working Python 3.11, 3.12 or 3.13"
+    version='import sys; print("%d.%d" % sys.version_info[:2])'
+    if [ -x "$environment/bin/python" ] && [ "$("$environment/bin/python" -c "$version")" != "$("$PYTHON" -c "$version")" ]; then
+        fail "$environment has another Python than PYTHON=$PYTHON; remove it to make it anew"
+    fi
 else
     for PYTHON in python3.11 python3.12 python3.13 python3 ""; do
         [ -n "$PYTHON" ] || fail "no Python 3.11, 3.12 or 3.13 found; on Debian and Ubuntu: apt-get install python3.11 python3.11-venv"

@@ -220,7 +220,7 @@ class CompiledStep:
         self, parameters: Any, prompt: TreePrompt, features: Any, rollouts: Rollouts, temperature: Array
     ) -> Array:
         model = bind(self._base, parameters)
-        if self.trains_vision:
+        if self.trains_vision or any(name.startswith("visual.") for name in self.policy.reference or ()):
             features = encode_vision(model, prompt, self.forward)
         return tree_logprobs(model, prompt, features, rollouts, temperature, self.forward)[0]
 
