@@ -88,7 +88,7 @@ def stages(run_dir: Path, seed: int) -> list[Stage]:
         asked = ("--data", str(DATA), "--benchmark", "vsi-bench", "--frames", str(FRAMES))
         prompt = ("--prompt", "vsgrpo-vanilla-train")  # the one the models were trained with
         arguments = ("evaluate.py", "--model", model, *asked, *prompt, *more, "--out", str(scores[name]))
-        return Stage(f"greedy answers: {name}", ("evaluate.py", *arguments), out / "scores.json", run_dir)
+        return Stage(f"greedy answers: {name}", arguments, scores[name] / "scores.json", run_dir)
 
     build, chosen = ("build_data.py",), [flag for option in QUESTIONS for flag in ("--set", option)]
     asked = (*build, "questions", str(DATA), str(DATA), "--recipe", "vsi100k", *chosen, "--heldout", str(HELDOUT_SHARE))
