@@ -73,6 +73,9 @@ def test_flags_win_over_the_file_in_their_order(tmp_path: Path) -> None:
         ("grpo.beta=-1", "grpo.beta -1.0: must be at least 0"),
         ("grpo.clip_low=2", "grpo.clip_low 2.0: must be at least 0 and below 1"),
         ("lora.rank=0", "^lora.rank 0: must be at least 1"),
+        ("lora.alpha=.nan", "^lora.alpha nan: must be a finite number above 0"),
+        ("lora.alpha=-1", "^lora.alpha -1.0: must be a finite number above 0"),
+        ("evaluation.questions=0", "questions 0: must be at least 1"),
         ("mesh.spec=tens=2", "mesh 'tens=2': no axis 'tens'; did you mean 'tensor'"),
         ("steps=0", "steps 0: must be at least 1"),
         ("seed=-1", "seed -1: must be from 0"),
@@ -140,6 +143,8 @@ def test_the_reference_page_is_that_of_these_fields() -> None:
     [
         ("steps: 3\nsteps: 4\n", "line 2: not YAML .*'steps' stands twice"),
         ("steps: [1\n", "not YAML"),
+        ("steps: 3\n? [a]\n: 1\n", "line 2: not YAML .*a list or mapping cannot be the name of a field"),
+        ("{{a: 1}: 1}\n", "a list or mapping cannot be the name of a field"),
         ("- 3\n", "expected fields .*found list"),
         ("data: {folders: a:x}\n", "expected DIR or DIR:WEIGHT, found weight 'x'"),
     ],
@@ -149,6 +154,12 @@ def test_a_broken_file_is_named(text: str, says: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=says):
         read_config(path).data.weighted_folders()
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_given_answers_are_updated_on_once(objective: str) -> None:
+    with pytest.raises(InputError, match=f"update.inner_steps 2: .*objective {objective} it must be 1"):
+        with_set(f"objective={objective}", "update.inner_steps=2")
 
 
 def test_a_missing_config_lists_the_recipes() -> None:

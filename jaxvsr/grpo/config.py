@@ -121,6 +121,9 @@ class EvaluationSettings:
     split: str = "heldout"  # of splits.json, by room
     questions: int = 64  # questions scored each time, always the same
 
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "questions")
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
@@ -190,6 +193,11 @@ class TrainConfig:
         _at_least(self, 1, "steps")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed}: must be from 0 to 2**32 - 1")
+        if self.objective != "grpo" and self.update.inner_steps > 1:
+            raise InputError(
+                f"update.inner_steps {self.update.inner_steps}: only grpo updates several times on the same rollouts; "
+                f"with objective {self.objective} it must be 1"
+            )
         if self.data.scenes % self.update.accumulation:
             raise InputError(
                 f"update.accumulation {self.update.accumulation}: must divide data.scenes={self.data.scenes}, "

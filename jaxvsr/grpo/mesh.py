@@ -66,12 +66,21 @@ def parse_mesh(spec: str) -> MeshShape:
     return MeshShape(**sizes)
 
 
-def check_mesh(shape: MeshShape, *, scenes: int, attention_heads: int | None = None, processes: int = 1) -> None:
-    """Refuse a mesh that does not divide the batch or the attention heads."""
+def check_mesh(
+    shape: MeshShape, *, scenes: int, attention_heads: int | None = None, processes: int = 1, accumulation: int = 1
+) -> None:
+    """Refuse a mesh that does not divide the batch, the parts it is computed in, or the attention heads."""
     if scenes % shape.scene_shards:
         raise InputError(
             f"data.scenes={scenes} does not divide over mesh {shape}: scenes are split over data × fsdp = "
             f"{shape.scene_shards}; take data.scenes={_next_multiple(scenes, shape.scene_shards)} or a smaller mesh"
+        )
+    part = scenes // accumulation
+    if part % shape.scene_shards:
+        raise InputError(
+            f"update.accumulation={accumulation}: its parts of {part} scenes do not divide over mesh {shape} (data × "
+            f"fsdp = {shape.scene_shards}); take data.scenes={accumulation * _next_multiple(part, shape.scene_shards)}"
+            " or a smaller update.accumulation"
         )
     if attention_heads is not None and attention_heads % shape.tensor:
         raise InputError(

@@ -8,6 +8,7 @@ reference policy is the same model built without adapters, on the same base weig
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 
 from jaxvsr.errors import InputError
@@ -35,6 +36,8 @@ class LoraConfig:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"lora.rank {self.rank}: must be at least 1")
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise InputError(f"lora.alpha {self.alpha}: must be a finite number above 0")
         if isinstance(self.target_modules, str):
             try:
                 re.compile(self.target_modules)
