@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,9 @@ def test_a_mesh_must_divide_scenes_and_heads() -> None:
     check_mesh(MeshShape(fsdp=4, tensor=2), scenes=8, attention_heads=12)
     with pytest.raises(InputError, match=r"data\.scenes=6 .* 4; take data\.scenes=8"):
         check_mesh(MeshShape(fsdp=4), scenes=6)
+    check_mesh(MeshShape(fsdp=4), scenes=8, accumulation=2)
+    with pytest.raises(InputError, match=r"update.accumulation=4: .*take data.scenes=16 or a smaller"):
+        check_mesh(MeshShape(fsdp=4), scenes=8, accumulation=4)
     with pytest.raises(InputError, match="tensor=8 does not divide the model's 12"):
         check_mesh(MeshShape(tensor=8), scenes=8, attention_heads=12)
 
@@ -152,6 +156,15 @@ def test_several_processes_need_all_three_flags() -> None:
         devices.join_processes("localhost", 0, 2)
     with pytest.raises(InputError, match="from 0 to 1"):
         devices.join_processes("localhost:1234", 2, 2)
+
+
+def test_a_coordinator_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_COORDINATOR_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(InputError, match=f"--coordinator 127.0.0.1:{port}: process 0 does not answer there") as error:
+        devices.join_processes(f"127.0.0.1:{port}", 1, 2)
+    assert "\n" not in str(error.value)
 
 
 _VIRTUAL = """

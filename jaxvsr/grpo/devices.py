@@ -11,12 +11,15 @@ import dataclasses
 import mmap
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import jax
 
+from jaxvsr.data.file_errors import one_line
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.mesh import MeshShape
 
@@ -28,6 +31,7 @@ _COLLECTIVE_TIMEOUTS = {
     "xla_cpu_collective_call_warn_stuck_timeout_seconds": 1800,
     "xla_cpu_collective_call_terminate_timeout_seconds": 3600,
 }
+_COORDINATOR_SECONDS = 300.0  # how long a process waits for process 0 to listen
 _CUDA13_DRIVER = 580  # the first driver series that runs CUDA 13
 
 
@@ -185,8 +189,29 @@ def join_processes(coordinator: str | None, process_id: int | None, process_coun
             f"--process-id {process_id}: must be from 0 to {process_count - 1} (--process-count {process_count})"
         )
     if process_count > 1:
-        jax.distributed.initialize(coordinator, process_count, process_id)
+        if process_id:
+            _wait_for_coordinator(host, int(port))
+        try:
+            jax.distributed.initialize(coordinator, process_count, process_id)
+        except RuntimeError as error:
+            raise InputError(f"--coordinator {coordinator}: {one_line(error)}") from None
     return process_count
+
+
+def _wait_for_coordinator(host: str, port: int) -> None:
+    """Until process 0 listens; JAX itself would abort the process with a stack trace where nobody ever does."""
+    deadline = time.monotonic() + _COORDINATOR_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), port), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > deadline or isinstance(error, OverflowError):
+                raise InputError(
+                    f"--coordinator {host}:{port}: process 0 does not answer there ({one_line(error)}); start it, and "
+                    "give all processes its address"
+                ) from None
+        time.sleep(0.5)
 
 
 def describe_devices(devices: Sequence[jax.Device], mesh: MeshShape) -> str:
