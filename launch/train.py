@@ -118,6 +118,7 @@ def _command(argv: Sequence[str] | None) -> int:
         out_of_memory_in_words,
     )
     from jaxvsr.grpo.mesh import MeshShape, make_mesh, parse_mesh
+    from jaxvsr.grpo.run_folder import RunFolder
     from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
 
     config, path, run_path = _config(arguments)
@@ -157,11 +158,10 @@ def _command(argv: Sequence[str] | None) -> int:
         console.say(f"run {run_path}, config {path}" + (f", going on after step {ready.first}" if ready.first else ""))
         if ready.first >= config.steps:
             console.say(f"all {config.steps} steps are done; --steps asks for more")
-            return 0
         _, reason = train(ready.training, ready.state, stop, first=ready.first)
         if reason != "all steps":
             console.say(f"stopped by {reason}, saved; go on with: python launch/train.py --run-dir {run_path} --resume")
-    if first_process:
+    if first_process and not (ready.first >= config.steps and RunFolder(run_path).report.is_file()):
         from jaxvsr.report.build import write_report
 
         print(f"report {write_report(run_path)}", flush=True)

@@ -17,6 +17,7 @@ import pytest
 
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
+from jaxvsr.grpo import loop
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch, question_key
 from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord
@@ -338,6 +339,27 @@ def test_the_first_questions_are_answered_again_after_the_last_step(
     before, after = samples[:3], samples[-3:]
     assert [row["question_id"] for row in before] == [row["question_id"] for row in after]
     assert (before[0]["step"], after[0]["step"]) == (1, 3) and before[0]["answers"] != after[0]["answers"]
+
+
+def test_a_run_that_ended_before_its_last_samples_gets_them_once(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=3))
+    final, _ = train(run.training, fresh_state(), StopRequest())
+    whole = run.folder.samples.read_text()
+    run.folder.samples.write_text("".join(whole.splitlines(keepends=True)[:-3]))
+    for _ in range(2):
+        again = bench(tmp_path / "run", config(steps=3), first=3)
+        assert train(again.training, final, StopRequest(), first=3)[1] == "all steps"
+        assert again.folder.samples.read_text() == whole
+
+
+def test_all_processes_end_for_the_same_reason(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench(tmp_path / "run", config())
+    sigterm = list(EXIT_CODES).index("SIGTERM")
+    monkeypatch.setattr(loop, "largest_of_processes", lambda number: max(number, sigterm))  # another one was told
+    assert train(run.training, fresh_state(), StopRequest(time_limit=0.0))[1] == "SIGTERM"
+    assert len(run.rows()) == 1
 
 
 def test_a_reward_that_does_not_apply_is_null_in_json(bench: Callable[..., Bench], tmp_path: Path) -> None:

@@ -108,6 +108,19 @@ def test_tensorboard_shows_what_metrics_hold_and_a_resumed_run_once(tmp_path: Pa
     assert [(event.step, event.value) for event in events.Scalars("reward/mean")] == [(1, 1.0), (2, 12.0), (3, 13.0)]
 
 
+def test_tensorboard_shows_a_run_once_that_began_again_without_a_checkpoint(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = make_run_folder(tmp_path / "run", config())
+    for value in (1.0, 2.0):
+        log = MetricsLog(folder, config(), restored_step=0)
+        for step in (1, 2):
+            log.write(step, {"loss": value})
+        log.close()
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0), (2, 2.0)]
+
+
 def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
     folder = make_run_folder(tmp_path, config("logging.trackers="))
     log = MetricsLog(folder, config("logging.trackers="))

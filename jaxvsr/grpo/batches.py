@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int, Int32, Shaped, UInt32
 
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.data.questions import Question
+from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import ObjectiveName
 from jaxvsr.grpo.mesh import scene_sharding
 from jaxvsr.grpo.targets import rejected_answer, target_answer
@@ -84,15 +85,33 @@ class BatchBuilder:
     def __call__(self, batch: SceneBatch) -> HostBatch:
         return self.collate(self.encode(batch))
 
+    def check_answers(self, questions: Iterable[Question]) -> None:
+        """Refuse what could not be learned from, before the first step.
+
+        Raises:
+            InputError: a question without a known wrong answer (DPO), or the longest answer, where it has too many
+                tokens.
+        """
+        if self.objective == "grpo":
+            return
+        asked = {text: question for question in questions for text in self._answers(question)}
+        lengths = {text: len(self.processor.chat.answer_tokens(text)) for text in asked}
+        longest = max(lengths, key=lengths.__getitem__, default=None)
+        if longest is not None and lengths[longest] > self.answer_tokens:
+            raise InputError(
+                f"question {asked[longest].id!r}: its answer has {lengths[longest]} tokens, with "
+                f"sampling.answer_tokens={self.answer_tokens} allowed; take sampling.answer_tokens={lengths[longest]}"
+            )
+
+    def _answers(self, question: Question) -> list[str]:
+        """The answer, and in DPO the rejected one behind it."""
+        rejected = [rejected_answer(question)] if self.objective == "dpo" else []
+        return [target_answer(question), *rejected]
+
     def _targets(self, questions: Sequence[Sequence[Question]]) -> Rollouts | None:
         if self.objective == "grpo":
             return None
-        answers = [[[target_answer(question)] for question in scene] for scene in questions]
-        if self.objective == "dpo":
-            answers = [
-                [[*given, rejected_answer(question)] for given, question in zip(row, scene, strict=True)]
-                for row, scene in zip(answers, questions, strict=True)
-            ]
+        answers = [[self._answers(question) for question in scene] for scene in questions]
         return self.processor.encode_answers(answers, self.answer_tokens)
 
 
@@ -173,13 +192,13 @@ def texts_of_all_processes(text: str) -> list[str]:
     return [row[:size].tobytes().decode() for row, size in zip(padded, sizes, strict=True)]
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is up in any process, so that all of them stop at the same step."""
+def largest_of_processes(number: int) -> int:
+    """The largest of the numbers that the processes give, so that all of them decide alike."""
     if jax.process_count() == 1:
-        return flag
+        return number
     from jax.experimental import multihost_utils
 
-    return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
+    return int(np.max(multihost_utils.process_allgather(np.array([number]))))
 
 
 def rollout_mask(
@@ -202,8 +221,11 @@ class TokenCount:
         return 1 - self.real / self.padded
 
 
-def count_tokens(prompt: TreePrompt, length: Int32[np.ndarray, "S Q G"], answer_tokens: int) -> TokenCount:
-    """Tokens that the forward pass reads, scene and questions once; lengths and sizes of this process's scenes."""
+def count_tokens(
+    prompt: TreePrompt, length: Int32[np.ndarray, "S Q G"], answer_tokens: int, shares: int = 1
+) -> TokenCount:
+    """Tokens that the forward pass reads, scene and questions once; lengths and sizes of this process's scenes, which
+    are one of `shares` parts of the step's."""
     real = int(np.sum(prompt.scene_length)) + int(np.sum(prompt.question_length)) + int(np.sum(length))
     padded = prompt.scene_tokens.size + prompt.question_tokens.size + length.size * answer_tokens
-    return TokenCount(real * jax.process_count(), padded * jax.process_count())
+    return TokenCount(real * shares, padded * shares)

@@ -26,8 +26,8 @@ from jaxtyping import Int32
 from jaxvsr.grpo.batches import (
     HostBatch,
     all_rows,
-    any_process,
     count_tokens,
+    largest_of_processes,
     place,
     rollout_mask,
 )
@@ -38,7 +38,7 @@ from jaxvsr.grpo.objectives import Objective, step_normaliser
 from jaxvsr.grpo.optimizer import learning_rate_schedule
 from jaxvsr.grpo.scored_rollouts import sample_rows, score_rollouts
 from jaxvsr.grpo.step import LossInputs, TrainState
-from jaxvsr.grpo.stopping import StopRequest
+from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
 from jaxvsr.grpo.training import Training
 
 KL_AT_START = 1e-3  # nats a token: above it reference and policy are not the same model at the start of a run
@@ -104,7 +104,7 @@ def grpo_step(
         phases.seconds["reference"] = ready - reference_start
         phases.seconds["update"] -= max(0.0, ready - reward_end)
         phases.seconds["reward_not_hidden"] = max(0.0, reward_end - max(ready, reference_start))
-    row = {**metrics, **scored.metrics, **_token_metrics(batch, scored.length, scored.mask.shape[-1])}
+    row = {**metrics, **scored.metrics, **_token_metrics(training, batch, scored.length, scored.mask.shape[-1])}
     return StepResult(state, row, sample_rows(training, batch, scored) if keep_samples else [])
 
 
@@ -140,7 +140,7 @@ def supervised_step(training: Training, state: TrainState, batch: HostBatch, pha
         inputs = LossInputs(on_mesh, None, reference, None)
         state, metrics = step.update(state, prompt, features, rollouts, inputs, normaliser, temperature)
         row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    row |= {"completion_length": float(length.mean()), **_token_metrics(batch, length, tokens.shape[-1])}
+    row |= {"completion_length": float(length.mean()), **_token_metrics(training, batch, length, tokens.shape[-1])}
     return StepResult(state, row, [])
 
 
@@ -186,20 +186,36 @@ def train(training: Training, state: TrainState, stop: StopRequest, *, first: in
             training.log.write_samples([{"step": number, **sample} for sample in result.samples])
         console.step(number, row)
 
-        asked = stop.reason(seconds)
-        stopping = any_process(asked is not None)
+        asked = _reason_of_processes(stop.reason(seconds))
+        stopping = asked != "all steps"
         best = score_here is not None and score_here >= (training.checkpoints.best_score or 0.0)
         if number % intervals.checkpoint == 0 or number == config.steps or stopping or best:
             training.checkpoints.save(number, state, training.record, score_here)
         if stopping and number < config.steps:
-            reason = asked or "SIGTERM"
+            reason = asked
             break
     batches.close()
-    if reason == "all steps" and first < config.steps and config.objective == "grpo" and intervals.samples:
+    wanted = reason == "all steps" and config.objective == "grpo" and intervals.samples > 0
+    if wanted and (first < config.steps or _lacks_last_samples(training)):
         samples = first_questions_again(training, state)
         if training.log is not None:
             training.log.write_samples([{"step": config.steps, **sample} for sample in samples])
     return state, reason
+
+
+def _reason_of_processes(reason: str | None) -> str:
+    """Why to stop, the same in all processes: the gravest that any of them has; "all steps" where none has."""
+    reasons = list(EXIT_CODES)
+    return reasons[largest_of_processes(reasons.index(reason or "all steps"))]
+
+
+def _lacks_last_samples(training: Training) -> bool:
+    """Whether the first question that was written down is not there a second time, answered after the last step."""
+    lacking = 0
+    if training.log is not None:
+        asked = [(row["step"], row["question_id"]) for row in training.log.read_samples()]
+        lacking = int(bool(asked) and (training.config.steps, asked[0][1]) not in asked[1:])
+    return bool(largest_of_processes(lacking))
 
 
 def constant(value: float, mesh: Mesh) -> jax.Array:
@@ -227,8 +243,11 @@ def _when_ready(array: jax.Array) -> concurrent.futures.Future[float]:
     return _WAITER.submit(wait)
 
 
-def _token_metrics(batch: HostBatch, length: Int32[np.ndarray, "S Q G"], answer_tokens: int) -> dict[str, float]:
-    count = count_tokens(batch.prompt, length, answer_tokens)
+def _token_metrics(
+    training: Training, batch: HostBatch, length: Int32[np.ndarray, "S Q G"], answer_tokens: int
+) -> dict[str, float]:
+    # Processes that hold parts of the same scenes (`tensor`) count them once.
+    count = count_tokens(batch.prompt, length, answer_tokens, training.config.data.scenes // len(length))
     return {"tokens": float(count.real), "padding_share": count.padding_share}
 
 

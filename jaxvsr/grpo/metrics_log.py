@@ -11,14 +11,14 @@ import math
 import os
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import LoggingSettings, TrainConfig
 from jaxvsr.grpo.config_file import to_tree
-from jaxvsr.grpo.run_folder import RunFolder, cut_rows
+from jaxvsr.grpo.run_folder import RunFolder, cut_rows, read_rows
 
 Row = Mapping[str, Any]
 
@@ -37,6 +37,7 @@ class MetricsLog:
     def __init__(self, folder: RunFolder, config: TrainConfig, *, restored_step: int = 0, run_id: str | None = None):
         cut_rows(folder.metrics, restored_step)
         cut_rows(folder.samples, restored_step)
+        self._folder = folder
         self._metrics = folder.metrics.open("a", encoding="utf-8")
         self._samples = folder.samples.open("a", encoding="utf-8")
         self._trackers: list[Tracker] = []
@@ -59,6 +60,10 @@ class MetricsLog:
     def write_samples(self, rows: Sequence[Row]) -> None:
         for row in rows:
             _write_row(self._samples, row)
+
+    def read_samples(self) -> Iterator[Row]:
+        """The rows of samples.jsonl so far."""
+        return read_rows(self._folder.samples)
 
     def close(self) -> None:
         self._metrics.close()
@@ -91,8 +96,9 @@ class TensorBoard:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event = event_pb2.Event
+        earlier = folder.is_dir() and any(folder.iterdir())  # also of a run that ended before its first checkpoint
         self._writer = EventFileWriter(str(folder), flush_secs=10)
-        if restored_step:
+        if earlier:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=restored_step + 1, session_log=start))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from jaxvsr.data.loader import make_loader, scene_pool
+from jaxvsr.data.loader import ScenePool, make_loader, scene_pool
 from jaxvsr.grpo.batches import BatchBuilder
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.mesh import MeshShape, check_mesh
@@ -25,7 +25,12 @@ MOMENTS = 2  # of Adam, float32, for each trainable number
 def plan(config: TrainConfig, mesh: MeshShape) -> list[str]:
     """The lines of a plan; whatever is missing is said as an `InputError`, as the run itself would."""
     model = open_model(config.model.path, config.model.revision)
-    check_mesh(mesh, scenes=config.data.scenes, attention_heads=model.config.text.num_attention_heads)
+    check_mesh(
+        mesh,
+        scenes=config.data.scenes,
+        attention_heads=model.config.text.num_attention_heads,
+        accumulation=config.update.accumulation,
+    )
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
     prompt = prompt_from(config.data.prompt)
     rewards = rewards_from(config.rewards)
@@ -42,6 +47,7 @@ def plan(config: TrainConfig, mesh: MeshShape) -> list[str]:
         question_types=data.question_types,
         skip_short_scenes=data.skip_short_scenes,
     )
+    builder.check_answers(question for pool in training_pools(config) for _, asked in pool.scenes for question in asked)
     batch = builder(next(loader))
     loader.close()
     lines = [f"model       {model.name}: {model.config.family}, {_parameters(config, model.config)}"]
@@ -74,17 +80,25 @@ def _trainable(config: TrainConfig, model: ModelConfig) -> int:
     return sum(math.prod(leaf.shape) for name, leaf in leaves if ".lora_" in name)
 
 
+def training_pools(config: TrainConfig) -> list[ScenePool]:
+    """What each data folder offers."""
+    data = config.data
+    return [
+        scene_pool(
+            Path(folder), weight, data.split, data.questions, data.frames, data.question_types, data.skip_short_scenes
+        )
+        for folder, weight in data.weighted_folders()
+    ]
+
+
 def _data_lines(config: TrainConfig) -> list[str]:
     data = config.data
     lines = []
-    for folder, weight in data.weighted_folders():
-        pool = scene_pool(
-            Path(folder), weight, data.split, data.questions, data.frames, data.question_types, data.skip_short_scenes
-        )
+    for pool in training_pools(config):
         asked = sum(len(questions) for _, questions in pool.scenes)
         updates = asked / (data.scenes * data.questions)
         lines.append(
-            f"data        {folder}: {len(pool.scenes):,} scenes, {asked:,} questions; all of them once is "
+            f"data        {pool.folder}: {len(pool.scenes):,} scenes, {asked:,} questions; all of them once is "
             f"{updates:,.0f} updates, {config.steps} steps are {config.steps / updates:.2f} of that"
         )
     return lines

@@ -25,26 +25,34 @@ def rejected_answer(question: Question) -> str:
     opposite word.
 
     Raises:
-        InputError: the question has no such answer (free text, boxes, words without an opposite).
+        InputError: the question has no such answer (free text, boxes, words without an opposite, one option, 0.0).
     """
+    wrong = _wrong_answer(question)
+    if wrong is None or wrong == question.answer.strip():
+        raise InputError(
+            f"question {question.id!r}: no wrong answer to {question.answer!r} ({question.answer_kind}) is known; "
+            "train DPO on numbers, choices and directions (data.question_types), or leave the question out"
+        )
+    return wrong
+
+
+def _wrong_answer(question: Question) -> str | None:
     turn = int.from_bytes(hashlib.blake2b(question.id.encode(), digest_size=8).digest(), "big")
     if question.answer_kind == "choice" and question.options:
         letters = [chr(ord("A") + index) for index in range(len(question.options))]
         wrong = [letter for letter in letters if letter != question.answer.strip().rstrip(".")]
         if question.answer.strip() in question.options:  # the answer is the option's text
             wrong = [option for option in question.options if option != question.answer.strip()]
-        return wrong[turn % len(wrong)]
+        return wrong[turn % len(wrong)] if wrong else None
     if question.answer_kind == "number":
-        value = float(question.answer)
+        try:
+            value = float(question.answer)
+        except ValueError:
+            return None
         if value.is_integer() and "." not in question.answer:
             miss = WRONG_COUNTS[turn % len(WRONG_COUNTS)]
             return str(int(value) - miss if value > miss and turn & 8 else int(value) + miss)
         decimals = len(question.answer.partition(".")[2])
         return f"{value * WRONG_FACTORS[turn % len(WRONG_FACTORS)]:.{decimals}f}"
     swapped = re.sub(r"[a-z]+", lambda word: _OPPOSITES.get(word[0], word[0]), question.answer.lower())
-    if swapped == question.answer.lower():
-        raise InputError(
-            f"question {question.id!r}: no wrong answer to {question.answer!r} ({question.answer_kind}) is known; "
-            "train DPO on numbers, choices and directions (data.question_types)"
-        )
-    return swapped
+    return None if swapped == question.answer.lower() else swapped
