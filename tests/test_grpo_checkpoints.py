@@ -1,7 +1,9 @@
 """Checkpoints: what is saved comes back, on any mesh, and never onto another model."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +18,10 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord, Stage, is_run, open_run
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.run_folder import make_run_folder
+from jaxvsr.grpo.start_model import MergedStage, open_model, reopen_model, start_record, write_stages
 from jaxvsr.grpo.step import TrainState, start_state
 from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.tiny import TinyShape, write_tiny_model
 
 NAME = "language_model.layers.self_attn.q_proj.lora_A"
 RECORD = RunRecord(
@@ -146,3 +150,27 @@ def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
     assert [found["shards"] for found in seen] == [1, 8]
     assert seen[1]["piece"] == [2, 4, 2] and seen[1]["moments"] == [None, "tensor", "fsdp"]
     assert [found["sum"] for found in seen] == [sum(range(128))] * 2
+
+
+def test_a_run_goes_on_from_its_own_record_whatever_became_of_the_run_it_started_from(tmp_path: Path) -> None:
+    shape = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
+    write_tiny_model(tmp_path / "tiny", 0, shape=shape)
+    stage = MergedStage({NAME: np.arange(256, dtype=np.float32).reshape(1, 4, 64)}, LoraConfig(rank=4))
+    started = dataclasses.replace(open_model(str(tmp_path / "tiny")), name="runs/first", stages=(stage,))
+    run = tmp_path / "run"
+    write_stages(dataclasses.replace(started, stages=(MergedStage({NAME: np.zeros((1, 4, 64))}, None),)), run)
+    write_stages(started, run)  # those of an earlier attempt do not stay
+    assert reopen_model(run) is None
+    written = Checkpoints(run / "checkpoints", keep=2)
+    written.save(1, state_after(1), start_record(started))
+    written.close()
+
+    again = reopen_model(run)
+    assert again is not None and start_record(again) == start_record(started)
+    assert again.stages[0].lora == stage.lora
+    np.testing.assert_array_equal(again.stages[0].weights[NAME], stage.weights[NAME])
+
+    shutil.rmtree(tmp_path / "tiny")
+    write_tiny_model(tmp_path / "tiny", 1, shape=shape)
+    with pytest.raises(InputError, match="has changed since the run was made"):
+        reopen_model(run)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from jaxvsr.data.loader import make_loader
@@ -27,9 +28,10 @@ from jaxvsr.grpo.heldout import HeldOut, ScoreAnswers
 from jaxvsr.grpo.mesh import MeshShape, check_mesh, loader_share
 from jaxvsr.grpo.metrics_log import MetricsLog
 from jaxvsr.grpo.optimizer import make_optimizer
+from jaxvsr.grpo.plan import training_pools
 from jaxvsr.grpo.run_folder import RunFolder, check_run_folder, make_run_folder
 from jaxvsr.grpo.sampler import SamplingOptions
-from jaxvsr.grpo.start_model import StartModel, open_model, start_record, write_stages
+from jaxvsr.grpo.start_model import StartModel, open_model, reopen_model, start_record, write_stages
 from jaxvsr.grpo.step import (
     AnyObjective,
     CompiledStep,
@@ -78,19 +80,26 @@ def ready_run(
     Raises:
         InputError: anything that is wrong, before anything is written.
     """
-    model = open_model(config.model.path, config.model.revision)
+    model = (reopen_model(run_path) if resume else None) or open_model(config.model.path, config.model.revision)
     shape = MeshShape(**dict(mesh.shape))
     check_mesh(
         shape,
         scenes=config.data.scenes,
         attention_heads=model.config.text.num_attention_heads,
         processes=jax.process_count(),
+        accumulation=config.update.accumulation,
     )
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
     prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
     builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens)
     batches = functools.partial(host_batches, config, builder, mesh)
     batches(0).close()  # whatever is wrong with the data is said now
+    builder.check_answers(question for pool in training_pools(config) for _, asked in pool.scenes for question in asked)
+    asking = dataclasses.replace(builder, objective="grpo")
+    heldout_batches = functools.partial(host_batches, config, asking, mesh, split=config.evaluation.split)
+    evaluates = score_answers is not None and config.intervals.evaluate > 0
+    if evaluates:
+        heldout_batches().close()
 
     writes = jax.process_index() == 0
     run = check_run_folder(run_path, config, resume=resume) if writes else RunFolder(run_path)
@@ -99,20 +108,26 @@ def ready_run(
     state = start_state(trainable, optimizer, config.seed)
     state = jax.device_put(state, state_shardings(state, mesh, model.config))
     first, state, record = restored(run, state, record)
+    if first > config.steps:
+        raise InputError(f"steps {config.steps}: {run.path} has done {first} already; take steps {first} or more")
+    if jax.process_count() > 1:  # none may make the folder of checkpoints while another still looks for it
+        multihost_utils.sync_global_devices("restored")
 
     # From here on the run's folder is written.
     if writes:
         make_run_folder(run.path, config)
-        write_stages(model, run.path)
+        if not first:
+            write_stages(model, run.path)
     checkpoints = Checkpoints(run.checkpoints, keep=config.intervals.keep)
     log = MetricsLog(run, config, restored_step=first, run_id=record.run_id) if writes else None
     console = Console(config.steps, done=first, line_seconds=config.logging.line_seconds, quiet=quiet or not writes)
     heldout = None
-    if score_answers is not None and config.intervals.evaluate:
-        asking = dataclasses.replace(builder, objective="grpo")
-        again = functools.partial(host_batches, config, asking, mesh, split=config.evaluation.split)
-        heldout = HeldOut(config, again, make_step(greedy=True), mesh, processor.chat.text, score_answers)
     times = CompileTimes(console, (cache or run.path) / "compile_seconds.json", _signature(config, mesh))
+    if score_answers is not None and evaluates:
+        greedy, text = make_step(greedy=True), processor.chat.text
+        for function in greedy.functions:
+            function.on_compile = lambda name, bucket: times.starts(f"held-out {name}", bucket)
+        heldout = HeldOut(config, heldout_batches, greedy, mesh, text, score_answers, console.say)
     training = Training(
         config=config,
         step=make_step(),

@@ -30,11 +30,21 @@ class HeldOut:
     mesh: Mesh
     text: Callable[[np.ndarray], str]  # tokens to text
     score_answers: ScoreAnswers
+    say: Callable[[str], None]
+    said: set[str] = dataclasses.field(default_factory=set)  # each line is said once
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """`eval/<name>` of every number that the metric gives."""
         questions, answers = self.answer(state)
+        wanted, split = self.config.evaluation.questions, self.config.evaluation.split
+        if len(questions) < wanted:
+            self._say_once(f"evaluation.questions={wanted}: only {len(questions)} are scored, {split} deals no others")
         return {f"eval/{name}": value for name, value in self.score_answers(questions, answers).items()}
+
+    def _say_once(self, line: str) -> None:
+        if line not in self.said:
+            self.said.add(line)
+            self.say(line)
 
     def answer(self, state: TrainState) -> tuple[list[Question], list[str]]:
         """The questions and their greedy answers, those of all processes, each question once."""

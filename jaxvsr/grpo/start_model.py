@@ -21,7 +21,8 @@ from jax.sharding import NamedSharding
 
 import jaxvsr
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.checkpoints import OpenedRun, RunRecord, Stage, is_run, open_run
+from jaxvsr.grpo.checkpoints import Checkpoints, OpenedRun, RunRecord, Stage, is_run, open_run
+from jaxvsr.grpo.run_folder import RunFolder
 from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.folder import ModelFolder, content_hash, open_folder
 from jaxvsr.models.lora import LoraConfig
@@ -119,16 +120,41 @@ def open_model(argument: str, revision: str | None = None) -> StartModel:
     )
 
 
+def reopen_model(run_folder: Path) -> StartModel | None:
+    """The model that the run in a folder started from, out of its own record and its own copies of earlier runs'
+    weights; None where it has no checkpoint, or a base alone that is not where it was.
+
+    Raises:
+        InputError: the base folder is gone or has changed, or a copy is missing.
+    """
+    folder = RunFolder(run_folder).checkpoints
+    if not folder.is_dir():
+        return None
+    checkpoints = Checkpoints(folder)
+    try:
+        record = None if checkpoints.latest is None else checkpoints.record(checkpoints.latest)
+    finally:
+        checkpoints.close()
+    if record is None or not (record.stages or Path(record.base_folder).is_dir()):
+        return None  # a base folder that was moved may be given anew: restoring compares its hash
+    return _recorded(record.base, run_folder, record)
+
+
 def _of_run(argument: str, run: OpenedRun) -> StartModel:
-    record = run.record
+    started = _recorded(argument, run.folder, run.record)
+    return dataclasses.replace(started, stages=(*started.stages, MergedStage(run.weights, run.lora)))
+
+
+def _recorded(name: str, run_folder: Path, record: RunRecord) -> StartModel:
+    """The model that a run started from."""
     path = Path(record.base_folder)
     if not path.is_dir():
-        raise InputError(f"model {argument!r}: its base model {record.base} is not at {path} any more")
+        raise InputError(f"model {name!r}: its base model {record.base} is not at {path} any more")
     folder = open_folder(path)
     if content_hash(folder) != record.content_hash:
-        raise InputError(f"model {argument!r}: its base model at {path} has changed since the run was made")
-    stages = [MergedStage(_read_stage(run.folder / stage.file), stage.lora) for stage in record.stages]
-    return StartModel(argument, folder, record.revision, (*stages, MergedStage(run.weights, run.lora)))
+        raise InputError(f"model {name!r}: its base model at {path} has changed since the run was made")
+    stages = tuple(MergedStage(_read_stage(run_folder / stage.file), stage.lora) for stage in record.stages)
+    return StartModel(name, folder, record.revision, stages)
 
 
 def _read_stage(path: Path) -> dict[str, np.ndarray]:
@@ -158,11 +184,10 @@ def write_stages(model: StartModel, run_folder: Path) -> None:
     """Keep the weights of the stages in the folder of the run that starts from them."""
     for number, stage in enumerate(model.stages):
         path = run_folder / _stage_file(number)
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            weights = {name: np.asarray(weight) for name, weight in stage.weights.items()}
-            entries = {name: (weight.dtype, weight.shape) for name, weight in weights.items()}
-            write_safetensors(path, entries, weights.__getitem__)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {name: np.asarray(weight) for name, weight in stage.weights.items()}
+        entries = {name: (weight.dtype, weight.shape) for name, weight in weights.items()}
+        write_safetensors(path, entries, weights.__getitem__)
 
 
 def _stage_file(number: int) -> str:
