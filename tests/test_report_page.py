@@ -143,7 +143,7 @@ def test_scores_show_every_number_and_mark_differences_beyond_two_standard_error
     cells = [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]
     assert cells[0] == ["question type", "questions", "start", "after", "after − start"]
     assert cells[1] == ["room_size", "60", "80.2", "91.4", "+11.2 (4.5 SE)"]
-    assert cells[2] == ["all questions", "60", "–", "50.0", "−1 (1.0 SE)"]
+    assert cells[2] == ["all questions", "60", "–", "50.0", "−1.0 (1.0 SE)"]
     classes = [cell.attrib.get("class") for cell in table.iter("td")]
     assert classes.count("better") == 1 and classes.count("worse") == 0
 
@@ -160,6 +160,15 @@ def test_the_question_shown_before_and_after_is_the_same_one_farthest_apart():
     assert pair is not None
     assert (pair[0].question_id, pair[0].step, pair[1].step) == ("b", 1, 9)
     assert same_question(samples[:2]) is None
+    # Of several as far apart, the one that changed most.
+    again = [
+        sampled(1, "a", ["1", "2"]),
+        sampled(1, "b", ["1", "2"]),
+        sampled(9, "a", ["1", "2"]),
+        sampled(9, "b", ["2"]),
+    ]
+    changed = same_question(again)
+    assert changed is not None and changed[0].question_id == "b"
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -59,6 +60,7 @@ CHARTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 
 
+CHOICE = "Of the questions that were asked at both steps, the one whose mean reward changed most, up or down."
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -85,11 +87,6 @@ def render(page: Page) -> str:
     )
 
 
-def _last(metrics: Sequence[Mapping[str, float]], name: str) -> float:
-    values = [row[name] for row in metrics if math.isfinite(row.get(name, math.nan))]
-    return values[-1] if values else math.nan
-
-
 def _header(page: Page) -> str:
     tiles = []
     reward = [row["reward/mean"] for row in page.metrics if math.isfinite(row.get("reward/mean", math.nan))]
@@ -100,12 +97,14 @@ def _header(page: Page) -> str:
         start, end = sum(reward[:tenth]) / tenth, sum(reward[-tenth:]) / tenth
         tiles.append((f"{number(start)} → {number(end)}", "mean reward, first and last tenth"))
     for name, label, unit in (
-        ("seconds/step", "the last step", " s"),
-        ("tokens_per_second", "tokens a second", ""),
-        ("compile_count", "compiled functions", ""),
+        ("seconds/step", "a step (median)", " s"),
+        ("tokens_per_second", "tokens a second (median)", ""),
     ):
-        if math.isfinite(value := _last(page.metrics, name)):
-            tiles.append((f"{number(value)}{unit}", label))
+        values = [row[name] for row in _without_compiling(page.metrics) if math.isfinite(row.get(name, math.nan))]
+        if values:
+            tiles.append((f"{number(statistics.median(values))}{unit}", label))
+    if page.metrics and "compile_count" in page.metrics[-1]:
+        tiles.append((number(page.metrics[-1]["compile_count"]), "compiled functions"))
     shown = "".join(f'<div class="tile"><b>{text(value)}</b><span>{text(label)}</span></div>' for value, label in tiles)
     facts = " · ".join(f"{text(name)} {text(value)}" for name, value in page.facts.items())
     return f'<h1>{text(page.name)}</h1><p class="soft">{facts}</p><div class="tiles">{shown}</div>'
@@ -177,7 +176,8 @@ def _before_after(page: Page) -> str:
         for label, one in (("Before", shown.before), ("After", shown.after))
     )
     return (
-        f"<h2>One question, before and after</h2>{_question(question)}{_frames(page, question.scene)}"
+        f'<h2>One question, before and after</h2><p class="note">{CHOICE}</p>'
+        f"{_question(question)}{_frames(page, question.scene)}"
         f'<div class="beside">{columns}{plan}</div>'
     )
 

@@ -86,8 +86,7 @@ def _sample(row: Mapping[str, Any]) -> SampledQuestion:
 def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, SampledQuestion] | None:
     """One question that was sampled early and late in the run, where there is such a question.
 
-    The pair with most steps between comes first, then the one whose early answers differ most in reward (a group of
-    equal rewards shows no advantages).
+    Of the pairs with most steps between, the one whose mean reward changed most, up or down.
     """
     best: tuple[tuple[int, float], SampledQuestion, SampledQuestion] | None = None
     first: dict[str, SampledQuestion] = {}
@@ -95,8 +94,8 @@ def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, 
         before = first.setdefault(sample.question_id, sample)
         if sample.step <= before.step:
             continue
-        rewards = [answer.reward for answer in before.answers if math.isfinite(answer.reward)]
-        merit = (sample.step - before.step, max(rewards, default=0.0) - min(rewards, default=0.0))
+        change = abs(sample.mean_reward - before.mean_reward)
+        merit = (sample.step - before.step, change if math.isfinite(change) else -1.0)
         if best is None or merit > best[0]:
             best = merit, before, sample
     return best[1:] if best else None

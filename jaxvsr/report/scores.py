@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvsr.errors import InputError
-from jaxvsr.report.markup import signed, text
+from jaxvsr.report.markup import text
 
 SCORE = "score/"
 SURE = 2.0  # standard errors from which on a difference is coloured
@@ -44,7 +44,7 @@ def score_table(rows: Sequence[Row]) -> str:
     head = "".join(f"<th>{text(name.replace(' - ', ' − '))}</th>" for name in names)
     body = "".join(_row(row, columns, pairs, is_last=row is rows[-1]) for row in rows)
     note = "Differences are paired over questions, in points and in standard errors (SE)."
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>' + (
+    return f'<div class="scroll"><table class="scores"><tr>{head}</tr>{body}</table></div>' + (
         f'<p class="note">{note} Coloured from {SURE:.0f} SE on.</p>' if pairs else ""
     )
 
@@ -63,9 +63,13 @@ def _difference(difference: object) -> str:
         return "<td>–</td>"
     mean, errors = _number(difference.get("mean")), _number(difference.get("in_standard_errors"))
     if not math.isfinite(errors):
-        return f"<td>{signed(mean)}</td>"
+        return f"<td>{_points(mean)}</td>"
     style = "" if abs(errors) <= SURE else ' class="better"' if errors > 0 else ' class="worse"'
-    return f"<td{style}>{signed(round(mean, 1))} <small>({abs(errors):.1f} SE)</small></td>"
+    return f"<td{style}>{_points(mean)} <small>({abs(errors):.1f} SE)</small></td>"
+
+
+def _points(mean: float) -> str:
+    return f"{mean:+.1f}".replace("-", "−") if math.isfinite(mean) else "–"
 
 
 def _number(value: object) -> float:
