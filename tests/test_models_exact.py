@@ -208,7 +208,10 @@ def _forward(config, dtype="float32"):
     return jax.jit(forward)
 
 
-@pytest.mark.parametrize("seed", range(CONFIGS))
+SWEEP = [pytest.param(seed, marks=pytest.mark.slow) if seed else seed for seed in range(CONFIGS)]
+
+
+@pytest.mark.parametrize("seed", SWEEP)
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_logits_equal_transformers(family, seed, tmp_path):
     theirs, config, parameters = _models(family, seed, tmp_path)
@@ -221,6 +224,7 @@ def test_logits_equal_transformers(family, seed, tmp_path):
         assert difference <= 1e-4 * np.abs(expected).max(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_64_greedy_tokens_equal_transformers(family, tmp_path):
     theirs, config, parameters = _models(family, 5, tmp_path, noise=0.4)  # livelier, so that tokens vary
@@ -238,6 +242,7 @@ def test_64_greedy_tokens_equal_transformers(family, tmp_path):
     assert len(set(ours)) > 3, "a model that repeats itself shows little"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, tmp_path):
     theirs, config, parameters = _models(family, 7, tmp_path)

@@ -64,7 +64,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("family, lora, trained, scenes, questions, group, media, options", CASES)
+FAST = (1, 4)  # one of each family
+MARKED = [pytest.param(*case, marks=[] if i in FAST else pytest.mark.slow) for i, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize("family, lora, trained, scenes, questions, group, media, options", MARKED)
 def test_tree_gradients_equal_separate_sequences(family, lora, trained, scenes, questions, group, media, options):
     with jax.enable_x64(True):
         config = small_config(family, tied=scenes == 2)
