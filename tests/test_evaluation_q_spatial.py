@@ -108,6 +108,7 @@ def restated(text, truth_cm):
     return value > 0 and value / truth_cm < 2 and truth_cm / value < 2
 
 
+@pytest.mark.slow
 def test_success_equals_a_restatement_on_10000_random_answers():
     draw = random.Random(0)
     hits = 0

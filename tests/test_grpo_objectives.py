@@ -132,6 +132,7 @@ def our_loss(arrays, mask, objective, answer_tokens):
     return value, np.asarray(gradient)[real].reshape(-1, mask.shape[-1]), metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, tolerance, configurations", [(np.float64, 1e-12, 500), (np.float32, 1e-6, 120)])
 def test_loss_gradient_and_metrics_equal_trl(dtype, tolerance, configurations):
     worst_loss = worst_gradient = 0.0

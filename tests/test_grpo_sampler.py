@@ -73,6 +73,7 @@ def test_one_token_answers_work():
     np.testing.assert_allclose(out.logprobs, scores, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_draws_belong_to_the_question_not_to_its_place_in_the_batch():
     options = SamplingOptions(4, 6, eos_ids=(1, 2))
     first, _, _ = _sampled(options, scenes=3)
@@ -82,11 +83,13 @@ def test_draws_belong_to_the_question_not_to_its_place_in_the_batch():
     assert (later.rollouts.tokens != first.rollouts.tokens).any()
 
 
+@pytest.mark.slow
 def test_rollouts_of_one_question_differ():
     out, _, _ = _sampled(SamplingOptions(8, 6, eos_ids=()), scenes=1, questions=1)
     assert len({tuple(row) for row in out.rollouts.tokens[0, 0]}) > 4
 
 
+@pytest.mark.slow
 def test_suppressed_ids_are_never_drawn_but_keep_their_probability():
     suppressed = tuple(range(0, WORDS, 2))
     out, scores, mask = _sampled(SamplingOptions(8, 6, eos_ids=(), suppressed_ids=suppressed))
@@ -94,6 +97,7 @@ def test_suppressed_ids_are_never_drawn_but_keep_their_probability():
     np.testing.assert_allclose(out.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_greedy_takes_the_likeliest_allowed_token():
     options = SamplingOptions(2, 5, eos_ids=(), greedy=True, suppressed_ids=(7,))
     out, _, _ = _sampled(options)

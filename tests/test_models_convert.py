@@ -124,6 +124,7 @@ def test_from_hf_and_to_hf_give_the_folder_back(folder, tmp_path):
             assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_verify_finds_a_tiny_model_the_same_and_a_changed_one_not(family, tmp_path, capsys, monkeypatch):
     write_tiny_model(tmp_path / "model", 0, shape=SMALL, family=family)

@@ -64,7 +64,7 @@ CASES = [
 ]
 
 
-FAST = (1, 4)  # one of each family
+FAST = (3, 4)  # one of each family
 MARKED = [pytest.param(*case, marks=[] if i in FAST else pytest.mark.slow) for i, case in enumerate(CASES)]
 
 
@@ -84,6 +84,7 @@ def test_tree_gradients_equal_separate_sequences(family, lora, trained, scenes, 
         assert _worst(ours, theirs) <= 1e-9
 
 
+@pytest.mark.slow
 def test_what_stands_behind_a_length_is_never_read():
     with jax.enable_x64(True):
         config = small_config("qwen2_5_vl")
@@ -138,6 +139,7 @@ def test_a_leak_between_siblings_would_be_seen(monkeypatch):
         assert _worst(ours, theirs) > 1e-3
 
 
+@pytest.mark.slow
 def test_lora_switched_off_is_the_base_model_exactly():
     config, lora = small_config("qwen2_vl"), LoraConfig(rank=2)
     parameters = random_parameters(config, lora, jnp.float32)
