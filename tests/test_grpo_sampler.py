@@ -42,6 +42,7 @@ def _sampled(
     return jax.device_get(out), np.asarray(scores), mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_kept_logprobs_equal_those_of_the_update(family):
     options = SamplingOptions(4, 7, eos_ids=tuple(range(0, 40)), top_k=30, suppressed_ids=(50, 51), top_p=0.95)
