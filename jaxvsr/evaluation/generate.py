@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from jaxvsr.data.frame_sampling import sample_indices
 from jaxvsr.data.frame_sources import FrameSource
@@ -36,7 +36,7 @@ from jaxvsr.grpo.step import CompiledFunction
 from jaxvsr.models.naming import expected_shapes
 from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, Video, round_up
 from jaxvsr.models.qwen_vl import bind, model_definition
-from jaxvsr.models.sharding import parameter_shardings, without_fsdp
+from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings
 from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.rewards.prompts import Prompt
@@ -80,9 +80,6 @@ class GreedyModel:
             for name, shape in expected_shapes(model.config).items()
         }
         shardings = parameter_shardings(shapes, mesh, model.config)
-        self._gathered = {
-            name: NamedSharding(mesh, without_fsdp(sharding.spec)) for name, sharding in shardings.items()
-        }
         self._parameters = model.parameters(shardings)
         self._shape: TreeShape | None = None
         self.program = CompiledFunction("answers", self._program)
@@ -104,11 +101,7 @@ class GreedyModel:
         return [[answer for (answer,) in scene] for scene in texts]
 
     def _program(self, parameters: dict[str, jax.Array], prompt: TreePrompt) -> Rollouts:
-        if self.mesh.shape["fsdp"] > 1:  # once, outside the decode loop
-            parameters = {
-                name: jax.lax.with_sharding_constraint(leaf, self._gathered[name]) for name, leaf in parameters.items()
-            }
-        model = bind(self._definition, parameters)
+        model = bind(self._definition, gathered_over_fsdp(parameters, self.mesh, self.processor.config))
         features = encode_vision(model, prompt, self._forward)
         no_seed = jnp.zeros((), jnp.uint32)  # the sampler takes keys, and draws nothing with them when it is greedy
         keys = rollout_keys(no_seed, jnp.zeros((), jnp.int32), jnp.zeros(prompt.question_length.shape, jnp.uint32), 1)

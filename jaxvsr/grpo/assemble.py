@@ -45,7 +45,7 @@ from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.naming import expected_shapes
 from jaxvsr.models.processor import SceneProcessor
 from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
-from jaxvsr.models.sharding import parameter_shardings, state_shardings, without_fsdp
+from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings, state_shardings
 from jaxvsr.models.tree import ForwardOptions
 from jaxvsr.rewards.prompts import prompt_from
 from jaxvsr.rewards.registry import rewards_from
@@ -235,7 +235,7 @@ def load_policy(
             dataclasses.replace(sampling, group=1, greedy=True, top_k=0, top_p=1.0) if greedy else sampling,
             ForwardOptions(dtype=dtype, remat=config.model.remat),
             accumulate=config.update.accumulation,
-            gather=functools.partial(_gathered, mesh, model),
+            gather=functools.partial(gathered_over_fsdp, mesh=mesh, config=model.config),
             keep=lambda state: jax.lax.with_sharding_constraint(state, state_shardings(state, mesh, model.config)),
         )
 
@@ -273,17 +273,6 @@ def _reference(
     if config.lora is None:  # a copy, because the state is donated
         return {name: jnp.copy(leaf).astype(model.folder.dtype(name)) for name, leaf in trainable.items()}
     return None
-
-
-def _gathered(mesh: Mesh, model: StartModel, parameters: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Parameters gathered over fsdp, once, before the decode loop."""
-    if mesh.shape["fsdp"] == 1:
-        return parameters
-    shardings = parameter_shardings(parameters, mesh, model.config)
-    return {
-        name: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, without_fsdp(shardings[name].spec)))
-        for name, leaf in parameters.items()
-    }
 
 
 def _signature(config: TrainConfig, mesh: Mesh) -> str:

@@ -27,6 +27,7 @@ from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.folder import ModelFolder, content_hash, open_folder
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.naming import expected_shapes
+from jaxvsr.models.peft_adapter import merge
 from jaxvsr.models.safetensors_io import open_safetensors, write_safetensors
 
 STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
@@ -79,8 +80,8 @@ class StartModel:
             if name in stage.weights:
                 weight = np.asarray(stage.weights[name]).astype(weight.dtype)
             elif stage.lora is not None and adapter_name(name, "A") in stage.weights:
-                down, up = (np.asarray(stage.weights[adapter_name(name, side)], np.float32) for side in "AB")
-                weight = (weight.astype(np.float32) + stage.lora.scaling * (up @ down)).astype(weight.dtype)
+                down, up = (np.asarray(stage.weights[adapter_name(name, side)]) for side in "AB")
+                weight = merge(weight, down, up, stage.lora.scaling)
         return weight
 
     def parameters(self, shardings: Mapping[str, NamedSharding], dtype: np.dtype | None = None) -> dict[str, jax.Array]:

@@ -88,6 +88,17 @@ def parameter_shardings(
     }
 
 
+def gathered_over_fsdp(parameters: dict[str, jax.Array], mesh: Mesh, config: ModelConfig) -> dict[str, jax.Array]:
+    """Inside a compiled function: the parameters gathered over fsdp, once, before a decode loop."""
+    if mesh.shape["fsdp"] == 1:
+        return parameters
+    shardings = parameter_shardings(parameters, mesh, config)
+    return {
+        name: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, without_fsdp(shardings[name].spec)))
+        for name, leaf in parameters.items()
+    }
+
+
 def state_shardings(state: object, mesh: Mesh, config: ModelConfig | None = None) -> object:
     """Shardings for any pytree that holds parameters, or moments of them, in dictionaries by parameter name.
 
