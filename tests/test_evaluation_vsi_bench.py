@@ -411,8 +411,9 @@ def test_sample_logs_of_lmms_eval_are_read(tmp_path):
     path.write_text("\n".join(json.dumps(row) for row in logs))
     rows = read_predictions(path)
     assert [row.prediction for row in rows] == ["C.", "B", "C", "C"]
+    place = "scannet/scene0011_00.mp4"
     assert rows[0].question == Question(
-        "7", "scannet/scene0011_00", "object_rel_distance", "Which?", OPTIONS, "C", "choice"
+        "vsi-bench-7", "scene0011_00", "object_rel_distance", "Which?", OPTIONS, "C", "choice", video=place
     )
     assert score(rows).overall == 75
 

@@ -9,22 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jaxvsr.data.importers.vsi_bench import question_of_row
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-
-# The benchmark's question types and the kind of answer that each has (lmms-eval, vsibench/utils.py).
-VSI_BENCH_KINDS = {
-    "object_counting": "number",
-    "object_abs_distance": "number",
-    "object_size_estimation": "number",
-    "room_size_estimation": "number",
-    "object_rel_distance": "choice",
-    "object_rel_direction_easy": "choice",
-    "object_rel_direction_medium": "choice",
-    "object_rel_direction_hard": "choice",
-    "route_planning": "choice",
-    "obj_appearance_order": "choice",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +69,7 @@ def prediction_of_row(row: Any, where: str) -> Prediction:
         raise InputError(f"{where}: prediction must be text or null, found {said!r}")
     fields = {name: value for name, value in row.items() if name != "prediction"}
     if "ground_truth" in fields and "answer" not in fields:
-        fields = _benchmark_row(fields, where)
+        return Prediction(question_of_row(fields, where), said)
     return Prediction(Question.from_json(fields, where), said)
 
 
@@ -90,25 +77,6 @@ def _first(responses: Any) -> Any:
     while isinstance(responses, list) and responses:
         responses = responses[0]
     return responses if isinstance(responses, str) else None
-
-
-def _benchmark_row(doc: dict[str, Any], where: str) -> dict[str, Any]:
-    """VSI-Bench's own fields (id, dataset, scene_name, question_type, question, options, ground_truth) as a question
-    row.
-    """
-    question_type = doc.get("question_type")
-    if question_type not in VSI_BENCH_KINDS:
-        known = ", ".join(VSI_BENCH_KINDS)
-        raise InputError(f"{where}: question_type {question_type!r} is not one of VSI-Bench's ({known})")
-    return {
-        "id": str(doc.get("id", "")),
-        "scene": "/".join(str(doc[name]) for name in ("dataset", "scene_name") if doc.get(name)),
-        "question_type": question_type,
-        "question": doc.get("question"),
-        "options": doc.get("options"),
-        "answer": str(doc["ground_truth"]),
-        "answer_kind": VSI_BENCH_KINDS[question_type],
-    }
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:

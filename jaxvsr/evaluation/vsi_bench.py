@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Float
 
+from jaxvsr.data.importers.vsi_bench import KINDS
 from jaxvsr.data.questions import Question
-from jaxvsr.evaluation.predictions import VSI_BENCH_KINDS, Prediction
+from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.statistics import bootstrap_intervals
 from jaxvsr.rewards.answers import (
     announced_answer,
@@ -214,10 +215,10 @@ def _notes(rows: Sequence[Prediction], by_type: dict[str, float]) -> tuple[str, 
     foreign = Counter(
         (row.question.question_type, row.question.answer_kind)
         for row in rows
-        if VSI_BENCH_KINDS.get(row.question.question_type, row.question.answer_kind) != row.question.answer_kind
+        if KINDS.get(row.question.question_type, row.question.answer_kind) != row.question.answer_kind
     )
     for (name, kind), n in sorted(foreign.items()):
-        expected = VSI_BENCH_KINDS[name]
+        expected = KINDS[name]
         notes.append(f"{name}: {n} questions of kind {kind}, VSI-Bench's are {expected}; not comparable with it")
     truths = [to_float(row.question.answer) for row in rows if row.question.answer_kind == "number"]
     for n, what in (

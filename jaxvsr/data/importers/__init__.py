@@ -1,0 +1,1 @@
+"""Published question sets, each in its own form, to question rows."""

@@ -1,0 +1,48 @@
+"""`subsets.json`: named parts of a data folder's questions, such as VSI-Bench's debiased subset.
+
+{"debiased": ["vsi-bench-0", "vsi-bench-7", …]}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from jaxvsr.errors import InputError
+
+SUBSETS_FILE = "subsets.json"
+
+
+def write_subsets(folder: Path, subsets: Mapping[str, Iterable[str]]) -> None:
+    """Write the ids of every subset, beside those that stand there under other names."""
+    path = folder / SUBSETS_FILE
+    before = _read(path) if path.is_file() else {}
+    text = json.dumps({**before, **{name: list(ids) for name, ids in subsets.items()}}, indent=1) + "\n"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_subset(folder: Path, name: str) -> frozenset[str]:
+    """Ids of the questions in a subset.
+
+    Raises:
+        InputError: the folder has no such subset.
+    """
+    path = folder / SUBSETS_FILE
+    subsets = _read(path) if path.is_file() else {}
+    if name not in subsets:
+        raise InputError(f"{folder}: no subset {name!r}; it has {', '.join(subsets) or 'none'}")
+    return frozenset(subsets[name])
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    try:
+        subsets = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        subsets = None
+    if not isinstance(subsets, dict) or not all(isinstance(ids, list) for ids in subsets.values()):
+        raise InputError(f"{path}: expected a JSON object of lists of question ids")
+    return subsets
