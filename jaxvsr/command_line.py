@@ -90,6 +90,14 @@ def int_list(text: str) -> tuple[int, ...]:
     return values
 
 
+def shard(text: str) -> tuple[int, int]:
+    """argparse type: `2/8`, the second of eight machines, as (2, 8)."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected i/n like 2/8 with 1 ≤ i ≤ n, found {text!r}")
+    return int(index), int(count)
+
+
 def replace_fields(settings: Settings, assignments: Iterable[str]) -> Settings:
     """Apply `field=value` texts to a frozen dataclass; each mistake is an `InputError` that names field and value."""
     hints = get_type_hints(type(settings))

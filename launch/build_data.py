@@ -18,10 +18,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from jaxvsr.command_line import ArgumentParser, int_list, positive_int, progress, replace_fields, run
+from jaxvsr.command_line import ArgumentParser, int_list, positive_int, progress, replace_fields, run, shard
 from jaxvsr.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxvsr.data.frame_sampling import FrameRate
 
 
 def _parser() -> ArgumentParser:
@@ -63,9 +66,17 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(command=_frames)
     _add_scans_and_out(parser)
-    parser.add_argument("--frames", type=int_list, required=True, metavar="N,…", help="frame counts, like 8,16,32")
+    parser.add_argument("--frames", type=int_list, default=(), metavar="N,…", help="frame counts, like 8,16,32")
+    parser.add_argument(
+        "--fps", type=float, help="instead of or beside --frames: as many as the rule takes at this rate"
+    )
+    parser.add_argument("--min-frames", type=positive_int, help="with --fps (default: 4; linspace has no minimum)")
+    parser.add_argument("--max-frames", type=positive_int, help="with --fps (default: 768)")
     parser.add_argument("--max-pixels", type=positive_int, required=True, help="pixel budget of one frame")
     parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which frames")
+    parser.add_argument(
+        "--shard", type=shard, default=(1, 1), metavar="i/n", help="only every n-th scene, from the i-th"
+    )
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -164,23 +175,45 @@ def _questions(arguments: argparse.Namespace) -> int:
 def _frames(arguments: argparse.Namespace) -> int:
     from jaxvsr.data import folder
     from jaxvsr.data.frame_writer import FrameSettings, write_frames
-    from jaxvsr.data.scannet import list_scans
+    from jaxvsr.data.questions import read_questions
+    from jaxvsr.data.scene_sources import scene_sources
 
     start = time.monotonic()
-    settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule)
-    scans = list_scans(arguments.scans)
-    with progress("frames", len(scans)) as on_done:
-        report = write_frames(scans, arguments.out, settings, workers=arguments.workers, on_done=on_done)
-    facts = {"counts": arguments.frames, "max_pixels": settings.max_pixels, "rule": settings.rule, "resize": "bicubic"}
-    whole = len(report.written) + len(report.kept)
-    if whole:
-        folder.write_card_section(arguments.out, "Frames", _bullets({**facts, "scenes": whole}))
+    settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
+    out: Path = arguments.out
+    asked = read_questions(out / folder.QUESTIONS_FILE) if (out / folder.QUESTIONS_FILE).exists() else []
+    found = scene_sources(arguments.scans, asked)
+    index, count = arguments.shard
+    mine = found.sources[index - 1 :: count]
+    with progress("frames", len(mine)) as on_done:
+        report = write_frames(mine, out, settings, workers=arguments.workers, on_done=on_done)
+    if report.written or report.kept:
+        folder.write_card_section(out, "Frames", _bullets(folder.frame_facts(out)))
     print(
-        f"frames of {len(report.written)} scans written, of {len(report.kept)} there already, "
+        f"frames of {len(report.written)} scenes written, of {len(report.kept)} there already, "
         f"{len(report.broken)} broken ({time.monotonic() - start:.1f} s)"
     )
-    _account_for_broken(report.broken, len(scans), arguments.skip_broken)
+    if report.flaws:
+        print("flaws worked around: " + ", ".join(f"{name} {count}" for name, count in report.flaws.items()))
+    if found.elsewhere:
+        first = ", ".join(found.elsewhere[:3])
+        print(f"{len(found.elsewhere)} scenes with questions have nothing in {arguments.scans}: {first}")
+    _account_for_broken(report.broken, len(mine), arguments.skip_broken)
     return 0
+
+
+def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
+    from jaxvsr.data.frame_sampling import FrameRate
+
+    bounds = {"min_frames": arguments.min_frames, "max_frames": arguments.max_frames}
+    given = {name: value for name, value in bounds.items() if value is not None}
+    if arguments.fps is None:
+        if given:
+            raise InputError(f"--{next(iter(given)).replace('_', '-')}: bounds what --fps takes, give that as well")
+        if not arguments.frames:
+            raise InputError("frames: give --frames N,… or --fps N")
+        return None
+    return FrameRate(arguments.fps, **given)
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -45,6 +45,14 @@ def write_card_section(folder: Path, section: str, text: str) -> None:
     os.replace(partial, path)
 
 
+def card_sources(folder: Path) -> list[str]:
+    """What the sections of `card.md` say of sources and terms, each once; empty where there is no card."""
+    path = folder / CARD_FILE
+    card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found = re.findall(r"^- (?:source|terms|licence)s?: *(\S.*?) *$", card, re.MULTILINE | re.IGNORECASE)
+    return list(dict.fromkeys(found))
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskSummary:
     """Questions of one type: how many, about how many scenes, and how their answers spread."""
@@ -131,6 +139,27 @@ def check_folder(folder: Path, *, read_pixels: bool = True) -> FolderCheck:
 
 
 _WRITERS = {QUESTIONS_FILE: "questions", FRAMES_DIR: "frames", SPLITS_FILE: "questions"}
+
+
+def frame_facts(folder: Path) -> dict[str, object]:
+    """What the card says of the frames: a function of what is stored, so that shards written apart add up to it."""
+    store = FrameStore(folder)
+    counts: Counter[int] = Counter()
+    facts: dict[str, Counter[object]] = {name: Counter() for name in ("rule", "max_pixels", "resize")}
+    flaws: Counter[str] = Counter()
+    scenes = store.scenes()
+    for scene in scenes:
+        attributes = store.attributes(scene)
+        counts.update(store.counts(scene))
+        flaws.update(attributes.get("flaws", {}))
+        for name, seen in facts.items():
+            seen[attributes[name]] += 1
+    return {
+        "scenes": len(scenes),
+        "counts": ", ".join(f"{count} ({number:,} scenes)" for count, number in sorted(counts.items())),
+        **{name: ", ".join(str(value) for value in sorted(seen, key=str)) for name, seen in facts.items()},
+        "flaws worked around": ", ".join(f"{name} {number:,}" for name, number in sorted(flaws.items())) or "none",
+    }
 
 
 def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels: bool) -> list[str]:

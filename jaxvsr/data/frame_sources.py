@@ -1,8 +1,9 @@
-"""What frames are read from: today a scan's `.sens`; every other kind of video fits the same few methods."""
+"""What frames are read from: a scan's `.sens`; every other kind of video fits the same few methods."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,7 +12,9 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from jaxvsr.data.sens import SensReader
-from jaxvsr.errors import InputError
+
+_COLOR_FRAMES = re.compile(rb"^\s*numColorFrames\s*=\s*(\d{1,9})\s*$", re.MULTILINE)
+_INFO_LIMIT_BYTES = 1 << 20
 
 
 @runtime_checkable
@@ -22,6 +25,16 @@ class FrameSource(Protocol):
     bytes_on_disk: int
 
     def __len__(self) -> int: ...
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, on average."""
+        ...
+
+    @property
+    def flaws(self) -> dict[str, int]:
+        """What is known to be wrong with it and was worked around."""
+        ...
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """RGB pixels."""
@@ -37,15 +50,27 @@ class FrameSource(Protocol):
 
 
 class SensSource:
-    """The colour frames of a `.sens`."""
+    """The colour frames of a `.sens`.
+
+    `flaws`: `invalid_poses` (frames where tracking failed; their pictures are fine), `color_frames_differ` (frames that
+    `numColorFrames` of `<scene>.txt` has more or fewer; the `.sens` is what counts).
+    """
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self.bytes_on_disk = path.stat().st_size
         self._reader = SensReader(path)
+        promised = color_frames_promised(path.with_suffix(".txt"))
+        differ = 0 if promised is None else abs(promised - len(self._reader))
+        counts = {"invalid_poses": self._reader.invalid_poses, "color_frames_differ": differ}
+        self.flaws = {name: count for name, count in counts.items() if count}
 
     def __len__(self) -> int:
         return len(self._reader)
+
+    @property
+    def fps(self) -> float:
+        return average_fps(self._reader.timestamps)
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self._reader.color(index)
@@ -63,13 +88,17 @@ class SensSource:
         return digest.hexdigest()
 
 
-def open_source(scan_dir: Path) -> FrameSource:
-    """The video of a scan folder.
+def color_frames_promised(info: Path) -> int | None:
+    """numColorFrames of a `<scene>.txt`; None where there is no such file or line."""
+    try:
+        with info.open("rb") as file:
+            match = _COLOR_FRAMES.search(file.read(_INFO_LIMIT_BYTES))
+    except OSError:
+        return None
+    return int(match[1]) if match else None
 
-    Raises:
-        InputError: there is none, or it is broken.
-    """
-    path = scan_dir / f"{scan_dir.name}.sens"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; frames are read from a scan's .sens")
-    return SensSource(path)
+
+def average_fps(timestamps: Float64[np.ndarray, " N"]) -> float:
+    """Frames a second over all of a video's timestamps; 1 for a single frame."""
+    seconds = float(timestamps[-1] - timestamps[0]) if len(timestamps) > 1 else 0.0
+    return (len(timestamps) - 1) / seconds if seconds > 0 else 1.0

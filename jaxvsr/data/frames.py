@@ -5,6 +5,7 @@
 
 F is the union of the index sets of all frame counts that were asked for; the attribute `index_sets` names each. The
 sets of 8 and of 32 frames of a video hardly overlap, so a count that is not stored cannot be read, only added.
+A scene that is a set of images (an imported question about pictures) has all of them, under the rule "images".
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 from jaxtyping import Float64, Int64, UInt8
 
+from jaxvsr.data.stored_arrays import read_array
 from jaxvsr.errors import InputError
 
 FRAMES_DIR = "frames"
 SCHEMA = 1
+# The rule of scenes that are sets of images: all of them are stored, and all are read, whatever count is asked for.
+ALL_IMAGES = "images"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,38 +63,45 @@ class FrameStore:
         return tuple(sorted(int(count) for count in self.attributes(scene)["index_sets"]))
 
     def positions(self, scene: str, frames: int) -> Int64[np.ndarray, " F"]:
-        """Where the `frames` frames of this count lie in the stored array.
+        """Where the `frames` frames of this count lie in the stored array; all positions of a set of images.
 
         Raises:
             InputError: this count is not stored; the message has the command that adds it.
         """
         attributes = self.attributes(scene)
+        if attributes["rule"] == ALL_IMAGES:
+            return np.arange(len(attributes["indices"]))
         if str(frames) not in attributes["index_sets"]:
             stored = ", ".join(map(str, self.counts(scene)))
             raise InputError(
                 f"{self.folder}: {scene} has {stored} frames stored, not {frames}; add them with "
                 f"python launch/build_data.py frames SCANS {self.folder} --frames {frames} "
                 f"--max-pixels {attributes['max_pixels']}"
+                + (f" --rule {attributes['rule']}" if attributes["rule"] != "linspace" else "")
             )
         wanted = np.asarray(attributes["index_sets"][str(frames)], np.int64)
         return np.searchsorted(np.asarray(attributes["indices"], np.int64), wanted)
 
+    def timestamps(self, scene: str, frames: int) -> Float64[np.ndarray, " F"]:
+        """When the frames of this count were seen, in seconds."""
+        positions = self.positions(scene, frames)
+        return np.asarray(self.attributes(scene)["timestamps"], np.float64)[positions]
+
     def read(self, scene: str, frames: int) -> Frames:
-        """The `frames` uniformly sampled frames of `scene`.
+        """The `frames` uniformly sampled frames of `scene`; all images where it is a set of images.
 
         Raises:
             InputError: the scene or this count is not stored, or a chunk fails its checksum.
         """
         positions = self.positions(scene, frames)
         attributes = self.attributes(scene)
-        pixels = _read_array(self.folder, scene, positions)
-        timestamps = np.asarray(attributes["timestamps"], np.float64)[positions]
-        return Frames(pixels, timestamps, np.asarray(attributes["indices"], np.int64)[positions])
+        pixels = read_array(scene_frames_dir(self.folder, scene), "the frames", positions)
+        return Frames(pixels, self.timestamps(scene, frames), np.asarray(attributes["indices"], np.int64)[positions])
 
     def check(self, scene: str) -> None:
         """Read everything and compare it with its checksum; `InputError` where they differ."""
         attributes = self.attributes(scene)
-        pixels = _read_array(self.folder, scene, np.arange(len(attributes["indices"])))
+        pixels = read_array(scene_frames_dir(self.folder, scene), "the frames")
         if pixels_sha256(pixels) != attributes["pixels_sha256"]:
             raise InputError(
                 f"{scene_frames_dir(self.folder, scene)}: pixels differ from their checksum; write them again"
@@ -134,14 +143,3 @@ def scene_frames_dir(folder: Path, scene: str) -> Path:
 def pixels_sha256(pixels: UInt8[np.ndarray, "F H W 3"]) -> str:
     """Checksum of decoded frames, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-
-
-def _read_array(folder: Path, scene: str, positions: Int64[np.ndarray, " F"]) -> UInt8[np.ndarray, "F H W 3"]:
-    path = scene_frames_dir(folder, scene)
-    try:
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}{os.sep}"}}
-        # Without this a lost chunk would be read as black frames.
-        array = ts.open(spec | {"fill_missing_data_reads": False}).result()
-        return np.asarray(array[positions].read().result())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot read the frames ({str(error).splitlines()[0][:200]})") from None

@@ -1,0 +1,82 @@
+"""Arrays in TensorStore: zarr 3, one chunk for each item of the first axis, each with its CRC-32C, all in one shard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from jaxtyping import Int64, Shaped
+
+from jaxvsr.errors import InputError
+
+
+def write_array(
+    target: Path, values: Shaped[np.ndarray, "F ..."], attributes: Mapping[str, Any], *, compress: bool = True
+) -> None:
+    """Write beside `target`, then rename: an interrupted run leaves nothing that looks whole.
+
+    What stood there is set aside first and removed last, so that a run killed in between loses nothing either:
+    `recover_array` puts it back.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": f"{partial}{os.sep}"},
+        "metadata": _metadata(values, attributes, compress),
+        "create": True,
+        "store_data_equal_to_fill_value": True,  # black frames are data; a missing chunk is an error
+    }
+    ts.open(spec).result().write(values).result()
+    recover_array(target)
+    if target.exists():
+        os.replace(target, _aside(target))
+    os.replace(partial, target)
+    shutil.rmtree(_aside(target), ignore_errors=True)
+
+
+def recover_array(target: Path) -> None:
+    """Put back an array that a killed run of `write_array` had set aside; remove it where its successor is whole."""
+    if target.exists():
+        shutil.rmtree(_aside(target), ignore_errors=True)
+    elif _aside(target).exists():
+        os.replace(_aside(target), target)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.before")
+
+
+def read_array(path: Path, what: str, items: Int64[np.ndarray, " F"] | None = None) -> Shaped[np.ndarray, "F ..."]:
+    """The items of an array, or all of it; `InputError` where a chunk is lost or fails its checksum.
+
+    `what` names the values in errors ("the frames").
+    """
+    try:
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}{os.sep}"}}
+        # Without this a lost chunk would be read as zeros.
+        array = ts.open(spec | {"fill_missing_data_reads": False}).result()
+        return np.asarray((array if items is None else array[items]).read().result())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot read {what} ({str(error).splitlines()[0][:200]})") from None
+
+
+def _metadata(values: Shaped[np.ndarray, "F ..."], attributes: Mapping[str, Any], compress: bool) -> dict[str, Any]:
+    shape, crc32c = list(values.shape), {"name": "crc32c"}
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    inner: list[dict[str, Any]] = [{"name": "bytes"} if values.dtype.itemsize == 1 else little]
+    if compress:
+        inner.append({"name": "zstd", "configuration": {"level": 1}})
+    sharding = {"chunk_shape": [1, *shape[1:]], "codecs": [*inner, crc32c], "index_codecs": [little, crc32c]}
+    return {
+        "shape": shape,
+        "data_type": values.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": dict(attributes),
+    }
