@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from jaxvsr.data.dealing import deal
 from jaxvsr.data.frame_writer import FrameSettings, write_frames
 from jaxvsr.data.frames import FrameStore
-from jaxvsr.data.loader import SceneBatch, folder_pattern, make_loader
+from jaxvsr.data.loader import SceneBatch, make_loader
 from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.data.scene_pools import folder_pattern, read_pools
 from jaxvsr.data.splits import write_splits
 from jaxvsr.errors import InputError
 from tests.test_data_frames import make_scan
 
 SCENES, QUESTIONS = 7, 5
+POOL_ARGUMENTS = ("split", "question_types", "skip_short_scenes", "mirror")
 
 
 def make_folder(root: Path, scenes: int = SCENES, questions: int = QUESTIONS, seed: int = 0) -> Path:
@@ -48,7 +50,10 @@ def folder(tmp_path_factory):
 def take(count: int, *folders: Any, **changes: Any) -> list[Any]:
     arguments: dict[str, Any] = {"split": "train", "scenes": 2, "questions": 2, "frames": 2, "seed": 3}
     arguments |= changes
-    batches = make_loader([f if isinstance(f, tuple) else (f, 1.0) for f in folders], **arguments)
+    of_pools = {name: arguments.pop(name) for name in POOL_ARGUMENTS if name in arguments}
+    both = {name: arguments[name] for name in ("questions", "frames")}
+    pools = read_pools([f if isinstance(f, tuple) else (f, 1.0) for f in folders], **of_pools, **both)
+    batches = make_loader(pools, **arguments)
     taken = list(itertools.islice(batches, count))
     batches.close()
     return taken

@@ -102,7 +102,9 @@ class StandInStep:
     def compile_seconds(self) -> float:
         return self.functions[0].seconds
 
-    def sample(self, state: TrainState, prompt: TreePrompt, keys: jax.Array, temperature: jax.Array) -> Any:
+    def sample(
+        self, state: TrainState, prompt: TreePrompt, keys: jax.Array, temperature: jax.Array, features: Any = None
+    ) -> Any:
         noise = jax.random.uniform(jax.random.fold_in(jax.random.key(state.seed), state.step), (S, Q, G, R))
         mixed = state.trainable["w"] + noise + (keys[..., None, None] % 7) / 7
         tokens = jnp.floor(10 * (mixed % 1)).astype(jnp.int32)

@@ -7,8 +7,9 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from jaxvsr.data.loader import make_loader
+from jaxvsr.data.scene_pools import ScenePool
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder, HostBatches
 from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord
@@ -28,9 +30,10 @@ from jaxvsr.grpo.heldout import HeldOut, ScoreAnswers
 from jaxvsr.grpo.mesh import MeshShape, check_mesh, loader_share
 from jaxvsr.grpo.metrics_log import MetricsLog
 from jaxvsr.grpo.optimizer import make_optimizer
-from jaxvsr.grpo.plan import training_pools
+from jaxvsr.grpo.plan import asked_questions, read_run_pools
 from jaxvsr.grpo.run_folder import RunFolder, check_run_folder, make_run_folder
 from jaxvsr.grpo.sampler import SamplingOptions
+from jaxvsr.grpo.scored_rollouts import check_view_consistency
 from jaxvsr.grpo.start_model import StartModel, open_model, reopen_model, start_record, write_stages
 from jaxvsr.grpo.step import (
     AnyObjective,
@@ -41,10 +44,11 @@ from jaxvsr.grpo.step import (
     start_state,
 )
 from jaxvsr.grpo.training import Training
+from jaxvsr.grpo.vision_features import usable_features
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.naming import expected_shapes
 from jaxvsr.models.processor import SceneProcessor
-from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
+from jaxvsr.models.qwen_vl import QwenVL, flat_parameters, parameter_shapes
 from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings, state_shardings
 from jaxvsr.models.tree import ForwardOptions
 from jaxvsr.rewards.prompts import prompt_from
@@ -92,12 +96,25 @@ def ready_run(
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
     prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
     builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens)
-    batches = functools.partial(host_batches, config, builder, mesh)
-    batches(0).close()  # whatever is wrong with the data is said now
-    builder.check_answers(question for pool in training_pools(config) for _, asked in pool.scenes for question in asked)
-    asking = dataclasses.replace(builder, objective="grpo")
-    heldout_batches = functools.partial(host_batches, config, asking, mesh, split=config.evaluation.split)
+    check_view_consistency(config, rewards)
+    pools = read_run_pools(config)
     evaluates = score_answers is not None and config.intervals.evaluate > 0
+    heldout_pools = read_run_pools(config, config.evaluation.split) if evaluates else ()
+    features = usable_features(
+        config,
+        model,
+        processor,
+        (*pools, *heldout_pools),
+        dtype=compute_dtype(config, mesh),
+        trains_vision=trains_vision(config, model),
+    )
+    batches = functools.partial(host_batches, config, builder, mesh, pools=pools, features=features)
+    batches(0).close()  # whatever is wrong with the data is said now
+    builder.check_answers(asked_questions(pools))
+    asking = dataclasses.replace(builder, objective="grpo")
+    heldout_batches = functools.partial(
+        host_batches, config, asking, mesh, split=config.evaluation.split, pools=heldout_pools, features=features
+    )
     if evaluates:
         heldout_batches().close()
 
@@ -169,15 +186,24 @@ def restored(run: RunFolder, state: TrainState, record: RunRecord) -> tuple[int,
 
 
 def host_batches(
-    config: TrainConfig, builder: BatchBuilder, mesh: Mesh, first: int = 0, *, split: str | None = None
+    config: TrainConfig,
+    builder: BatchBuilder,
+    mesh: Mesh,
+    first: int = 0,
+    *,
+    split: str | None = None,
+    pools: Sequence[ScenePool] | None = None,
+    features: str | None = None,
 ) -> HostBatches:
-    """The batches of this process from step `first` on; those of another `split` come in their order under seed 0."""
+    """The batches of this process from step `first` on; those of another `split` come in their order under seed 0.
+
+    `pools`: what `read_run_pools` gave, where that is known; `features`: the set of stored features to read.
+    """
     data = config.data
     index, count = loader_share(mesh, data.scenes)
     several = jax.process_count() > 1
     loader = make_loader(
-        [(Path(folder), weight) for folder, weight in data.weighted_folders()],
-        split=split or data.split,
+        read_run_pools(config, split) if pools is None else pools,
         scenes=data.scenes,
         questions=data.questions,
         frames=data.frames,
@@ -188,10 +214,24 @@ def host_batches(
         workers=data.workers if split is None else 0,
         transform=builder.encode if several else builder,
         blank=data.blank,
-        question_types=data.question_types,
-        skip_short_scenes=data.skip_short_scenes,
+        features=features,
     )
     return HostBatches(loader, builder if several else None)
+
+
+def trains_vision(config: TrainConfig, model: StartModel) -> bool:
+    """Whether a weight of the vision tower or the patch merger is trained."""
+    if config.lora is None:
+        return config.model.tower == "trained"
+    leaves = parameter_shapes(model.config, config.lora)
+    return any(name.startswith("visual.") and ".lora_" in name for name in leaves)
+
+
+def compute_dtype(config: TrainConfig, mesh: Mesh) -> Literal["float32", "bfloat16"]:
+    """Of activations."""
+    if config.model.dtype != "auto":
+        return config.model.dtype
+    return "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
 
 
 def load_policy(
@@ -221,9 +261,6 @@ def load_policy(
         top_k=config.sampling.top_k,
         top_p=config.sampling.top_p,
     )
-    dtype = config.model.dtype
-    if dtype == "auto":
-        dtype = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
     policy = Policy(model.config, config.lora, frozen, _reference(config, model, trainable, shardings))
 
     def make_step(*, greedy: bool = False) -> CompiledStep:
@@ -233,7 +270,7 @@ def load_policy(
             _objective(config),
             optimizer,
             dataclasses.replace(sampling, group=1, greedy=True, top_k=0, top_p=1.0) if greedy else sampling,
-            ForwardOptions(dtype=dtype, remat=config.model.remat),
+            ForwardOptions(dtype=compute_dtype(config, mesh), remat=config.model.remat),
             accumulate=config.update.accumulation,
             gather=functools.partial(gathered_over_fsdp, mesh=mesh, config=model.config),
             keep=lambda state: jax.lax.with_sharding_constraint(state, state_shardings(state, mesh, model.config)),

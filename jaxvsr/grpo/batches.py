@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Int, Int32, Shaped, UInt32
+from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt32
 
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.data.questions import Question
@@ -24,7 +24,7 @@ from jaxvsr.grpo.config import ObjectiveName
 from jaxvsr.grpo.mesh import scene_sharding
 from jaxvsr.grpo.targets import rejected_answer, target_answer
 from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, Video
-from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt, VisionInput
 from jaxvsr.rewards.prompts import Prompt
 
 
@@ -37,6 +37,7 @@ class HostBatch:
     question_keys: UInt32[np.ndarray, "S Q"]
     questions: tuple[tuple[Question, ...], ...]  # by scene
     targets: Rollouts | None = None  # given answers (SFT, DPO)
+    features: Float[np.ndarray, "S U H"] | None = None  # of the vision tower, where they are stored
 
     def columns(self, group: int) -> dict[str, list[Any]]:
         """The fields of the questions as rewards take them, each repeated for its G rollouts: S·Q·G values a field."""
@@ -51,6 +52,7 @@ class EncodedBatch:
     step: int
     scenes: tuple[EncodedScene, ...]
     questions: tuple[tuple[Question, ...], ...]
+    features: tuple[Float[np.ndarray, "rows units H"], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,13 +76,18 @@ class BatchBuilder:
             )
             for scene in batch.scenes
         )
-        return EncodedBatch(batch.step, scenes, tuple(scene.questions for scene in batch.scenes))
+        stored = tuple(scene.features for scene in batch.scenes if scene.features is not None)
+        return EncodedBatch(batch.step, scenes, tuple(scene.questions for scene in batch.scenes), stored or None)
 
     def collate(self, batch: EncodedBatch, shape: TreeShape | None = None) -> HostBatch:
         """Padded arrays; `shape` None takes the smallest bucket."""
         keys = np.array([[question_key(question.id) for question in scene] for scene in batch.questions], np.uint32)
-        prompt = self.processor.collate(batch.scenes, shape)
-        return HostBatch(batch.step, prompt, keys, batch.questions, self._targets(batch.questions))
+        shape = shape or self.processor.shape(batch.scenes)
+        prompt, features = self.processor.collate(batch.scenes, shape), None
+        if batch.features is not None:
+            merge = self.processor.config.vision.merge_unit
+            prompt, features = without_pixels(prompt), padded_features(batch.features, batch.scenes, shape, merge)
+        return HostBatch(batch.step, prompt, keys, batch.questions, self._targets(batch.questions), features)
 
     def __call__(self, batch: SceneBatch) -> HostBatch:
         return self.collate(self.encode(batch))
@@ -113,6 +120,35 @@ class BatchBuilder:
             return None
         answers = [[self._answers(question) for question in scene] for scene in questions]
         return self.processor.encode_answers(answers, self.answer_tokens)
+
+
+def padded_features(
+    features: Sequence[Float[np.ndarray, "rows units H"]], scenes: Sequence[EncodedScene], shape: TreeShape, merge: int
+) -> Float[np.ndarray, "S U H"]:
+    """Stored features where `vision_index` looks for them in a batch of this shape; `merge`: patches of a token.
+
+    Raises:
+        InputError: they are not those of these scenes.
+    """
+    units, width = shape.patches // merge, features[0].shape[-1]
+    padded = np.zeros((len(scenes), shape.rows, units, width), features[0].dtype)
+    for s, (own, scene) in enumerate(zip(features, scenes, strict=True)):
+        (layout,) = scene.layouts
+        if own.shape[:2] != (scene.rows, len(layout.unit_slot)):
+            raise InputError(f"stored features of shape {own.shape} do not fit a video of {scene.rows} rows")
+        padded[s][: scene.rows, layout.unit_slot] = own
+    return padded.reshape(len(scenes), -1, width)
+
+
+def without_pixels(prompt: TreePrompt) -> TreePrompt:
+    """The prompt for a step that is given features: nobody reads its pixels, so none travel to the device."""
+    scenes, _, _, values = prompt.vision.patches.shape
+    empty = VisionInput(
+        np.zeros((scenes, 0, 0, values), np.uint8),
+        np.zeros((scenes, 0, 0), bool),
+        np.zeros((scenes, 0, 0, 2), np.int32),
+    )
+    return dataclasses.replace(prompt, vision=empty)
 
 
 class HostBatches:

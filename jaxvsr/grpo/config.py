@@ -56,10 +56,16 @@ class DataSettings:
     workers: int = 0  # processes that load data, besides this one
     blank: bool = False  # mid-grey frames instead of the video: the control run
     skip_short_scenes: bool = False  # leave out scenes with fewer than `questions` questions, instead of refusing them
+    mirror: Literal["none", "pairs"] = "none"  # pairs: scenes 2i and 2i + 1 of a step are a scene and its mirror image
+    features: Literal["auto", "off", "require"] = "auto"  # stored vision features instead of running a frozen tower
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "scenes", "questions", "frames")
         _at_least(self, 0, "workers")
+        if self.mirror == "pairs" and self.scenes % 2:
+            raise InputError(
+                f"data.scenes {self.scenes}: must be even with data.mirror=pairs, a scene and its mirror image"
+            )
 
     def weighted_folders(self) -> tuple[tuple[str, float], ...]:
         """(folder, weight) pairs; the weight is 1 where none is given.
@@ -104,6 +110,19 @@ class SamplingSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ViewConsistencySettings:
+    """Spatial-GRPO (SVQA-R1, Eq. 2 to 4): of a question and its mirror image, the view with the higher mean reward
+    loses the difference. Needs data.mirror=pairs; groups stay apart in the advantages."""
+
+    rewards: tuple[str, ...] = ()  # names of the rewards that are corrected, such as svqa_semantic; none: off
+    delta: float = 0.5  # only rewards above it are corrected
+    eta: float = 1.0  # times the difference of the two means
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "eta")
+
+
+@dataclasses.dataclass(frozen=True)
 class UpdateSettings:
     """How a step's rollouts become weight updates."""
 
@@ -144,13 +163,14 @@ class IntervalSettings:
 
     checkpoint: int = 100  # steps between checkpoints; the last step always has one
     evaluate: int = 0  # steps between evaluations on held-out questions; 0: never
-    samples: int = 10  # steps between entries in samples.jsonl; 0: never
+    samples: int = 10  # steps between entries in samples.jsonl and hacking.jsonl; 0: never
+    video_gain: int = 0  # steps between answers to the same questions about another scene's video; 0: never
     keep: int = 2  # checkpoints kept, besides the best
     time_limit: float | None = None  # seconds after which the run saves and stops
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "checkpoint", "keep")
-        _at_least(self, 0, "evaluate", "samples")
+        _at_least(self, 0, "evaluate", "samples", "video_gain")
         if self.time_limit is not None:
             _at_least(self, 0, "time_limit")
 
@@ -179,6 +199,7 @@ class TrainConfig:
     data: DataSettings = DataSettings()
     sampling: SamplingSettings = SamplingSettings()
     rewards: tuple[str, ...] = ("vsi_bench",)  # terms WEIGHT*NAME(option=value); NAME may be FILE.py:function
+    view_consistency: ViewConsistencySettings = ViewConsistencySettings()
     advantages: AdvantageRule = dataclasses.field(default_factory=AdvantageRule)
     grpo: Objective = dataclasses.field(default_factory=Objective)
     dpo: PreferenceObjective = dataclasses.field(default_factory=PreferenceObjective)
@@ -197,6 +218,17 @@ class TrainConfig:
             raise InputError(
                 f"update.inner_steps {self.update.inner_steps}: only grpo updates several times on the same rollouts; "
                 f"with objective {self.objective} it must be 1"
+            )
+        if self.view_consistency.rewards and (self.data.mirror != "pairs" or self.objective != "grpo"):
+            raise InputError(
+                f"view_consistency.rewards={','.join(self.view_consistency.rewards)}: compares a scene with its mirror "
+                "image; take data.mirror=pairs and objective=grpo"
+            )
+        views = 2 if self.data.mirror == "pairs" else 1
+        if self.intervals.video_gain and self.data.scenes < 2 * views:
+            raise InputError(
+                f"intervals.video_gain {self.intervals.video_gain}: shows a question another scene of its step; "
+                f"take data.scenes={2 * views} or more"
             )
         if self.data.scenes % self.update.accumulation:
             raise InputError(

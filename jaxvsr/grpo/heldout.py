@@ -54,8 +54,9 @@ class HeldOut:
         batches = self.batches()
         for _ in range(-(-wanted // (data.scenes * data.questions))):
             batch = next(batches)
-            prompt, keys = place((batch.prompt, batch.question_keys), self.mesh, data.scenes)
-            sampled, _ = self.step.sample(state, prompt, keys, temperature)
+            given = (batch.prompt, batch.question_keys, batch.features)
+            prompt, keys, features = place(given, self.mesh, data.scenes)
+            sampled, _ = self.step.sample(state, prompt, keys, temperature, features)
             tokens, length = own_rows(sampled.rollouts.tokens), own_rows(sampled.rollouts.length)
             rows = [
                 (question.to_json(), self.text(tokens[s, q, 0, : length[s, q, 0]]))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -36,10 +37,11 @@ from jaxvsr.grpo.console import Console
 from jaxvsr.grpo.mesh import replicated
 from jaxvsr.grpo.objectives import Objective, step_normaliser
 from jaxvsr.grpo.optimizer import learning_rate_schedule
-from jaxvsr.grpo.scored_rollouts import sample_rows, score_rollouts
+from jaxvsr.grpo.scored_rollouts import hacking_rows, sample_rows, score_rollouts
 from jaxvsr.grpo.step import LossInputs, TrainState
 from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
 from jaxvsr.grpo.training import Training
+from jaxvsr.grpo.video_gain import VideoGainWatch, sample_other_videos, video_gain
 
 KL_AT_START = 1e-3  # nats a token: above it reference and policy are not the same model at the start of a run
 
@@ -64,20 +66,32 @@ class StepResult:
     state: TrainState
     row: dict[str, float]
     samples: list[dict[str, Any]]
+    hacking: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # rollouts that show a trick
 
 
 def grpo_step(
-    training: Training, state: TrainState, batch: HostBatch, phases: Phases, *, keep_samples: bool
+    training: Training,
+    state: TrainState,
+    batch: HostBatch,
+    phases: Phases,
+    *,
+    keep_samples: bool,
+    measure_gain: bool = False,
 ) -> StepResult:
     """One step of GRPO (Shao et al. 2024, arXiv:2402.03300): sample, reward, advantage, update."""
     config, step = training.config, training.step
     with phases("data"):
-        prompt, question_keys = place((batch.prompt, batch.question_keys), training.mesh, config.data.scenes)
+        given = (batch.prompt, batch.question_keys, batch.features)
+        prompt, question_keys, features = place(given, training.mesh, config.data.scenes)
         temperature = constant(config.sampling.temperature, training.mesh)
 
     with phases("sample"):
-        sampled, features = step.sample(state, prompt, question_keys, temperature)
+        sampled, features = step.sample(state, prompt, question_keys, temperature, features)
         jax.block_until_ready(sampled)
+    other = None
+    if measure_gain:
+        with phases("video_gain"):
+            other = sample_other_videos(training, state, batch, temperature)
     reference, reference_ready = None, None
     if config.grpo.beta:
         reference_start = time.perf_counter()
@@ -86,6 +100,7 @@ def grpo_step(
 
     with phases("reward"):
         scored = score_rollouts(training, batch, sampled)
+        gain = {} if other is None else {"video_gain": video_gain(training, batch, scored, other)}
         mask, advantages = place((scored.mask, scored.advantages), training.mesh, config.data.scenes)
     reward_end = time.perf_counter()
 
@@ -104,17 +119,21 @@ def grpo_step(
         phases.seconds["reference"] = ready - reference_start
         phases.seconds["update"] -= max(0.0, ready - reward_end)
         phases.seconds["reward_not_hidden"] = max(0.0, reward_end - max(ready, reference_start))
-    row = {**metrics, **scored.metrics, **_token_metrics(training, batch, scored.length, scored.mask.shape[-1])}
-    return StepResult(state, row, sample_rows(training, batch, scored) if keep_samples else [])
+    tokens = _token_metrics(training, batch, scored.length, scored.mask.shape[-1])
+    row = {**metrics, **scored.metrics, **gain, **tokens}
+    if not keep_samples:
+        return StepResult(state, row, [])
+    return StepResult(state, row, sample_rows(training, batch, scored), hacking_rows(batch, scored))
 
 
 def first_questions_again(training: Training, state: TrainState) -> list[dict[str, Any]]:
     """Rows for samples.jsonl: the questions of step 1, answered after the last one."""
     config, batches = training.config, training.batches(0)
     batch = next(batches)
-    prompt, question_keys = place((batch.prompt, batch.question_keys), training.mesh, config.data.scenes)
+    given = (batch.prompt, batch.question_keys, batch.features)
+    prompt, question_keys, features = place(given, training.mesh, config.data.scenes)
     temperature = constant(config.sampling.temperature, training.mesh)
-    sampled, _ = training.step.sample(state, prompt, question_keys, temperature)
+    sampled, _ = training.step.sample(state, prompt, question_keys, temperature, features)
     batches.close()
     return sample_rows(training, batch, score_rollouts(training, batch, sampled))
 
@@ -126,11 +145,13 @@ def supervised_step(training: Training, state: TrainState, batch: HostBatch, pha
     tokens, length = np.asarray(batch.targets.tokens), np.asarray(batch.targets.length)
     with phases("data"):
         mask = rollout_mask(length, tokens.shape[-1])
-        prompt, rollouts, on_mesh = place((batch.prompt, batch.targets, mask), training.mesh, config.data.scenes)
+        given = (batch.prompt, batch.targets, mask, batch.features)
+        prompt, rollouts, on_mesh, features = place(given, training.mesh, config.data.scenes)
         temperature = constant(1.0, training.mesh)
     with phases("sample"):
         # A tower that is trained is run by the passes themselves.
-        features = None if step.trains_vision else step.encode(state, prompt)
+        if features is None and not step.trains_vision:
+            features = step.encode(state, prompt)
     with phases("reference"):
         reference = None
         if config.objective == "dpo":
@@ -153,7 +174,7 @@ def train(training: Training, state: TrainState, stop: StopRequest, *, first: in
     for function in training.step.functions:
         function.on_compile = training.compile_times.starts
     schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
-    batches = training.batches(first)
+    batches, watch = training.batches(first), VideoGainWatch(config)
     reason, score_here = "all steps", None
     for number in range(first + 1, config.steps + 1):
         phases, start = Phases(), time.perf_counter()
@@ -161,7 +182,12 @@ def train(training: Training, state: TrainState, stop: StopRequest, *, first: in
             batch = next(batches)
         keep_samples = bool(intervals.samples) and (number % intervals.samples == 0 or number in (1, config.steps))
         if config.objective == "grpo":
-            result = grpo_step(training, state, batch, phases, keep_samples=keep_samples)
+            measure_gain = watch.due(number)
+            result = grpo_step(training, state, batch, phases, keep_samples=keep_samples, measure_gain=measure_gain)
+            if measure_gain:
+                warning = watch.warning(result.row["video_gain"], result.row.get("reward/std", math.nan))
+                if warning:
+                    console.say(warning)
         else:
             result = supervised_step(training, state, batch, phases)
         state, seconds = result.state, time.perf_counter() - start
@@ -184,6 +210,7 @@ def train(training: Training, state: TrainState, stop: StopRequest, *, first: in
         if training.log is not None:
             training.log.write(number, row)
             training.log.write_samples([{"step": number, **sample} for sample in result.samples])
+            training.log.write_hacking([{"step": number, **rollout} for rollout in result.hacking])
         console.step(number, row)
 
         asked = _reason_of_processes(stop.reason(seconds))

@@ -1,4 +1,4 @@
-"""Numbers of every step: metrics.jsonl, samples.jsonl, TensorBoard events, Weights & Biases.
+"""Numbers of every step: metrics.jsonl, samples.jsonl, hacking.jsonl, TensorBoard events, Weights & Biases.
 
 A number that is not finite becomes null in JSON, so that every reader of JSON reads the rows.
 """
@@ -37,9 +37,11 @@ class MetricsLog:
     def __init__(self, folder: RunFolder, config: TrainConfig, *, restored_step: int = 0, run_id: str | None = None):
         cut_rows(folder.metrics, restored_step)
         cut_rows(folder.samples, restored_step)
+        cut_rows(folder.hacking, restored_step)
         self._folder = folder
         self._metrics = folder.metrics.open("a", encoding="utf-8")
         self._samples = folder.samples.open("a", encoding="utf-8")
+        self._hacking = folder.hacking.open("a", encoding="utf-8")
         self._trackers: list[Tracker] = []
         if "tensorboard" in config.logging.trackers:
             self._trackers.append(TensorBoard(folder.tensorboard, restored_step))
@@ -61,6 +63,11 @@ class MetricsLog:
         for row in rows:
             _write_row(self._samples, row)
 
+    def write_hacking(self, rows: Sequence[Row]) -> None:
+        """Rollouts that show a trick, one a row."""
+        for row in rows:
+            _write_row(self._hacking, row)
+
     def read_samples(self) -> Iterator[Row]:
         """The rows of samples.jsonl so far."""
         return read_rows(self._folder.samples)
@@ -68,6 +75,7 @@ class MetricsLog:
     def close(self) -> None:
         self._metrics.close()
         self._samples.close()
+        self._hacking.close()
         for tracker in self._trackers:
             tracker.close()
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jaxvsr.data.loader import ScenePool, make_loader, scene_pool
+from jaxvsr.data.loader import make_loader
+from jaxvsr.data.questions import Question
+from jaxvsr.data.scene_pools import ScenePool, read_pools
 from jaxvsr.grpo.batches import BatchBuilder
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.mesh import MeshShape, check_mesh
@@ -36,22 +39,20 @@ def plan(config: TrainConfig, mesh: MeshShape) -> list[str]:
     rewards = rewards_from(config.rewards)
     builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens)
     data = config.data
+    pools = read_run_pools(config)
     loader = make_loader(
-        [(Path(folder), weight) for folder, weight in data.weighted_folders()],
-        split=data.split,
+        pools,
         scenes=data.scenes,
         questions=data.questions,
         frames=data.frames,
         seed=config.seed,
         blank=data.blank,
-        question_types=data.question_types,
-        skip_short_scenes=data.skip_short_scenes,
     )
-    builder.check_answers(question for pool in training_pools(config) for _, asked in pool.scenes for question in asked)
+    builder.check_answers(asked_questions(pools))
     batch = builder(next(loader))
     loader.close()
     lines = [f"model       {model.name}: {model.config.family}, {_parameters(config, model.config)}"]
-    lines += _data_lines(config)
+    lines += _data_lines(config, pools)
     if config.objective == "grpo":
         terms = ", ".join(f"{reward.weight:g}*{reward.name}" for reward in rewards)
         lines.append(f"rewards     {terms}; prompt {prompt.name}, {config.sampling.answer_tokens} answer tokens")
@@ -80,25 +81,37 @@ def _trainable(config: TrainConfig, model: ModelConfig) -> int:
     return sum(math.prod(leaf.shape) for name, leaf in leaves if ".lora_" in name)
 
 
-def training_pools(config: TrainConfig) -> list[ScenePool]:
-    """What each data folder offers."""
+def read_run_pools(config: TrainConfig, split: str | None = None) -> tuple[ScenePool, ...]:
+    """What the data folders offer for training; `split` another than that: for held-out questions, which are never
+    mirrored."""
     data = config.data
-    return [
-        scene_pool(
-            Path(folder), weight, data.split, data.questions, data.frames, data.question_types, data.skip_short_scenes
-        )
-        for folder, weight in data.weighted_folders()
-    ]
+    return read_pools(
+        [(Path(folder), weight) for folder, weight in data.weighted_folders()],
+        split=split or data.split,
+        questions=data.questions,
+        frames=data.frames,
+        question_types=data.question_types,
+        skip_short_scenes=data.skip_short_scenes,
+        mirror=data.mirror if split is None else "none",
+    )
 
 
-def _data_lines(config: TrainConfig) -> list[str]:
+def asked_questions(pools: Sequence[ScenePool]) -> Iterator[Question]:
+    """All questions that may be asked, mirror images included."""
+    for pool in pools:
+        for scene in pool.scenes:
+            yield from (*scene.questions, *scene.mirrored)
+
+
+def _data_lines(config: TrainConfig, pools: Sequence[ScenePool]) -> list[str]:
     data = config.data
     lines = []
-    for pool in training_pools(config):
-        asked = sum(len(questions) for _, questions in pool.scenes)
+    for pool in pools:
+        asked = sum(len(scene.questions) + len(scene.mirrored) for scene in pool.scenes)
         updates = asked / (data.scenes * data.questions)
+        views = " and their mirror images" if data.mirror == "pairs" else ""
         lines.append(
-            f"data        {pool.folder}: {len(pool.scenes):,} scenes, {asked:,} questions; all of them once is "
+            f"data        {pool.folder}: {len(pool.scenes):,} scenes{views}, {asked:,} questions; all of them once is "
             f"{updates:,.0f} updates, {config.steps} steps are {config.steps / updates:.2f} of that"
         )
     return lines

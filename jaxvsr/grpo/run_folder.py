@@ -4,6 +4,7 @@ runs/<config>-<date>-<seed>/
     config.yaml       the whole config: `train.py --config` of it is the same run
     metrics.jsonl     one row a step
     samples.jsonl     questions, their G answers, each reward, the advantages
+    hacking.jsonl     rollouts that show a trick: the worst of some steps
     tensorboard/      events
     checkpoints/      Orbax, by step
     report.html
@@ -41,6 +42,10 @@ class RunFolder:
     @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
+
+    @property
+    def hacking(self) -> Path:
+        return self.path / "hacking.jsonl"
 
     @property
     def tensorboard(self) -> Path:

@@ -1,20 +1,43 @@
-"""Rollouts on the host: their texts, rewards and advantages, and their rows in samples.jsonl."""
+"""Rollouts on the host: their texts, rewards and advantages, and their rows in samples.jsonl and hacking.jsonl."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int32
 
+from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import GroupAdvantages, group_advantages
-from jaxvsr.grpo.batches import HostBatch, all_rows, own_rows, rollout_mask
+from jaxvsr.grpo.batches import HostBatch, all_rows, own_rows, rollout_mask, texts_of_all_processes
+from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.mesh import scene_rows
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.training import Training
-from jaxvsr.rewards.hacking import hack_shares, hacks
+from jaxvsr.rewards.hacking import hack_shares, hacks, worst
+from jaxvsr.rewards.registry import Reward
 from jaxvsr.rewards.scoring import reward_metrics, score
+from jaxvsr.rewards.svqa_r1 import view_consistency
+
+WORST_ROLLOUTS = 8  # kept in hacking.jsonl each time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RewardedRollouts:
+    """Texts of this process's scenes, and the rewards of all processes' scenes."""
+
+    answers: list[str]  # S·Q·G texts of this process's scenes
+    length: Int32[np.ndarray, "s Q G"]
+    truncated: Bool[np.ndarray, "s Q G"]
+    everyone: Float[np.ndarray, "K S Q G"]  # each reward, unweighted; NaN where it does not apply
+    first: int  # this process's scenes are `first` to `first` + s - 1 of the S
+
+    def own(self, values: np.ndarray) -> np.ndarray:
+        """This process's rows of an array [S, …]."""
+        return values[self.first : self.first + len(self.length)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,44 +45,118 @@ class ScoredRollouts:
     """The rollouts of this process's scenes with what they earned."""
 
     answers: list[str]  # S·Q·G texts
-    scores: Float[np.ndarray, "K S Q G"]  # each reward, unweighted; NaN where it does not apply
-    totals: Float[np.ndarray, "S Q G"]  # weighted sum
+    everyone: Float[np.ndarray, "K S Q G"]  # each reward of all processes' scenes; NaN where it does not apply
+    scores: Float[np.ndarray, "K S Q G"]  # the same of this process's scenes: unweighted, without corrections
+    totals: Float[np.ndarray, "S Q G"]  # weighted sum, after corrections
     advantages: Float32[np.ndarray, "S Q G"]
     mask: Bool[np.ndarray, "S Q G R"]  # tokens in the loss
     length: Int32[np.ndarray, "S Q G"]
+    tricks: dict[str, Bool[np.ndarray, " N"]]  # reward hacking, of the S·Q·G texts
     metrics: dict[str, float]
+
+
+def reward_rollouts(training: Training, batch: HostBatch, sampled: Sampled) -> RewardedRollouts:
+    """Decode this process's rollouts and reward them; every process gets the rewards of all."""
+    rewards, scenes = training.rewards, training.config.data.scenes
+    tokens, length, truncated = map(own_rows, (sampled.rollouts.tokens, sampled.rollouts.length, sampled.truncated))
+    answers = training.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
+    own = score(rewards, answers, batch.columns(training.config.sampling.group)).reshape(len(rewards), *length.shape)
+    everyone = np.moveaxis(all_rows(np.moveaxis(own, 0, -1), training.mesh, scenes), -1, 0)
+    return RewardedRollouts(answers, length, truncated, everyone, scene_rows(training.mesh, scenes)[0])
 
 
 def score_rollouts(training: Training, batch: HostBatch, sampled: Sampled) -> ScoredRollouts:
     """Decode, reward, and compare each answer with the others to its question.
 
-    Every process computes the advantages of all, from the rewards of all. What metrics read off texts (rewards by task,
-    shares of tricks, lengths) is that of its own scenes.
+    Every process computes advantages and metrics of all scenes, from the rewards of all.
     """
-    config, rewards, scenes = training.config, training.rewards, training.config.data.scenes
-    tokens, length, truncated = map(own_rows, (sampled.rollouts.tokens, sampled.rollouts.length, sampled.truncated))
-    answers = training.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
-    columns = batch.columns(config.sampling.group)
-    scores = score(rewards, answers, columns)
-    own = scores.reshape(len(rewards), *length.shape)
-    everyone = np.moveaxis(all_rows(np.moveaxis(own, 0, -1), training.mesh, scenes), -1, 0)
-    result: GroupAdvantages = group_advantages(everyone, [reward.weight for reward in rewards], config.advantages)
-    start, count = scene_rows(training.mesh, scenes)
+    config, rewards = training.config, training.rewards
+    scenes, mesh = config.data.scenes, training.mesh
+    rewarded = reward_rollouts(training, batch, sampled)
+    corrected, correction = correct_views(rewarded.everyone, rewards, config)
+    result: GroupAdvantages = group_advantages(corrected, [reward.weight for reward in rewards], config.advantages)
+    length, truncated = rewarded.length, rewarded.truncated
+    tricks = hacks(rewarded.answers, batch.columns(config.sampling.group)["question"], training.thought_tag)
+    tricks_of_all = all_rows(np.stack([rows.reshape(length.shape) for rows in tricks.values()], -1), mesh, scenes)
     return ScoredRollouts(
-        answers,
-        own,
-        result.totals[start : start + count],
-        result.advantages[start : start + count],
-        rollout_mask(length, tokens.shape[-1], truncated if config.grpo.mask_truncated else None),
+        rewarded.answers,
+        rewarded.everyone,
+        np.moveaxis(rewarded.own(np.moveaxis(rewarded.everyone, 0, -1)), -1, 0),
+        rewarded.own(result.totals),
+        rewarded.own(result.advantages),
+        rollout_mask(length, sampled.rollouts.tokens.shape[-1], truncated if config.grpo.mask_truncated else None),
         length,
+        tricks,
         {
             **result.metrics,
-            **reward_metrics(rewards, scores, columns["question_type"]),
-            **hack_shares(hacks(answers, columns["question"], training.thought_tag)),
-            "completion_length": float(length.mean()),
-            "completion_truncated": float(truncated.mean()),
+            **correction,
+            **task_metrics(rewards, rewarded.everyone, question_types_of_all(batch, rewarded.first, scenes)),
+            **hack_shares({name: tricks_of_all[..., k].reshape(-1) for k, name in enumerate(tricks)}),
+            "completion_length": float(all_rows(length, mesh, scenes).mean()),
+            "completion_truncated": float(all_rows(truncated, mesh, scenes).mean()),
         },
     )
+
+
+def check_view_consistency(config: TrainConfig, rewards: Sequence[Reward]) -> None:
+    """`InputError` where a reward that views are compared by is none of the run's."""
+    names = [reward.name for reward in rewards]
+    for name in config.view_consistency.rewards:
+        if name not in names:
+            raise InputError(f"view_consistency.rewards: {name!r} is not one of this run's rewards, {', '.join(names)}")
+
+
+def correct_views(
+    everyone: Float[np.ndarray, "K S Q G"], rewards: Sequence[Reward], config: TrainConfig
+) -> tuple[Float[np.ndarray, "K S Q G"], dict[str, float]]:
+    """Spatial-GRPO's correction of the rewards that the config names; scenes 2i and 2i + 1 are a view and its mirror.
+
+    Metrics, means over the corrected rewards: `view_consistency/difference` of the two views' mean rewards (absolute),
+    and `view_consistency/penalised`, the share of rollouts that lose it.
+    """
+    settings = config.view_consistency
+    if not settings.rewards:
+        return everyone, {}
+    pairs = np.arange(everyone.shape[1]).reshape(-1, 2)
+    corrected = everyone.copy()
+    differences, penalised = [], []
+    for k, reward in enumerate(rewards):
+        if reward.name not in settings.rewards:
+            continue
+        corrected[k] = view_consistency(everyone[k], pairs, settings.delta, settings.eta)
+        known = np.isfinite(everyone[k])
+        mean = np.where(known, everyone[k], 0).sum(-1) / np.maximum(known.sum(-1), 1)
+        both = known.any(-1)[0::2] & known.any(-1)[1::2]
+        differences.append(np.abs(mean[0::2] - mean[1::2])[both])
+        penalised.append((corrected[k] != everyone[k])[known])
+    metrics = {"difference": np.concatenate(differences), "penalised": np.concatenate(penalised)}
+    return corrected, {f"view_consistency/{name}": float(x.mean()) for name, x in metrics.items() if x.size}
+
+
+def mean_reward(training: Training, everyone: Float[np.ndarray, "K S Q G"]) -> float:
+    """Mean of the weighted sum over the rollouts of all processes, without corrections; NaN where none applies."""
+    weights = [reward.weight for reward in training.rewards]
+    metrics = group_advantages(everyone, weights, training.config.advantages).metrics
+    return metrics.get("reward/mean", float("nan"))
+
+
+def question_types_of_all(batch: HostBatch, first: int, scenes: int) -> list[list[str]]:
+    """The types of all S scenes' questions; processes that hold the same scenes say the same."""
+    types: list[list[str]] = [[] for _ in range(scenes)]
+    own = [first, [[question.question_type for question in scene] for scene in batch.questions]]
+    for text in texts_of_all_processes(json.dumps(own)):
+        start, rows = json.loads(text)
+        types[start : start + len(rows)] = rows
+    return types
+
+
+def task_metrics(
+    rewards: Sequence[Reward], everyone: Float[np.ndarray, "K S Q G"], types: list[list[str]]
+) -> dict[str, float]:
+    """`reward/<name>` and `reward/<name>/<task>` over all scenes."""
+    repeated = [name for scene in types for name in scene for _ in range(everyone.shape[-1])]
+    values: Float64[np.ndarray, "K N"] = everyone.reshape(len(rewards), -1).astype(np.float64)
+    return reward_metrics(rewards, values, repeated)
 
 
 def sample_rows(training: Training, batch: HostBatch, scored: ScoredRollouts) -> list[dict[str, Any]]:
@@ -87,6 +184,27 @@ def sample_rows(training: Training, batch: HostBatch, scored: ScoredRollouts) ->
                     }
                     for g in range(group)
                 ],
+            }
+        )
+    return rows
+
+
+def hacking_rows(batch: HostBatch, scored: ScoredRollouts) -> list[dict[str, Any]]:
+    """The worst of this process's rollouts that show a trick: most tricks first, then the best paid."""
+    totals, (_, questions, group) = scored.totals.reshape(-1), scored.totals.shape
+    rows = []
+    for index in worst(scored.tricks, totals, WORST_ROLLOUTS).tolist():
+        s, rest = divmod(index, questions * group)
+        question = batch.questions[s][rest // group]
+        rows.append(
+            {
+                "question_id": question.id,
+                "question_type": question.question_type,
+                "question": question.question,
+                "answer": question.answer,
+                "text": scored.answers[index],
+                "reward": float(totals[index]),
+                "tricks": [name for name, shown in scored.tricks.items() if shown[index]],
             }
         )
     return rows

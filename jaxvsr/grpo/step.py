@@ -157,11 +157,14 @@ class CompiledStep:
         prompt: TreePrompt,
         question_keys: UInt32[AnyArray, "S Q"],
         temperature: Float[AnyArray, ""],
+        features: Float[Array, "S U H"] | None = None,
     ) -> tuple[Sampled, Float[Array, "S U H"]]:
-        """Rollouts of every question, and the merged vision tokens for the passes that follow."""
-        return self._sample(
-            state.trainable, self.policy.frozen, prompt, question_keys, state.seed, state.step, temperature
+        """Rollouts of every question, and the merged vision tokens for the passes that follow: those given (the tower
+        does not run), or the tower's."""
+        sampled, computed = self._sample(
+            state.trainable, self.policy.frozen, prompt, question_keys, state.seed, state.step, temperature, features
         )
+        return sampled, computed if features is None else features
 
     def encode(self, state: TrainState, prompt: TreePrompt) -> Float[Array, "S U H"]:
         """The merged vision tokens alone, for objectives that do not sample."""
@@ -210,11 +213,13 @@ class CompiledStep:
         seed: Array,
         step: Array,
         temperature: Array,
-    ) -> tuple[Sampled, Array]:
+        given: Array | None,
+    ) -> tuple[Sampled, Array | None]:
         model = bind(self._adapted, self._gather({**frozen, **trainable}))
-        features = encode_vision(model, prompt, self.forward)
+        features = encode_vision(model, prompt, self.forward) if given is None else given
         keys = rollout_keys(seed, step, question_keys, self.sampling.group)
-        return sample(model, prompt, features, keys, temperature, self.sampling, self.forward), features
+        sampled = sample(model, prompt, features, keys, temperature, self.sampling, self.forward)
+        return sampled, features if given is None else None
 
     def _reference_program(
         self, parameters: Any, prompt: TreePrompt, features: Any, rollouts: Rollouts, temperature: Array

@@ -140,21 +140,25 @@ class SceneProcessor:
             for scene in zip(tokens, length, strict=True)
         ]
 
-    def _resize(self, frames: UInt8[np.ndarray, "F H W 3"], is_video: bool) -> UInt8[np.ndarray, "F h w 3"]:
+    def frame_size(self, count: int, height: int, width: int, *, is_video: bool) -> tuple[int, int]:
+        """(height, width) in pixels at which the model sees `count` frames of `height` × `width`."""
         unit = self.config.vision.patch_size * self.config.vision.spatial_merge_size
-        count, height, width, _ = frames.shape
-        if not count or not height or not width:
-            raise InputError(f"a video or image of shape {frames.shape} has no pixels")
         limits = self.limits.video if is_video else self.limits.image
         if self.max_pixels is not None:
             limits = PixelLimits(min(limits.minimum, self.max_pixels), self.max_pixels)
         elif height % unit == 0 and width % unit == 0:
-            return frames
+            return height, width
         elif is_video and self.limits.max_video_tokens is not None:
             limits = share_pixels(
                 limits, count, self.limits.max_video_tokens, unit, self.config.vision.temporal_patch_size
             )
-        return resize_frames(frames, *smart_resize(height, width, unit, limits))
+        return smart_resize(height, width, unit, limits)
+
+    def _resize(self, frames: UInt8[np.ndarray, "F H W 3"], is_video: bool) -> UInt8[np.ndarray, "F h w 3"]:
+        count, height, width, _ = frames.shape
+        if not count or not height or not width:
+            raise InputError(f"a video or image of shape {frames.shape} has no pixels")
+        return resize_frames(frames, *self.frame_size(count, height, width, is_video=is_video))
 
     def _grid(self, item: Video | Image, size: tuple[int, ...], rows: int) -> MediaGrid:
         vision = self.config.vision

@@ -1,0 +1,131 @@
+"""Vision features of scenes, computed once where the tower is frozen, in TensorStore.
+
+    DATA/features/<set>/<scene>/<count>[-mirrored]/        [rows, units, H]: rows of one temporal patch (two frames),
+                                                           the merged tokens of each in the language model's order
+
+A set belongs to the weights of one vision tower and one dtype of computation, which its name begins and ends with.
+The attributes say from which frames, of which size, the features were made; `stale_reason` compares them with the
+frames as they are now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxvsr.data.frames import FrameStore, pixels_sha256
+from jaxvsr.data.stored_arrays import read_array, write_array
+from jaxvsr.errors import InputError
+
+FEATURES_DIR = "features"
+SCHEMA = 1
+# Attributes of the frames, beside the pixels themselves, that features depend on.
+_FRAME_FACTS = ("source", "source_bytes", "source_frames", "rule", "resize", "height_width")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureStore:
+    """One set of features of a data folder; safe to share between threads and to send to worker processes."""
+
+    folder: Path
+    name: str
+
+    def path(self, scene: str, frames: int, *, mirrored: bool) -> Path:
+        """Where the array of a scene lies."""
+        return self.folder / FEATURES_DIR / self.name / scene / (f"{frames}-mirrored" if mirrored else str(frames))
+
+    def read(self, scene: str, frames: int, *, mirrored: bool) -> Float[np.ndarray, "rows units H"]:
+        """The features of a scene, in the dtype that they were computed in.
+
+        Raises:
+            InputError: they are not stored, or a chunk fails its checksum.
+        """
+        return read_array(self.path(scene, frames, mirrored=mirrored), "the features")
+
+    def write(
+        self,
+        scene: str,
+        frames: int,
+        features: Float[np.ndarray, "rows units H"],
+        *,
+        mirrored: bool,
+        size: tuple[int, int],
+        model: str,
+    ) -> None:
+        """Store the features of a scene's `frames` frames, which the model saw at `size` (height, width in pixels)."""
+        target = self.path(scene, frames, mirrored=mirrored)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        attributes = {
+            "schema": SCHEMA,
+            "scene": scene,
+            "model": model,
+            "mirrored": mirrored,
+            "model_height_width": list(size),
+            **_frame_key(FrameStore(self.folder), scene, frames),
+        }
+        write_array(target, features, attributes, compress=False)
+
+    def stale_reason(self, scene: str, frames: int, *, mirrored: bool, size: tuple[int, int]) -> str | None:
+        """Why the features of a scene cannot stand in for its frames at `size`; None where they can.
+
+        Frames that were written anew are read and compared, so that other counts may be added to them.
+        """
+        path = self.path(scene, frames, mirrored=mirrored) / "zarr.json"
+        try:
+            stored = _attributes(path, path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return "not stored"
+        if stored["model_height_width"] != list(size):
+            return f"made from frames of {_pixels(stored['model_height_width'])} pixels, the model sees {_pixels(size)}"
+        frame_store = FrameStore(self.folder)
+        attributes = frame_store.attributes(scene)
+        if any(stored[name] != attributes[name] for name in _FRAME_FACTS):
+            return "made from other frames"
+        same = stored["all_frames_sha256"] == attributes["pixels_sha256"]
+        if not same and stored["frames_sha256"] != pixels_sha256(frame_store.read(scene, frames).pixels):
+            return "made from other frames"
+        return None
+
+
+def stored_sets(folder: Path) -> dict[str, str]:
+    """Name of every set in a data folder, and the model that it was made with."""
+    sets = {}
+    for path in sorted((folder / FEATURES_DIR).glob("*/*/*/zarr.json")):
+        name = path.parents[2].name
+        if name not in sets:
+            sets[name] = str(_attributes(path, path.stat().st_mtime_ns)["model"])
+    return sets
+
+
+def _frame_key(store: FrameStore, scene: str, frames: int) -> dict[str, Any]:
+    """What the frames are: facts of their array, and checksums of all of it and of these frames alone."""
+    attributes = store.attributes(scene)
+    return {
+        "frames": frames,
+        **{name: attributes[name] for name in _FRAME_FACTS},
+        "all_frames_sha256": attributes["pixels_sha256"],
+        "frames_sha256": pixels_sha256(store.read(scene, frames).pixels),
+    }
+
+
+@functools.lru_cache(maxsize=8192)
+def _attributes(path: Path, _modified: int) -> Mapping[str, Any]:
+    try:
+        attributes = json.loads(path.read_text(encoding="utf-8"))["attributes"]
+        schema = attributes["schema"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not the metadata of vision features; delete it and write them again") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: feature schema {schema}, this version reads {SCHEMA}")
+    return attributes
+
+
+def _pixels(size: tuple[int, ...] | list[int]) -> str:
+    return "×".join(map(str, size))

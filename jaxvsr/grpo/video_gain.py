@@ -1,0 +1,95 @@
+"""Does the model look? The same questions are answered about another scene's video, and the rewards compared.
+
+`video_gain` is the mean reward with the scene's own video minus that with another's. A model that answers from the
+question alone has a gain of zero, however high its reward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections import deque
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.batches import HostBatch, place
+from jaxvsr.grpo.config import TrainConfig
+from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.grpo.scored_rollouts import ScoredRollouts, mean_reward, reward_rollouts
+from jaxvsr.grpo.step import TrainState
+from jaxvsr.grpo.training import Training
+
+WINDOW = 5  # measurements that have to agree before a warning
+NEAR_ZERO = 0.05  # of the reward's standard deviation
+
+# The parts of a prompt that belong to the video; those of the questions stay.
+_SCENE_PARTS = ("vision", "scene_tokens", "scene_length", "scene_positions", "vision_index", "question_start")
+
+
+def with_other_videos(batch: HostBatch, *, paired: bool) -> HostBatch:
+    """The batch with the videos of its scenes moved on by one; by two where a scene and its mirror image are paired.
+
+    Raises:
+        InputError: this process holds no other scene.
+    """
+    shift = 2 if paired else 1
+    if len(batch.questions) <= shift:
+        raise InputError(
+            f"intervals.video_gain: a process holds {len(batch.questions)} scenes of a step, and needs more than "
+            f"{shift} to show a question another video; take more data.scenes or fewer processes"
+        )
+
+    def moved(leaf: Any) -> np.ndarray:
+        return np.roll(np.asarray(leaf), shift, axis=0)
+
+    parts = {name: jax.tree.map(moved, getattr(batch.prompt, name)) for name in _SCENE_PARTS}
+    features = None if batch.features is None else moved(batch.features)
+    return dataclasses.replace(batch, prompt=dataclasses.replace(batch.prompt, **parts), features=features)
+
+
+def sample_other_videos(training: Training, state: TrainState, batch: HostBatch, temperature: jax.Array) -> Sampled:
+    """Rollouts of the batch's questions, each about another scene's video."""
+    config = training.config
+    other = with_other_videos(batch, paired=config.data.mirror == "pairs")
+    given = (other.prompt, other.question_keys, other.features)
+    prompt, keys, features = place(given, training.mesh, config.data.scenes)
+    return jax.block_until_ready(training.step.sample(state, prompt, keys, temperature, features)[0])
+
+
+def video_gain(training: Training, batch: HostBatch, own: ScoredRollouts, other: Sampled) -> float:
+    """The gain of this step's questions: mean reward of their rollouts less that of those about other videos."""
+    elsewhere = reward_rollouts(training, batch, other).everyone
+    return mean_reward(training, own.everyone) - mean_reward(training, elsewhere)
+
+
+class VideoGainWatch:
+    """Warns once when the gain has been near zero for long, and again only after it has been above that."""
+
+    def __init__(self, config: TrainConfig):
+        self._every = config.intervals.video_gain
+        self._last: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._warned = False
+
+    def due(self, step: int) -> bool:
+        """Whether the gain is measured in this step (from 1)."""
+        return self._every > 0 and step % self._every == 0
+
+    def warning(self, gain: float, deviation: float) -> str | None:
+        """What to say after another measurement; `deviation` is the reward's standard deviation in that step."""
+        self._last.append((gain, deviation))
+        if len(self._last) < WINDOW or any(math.isnan(value) for pair in self._last for value in pair):
+            return None
+        mean, spread = (statistics.fmean(values) for values in zip(*self._last, strict=True))
+        near_zero = mean <= NEAR_ZERO * spread
+        if not near_zero or self._warned:
+            self._warned = near_zero
+            return None
+        self._warned = True
+        return (
+            f"warning: video_gain {mean:.3g} over the last {WINDOW} measurements, where the reward spreads by "
+            f"{spread:.3g}: with another scene's video the answers are as good, so the model hardly looks"
+        )
