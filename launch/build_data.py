@@ -3,6 +3,8 @@
     python launch/build_data.py rooms data/rooms --scenes 50 --seed 0
     python launch/build_data.py questions data/rooms data/rooms --recipe vsi100k
     python launch/build_data.py frames data/rooms data/rooms --frames 8,16 --max-pixels 12544
+    python launch/build_data.py features data/rooms --model rooms-base
+    python launch/build_data.py import questions.jsonl data/imported --videos videos
     python launch/build_data.py check data/rooms
 
 SCANS is a folder with ScanNet's layout, `SCANS/scans/<scene>/…` or `SCANS/<scene>/…`; OUT is the data folder. They may
@@ -25,6 +27,7 @@ from jaxvsr.errors import InputError
 
 if TYPE_CHECKING:
     from jaxvsr.data.frame_sampling import FrameRate
+    from jaxvsr.data.questions import Question
 
 
 def _parser() -> ArgumentParser:
@@ -33,6 +36,8 @@ def _parser() -> ArgumentParser:
     _add_rooms(commands.add_parser("rooms", help="procedural rooms, written as ScanNet scans"))
     _add_questions(commands.add_parser("questions", help="questions and answers from the geometry of scans"))
     _add_frames(commands.add_parser("frames", help="uniformly sampled frames at a pixel budget, in TensorStore"))
+    _add_features(commands.add_parser("features", help="vision features of a frozen tower, once a scene"))
+    _add_import(commands.add_parser("import", help="published question sets, paired with videos or images"))
     _add_check(commands.add_parser("check", help="what a data folder holds and what is missing"))
     return parser
 
@@ -52,12 +57,19 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(command=_questions)
     _add_scans_and_out(parser)
-    parser.add_argument("--recipe", required=True, help="vsi100k, or a .py file with a RECIPE")
+    parser.add_argument("--recipe", required=True, help="vsi100k, spatial-r1, vsi-bench, or a .py file with a RECIPE")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change a recipe's option")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--heldout", type=float, default=0.1, help="share of rooms held out (default: 0.1)")
     parser.add_argument(
         "--include", action="append", default=[], choices=BENCHMARKS, help="also scenes of a benchmark, as held out"
+    )
+    parser.add_argument("--mirror", action="store_true", help="also the questions about the mirrored scenes")
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="i/n",
+        help="only every n-th scan, from the i-th; without it all are put together",
     )
 
 
@@ -76,6 +88,41 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which frames")
     parser.add_argument(
         "--shard", type=shard, default=(1, 1), metavar="i/n", help="only every n-th scene, from the i-th"
+    )
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_features)
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--model", required=True, help="the model that a run will start from: folder, hub id or run")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument("--frames", type=int_list, default=(), metavar="N,…", help="default: all counts stored")
+    parser.add_argument("--max-pixels", type=positive_int, help="as data.max_pixels of the run")
+    parser.add_argument("--mirror", action="store_true", help="mirrored views too")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="as model.dtype of the run (auto: float32 on CPU, else bfloat16)",
+    )
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    from jaxvsr.data.benchmark_scenes import BENCHMARKS
+    from jaxvsr.data.importers.formats import FORMATS
+
+    parser.set_defaults(command=_import)
+    parser.add_argument(
+        "source", type=Path, metavar="SRC", help="a .jsonl, .json or .parquet file, or a folder of them"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--videos", type=Path, metavar="DIR", help="where videos, scans, image folders and images lie")
+    parser.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="default: by the first row")
+    parser.add_argument("--map", metavar="OURS=THEIRS,…", help="names of fields, like question=problem,answer=solution")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--heldout", type=float, default=0.1, help="share of rooms held out (default: 0.1)")
+    parser.add_argument(
+        "--include", action="append", default=[], choices=BENCHMARKS, help="also rows of a benchmark, as held out"
     )
 
 
@@ -118,11 +165,9 @@ def _rooms(arguments: argparse.Namespace) -> int:
 
 def _questions(arguments: argparse.Namespace) -> int:
     from jaxvsr.data import folder, generate
-    from jaxvsr.data.benchmark_scenes import benchmark_of
-    from jaxvsr.data.questions import write_questions
+    from jaxvsr.data.question_parts import PARTS_DIR, remove_parts
     from jaxvsr.data.recipe import load_recipe
     from jaxvsr.data.scannet import list_scans
-    from jaxvsr.data.splits import SPLITS_FILE, read_splits, split_by_room, write_splits
 
     start = time.monotonic()
     if arguments.seed < 0:
@@ -133,25 +178,24 @@ def _questions(arguments: argparse.Namespace) -> int:
     scans, excluded = generate.without_benchmarks(found, arguments.include)
     for name, count in excluded.items():
         print(f"left out {count} scans of {name} (--include {name} takes them, as held out)")
-    settings = generate.QuestionSettings(arguments.recipe, options, arguments.seed)
-    with progress("questions", len(scans)) as on_done:
-        report = generate.generate_questions(scans, settings, workers=arguments.workers, on_done=on_done)
-    _account_for_broken(report.broken, len(scans), arguments.skip_broken)
+    settings = generate.QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
+    asked = generate.shard_of(scans, *arguments.shard) if arguments.shard else scans
+    out: Path = arguments.out
+    with progress("questions", len(asked)) as on_done:
+        report = generate.generate_questions(
+            asked, settings, out=out, census_over=scans, workers=arguments.workers, on_done=on_done
+        )
+    _account_for_broken(report.broken, len(asked), arguments.skip_broken)
+    if arguments.shard:
+        number, count = arguments.shard
+        print(
+            f"shard {number}/{count}: {len(asked)} of {len(scans)} scans asked, kept in {out / PARTS_DIR}; when all "
+            f"shards are there, the same command without --shard puts them together ({time.monotonic() - start:.1f} s)"
+        )
+        return 0
     if not report.questions:
         raise InputError(f"{arguments.scans}: no question could be asked of its {len(scans)} scans")
-
-    out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    rows = folder.merge_questions(out, recipe.name, report.questions)
     procedural = {scan.name for scan in scans if generate.is_procedural(scan)}
-    benchmark = [scan.name for scan in scans if benchmark_of(scan.name) and scan.name not in procedural]
-    before = read_splits(out) if (out / SPLITS_FILE).exists() else None
-    splits = split_by_room(
-        {row.scene for row in rows}, arguments.heldout, seed=arguments.seed, always_heldout=benchmark, before=before
-    )
-    write_questions(out / folder.QUESTIONS_FILE, rows)
-    write_splits(out, splits)
-    table = folder.summary_table(report.questions, recipe.paper_counts)
     facts = {
         "source": recipe.source,
         "scans": f"{len(scans)}, {len(procedural)} of them procedural rooms",
@@ -159,17 +203,49 @@ def _questions(arguments: argparse.Namespace) -> int:
         "scans left out as broken": len(report.broken),
         "flaws worked around": report.flaws or "none",
         "seed": arguments.seed,
+        "mirrored": arguments.mirror,
         **dataclasses.asdict(options),
     }
+    originals = [row for row in report.questions if row.mirror_of is None]
+    table = folder.summary_table(originals, recipe.paper_counts)
+    splits = _write_questions(arguments, recipe.name, scans, procedural, report.questions)
     folder.write_card_section(out, f"Questions: {recipe.name}", f"{_bullets(facts)}\n\n{table}")
+    remove_parts(out, recipe.name)
     print(table)
+    if without := report.flaws.get("no_instance_masks"):
+        print(
+            f"{without} of {len(scans)} scans have no _2d-instance-filt.zip: no question about the order of appearance"
+        )
     if report.flaws:
         print("flaws worked around: " + ", ".join(f"{name} {count}" for name, count in report.flaws.items()))
+    twins = len(report.questions) - len(originals)
     print(
-        f"{len(report.questions):,} questions about {len(scans) - len(report.broken)} scans in {out} "
+        f"{len(originals):,} questions{f' and {twins:,} mirrored ones' if twins else ''} about "
+        f"{len(scans) - len(report.broken)} scans in {out} "
         f"({len(splits['train'])} train, {len(splits['heldout'])} held out; {time.monotonic() - start:.1f} s)"
     )
     return 0
+
+
+def _write_questions(
+    arguments: argparse.Namespace, recipe: str, scans: Sequence[Path], procedural: set[str], rows: Sequence[Question]
+) -> dict[str, list[str]]:
+    """Put the rows of a recipe into the folder and its scenes into the splits, which are returned."""
+    from jaxvsr.data import folder
+    from jaxvsr.data.benchmark_scenes import benchmark_of
+    from jaxvsr.data.questions import write_questions
+    from jaxvsr.data.splits import SPLITS_FILE, read_splits, split_by_room, write_splits
+
+    out: Path = arguments.out
+    merged = folder.merge_questions(out, recipe, rows)
+    benchmark = [scan.name for scan in scans if benchmark_of(scan.name) and scan.name not in procedural]
+    before = read_splits(out) if (out / SPLITS_FILE).exists() else None
+    splits = split_by_room(
+        {row.scene for row in merged}, arguments.heldout, seed=arguments.seed, always_heldout=benchmark, before=before
+    )
+    write_questions(out / folder.QUESTIONS_FILE, merged)
+    write_splits(out, splits)
+    return splits
 
 
 def _frames(arguments: argparse.Namespace) -> int:
@@ -182,7 +258,7 @@ def _frames(arguments: argparse.Namespace) -> int:
     settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
     out: Path = arguments.out
     asked = read_questions(out / folder.QUESTIONS_FILE) if (out / folder.QUESTIONS_FILE).exists() else []
-    found = scene_sources(arguments.scans, asked)
+    found = scene_sources(arguments.scans, out, asked)
     index, count = arguments.shard
     mine = found.sources[index - 1 :: count]
     with progress("frames", len(mine)) as on_done:
@@ -214,6 +290,70 @@ def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
             raise InputError("frames: give --frames N,… or --fps N")
         return None
     return FrameRate(arguments.fps, **given)
+
+
+def _features(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data import folder
+    from jaxvsr.data.frames import FrameStore
+    from jaxvsr.grpo.devices import choose_devices
+    from jaxvsr.grpo.mesh import MeshShape
+    from jaxvsr.grpo.start_model import open_model
+    from jaxvsr.grpo.vision_features import write_features
+    from jaxvsr.models.processor import SceneProcessor
+
+    start, out = time.monotonic(), arguments.out
+    scenes = FrameStore(out).scenes()
+    model = open_model(arguments.model, arguments.revision)
+    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=arguments.max_pixels)
+    (device,) = choose_devices("auto", MeshShape())
+    dtype = arguments.dtype
+    if dtype == "auto":
+        dtype = "float32" if device.platform == "cpu" else "bfloat16"
+    with progress("features", len(scenes)) as on_done:
+        report = write_features(
+            out,
+            model,
+            processor,
+            dtype=dtype,
+            counts=arguments.frames,
+            views=(False, True) if arguments.mirror else (False,),
+            device=device,
+            on_done=on_done,
+        )
+    facts = {"model": model.name, "dtype": dtype, "max_pixels": arguments.max_pixels or "as stored"}
+    arrays = report.written + report.kept
+    folder.write_card_section(out, f"Features: {report.name}", _bullets({**facts, "arrays": arrays}))
+    print(
+        f"features {report.name} of {len(scenes)} scenes: {report.written} arrays written, {report.kept} there already "
+        f"({time.monotonic() - start:.1f} s)"
+    )
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.importers.formats import parse_field_map
+    from jaxvsr.data.importers.read import ImportSettings, import_questions
+    from jaxvsr.data.importers.write import left_out_lines, write_import
+
+    start = time.monotonic()
+    if not 0 <= arguments.heldout < 1:
+        raise InputError(f"held-out share {arguments.heldout}: must be at least 0 and below 1")
+    settings = ImportSettings(
+        arguments.source,
+        arguments.videos,
+        None if arguments.format == "auto" else arguments.format,
+        parse_field_map(arguments.map) if arguments.map else {},
+        tuple(arguments.include),
+    )
+    report, pairing = import_questions(settings, arguments.out)
+    splits = write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed)
+    print("\n".join(left_out_lines(report)))
+    print(
+        f"{len(report.questions):,} of {report.source_rows:,} rows of {settings.source} imported as {report.format}, "
+        f"about {len({row.scene for row in report.questions}):,} scenes, into {arguments.out} "
+        f"({len(splits['train'])} train, {len(splits['heldout'])} held out; {time.monotonic() - start:.1f} s)"
+    )
+    return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

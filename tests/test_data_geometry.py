@@ -99,7 +99,7 @@ def test_grid_and_sampled_distances_lie_a_little_above_the_exact_gap(seed):
 
 def test_the_shell_grid_is_that_of_vsi_bench():
     box = OrientedBox(np.array([1.0, 2, 3]), np.eye(3), np.array([0.43, 0.21, 0.17]))
-    points = geometry._shell_grid(box, 0.05) - box.center
+    points = geometry.shell_grid(box, 0.05) - box.center
     lines = [[k * 0.05 - e / 2 for k in range(10) if k * 0.05 < e] + [e / 2] for e in box.extent]
     expected = {
         (round(x, 6), round(y, 6), round(z, 6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -13,30 +14,36 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jaxvsr
+from jaxvsr.data.appearances import APPEARANCES_DIR, count_appearances
 from jaxvsr.data.benchmark_scenes import excluded_by
 from jaxvsr.data.categories import category_of
+from jaxvsr.data.question_parts import load_part, parts_folder, scan_digest, store_part
 from jaxvsr.data.questions import Question
-from jaxvsr.data.recipe import Census, ask_scene, load_recipe
-from jaxvsr.data.scannet import aggregation_path, info_path, read_scene
+from jaxvsr.data.recipe import Census, ask_scene, load_recipe, mirror_questions
+from jaxvsr.data.scannet import aggregation_path, info_path, instance_masks_path, mesh_path, read_scene
 from jaxvsr.data.tasks import Task
 from jaxvsr.errors import InputError
 
-# Starting worker processes takes about as long as this many small scans.
+# Starting worker processes takes about as long as this many small scans, or as reading so much.
 _SCANS_WORTH_PROCESSES = 24
+_BYTES_WORTH_PROCESSES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionSettings:
-    """What to ask: a recipe's name or file, its options, the seed."""
+    """What to ask: a recipe's name or file, its options, the seed; with `mirror` also of the mirrored scenes."""
 
     recipe: str
     options: Any
     seed: int = 0
+    mirror: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionReport:
-    """Questions in the order of the scans; broken scans with the reason; flaws worked around, counted over scans."""
+    """Questions in the order of the scans, those about a mirrored scene (`mirror_of`) after those about the scene;
+    broken scans with the reason; flaws worked around, counted over scans."""
 
     questions: tuple[Question, ...]
     broken: dict[str, str]
@@ -76,23 +83,40 @@ def take_census(scan_dirs: Sequence[Path]) -> Census:
     return Census(len(scan_dirs), dict(sorted(scans_with.items())))
 
 
+def shard_of(scan_dirs: Sequence[Path], number: int, count: int) -> list[Path]:
+    """The scans of shard `number` of `count`, from 1: each scan is in one shard."""
+    return list(scan_dirs[number - 1 :: count])
+
+
 def generate_questions(
     scan_dirs: Sequence[Path],
     settings: QuestionSettings,
     *,
+    out: Path | None = None,
+    census_over: Sequence[Path] | None = None,
     workers: int | None = None,
     on_done: Callable[[str], object] = lambda scene: None,
 ) -> QuestionReport:
     """Ask a recipe's questions of all scans; the same rows for every number of workers.
 
     Broken scans are listed, not raised: whether they may be missing is for the caller to say.
+
+    Args:
+        scan_dirs: whom to ask.
+        settings: what to ask.
+        out: a data folder, where finished scans are kept until all are (`question_parts`) and first appearances are
+            stored (`appearances`); None keeps nothing.
+        census_over: the scans of the whole data set, where `scan_dirs` is a shard of it.
+        workers: processes; None takes as many as there are cores.
+        on_done: called with the name of each scan.
     """
     recipe = load_recipe(settings.recipe)
-    census = take_census(scan_dirs) if recipe.uses_census(settings.options) else Census()
+    census = take_census(census_over or scan_dirs) if recipe.uses_census(settings.options) else Census()
+    work = _Work(settings, census, out)
     questions: list[Question] = []
     broken: dict[str, str] = {}
     flaws: Counter[str] = Counter()
-    for scan_dir, outcome in zip(scan_dirs, _outcomes(scan_dirs, settings, census, workers), strict=True):
+    for scan_dir, outcome in zip(scan_dirs, _outcomes(scan_dirs, work, workers), strict=True):
         if isinstance(outcome, str):
             broken[scan_dir.name] = outcome
         else:
@@ -105,45 +129,89 @@ def generate_questions(
 _Outcome = tuple[list[Question], dict[str, int]] | str
 
 
-def _outcomes(
-    scan_dirs: Sequence[Path], settings: QuestionSettings, census: Census, workers: int | None
-) -> Iterator[_Outcome]:
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What a worker process is told."""
+
+    settings: QuestionSettings
+    census: Census
+    out: Path | None
+
+
+def _outcomes(scan_dirs: Sequence[Path], work: _Work, workers: int | None) -> Iterator[_Outcome]:
     workers = workers or os.cpu_count() or 1
-    if workers == 1 or len(scan_dirs) < _SCANS_WORTH_PROCESSES:
-        worker = _Worker(settings, census)
-        yield from map(worker, scan_dirs)
+    if workers == 1 or not _worth_processes(scan_dirs):
+        yield from map(_Worker(work), scan_dirs)
         return
     # Spawned, not forked: the parent may hold threads of JAX and TensorStore.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(settings, census)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(work,)) as pool:
         try:
-            yield from pool.map(_work, scan_dirs, chunksize=4)
+            yield from pool.map(_work, scan_dirs)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _worth_processes(scan_dirs: Sequence[Path]) -> bool:
+    files = (path(scan_dir) for scan_dir in scan_dirs for path in (mesh_path, instance_masks_path))
+    return len(scan_dirs) > 1 and (
+        len(scan_dirs) >= _SCANS_WORTH_PROCESSES
+        or sum(file.stat().st_size for file in files if file.is_file()) > _BYTES_WORTH_PROCESSES
+    )
 
 
 class _Worker:
     """Reads one scan after another and asks the recipe's questions."""
 
-    def __init__(self, settings: QuestionSettings, census: Census) -> None:
+    def __init__(self, work: _Work) -> None:
+        settings = work.settings
         self._recipe = load_recipe(settings.recipe)
-        self._tasks: tuple[Task, ...] = self._recipe.tasks(settings.options, census)
-        self._seed = settings.seed
+        self._tasks: tuple[Task, ...] = self._recipe.tasks(settings.options, work.census)
+        self._settings = settings
+        self._out = work.out
+        self._uses_masks = self._recipe.uses_masks(settings.options)
+        path = Path(settings.recipe)
+        code = path.read_bytes() if path.suffix == ".py" else b""
+        self._key = hashlib.sha256(
+            repr((jaxvsr.__version__, self._recipe.name, code, settings, work.census)).encode()
+        ).hexdigest()
 
     def __call__(self, scan_dir: Path) -> _Outcome:
+        if self._out is None:
+            return self._ask(scan_dir)
+        folder = parts_folder(self._out, self._recipe.name)
+        key = f"{self._key} {scan_digest(scan_dir)}"
+        if (kept := load_part(folder, scan_dir.name, key)) is not None:
+            return kept
+        outcome = self._ask(scan_dir)
+        if not isinstance(outcome, str):
+            store_part(folder, scan_dir.name, key, *outcome)
+        return outcome
+
+    def _ask(self, scan_dir: Path) -> _Outcome:
         try:
             scene = read_scene(scan_dir)
+            flaws = Counter(scene.flaws)
+            if self._uses_masks:
+                counts, missing = count_appearances(scan_dir, self._out and self._out / APPEARANCES_DIR)
+                scene = dataclasses.replace(scene, pixel_counts=counts)
+                flaws.update(missing)
         except InputError as error:
             return " ".join(str(error).split())
-        return ask_scene(self._recipe, self._tasks, scene, self._seed), scene.flaws
+        rows = ask_scene(self._recipe, self._tasks, scene, self._settings.seed)
+        if self._settings.mirror:
+            twins, without = mirror_questions(self._tasks, scene, self._settings.seed, rows)
+            rows += twins
+            flaws["questions_without_mirror_image"] += without
+        return rows, {name: count for name, count in flaws.items() if count}
 
 
 _worker: _Worker | None = None
 
 
-def _start_worker(settings: QuestionSettings, census: Census) -> None:
+def _start_worker(work: _Work) -> None:
     global _worker
-    _worker = _Worker(settings, census)
+    _worker = _Worker(work)
 
 
 def _work(scan_dir: Path) -> _Outcome:

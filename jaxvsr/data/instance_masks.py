@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import re
 import zipfile
@@ -10,7 +12,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image
 
 from jaxvsr.data.file_errors import one_line
@@ -22,6 +24,21 @@ _PNG_LIMIT_BYTES = 1 << 24
 _IMAGE_LIMIT_PIXELS = 1 << 24
 # The earliest time that zip can store: the same masks give the same bytes whenever they are written.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PixelCounts:
+    """How much of each frame of a scan each object fills.
+
+    `frames` are the frames that have a mask, ascending, and `times_s` the seconds at which they were taken;
+    `object_ids` are ScanNet's objectIds of the objects that are seen at all; `shares` of a frame's pixels are from 0 to
+    1.
+    """
+
+    frames: Int64[np.ndarray, " F"]
+    times_s: Float64[np.ndarray, " F"]
+    object_ids: Int64[np.ndarray, " K"]
+    shares: Float64[np.ndarray, "F K"]
 
 
 class InstanceMasks:
@@ -46,13 +63,43 @@ class InstanceMasks:
         """The mask of one frame; `InputError` where there is none or it is not an 8-bit PNG."""
         if frame not in self._entries:
             raise InputError(f"{self.path}: no mask for frame {frame}; expected instance-filt/{frame}.png")
+        with self._open() as archive:
+            return np.asarray(self._image(archive, frame))
+
+    def count_pixels(self) -> Int64[np.ndarray, "F 256"]:
+        """In how many pixels of every frame of `frames` each value stands: one pass, the archive opened once.
+
+        Raises:
+            InputError: a mask is not an 8-bit PNG.
+        """
+        counts = np.zeros((len(self.frames), 256), np.int64)
+        with self._open() as archive:
+            for row, frame in enumerate(self.frames):
+                # Pillow's own histogram: half the time of counting an array.
+                counts[row] = self._image(archive, frame).histogram()
+        return counts
+
+    def fingerprint(self) -> str:
+        """A hash of the names, sizes and checksums of all entries: other masks have another one."""
+        with self._open() as archive:
+            entries = [f"{info.filename}:{info.file_size}:{info.CRC}" for info in archive.infolist()]
+        return hashlib.sha256("\n".join(entries).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _open(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except Exception as error:  # it was readable when this object was made
+            raise InputError(f"{self.path}: not a readable zip ({one_line(error)})") from None
+
+    def _image(self, archive: zipfile.ZipFile, frame: int) -> Image.Image:
         name = self._entries[frame]
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(name) as entry:
+            with archive.open(name) as entry:
                 data = entry.read(_PNG_LIMIT_BYTES + 1)
             image = Image.open(BytesIO(data), formats=["png"])
             if image.mode == "L" and image.width * image.height <= _IMAGE_LIMIT_PIXELS:
-                return np.asarray(image)
+                image.load()
+                return image
         except Exception as error:  # the zip and PNG decoders raise many kinds on broken data
             raise InputError(f"{self.path}: {name} cannot be decoded ({one_line(error)})") from None
         raise InputError(f"{self.path}: {name} is a {image.width}x{image.height} {image.mode}; expected an 8-bit PNG")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.spatial import cKDTree
 
 from jaxvsr.data import geometry
-from jaxvsr.data.scannet import SceneObject
+from jaxvsr.data.scannet import Scene, SceneObject
 
 # Which depend on what: `center` with centre "points" on how densely a scan samples each side of an object, `aabb_*` on
 # how the room is turned. `obb_*` and `points` change with neither (`points` by no more than the spacing of the points).
@@ -47,3 +49,48 @@ def object_distance(
     if definition == "obb_grid":
         return geometry.obb_grid_distance(first.obb, second.obb)
     return geometry.point_cloud_distance(first.points, second.points)
+
+
+class SceneDistances:
+    """Distances between the objects of one scene, each pair measured once, in metres.
+
+    The definitions are those of `object_distance`; where it would build a search tree for each pair, here each object
+    has one. The random points of `aabb_sample` belong to scene and pair: no two questions see different ones.
+    """
+
+    def __init__(self, scene: str, definition: DistanceDefinition, center: CenterDefinition = "points") -> None:
+        self._scene = scene
+        self._definition = definition
+        self._center = center
+        self._clouds: dict[int, tuple[Float64[np.ndarray, "P 3"], cKDTree]] = {}
+        self._metres: dict[tuple[int, int], float] = {}
+
+    def __call__(self, first: SceneObject, second: SceneObject) -> float:
+        """The distance of two objects, in either order."""
+        if first.id > second.id:
+            first, second = second, first
+        pair = (first.id, second.id)
+        if pair not in self._metres:
+            self._metres[pair] = self._measure(first, second)
+        return self._metres[pair]
+
+    def _measure(self, first: SceneObject, second: SceneObject) -> float:
+        if self._definition not in ("points", "obb_grid"):
+            rng = np.random.default_rng([*self._scene.encode(), first.id, second.id])
+            return object_distance(first, second, self._definition, self._center, rng)
+        (small, _), (large, tree) = sorted((self._cloud(first), self._cloud(second)), key=lambda cloud: len(cloud[0]))
+        return geometry.tree_distance(small, large, tree)
+
+    def _cloud(self, item: SceneObject) -> tuple[Float64[np.ndarray, "P 3"], cKDTree]:
+        if item.id not in self._clouds:
+            points = item.points if self._definition == "points" else geometry.shell_grid(item.obb)
+            self._clouds[item.id] = (points, geometry.search_tree(points))
+        return self._clouds[item.id]
+
+
+@functools.lru_cache(maxsize=4)
+def scene_distances(
+    scene: Scene, definition: DistanceDefinition, center: CenterDefinition = "points"
+) -> SceneDistances:
+    """The distances of a scene, shared by the tasks that ask for them."""
+    return SceneDistances(scene.name, definition, center)

@@ -9,17 +9,23 @@ import dataclasses
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxvsr.data.mirrored_scene import mirrored_scene
 from jaxvsr.data.questions import Question
 from jaxvsr.data.scannet import Scene
 from jaxvsr.data.tasks import Task, task_rng
 from jaxvsr.errors import InputError
 
-RECIPES = {"vsi100k": "vsi100k", "rough-rooms": "rough_rooms"}
+RECIPES = {
+    "vsi100k": "vsi100k",
+    "spatial-r1": "spatial_r1",
+    "vsi-bench": "vsi_bench",
+    "rough-rooms": "rough_rooms",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Recipe:
         options: a frozen dataclass with the defaults; `--set field=value` changes fields.
         tasks: the tasks under given options, on scans of which the census is known.
         uses_census: whether `tasks` looks at it (it costs a pass over the annotations).
+        uses_masks: whether a task looks at `Scene.pixel_counts` (it costs a pass over the 2D instance masks).
         source: what the recipe follows, with links to terms, for the card.
         paper_counts: questions per task that the paper reports.
     """
@@ -47,6 +54,7 @@ class Recipe:
     options: Any
     tasks: Callable[[Any, Census], tuple[Task, ...]]
     uses_census: Callable[[Any], bool] = lambda options: False
+    uses_masks: Callable[[Any], bool] = lambda options: False
     source: str = ""
     paper_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -92,3 +100,29 @@ def ask_scene(recipe: Recipe, tasks: tuple[Task, ...], scene: Scene, seed: int) 
         for row in task.generate(scene, task_rng(seed, scene.name, task.name)):
             rows.append(dataclasses.replace(row, id=f"{recipe.name}-{row.id}"))
     return rows
+
+
+def mirror_questions(
+    tasks: tuple[Task, ...], scene: Scene, seed: int, rows: Sequence[Question]
+) -> tuple[list[Question], int]:
+    """What `rows`, asked of `scene` with `seed`, become in a mirror; and how many have no mirror image.
+
+    A task says what a mirror makes of its rows; its questions are then asked of the mirrored geometry as well, and a
+    row that is answered otherwise there gets no mirror image. (Numbers are not compared: what a mirror leaves alone is
+    the same number up to the sampling of points.)
+    """
+    by_name = {task.name: task for task in tasks}
+    image = mirrored_scene(scene)
+    answers = {
+        (task.name, row.question, row.options): row.answer
+        for task in tasks
+        if task.answer_kind != "number"
+        for row in task.generate(image, task_rng(seed, scene.name, task.name))
+    }
+    twins = [by_name[row.question_type].mirror(row) for row in rows]
+    right = [
+        twin
+        for twin in twins
+        if answers.get((twin.question_type, twin.question, twin.options), twin.answer) == twin.answer
+    ]
+    return right, len(twins) - len(right)

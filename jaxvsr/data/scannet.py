@@ -28,6 +28,7 @@ from jaxtyping import Float32, Float64, Int64
 from jaxvsr.data.boxes import AxisAlignedBox, OrientedBox, axis_aligned_box, minimal_oriented_box
 from jaxvsr.data.categories import category_of
 from jaxvsr.data.file_errors import one_line
+from jaxvsr.data.instance_masks import PixelCounts
 from jaxvsr.data.ply import read_ply
 from jaxvsr.errors import InputError
 
@@ -70,6 +71,7 @@ class Scene:
     `objects` holds every labelled instance that has points, structural ones too, in order of id. `floor_points` are the
     points of all instances labelled floor (none of them: an empty array). `axis_alignment` maps the stored frame, which
     is also that of the poses in the `.sens`, to the aligned one. `flaws` counts what was wrong and worked around.
+    `pixel_counts`, of the 2D instance masks, is there where a recipe asks for it and the scan has masks.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Scene:
     has_axis_alignment: bool
     scan_dir: Path
     flaws: dict[str, int]
+    pixel_counts: PixelCounts | None = None
 
 
 def sens_path(scan_dir: Path) -> Path:

@@ -13,13 +13,19 @@ import numpy as np
 from jaxvsr.data.questions import AnswerKind, Question
 from jaxvsr.data.scannet import Scene
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MIRRORED = {"left": "right", "right": "left"}
 _SIDES = re.compile(r"\b(left|right)\b")
 
 
 @dataclasses.dataclass(frozen=True)
 class Draft:
-    """A question that could be asked of a scene; `fields` fill the template."""
+    """A question that could be asked of a scene; `fields` fill the template.
+
+    Of a multiple-choice question `options` are the things to choose from, the answer among them, without letters. Their
+    order means nothing, except that a mirrored scene must give mirrored options in the same order: letters are dealt
+    later, so that each is right equally often.
+    """
 
     fields: dict[str, str]
     answer: str
@@ -45,7 +51,8 @@ class Task:
     Args:
         name: VSI-Bench's `question_type`.
         answer_kind: what rewards and metrics go by.
-        template: the question, with the names of `Draft.fields` in braces.
+        template: the question, with the names of `Draft.fields` in braces; `{options}` stands for the options of a
+            multiple-choice question, in the order of their letters.
         drafts: all that could be asked of a scene; may draw from the generator.
         selection: which of them are.
         swaps_sides: whether left and right change places in the answers (and options) where the scene is mirrored.
@@ -60,28 +67,35 @@ class Task:
     swaps_sides: bool = False
 
     def generate(self, scene: Scene, rng: np.random.Generator) -> list[Question]:
-        """The questions about one scene: no text twice, and none whose drafts disagree about the answer."""
+        """The questions about one scene: none asked twice, and none whose drafts disagree about the answer."""
         by_text: dict[str, Draft] = {}
         contradicted: set[str] = set()
         for draft in self.drafts(scene, rng):
-            text = self.template.format(**draft.fields)
+            text = self._text(draft, sorted(draft.options or ()))
             if text in by_text and by_text[text].answer != draft.answer:
                 contradicted.add(text)
             by_text.setdefault(text, draft)
-        texts = [text for text in by_text if text not in contradicted]
-        chosen = select([by_text[text].answer for text in texts], self.selection, rng)
-        return [
-            Question(
-                id=question_id(scene.name, self.name, texts[i]),
-                scene=scene.name,
-                question_type=self.name,
-                question=texts[i],
-                options=by_text[texts[i]].options,
-                answer=by_text[texts[i]].answer,
-                answer_kind=self.answer_kind,
+        drafts = [draft for text, draft in by_text.items() if text not in contradicted]
+        chosen = [drafts[i] for i in select([draft.answer for draft in drafts], self.selection, rng)]
+        rows = []
+        for draft, options in zip(chosen, deal_options(chosen, rng), strict=True):
+            text = self._text(draft, options or ())
+            letter_of = dict(zip(options, LETTERS[: len(options)], strict=True)) if options else {}
+            rows.append(
+                Question(
+                    id=question_id(scene.name, self.name, text),
+                    scene=scene.name,
+                    question_type=self.name,
+                    question=text,
+                    options=options and tuple(f"{letter}. {option}" for option, letter in letter_of.items()),
+                    answer=letter_of[draft.answer] if options else draft.answer,
+                    answer_kind=self.answer_kind,
+                )
             )
-            for i in chosen
-        ]
+        return rows
+
+    def _text(self, draft: Draft, options: Sequence[str]) -> str:
+        return self.template.format(**draft.fields, options=", ".join(options))
 
     def mirror(self, row: Question) -> Question:
         """The question about the mirrored scene that `row` becomes: exact, because the task knows what it asks."""
@@ -125,3 +139,24 @@ def select(answers: Sequence[str], selection: Selection, rng: np.random.Generato
         kept = {index for group in groups for index in group}
         order = [index for index in order if index in kept]
     return sorted(order[: selection.per_scene])
+
+
+def deal_options(drafts: Sequence[Draft], rng: np.random.Generator) -> list[tuple[str, ...] | None]:
+    """The options of every draft in the order in which they get letters; None where it has none.
+
+    Of the drafts with k options each of the k letters is right equally often, up to one; the wrong options are
+    shuffled. `rng` is left alone where no draft has options.
+    """
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for number, draft in enumerate(drafts):
+        if draft.options:
+            by_size[len(draft.options)].append(number)
+    dealt: list[tuple[str, ...] | None] = [None] * len(drafts)
+    for size, numbers in by_size.items():
+        places = rng.permutation(np.resize(rng.permutation(size), len(numbers)))
+        for number, place in zip(numbers, places.tolist(), strict=True):
+            draft = drafts[number]
+            wrong = [option for option in draft.options or () if option != draft.answer]
+            order = [wrong[i] for i in rng.permutation(len(wrong))]
+            dealt[number] = (*order[:place], draft.answer, *order[place:])
+    return dealt
