@@ -37,19 +37,20 @@ class SceneSources:
     elsewhere: tuple[str, ...] = ()
 
 
-def scene_sources(root: Path, questions: Sequence[Question] = ()) -> SceneSources:
+def scene_sources(root: Path, folder: Path, questions: Sequence[Question] = ()) -> SceneSources:
     """The sources below `root` for a data folder with these questions.
 
-    Rows with `video` or `images` (imported ones) say where their scenes come from: paths below `root`. Without any such
-    row everything in `root` is taken: its scans, or without any its videos and image folders, by their names. With
-    both kinds of rows, of the latter only the scenes asked about.
+    Rows with `video` or `images` (imported ones) say where their scenes come from: paths below `root`, or below the
+    data folder, where pictures lie that the set itself held. Without any such row everything in `root` is taken: its
+    scans, or without any its videos and image folders, by their names. With both kinds of rows, of the latter only the
+    scenes asked about.
 
     Raises:
         InputError: `root` holds nothing, two of its videos have one name, or a row's path leads out of it.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected one with scans, videos or image folders")
-    named = _named(root, questions)
+    named = _named(root, folder, questions)
     if not named:
         return SceneSources(_listed(root))
     sources = [source for source in named.values() if all(path.exists() for path in source.paths)]
@@ -59,12 +60,12 @@ def scene_sources(root: Path, questions: Sequence[Question] = ()) -> SceneSource
     found = {source.scene for source in sources}
     if not found:
         first = next(iter(named.values()))
-        raise InputError(f"{root}: holds no video of the questions, the first is {first.paths[0].relative_to(root)}")
+        raise InputError(f"{root}: holds nothing that the questions are about, the first is {first.paths[0]}")
     elsewhere = sorted({row.scene for row in questions} - found)
     return SceneSources(tuple(sorted(sources, key=lambda source: source.scene)), tuple(elsewhere))
 
 
-def _named(root: Path, questions: Sequence[Question]) -> Mapping[str, SceneSource]:
+def _named(root: Path, folder: Path, questions: Sequence[Question]) -> Mapping[str, SceneSource]:
     named: dict[str, SceneSource] = {}
     for row in questions:
         if row.video is None and not row.images:
@@ -73,12 +74,11 @@ def _named(root: Path, questions: Sequence[Question]) -> Mapping[str, SceneSourc
         for name in names:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
                 raise InputError(f"question {row.id!r}: {name[:120]!r} leads out of the folder of videos; refused")
-        source = SceneSource(row.scene, tuple(root / name for name in names), bool(row.images))
+        paths = tuple(place / name for name in names for place in [folder if (folder / name).exists() else root])
+        source = SceneSource(row.scene, paths, bool(row.images))
         if named.setdefault(row.scene, source) != source:
-            raise InputError(
-                f"question {row.id!r}: scene {row.scene!r} comes from {names[0]}, and elsewhere from "
-                f"{named[row.scene].paths[0].relative_to(root)}"
-            )
+            other = named[row.scene].paths[0]
+            raise InputError(f"question {row.id!r}: scene {row.scene!r} comes from {paths[0]} and also from {other}")
     return named
 
 

@@ -13,12 +13,13 @@ from jaxvsr.errors import InputError
 
 SPLITS_FILE = "splits.json"
 SPLITS = ("train", "heldout")
-_SCANNET_NAME = re.compile(r"(scene\d{4})_\d{2}")
+# Also inside of longer names: a picture out of a scan is of that room.
+_SCANNET_NAME = re.compile(r"(?<![A-Za-z0-9])(scene\d{4})_\d{2}(?![0-9])")
 
 
 def room_of(scene: str) -> str:
     """The room of a scan: scene0000_00 and scene0000_01 are two walks through scene0000."""
-    match = _SCANNET_NAME.fullmatch(scene)
+    match = _SCANNET_NAME.search(scene)
     return match[1] if match else scene
 
 

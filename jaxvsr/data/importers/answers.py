@@ -1,0 +1,116 @@
+"""What kind of answer a published row has, where it can be told; a row where it cannot is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import string
+from collections.abc import Sequence
+from typing import get_args
+
+from jaxvsr.data.questions import AnswerKind
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
+_BOX = re.compile(r"\(?\[?\s*" + r"\s*,\s*".join([r"[+-]?\d+(?:\.\d*)?"] * 4) + r"\s*\]?\)?")
+_LETTER = re.compile(r"\(?([A-Za-z])\)?\s*(?:$|[.):])")
+_OPTION_LETTER = re.compile(r"\s*\(?([A-Za-z])[.):]\s*(.*)", re.DOTALL)
+_ANSWER_TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
+_MOST_WORDS = 2  # "one or two words or a number": the papers' prompts
+
+
+class RowError(ValueError):
+    """Why a row cannot be taken; the import goes on without it and says so."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The true answer, in the form that rewards and metrics read."""
+
+    text: str
+    kind: AnswerKind
+    options: tuple[str, ...] | None
+
+
+def untagged(text: str) -> str:
+    """What stands between `<answer>` and `</answer>`, or the text itself where there are no tags."""
+    match = _ANSWER_TAG.search(text)
+    return (match[1] if match else text).strip()
+
+
+def decide(text: str, options: Sequence[str] | None = None, kind: str | None = None) -> Answer:
+    """The answer with its kind: as given, else from options and form.
+
+    With options it is a choice: a letter, or the text of exactly one option. Without: a number, a box of four numbers,
+    a word (one or two, without digits), or a text (more words).
+
+    Raises:
+        RowError: it cannot be decided, or contradicts the kind that the row gives.
+    """
+    text = text.strip()
+    if not text:
+        raise RowError("the answer is empty")
+    if kind is not None and kind not in get_args(AnswerKind):
+        raise RowError(f"answer_kind {kind[:40]!r} is not one of {', '.join(get_args(AnswerKind))}")
+    if options:
+        lettered = lettered_options(options)
+        if kind in (None, "choice"):
+            return Answer(_chosen(text, lettered), "choice", lettered)
+        return Answer(_checked(text, kind), _kind(kind), lettered)
+    if kind is not None:
+        return Answer(_checked(text, kind), _kind(kind), None)
+    if _NUMBER.fullmatch(text):
+        return Answer(_checked(text, "number"), "number", None)
+    if _BOX.fullmatch(text):
+        return Answer(text, "box", None)
+    if re.fullmatch(r"\(?[A-Za-z][.)]?", text):
+        raise RowError(f"answer_kind cannot be decided: answer {text!r} is a letter, but the row has no options")
+    words = text.split()
+    if len(words) > _MOST_WORDS:
+        return Answer(text, "text", None)
+    if any(letter.isdigit() for letter in text):
+        raise RowError(f"answer_kind cannot be decided: answer {text[:40]!r} could be a number or a text")
+    return Answer(text, "word", None)
+
+
+def lettered_options(options: Sequence[str]) -> tuple[str, ...]:
+    """The options as `A. sofa`, as VSI-Bench writes them; letters that stand there must be A, B, C … in order."""
+    if len(options) > len(string.ascii_uppercase):
+        raise RowError(f"{len(options)} options; at most 26 have letters")
+    matches = [_OPTION_LETTER.fullmatch(option) for option in options]
+    expected = string.ascii_uppercase[: len(options)]
+    texts = [option.strip() for option in options]
+    if all(match and match[1].upper() == letter for match, letter in zip(matches, expected, strict=True)):
+        texts = [match[2].strip() for match in matches if match]
+    folded = [" ".join(text.casefold().split()) for text in texts]
+    if "" in folded or len(set(folded)) != len(folded):
+        raise RowError("two options are the same, or one is empty")
+    return tuple(f"{letter}. {text}" for letter, text in zip(expected, texts, strict=True))
+
+
+def _chosen(text: str, options: Sequence[str]) -> str:
+    folded = " ".join(text.casefold().split())
+    same = [option[0] for option in options if " ".join(option[3:].casefold().split()) == folded]
+    if len(same) == 1:
+        return same[0]
+    match = _LETTER.match(text)
+    if match and match[1].upper() in string.ascii_uppercase[: len(options)]:
+        option = options[string.ascii_uppercase.index(match[1].upper())]
+        said = " ".join(text[match.end() :].casefold().split())
+        if not said or said == " ".join(option[3:].casefold().split()):
+            return option[0]
+    raise RowError(f"answer {text[:60]!r} is none of the {len(options)} options")
+
+
+def _checked(text: str, kind: str) -> str:
+    if kind == "number" and not (_NUMBER.fullmatch(text) and math.isfinite(float(text))):
+        raise RowError(f"answer {text[:40]!r} is no number, as the row's kind says")
+    if kind == "box" and not _BOX.fullmatch(text):
+        raise RowError(f"answer {text[:60]!r} is no box of four numbers, as the row's kind says")
+    if kind == "choice":
+        raise RowError(f"answer {text[:40]!r} is a choice, but the row has no options")
+    return text
+
+
+def _kind(kind: str) -> AnswerKind:
+    return next(known for known in get_args(AnswerKind) if known == kind)

@@ -1,0 +1,152 @@
+"""From the names in published rows to files, scenes, and the benchmarks that those scenes belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from jaxvsr.data.benchmark_scenes import Benchmark, benchmark_of
+from jaxvsr.data.file_errors import one_line
+from jaxvsr.data.generate import is_procedural
+from jaxvsr.data.importers.formats import SourceRow
+from jaxvsr.data.importers.turns import Picture
+from jaxvsr.data.media import MediaIndex, Medium, name_parts
+
+IMAGES_DIR = "images"
+_SCANNET_NAME = re.compile(r"scene\d{4}_\d{2}(?!\d)")
+_SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
+_IMAGE_LIMIT_PIXELS = 1 << 26
+# A scene's name is a folder's, and stands in other names with a few letters before and after it.
+_NAME_LIMIT_BYTES = 160
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a row's pixels are: the scene's name, and files below the folder of videos or below the data folder."""
+
+    scene: str
+    video: str | None
+    images: tuple[str, ...] | None
+    benchmark: Benchmark | None
+
+
+class Pairing:
+    """Pairs rows with media; pictures that the set itself holds are written to a folder of the import's own.
+
+    Call `keep` with the names in use at the end, or `discard`.
+    """
+
+    def __init__(self, out: Path, name: str, index: MediaIndex | None) -> None:
+        self._index = index
+        self._folder = out / IMAGES_DIR / name
+        self._partial = self._folder.with_name(f".{name}.partial")
+        self._below = f"{IMAGES_DIR}/{name}"
+        self._path_of: dict[str, str] = {}  # of scenes
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def place(self, row: SourceRow) -> Place | str:
+        """The row's place, or the reason why it has none."""
+        if row.images:
+            found = [self._image(picture) for picture in row.images]
+            lost = next((reason for path, reason in found if not path), None)
+            if lost is not None:
+                return lost
+            images = tuple(path for path, _ in found)
+            scene = self._scene(_image_scene(images), " ".join(images))
+            names = [picture.name for picture in row.images]
+            return Place(scene, None, images, self._benchmark((*names, *images, row.scene or ""), None))
+        if row.video is None:
+            return "the row names neither video nor images"
+        if self._index is None:
+            return "no --videos folder was given"
+        medium = self._index.find(row.video, ("video", "scan", "folder"))
+        if isinstance(medium, str):
+            return medium
+        path = medium.path.as_posix()
+        scene = medium.path.name if medium.kind == "folder" else medium.path.stem
+        if medium.kind == "scan" and not medium.path.suffix:
+            scene = medium.path.name
+        scene = self._scene(scene, path)
+        return Place(scene, path, None, self._benchmark((row.video, path, row.scene or ""), medium))
+
+    def keep(self, images: set[str]) -> None:
+        """Give the pictures written their final place; those that no row uses are removed."""
+        if self._partial.is_dir():
+            for path in self._partial.iterdir():
+                if f"{self._below}/{path.name}" not in images:
+                    path.unlink()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._partial.is_dir() and any(self._partial.iterdir()):
+            os.replace(self._partial, self._folder)
+        self.discard()
+
+    def discard(self) -> None:
+        """Leave no picture behind that was not there before."""
+        shutil.rmtree(self._partial, ignore_errors=True)
+        if self._folder.parent.is_dir() and not any(self._folder.parent.iterdir()):
+            self._folder.parent.rmdir()
+
+    def _scene(self, name: str, path: str) -> str:
+        """The name; where another file of this import has it already, the file's whole path."""
+        name = shortened(name)
+        if self._path_of.setdefault(name, path) != path:
+            name = shortened("--".join(PurePosixPath(path).with_suffix("").parts))
+        return name
+
+    def _image(self, picture: Picture) -> tuple[str, str]:
+        """(path, "") or ("", why not)."""
+        if picture.data is not None:
+            return self._written(picture.data)
+        if self._index is None:
+            return "", "no --videos folder was given"
+        medium = self._index.find(picture.name, ("image",))
+        return ("", medium) if isinstance(medium, str) else (medium.path.as_posix(), "")
+
+    def _written(self, data: bytes) -> tuple[str, str]:
+        try:
+            with Image.open(BytesIO(data), formats=list(_SUFFIX_OF)) as image:
+                kind, (width, height) = image.format or "", image.size
+        except Exception as error:  # decoders raise many kinds on broken data
+            return "", f"its picture cannot be read ({one_line(error)})"
+        if width * height > _IMAGE_LIMIT_PIXELS:
+            return "", f"its picture says it has {width}×{height} pixels; refused"
+        name = f"{hashlib.sha256(data).hexdigest()[:20]}{_SUFFIX_OF[kind]}"
+        path = self._partial / name
+        if not path.exists():
+            self._partial.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return f"{self._below}/{name}", ""
+
+    def _benchmark(self, names: tuple[str, ...], medium: Medium | None) -> Benchmark | None:
+        if medium is not None and medium.kind == "scan" and self._index is not None:
+            path = self._index.root / medium.path
+            if is_procedural(path if path.is_dir() else path.parent):
+                return None  # those have names like ScanNet's
+        for name in names:
+            for part in (*name_parts(name), *_SCANNET_NAME.findall(name.lower())):
+                if (owner := benchmark_of(part)) is not None:
+                    return owner
+        return None
+
+
+def _image_scene(images: tuple[str, ...]) -> str:
+    """A scene's name from its pictures: the path of the first, and for several a digest of all."""
+    name = "--".join(PurePosixPath(images[0]).with_suffix("").parts)
+    if len(images) > 1:
+        name += f"--and-{len(images) - 1}-{hashlib.sha256(chr(10).join(images).encode()).hexdigest()[:8]}"
+    return shortened(name)
+
+
+def shortened(name: str) -> str:
+    """The name, cut where it is too long for a folder's, with a digest in place of the rest."""
+    if len(name.encode()) <= _NAME_LIMIT_BYTES:
+        return name
+    cut = name.encode()[: _NAME_LIMIT_BYTES - 20].decode(errors="ignore")
+    return f"{cut}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -1,0 +1,45 @@
+"""VSI-Bench's names for the tasks, from the words of a question or from a set's own names."""
+
+from __future__ import annotations
+
+import re
+
+# The templates of VSI-Bench, vsGRPO (Fig. 2) and Spatial-R1's released file begin or run like this.
+_TEMPLATES = (
+    ("object_counting", r"^how many .+ in (this|the) room"),
+    ("room_size_estimation", r"size of (this|the) room"),
+    ("object_size_estimation", r"length of the longest dimension"),
+    ("object_abs_distance", r"distance between .+ and .+ \(in meters\)"),
+    ("object_rel_distance", r"which of (these|the following) objects.* closest to"),
+    ("obj_appearance_order", r"first-time appearance order"),
+    ("route_planning", r"^you are a robot beginning (at|by|from)"),
+    ("object_rel_direction_hard", r"standing by .+ facing .+ front-left"),
+    ("object_rel_direction_medium", r"standing by .+ facing .+ to my left, right, or back"),
+    ("object_rel_direction_easy", r"standing by .+ facing .+ to the left or the right"),
+)
+_PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE | re.DOTALL)) for name, pattern in _TEMPLATES)
+_OWN_NAMES = {
+    "abs_distance": "object_abs_distance",
+    "rel_distance": "object_rel_distance",
+    "rel_direction": "object_rel_direction_easy",  # Spatial-R1 asks left or right only
+    "counting": "object_counting",
+    "size": "object_size_estimation",
+    "object_size": "object_size_estimation",
+    "room": "room_size_estimation",
+    "room_size": "room_size_estimation",
+    "appearance_order": "obj_appearance_order",
+    "route_plan": "route_planning",
+}
+
+
+def type_of_question(question: str) -> str | None:
+    """The task that the words of a question show; None where they are of no known template."""
+    return next((name for name, pattern in _PATTERNS if pattern.search(question)), None)
+
+
+def question_type(given: str | None, question: str, otherwise: str) -> str:
+    """VSI-Bench's name for a row's task: by the set's own name, the question's words, or `otherwise`."""
+    name = re.sub(r"\W+", "_", (given or "").strip().casefold()).strip("_")
+    if name:
+        return _OWN_NAMES.get(name, name)
+    return type_of_question(question) or otherwise

@@ -1,0 +1,213 @@
+"""A published question set as question rows: parsed, paired with pictures, checked for what must not be trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from jaxvsr.data.importers.answers import RowError
+from jaxvsr.data.importers.formats import Format, SourceRow, detect, read_row, renamed
+from jaxvsr.data.importers.pairing import Pairing, Place
+from jaxvsr.data.importers.source_rows import read_rows, source_files
+from jaxvsr.data.media import MediaIndex
+from jaxvsr.data.questions import Question
+from jaxvsr.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportSettings:
+    """What to import: `field_map` is ours → theirs; `include` lets rows of these benchmarks in, as held out."""
+
+    source: Path
+    videos: Path | None
+    format: Format | None = None  # None: by the fields of the first row
+    field_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    include: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.field_map and self.format not in (None, "jsonl"):
+            raise InputError(f"--map: the format {self.format} has fields of its own; --map goes with jsonl")
+
+    @property
+    def name(self) -> str:
+        """What stands in front of the ids: the source's name as letters, digits and underscores."""
+        stem = self.source.resolve().stem if self.source.is_file() else self.source.resolve().name
+        return "import_" + (re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_") or "set")
+
+
+# Why a row was left out, in the order in which it is looked for.
+KINDS = REFUSED, UNPAIRED, BENCHMARK, CONTRADICTION, DUPLICATE = (
+    *("refused", "unpaired"),
+    *("benchmark", "contradiction", "duplicate"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A row that was not imported: one of the five kinds, where it stands, and why."""
+
+    kind: str
+    where: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportReport:
+    """The rows, which of their scenes belong to a benchmark, every row left out, and what else is to be told."""
+
+    format: Format
+    source_rows: int
+    questions: tuple[Question, ...]
+    benchmark_scenes: dict[str, str]
+    left_out: tuple[LeftOut, ...]
+    notes: dict[str, int]
+
+    def counts(self) -> dict[str, int]:
+        """How many rows were left out, by kind."""
+        found = Counter(one.kind for one in self.left_out)
+        return {kind: found[kind] for kind in KINDS}
+
+    @property
+    def paired(self) -> int:
+        """How many questions found their video or images, those left out for other reasons included."""
+        counts = self.counts()
+        return len(self.questions) + counts[BENCHMARK] + counts[CONTRADICTION] + counts[DUPLICATE]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Paired:
+    where: str
+    row: SourceRow
+    place: Place
+
+
+def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport, Pairing]:
+    """Read and check a whole set. The pairing holds pictures that were written: `keep` or `discard` them.
+
+    Raises:
+        InputError: the files cannot be read, or nothing of them could be taken.
+    """
+    source_files(settings.source)
+    form = settings.format or ("jsonl" if settings.field_map else None)
+    index = None if settings.videos is None else MediaIndex(settings.videos, images=True)
+    pairing = Pairing(out, settings.name, index)
+    left_out: list[LeftOut] = []
+    notes: Counter[str] = Counter()
+    paired: list[_Paired] = []
+    total = 0
+    try:
+        for where, raw in read_rows(settings.source):
+            total += 1
+            form = form or detect(raw)
+            try:
+                rows = read_row(renamed(raw, settings.field_map) if form == "jsonl" else raw, form, where)
+            except RowError as error:
+                left_out.append(LeftOut(REFUSED, where, str(error)))
+                continue
+            for number, row in enumerate(rows, start=1):
+                place = pairing.place(row)
+                name = where if len(rows) == 1 else f"{where} turn {number}"
+                notes.update(row.notes)
+                if isinstance(place, str):
+                    left_out.append(LeftOut(UNPAIRED, name, place))
+                elif place.benchmark and place.benchmark not in settings.include and form != "vsi-bench":
+                    left_out.append(LeftOut(BENCHMARK, name, f"{place.scene} is a scene of {place.benchmark}"))
+                else:
+                    paired.append(_Paired(name, row, place))
+        if form is None:
+            raise InputError(f"{settings.source}: holds no rows")
+        consistent = _without_duplicates(_without_contradictions(paired, left_out), left_out)
+        questions = _questions(consistent, settings.name, left_out)
+        if not questions:
+            commonest = Counter(one.kind for one in left_out).most_common(1)[0][0]
+            first = next(one for one in left_out if one.kind == commonest)
+            raise InputError(f"none of {total} rows could be imported; {commonest}, {first.where}: {first.reason}")
+    except BaseException:
+        pairing.discard()
+        raise
+    benchmarks = {one.place.scene: one.place.benchmark for one in consistent if one.place.benchmark}
+    scenes = {question.scene for question in questions}
+    return (
+        ImportReport(
+            form,
+            total,
+            tuple(questions),
+            {scene: owner for scene, owner in benchmarks.items() if scene in scenes},
+            tuple(left_out),
+            dict(notes),
+        ),
+        pairing,
+    )
+
+
+def _asked(one: _Paired) -> tuple[object, ...]:
+    """What makes two rows the same question: scene or its mirror image, words, options."""
+    words = " ".join(one.row.question.casefold().split())
+    return one.place.scene, one.row.mirror_of is not None, words, one.row.answer.options
+
+
+def _without_contradictions(paired: list[_Paired], left_out: list[LeftOut]) -> list[_Paired]:
+    """Rows that answer one question differently are all left out: which one is right, nothing says."""
+    answers: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for one in paired:
+        if one.row.answer.kind != "text":  # two descriptions of one thing do not contradict each other
+            answers[_asked(one)].add(" ".join(one.row.answer.text.casefold().split()))
+    kept = []
+    for one in paired:
+        different = answers.get(_asked(one), set())
+        if len(different) > 1:
+            said = ", ".join(sorted(different)[:4])
+            left_out.append(LeftOut(CONTRADICTION, one.where, f"{one.row.question[:80]!r} is answered {said}"))
+        else:
+            kept.append(one)
+    return kept
+
+
+def _without_duplicates(paired: list[_Paired], left_out: list[LeftOut]) -> list[_Paired]:
+    first: dict[tuple[object, ...], str] = {}
+    kept = []
+    for one in paired:
+        key = (*_asked(one), " ".join(one.row.answer.text.casefold().split()), one.row.response)
+        if key in first:
+            left_out.append(LeftOut(DUPLICATE, one.where, f"the same as {first[key]}"))
+        else:
+            first[key] = one.where
+            kept.append(one)
+    return kept
+
+
+def _questions(paired: list[_Paired], name: str, left_out: list[LeftOut]) -> list[Question]:
+    """Rows with ids of their own: the set's, or the row's number."""
+    by_id: dict[str, Question] = {}
+    places: dict[str, str] = {}
+    for number, one in enumerate(paired):
+        row, place = one.row, one.place
+        own = f"{name}-{row.id or number}"
+        if own in by_id:
+            left_out.append(LeftOut(REFUSED, one.where, f"its id {row.id!r} already stands in {places[own]}"))
+            continue
+        places[own] = one.where
+        by_id[own] = Question(
+            id=own,
+            scene=place.scene,
+            question_type=row.question_type,
+            question=row.question,
+            options=row.answer.options,
+            answer=row.answer.text,
+            answer_kind=row.answer.kind,
+            video=place.video,
+            images=place.images,
+            mirror_of=None if row.mirror_of is None else f"{name}-{row.mirror_of}",
+            response=row.response,
+        )
+    questions = []
+    for question in by_id.values():
+        if question.mirror_of is not None and question.mirror_of not in by_id:
+            reason = f"mirror_of {question.mirror_of.removeprefix(f'{name}-')!r} names no row that was imported"
+            left_out.append(LeftOut(REFUSED, places[question.id], reason))
+        else:
+            questions.append(question)
+    return questions

@@ -1,0 +1,134 @@
+"""Messages as chat sets write them: the turns' texts, and the pictures that stand in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from jaxvsr.data.importers.answers import RowError
+
+# LLaVA and TRL mark in a text where a picture goes; here pictures stand before the question.
+_PLACEHOLDER = re.compile(r"[ \t]*<(?:image|video)>[ \t]*\n?", re.IGNORECASE)
+_MOST_PICTURES = 64
+SYSTEM_NOTE = "system messages left out (--prompt chooses one)"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """An image by its name, or with its bytes where the set holds them."""
+
+    name: str
+    data: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Media:
+    """What stands in messages beside text."""
+
+    video: str | None = None
+    images: tuple[Picture, ...] = ()
+
+
+def pictures_of(value: Any) -> tuple[Picture, ...]:
+    """A path, `{"bytes": …, "path": …}` as `datasets` stores images, or a list of either; nothing for None."""
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        if len(value) > _MOST_PICTURES:
+            raise RowError(f"{len(value)} images; at most {_MOST_PICTURES} make a scene")
+        return tuple(picture for item in value for picture in pictures_of(item))
+    if isinstance(value, str) and value.strip():
+        return (Picture(value.strip()),)
+    if isinstance(value, bytes):
+        return (Picture("", value),)
+    if isinstance(value, dict):
+        path, data = value.get("path") or value.get("image"), value.get("bytes")
+        if isinstance(data, bytes) and (path is None or isinstance(path, str)):
+            return (Picture(path or "", data),)
+        if data is None and isinstance(path, str):
+            return pictures_of(path)
+    raise RowError(f"an image is given as {type(value).__name__}; expected a path or bytes")
+
+
+def text_of(value: Any) -> tuple[str, Media, tuple[str, ...]]:
+    """The one text of a prompt or completion, plain or as messages; with what else stands in it, and notes.
+
+    Raises:
+        RowError: several turns of user or assistant, or no text.
+    """
+    if isinstance(value, str):
+        text = _cleaned(value)
+        if not text:
+            raise RowError("the prompt is empty")
+        return text, Media(), ()
+    turns, media, notes = _turns(value)
+    if len(turns) != 1:
+        raise RowError(f"{len(turns)} turns in a prompt or completion; expected one")
+    return turns[0][1], media, notes
+
+
+def question_and_answer_turns(value: Any) -> tuple[list[tuple[str, str]], Media, tuple[str, ...]]:
+    """(question, answer) of every turn of a conversation, what stands in its first turn beside text, and notes.
+
+    Raises:
+        RowError: user and assistant do not take turns, or pictures stand in a later one.
+    """
+    turns, media, notes = _turns(value)
+    roles = [role for role, _ in turns]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        raise RowError(f"messages of {', '.join(roles)[:60] or 'nobody'}; expected user and assistant in turn")
+    texts = [text for _, text in turns]
+    return list(zip(texts[::2], texts[1::2], strict=True)), media, notes
+
+
+def _turns(value: Any) -> tuple[list[tuple[str, str]], Media, tuple[str, ...]]:
+    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+        raise RowError(f"messages must be a list of {{role, content}}, found {type(value).__name__}")
+    turns: list[tuple[str, str]] = []
+    media, notes = Media(), ()
+    for message in value:
+        role, (text, found) = message.get("role"), _content(message.get("content"))
+        if role == "system":
+            notes = (SYSTEM_NOTE,)
+            continue
+        if role not in ("user", "assistant"):
+            raise RowError(f"role {str(role)[:20]!r}; expected system, user or assistant")
+        if found.video or found.images:
+            if turns:
+                raise RowError("media in a later turn; they must stand in the first")
+            media = found
+        if not text:
+            raise RowError(f"a message of {role} has no text")
+        turns.append((role, text))
+    return turns, media, notes
+
+
+def _content(content: Any) -> tuple[str, Media]:
+    if isinstance(content, str):
+        return _cleaned(content), Media()
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise RowError(f"content must be text or a list of parts, found {type(content).__name__}")
+    texts: list[str] = []
+    images: list[Picture] = []
+    video = None
+    for part in content:
+        kind = part.get("type")
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind in ("image", "image_url"):
+            # A part without a path stands for the next of the row's own images.
+            images += pictures_of(part.get("image") or part.get("path") or part.get("url"))
+        elif kind == "video":
+            video = part.get("video") or part.get("path") or video
+        else:
+            raise RowError(f"a part of type {str(kind)[:20]!r}; expected text, image or video")
+    if video is not None and not isinstance(video, str):
+        raise RowError(f"a video is given as {type(video).__name__}; expected a path")
+    return _cleaned("\n".join(texts)), Media(video, tuple(images))
+
+
+def _cleaned(text: str) -> str:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RowError("a message is no valid text (half a surrogate pair)")
+    return _PLACEHOLDER.sub("", text).strip()
