@@ -6,6 +6,7 @@
     python launch/build_data.py features data/rooms --model rooms-base
     python launch/build_data.py import questions.jsonl data/imported --videos videos
     python launch/build_data.py check data/rooms
+    python launch/build_data.py show data/rooms scene0000_00
 
 SCANS is a folder with ScanNet's layout, `SCANS/scans/<scene>/…` or `SCANS/<scene>/…`; OUT is the data folder. They may
 be the same. Every command adds to OUT, and goes on where it was stopped.
@@ -38,6 +39,7 @@ def _parser() -> ArgumentParser:
     _add_frames(commands.add_parser("frames", help="uniformly sampled frames at a pixel budget, in TensorStore"))
     _add_features(commands.add_parser("features", help="vision features of a frozen tower, once a scene"))
     _add_import(commands.add_parser("import", help="published question sets, paired with videos or images"))
+    _add_show(commands.add_parser("show", help="one page of a scene: frames, plan, every question with its answer"))
     _add_check(commands.add_parser("check", help="what a data folder holds and what is missing"))
     return parser
 
@@ -126,9 +128,18 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_show)
+    parser.add_argument("out", type=Path, metavar="OUT", help="data folder")
+    parser.add_argument("scene", metavar="SCENE")
+    parser.add_argument("--scans", type=Path, help="folder of scans (default: OUT)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="default: SCENE.html in the current folder")
+
+
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_check)
-    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a data folder, or a folder of scans")
+    parser.add_argument("--label-map", type=Path, help="scannetv2-labels.combined.tsv (default: beside the scans)")
 
 
 def _add_scans_and_out(parser: argparse.ArgumentParser) -> None:
@@ -356,10 +367,23 @@ def _import(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _show(arguments: argparse.Namespace) -> int:
+    from jaxvsr.report.scene_page import scene_page
+
+    page: Path = arguments.page or Path(f"{arguments.scene}.html")
+    written = scene_page(arguments.out, arguments.scene, arguments.scans or arguments.out)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    partial = page.with_name(page.name + ".partial")
+    partial.write_text(written, encoding="utf-8")
+    os.replace(partial, page)
+    print(f"{page} ({len(written) / 1e6:.1f} MB)")
+    return 0
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.folder import check_folder
 
-    check = check_folder(arguments.out)
+    check = check_folder(arguments.out, label_map=arguments.label_map)
     print("\n".join(check.lines))
     print("\n".join(f"missing: {line}" for line in check.missing) or "nothing is missing")
     return 1 if check.missing else 0

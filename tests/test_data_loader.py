@@ -15,7 +15,7 @@ from jaxvsr.data.dealing import deal
 from jaxvsr.data.frame_writer import FrameSettings, write_frames
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.loader import SceneBatch, make_loader
-from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.data.questions import Question, read_questions, write_questions
 from jaxvsr.data.scene_pools import folder_pattern, read_pools
 from jaxvsr.data.splits import write_splits
 from jaxvsr.errors import InputError
@@ -231,8 +231,6 @@ def test_short_scenes_are_left_out_only_when_asked_and_with_a_word(folder, tmp_p
 
 
 def test_mirrored_questions_are_never_asked_of_unmirrored_frames(folder, tmp_path):
-    from jaxvsr.data.questions import read_questions
-
     (tmp_path / "splits.json").write_text((folder / "splits.json").read_text())
     (tmp_path / "frames").symlink_to(folder / "frames")
     rows = read_questions(folder / "questions.jsonl")
@@ -244,3 +242,82 @@ def test_mirrored_questions_are_never_asked_of_unmirrored_frames(folder, tmp_pat
 def test_arrays_are_safe_to_write_to(folder):
     sample = take(1, folder)[0].scenes[0]
     assert isinstance(sample.frames, np.ndarray) and sample.frames.flags.c_contiguous
+
+
+@pytest.fixture(scope="module")
+def paired(folder, tmp_path_factory):
+    """The same folder with mirror images of all questions but one."""
+    out = tmp_path_factory.mktemp("paired")
+    (out / "splits.json").write_text((folder / "splits.json").read_text())
+    (out / "frames").symlink_to(folder / "frames")
+    rows = read_questions(folder / "questions.jsonl")
+    images = [dataclasses.replace(row, id=f"{row.id}-mirror", mirror_of=row.id, answer="2") for row in rows]
+    write_questions(out / "questions.jsonl", [*images[1:][::-1], *rows])  # in any order
+    return out
+
+
+def test_a_scene_and_its_mirror_image_sit_side_by_side(paired):
+    for batch in take(12, paired, mirror="pairs", scenes=6):
+        assert len({sample.scene for sample in batch.scenes}) == 3
+        for view, image in zip(batch.scenes[0::2], batch.scenes[1::2], strict=True):
+            assert (view.scene, view.mirrored, image.mirrored) == (image.scene, False, True)
+            stored = FrameStore(paired).read(view.scene, 2).pixels
+            np.testing.assert_array_equal(view.frames, stored)
+            np.testing.assert_array_equal(image.frames[:, :, ::-1], stored)
+            np.testing.assert_array_equal(view.timestamps, image.timestamps)
+            assert [row.mirror_of for row in image.questions] == [row.id for row in view.questions]
+            assert all(row.mirror_of is None for row in view.questions)
+
+
+def test_pairs_follow_the_order_of_single_views_and_a_question_without_an_image_is_not_asked(paired, caplog):
+    batches = take(12, paired, mirror="pairs", scenes=6)
+    assert "left out 1 of 30 questions without a mirror image" in caplog.text
+    views = [sample.scene for batch in batches for sample in batch.scenes if not sample.mirrored]
+    for epoch in range(6):
+        assert len(set(views[6 * epoch : 6 * epoch + 6])) == 6
+    asked = {row.id for batch in batches for sample in batch.scenes for row in sample.questions}
+    assert len(asked) == 2 * 29 and "scene0000_00-0" not in asked
+
+
+def test_pairs_depend_on_seed_and_step_alone_and_never_part(paired):
+    whole = [contents(b) for b in take(7, paired, mirror="pairs", scenes=4)]
+    assert [contents(b) for b in take(3, paired, mirror="pairs", scenes=4, start_step=4)] == whole[4:]
+    shares = [
+        take(7, paired, mirror="pairs", scenes=4, process_index=index, process_count=2, workers=index)
+        for index in range(2)
+    ]
+    for step, (_, scenes) in enumerate(whole):
+        assert [scene for share in shares for scene in contents(share[step])[1]] == scenes
+        assert all([s.mirrored for s in share[step].scenes] == [False, True] for share in shares)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scenes": 2, "process_count": 2}, "scenes 2: must be a multiple of 4, because a scene and its mirror image"),
+        ({"scenes": 3}, "scenes 3: must be a multiple of 2"),
+        ({"scenes": 14}, "6 scenes, but a step of 14 takes 7 of them and their mirror images"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(paired, changes, says):
+    with pytest.raises(InputError, match=says):
+        take(1, paired, mirror="pairs", **changes)
+
+
+def test_mirror_images_that_are_not_there_or_stray_are_refused(folder, paired, tmp_path):
+    with pytest.raises(InputError, match=r"no question has a mirror image .* data\.mirror=none"):
+        take(1, folder, mirror="pairs")
+    for name in ("splits.json", "frames"):
+        (tmp_path / name).symlink_to(paired / name)
+    rows = read_questions(paired / "questions.jsonl")
+    image = next(row for row in rows if row.mirror_of)
+    for stray, says in (
+        (
+            dataclasses.replace(image, id="x", mirror_of="nobody"),
+            "'x' is the mirror image of 'nobody', which is missing",
+        ),
+        (dataclasses.replace(image, id="x"), "are both mirror images of one row"),
+    ):
+        write_questions(tmp_path / "questions.jsonl", [*rows, stray])
+        with pytest.raises(InputError, match=says):
+            take(1, tmp_path, mirror="pairs")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import UInt8
 
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.generate import is_procedural
@@ -19,6 +15,7 @@ from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.config_file import flat_fields, to_tree
 from jaxvsr.grpo.run_folder import RunFolder, write_text
 from jaxvsr.report.page import BeforeAfter, Page, render
+from jaxvsr.report.pictures import jpegs
 from jaxvsr.report.plan import plan_svg
 from jaxvsr.report.run_data import SampledQuestion, read_metrics, read_samples, same_question
 from jaxvsr.report.scores import read_comparison
@@ -29,8 +26,6 @@ SAVINGS = "tree_savings.json"
 
 SAMPLES = 4  # questions of the last steps that the page shows
 FRAMES = 8  # frames of a scene that the page shows at most
-FRAME_HEIGHT = 132  # pixels on the page
-JPEG_QUALITY = 85
 KEPT_BACK = (
     "Frames are left out: pictures of real scans stay on this machine (ScanNet's terms of use). "
     "With --share-frames the page carries them."
@@ -118,26 +113,11 @@ def _frames(
             continue
         for folder in data:
             try:
-                frames[scene] = _jpegs(FrameStore(folder).read(scene, config.data.frames).pixels)
+                frames[scene] = jpegs(FrameStore(folder).read(scene, config.data.frames).pixels, FRAMES)
                 break
             except InputError as error:
                 note = f"Frames are left out: {error}"
     return frames, note
-
-
-def _jpegs(pixels: UInt8[np.ndarray, "F H W 3"]) -> list[bytes]:
-    """At most `FRAMES` of the frames, evenly spread, at twice the page's height where they are larger."""
-    from PIL import Image
-
-    chosen = np.linspace(0, len(pixels) - 1, min(FRAMES, len(pixels))).round().astype(int)
-    encoded = []
-    for frame in pixels[chosen]:
-        picture = Image.fromarray(frame)
-        picture.thumbnail((8 * FRAME_HEIGHT, 2 * FRAME_HEIGHT))
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=JPEG_QUALITY)
-        encoded.append(out.getvalue())
-    return encoded
 
 
 def _plan(sample: SampledQuestion, scan: Path | None) -> str | None:

@@ -7,8 +7,25 @@ import html
 import math
 import unicodedata
 from collections.abc import Sequence
+from importlib import resources
 
 from jaxvsr.report.charts import number
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def html_page(title: str, sections: Sequence[str]) -> str:
+    """A self-contained page of these sections; empty ones are left out."""
+    css = resources.files("jaxvsr.report").joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        # Nothing is loaded and nothing runs, whatever a model wrote.
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</main>\n</body>\n</html>\n"
+    )
 
 
 def text(value: object) -> str:

@@ -6,11 +6,10 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from jaxvsr.report.charts import Curve, line_chart, number
-from jaxvsr.report.markup import advantage_bar, frame_strip, image, reward_bar, text
+from jaxvsr.report.markup import advantage_bar, frame_strip, html_page, image, reward_bar, text
 from jaxvsr.report.run_data import SampledQuestion, metric_curve
 from jaxvsr.report.scores import score_table
 
@@ -61,7 +60,6 @@ CHARTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 
 CHOICE = "Of the questions that were asked at both steps, the one whose mean reward changed most, up or down."
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render(page: Page) -> str:
@@ -75,16 +73,7 @@ def render(page: Page) -> str:
         _samples(page),
         _config(page),
     )
-    css = resources.files("jaxvsr.report").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # Nothing is loaded and nothing runs, whatever a model wrote.
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(page.name)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return html_page(page.name, sections)
 
 
 def _header(page: Page) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import functools
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +14,7 @@ from scipy.spatial import ConvexHull, Delaunay, QhullError
 
 from jaxvsr.data.alpha_shape import circumradii
 from jaxvsr.data.categories import is_structural
-from jaxvsr.data.scannet import Scene
+from jaxvsr.data.scannet import Scene, SceneObject
 from jaxvsr.report.markup import text
 
 PIXELS_PER_METRE = 90
@@ -20,47 +22,111 @@ MARGIN_METRES = 0.3
 FLOOR_GRID_METRES = 0.05  # one floor point is kept of each such square
 FLOOR_RADIUS_METRES = 0.25  # wider gaps in the floor stay open
 FILLS = ("#bcd3f2", "#f6d3b0", "#c4e3cf", "#efc6d3", "#d5cbee", "#e3ddc3", "#c9d6da", "#e8cfe6")
+ASKED, OTHER = "#b4305a", "#5c6670"
 
 
-def plan_svg(scene: Scene, highlight: Collection[str] = ()) -> str:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mark:
+    """Something drawn into the plan: a line from `start` to `end` (metres), or a label alone where there is no end.
+
+    `arrow` puts a head at the end; `faint` lines are those that are not the answer.
+    """
+
+    start: Float[np.ndarray, " 2"]
+    end: Float[np.ndarray, " 2"] | None = None
+    label: str = ""
+    arrow: bool = False
+    dashed: bool = False
+    faint: bool = False
+
+
+def plan_svg(scene: Scene, highlight: Collection[str] = (), marks: Sequence[Mark] = ()) -> str:
     """The room seen from above; x points right, y up, as in the scan's aligned frame.
 
-    Objects whose category is in `highlight` (those that a question asks about) are drawn with a strong outline.
+    Objects whose category is in `highlight` (those that a question asks about) are drawn with a strong outline; `marks`
+    lie above everything.
     """
-    objects = [one for one in scene.objects if not is_structural(one.category)]
-    footprints = [_hull(np.asarray(one.obb.corners[:, :2])) for one in objects]
-    floor = np.asarray(scene.floor_points[:, :2], np.float64)
-    everything = np.concatenate([floor, *footprints]) if len(floor) or footprints else np.zeros((1, 2))
-    low, high = everything.min(axis=0) - MARGIN_METRES, everything.max(axis=0) + MARGIN_METRES
-    width, height = (high - low) * PIXELS_PER_METRE
+    return Plan(scene).svg(highlight, marks)
 
-    def place(points: Float[np.ndarray, "N 2"]) -> str:
-        """SVG path data of a closed outline; y is turned upwards."""
-        pixels = (points - low) * PIXELS_PER_METRE
-        return "M" + "L".join(f"{x:.1f} {height - y:.1f}" for x, y in pixels) + "Z"
 
-    parts = [f'<path d="{"".join(place(loop) for loop in _outline(floor))}" fill="#f4f2ee" stroke="#b9b4aa"/>']
-    # From the floor up, as one would see them from above.
-    for index in sorted(range(len(objects)), key=lambda index: float(objects[index].aabb.maximum[2])):
-        category = objects[index].category
-        fill = FILLS[zlib.crc32(category.encode()) % len(FILLS)]
-        asked = category in highlight
-        outline = 'stroke="#b4305a" stroke-width="3"' if asked else 'stroke="#5c6670" stroke-width="1"'
-        parts.append(f'<path d="{place(footprints[index])}" fill="{fill}" fill-opacity="0.85" {outline}/>')
-    for one, footprint in zip(objects, footprints, strict=True):
-        x, y = (footprint.mean(axis=0) - low) * PIXELS_PER_METRE
-        weight = "700" if one.category in highlight else "400"
-        parts.append(
-            f'<text x="{x:.1f}" y="{height - y + 4:.1f}" font-weight="{weight}" text-anchor="middle" stroke="#fff"'
-            f' stroke-width="3" paint-order="stroke" fill="#1c2126">{text(one.category)}</text>'
+class Plan:
+    """A room from above, to be drawn several times with different marks."""
+
+    def __init__(self, scene: Scene):
+        self.objects = [one for one in scene.objects if not is_structural(one.category)]
+        self._footprints = [_hull(np.asarray(one.obb.corners[:, :2])) for one in self.objects]
+        self._floor = np.asarray(scene.floor_points[:, :2], np.float64)
+        shown = [self._floor, *self._footprints]
+        everything = np.concatenate(shown) if len(self._floor) or self._footprints else np.zeros((1, 2))
+        self._low = everything.min(axis=0) - MARGIN_METRES
+        self._size = (everything.max(axis=0) + MARGIN_METRES - self._low) * PIXELS_PER_METRE
+
+    def instances(self, category: str) -> list[SceneObject]:
+        """The objects of a category, in order of id."""
+        return [one for one in self.objects if one.category == category]
+
+    def svg(self, highlight: Collection[str] = (), marks: Sequence[Mark] = ()) -> str:
+        """The drawing as one SVG document."""
+        width, height = self._size
+        parts = [self._floor_path]
+        # From the floor up, as one would see them from above.
+        for index in sorted(range(len(self.objects)), key=lambda index: float(self.objects[index].aabb.maximum[2])):
+            category = self.objects[index].category
+            fill = FILLS[zlib.crc32(category.encode()) % len(FILLS)]
+            strong = category in highlight
+            outline = f'stroke="{ASKED}" stroke-width="3"' if strong else f'stroke="{OTHER}" stroke-width="1"'
+            path = self._path(self._footprints[index])
+            parts.append(f'<path d="{path}" fill="{fill}" fill-opacity="0.85" {outline}/>')
+        for one, footprint in zip(self.objects, self._footprints, strict=True):
+            weight = "700" if one.category in highlight else "400"
+            parts.append(self._label(footprint.mean(axis=0), one.category, f'font-weight="{weight}" fill="#1c2126"'))
+        parts += [self._mark(mark) for mark in marks]
+        bar = f"M10 {height - 10:.1f}h{PIXELS_PER_METRE}"
+        parts.append(f'<path d="{bar}" stroke="#1c2126" stroke-width="3"/>')
+        parts.append(f'<text x="{10 + PIXELS_PER_METRE + 6}" y="{height - 6:.1f}">1 m</text>')
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+            f'height="{height:.0f}" font-family="sans-serif" font-size="12">{"".join(parts)}</svg>\n'
         )
-    bar = f"M10 {height - 10:.1f}h{PIXELS_PER_METRE}"
-    parts.append(f'<path d="{bar}" stroke="#1c2126" stroke-width="3"/>')
-    parts.append(f'<text x="{10 + PIXELS_PER_METRE + 6}" y="{height - 6:.1f}">1 m</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" font-family="sans-serif" font-size="12">{"".join(parts)}</svg>\n'
-    )
+
+    @functools.cached_property
+    def _floor_path(self) -> str:
+        loops = "".join(self._path(loop) for loop in _outline(self._floor))
+        return f'<path d="{loops}" fill="#f4f2ee" stroke="#b9b4aa"/>'
+
+    def _place(self, point: Float[np.ndarray, " 2"]) -> tuple[float, float]:
+        """Pixels; y is turned upwards."""
+        x, y = (point - self._low) * PIXELS_PER_METRE
+        return float(x), float(self._size[1] - y)
+
+    def _path(self, points: Float[np.ndarray, "N 2"]) -> str:
+        """SVG path data of a closed outline."""
+        return "M" + "L".join("{:.1f} {:.1f}".format(*self._place(point)) for point in points) + "Z"
+
+    def _label(self, point: Float[np.ndarray, " 2"], words: str, style: str, shift: float = 4.0) -> str:
+        x, y = self._place(point)
+        return (
+            f'<text x="{x:.1f}" y="{y + shift:.1f}" {style} text-anchor="middle" stroke="#fff" stroke-width="3" '
+            f'paint-order="stroke">{text(words)}</text>'
+        )
+
+    def _mark(self, mark: Mark) -> str:
+        colour = OTHER if mark.faint else ASKED
+        style = f'font-weight="700" font-size="14" fill="{colour}"'
+        if mark.end is None:
+            return self._label(mark.start, mark.label, style, shift=-10.0)
+        (x0, y0), (x1, y1) = self._place(mark.start), self._place(mark.end)
+        dashes = ' stroke-dasharray="7 5"' if mark.dashed else ""
+        width = 1.5 if mark.faint else 3
+        line = f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{colour}" stroke-width="{width}"{dashes}/>'
+        length = float(np.hypot(x1 - x0, y1 - y0))
+        if mark.arrow and length > 0:
+            ux, uy = (x1 - x0) / length * 12, (y1 - y0) / length * 12
+            head = f"M{x1:.1f} {y1:.1f}l{-ux - uy / 2:.1f} {-uy + ux / 2:.1f}l{uy:.1f} {-ux:.1f}Z"
+            line += f'<path d="{head}" fill="{colour}"/>'
+        ends = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in ((x0, y0),))
+        middle = (np.asarray(mark.start) + np.asarray(mark.end)) / 2
+        return line + ends + (self._label(middle, mark.label, style, shift=-5.0) if mark.label else "")
 
 
 def _hull(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "M 2"]:
