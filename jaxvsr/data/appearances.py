@@ -90,7 +90,7 @@ def frame_times(scan_dir: Path, frames: np.ndarray) -> Float64[np.ndarray, " F"]
 def _load(path: Path, source: str) -> dict[str, Any] | None:
     """The stored counts, or None where there are none of this source: what cannot be read is counted again."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["source"]) != source:
                 return None
             return {name: stored[name] for name in stored.files}

@@ -96,11 +96,11 @@ def tree_distance(first: Float[np.ndarray, "P 3"], second: Float[np.ndarray, "R 
 
 
 def turn_degrees(
-    stand: Float[np.ndarray, "*N 3"], face: Float[np.ndarray, "*N 3"], query: Float[np.ndarray, "*N 3"]
-) -> Float[np.ndarray, "*N"]:
+    stand: Float[np.ndarray, "*#N 3"], face: Float[np.ndarray, "*#N 3"], query: Float[np.ndarray, "*#N 3"]
+) -> Float[np.ndarray, "..."]:
     """Counter-clockwise turn from facing `face` to facing `query`, standing at `stand`; degrees in [0, 360).
 
-    Seen from above, z up: 90 is to the left, 270 to the right.
+    Seen from above, z up: 90 is to the left, 270 to the right. The three are broadcast against each other.
     """
     forward, toward = face[..., :2] - stand[..., :2], query[..., :2] - stand[..., :2]
     cross = forward[..., 0] * toward[..., 1] - forward[..., 1] * toward[..., 0]
