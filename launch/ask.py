@@ -42,7 +42,8 @@ def _command(argv: Sequence[str] | None) -> int:
     start = time.monotonic()
     from jaxvsr.data.questions import Question
     from jaxvsr.data.video_sources import open_video
-    from jaxvsr.evaluation.generate import GreedyModel, open_mesh, read_video
+    from jaxvsr.evaluation.generate import GreedyModel, open_mesh
+    from jaxvsr.evaluation.videos import read_video
     from jaxvsr.grpo.devices import keep_compiled_programs
     from jaxvsr.grpo.start_model import open_model
     from jaxvsr.models.processor import ScenePrompt

@@ -4,10 +4,12 @@
     python launch/report.py runs/demo --compare start=scores/start after=scores/after
                                                                           and a table of scores on it
     python launch/report.py runs/a-* runs/b-* --group-by grpo.beta        summary.md, .csv, .tex; curves.png, .pdf
+    python launch/report.py --answers start=scores/start after=scores/after --out runs/answers
+                                                                          answers.html, .csv: side by side
 
 Runs that differ in nothing but the seed are one group; --group-by names the config field that makes the groups. What
---compare names are folders that evaluate.py wrote; differences are those of the last of them to each of the others, and
-to the constant answers that are best on the run's training questions.
+--compare and --answers name are folders that evaluate.py wrote; --compare gives the differences of the last of them to
+each of the others, and to the constant answers that are best on the run's training questions.
 """
 
 from __future__ import annotations
@@ -23,20 +25,28 @@ from jaxvsr.errors import InputError
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="report.py", description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders")
     parser.add_argument("--group-by", metavar="FIELD", help="a config field, such as grpo.beta")
     parser.add_argument("--metrics", help="metrics of tables and curves: reward/mean,kl,…")
-    parser.add_argument("--out", type=Path, default=Path("runs/summary"), help="folder of tables and curves")
+    parser.add_argument("--out", type=Path, default=Path("runs/summary"), help="folder of tables, curves and answers")
     parser.add_argument(
         "--scans", type=Path, action="append", default=[], help="scans behind the data, if they lie elsewhere"
     )
     parser.add_argument("--compare", nargs="+", metavar="NAME=DIR", help="folders of evaluate.py; the last one counts")
+    parser.add_argument("--answers", nargs="+", metavar="NAME=DIR", help="folders of evaluate.py, answers side by side")
     parser.add_argument("--share-frames", action="store_true", help="put frames of real scans on the page")
     return parser
 
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    if arguments.answers:
+        if arguments.runs:
+            raise InputError(f"--answers {arguments.answers[0]}: goes without runs, {arguments.runs[0]} given")
+        _side_by_side(arguments.answers, arguments.out)
+        return 0
+    if not arguments.runs:
+        raise InputError("report.py: expected RUN…, or --answers NAME=DIR NAME=DIR (see report.py --help)")
     if len(arguments.runs) > 1 or arguments.group_by:
         if arguments.compare:
             raise InputError(
@@ -63,12 +73,7 @@ def _compare(run_path: Path, named: Sequence[str]) -> None:
     from jaxvsr.grpo.run_folder import RunFolder, write_text
     from jaxvsr.report.build import COMPARISON
 
-    folders: dict[str, Path] = {}
-    for text in named:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder) or name in folders:
-            raise InputError(f"--compare {text!r}: expected NAME=DIR, each name once")
-        folders[name] = Path(folder)
+    folders = _named_folders("--compare", named)
     training = []
     for folder, _ in RunFolder(run_path).read_config().data.weighted_folders():
         scenes = set(read_splits(Path(folder))["train"])
@@ -82,6 +87,53 @@ def _compare(run_path: Path, named: Sequence[str]) -> None:
     )
     write_text(run_path / COMPARISON, json.dumps(comparison.to_json(), indent=1) + "\n")
     print(comparison.to_text())
+
+
+def _named_folders(flag: str, named: Sequence[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for text in named:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or name in folders:
+            raise InputError(f"{flag} {text!r}: expected NAME=DIR, each name once")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _side_by_side(named: Sequence[str], out: Path) -> None:
+    """Write what several models said to the questions that all of them were asked."""
+    from jaxvsr.evaluation import provenance
+    from jaxvsr.evaluation.predictions import read_predictions
+    from jaxvsr.evaluation.vsi_bench import score
+    from jaxvsr.grpo.run_folder import write_text
+    from jaxvsr.report.side_by_side import AnsweredQuestion, answers_csv, answers_html
+
+    folders = _named_folders("--answers", named)
+    if len(folders) < 2:
+        raise InputError(f"--answers {named[0]}: expected two folders or more")
+    answered = {}
+    for name, folder in folders.items():
+        path = folder / "predictions.jsonl"
+        predictions = read_predictions(path)
+        rule = provenance.answer_rule(provenance.beside(path)) or str
+        scores = score(predictions, answer_of=rule).per_question
+        answered[name] = {one.question.id: (one, float(value)) for one, value in zip(predictions, scores, strict=True)}
+    shared = [key for key in next(iter(answered.values())) if all(key in one for one in answered.values())]
+    if not shared:
+        raise InputError(f"--answers: {' and '.join(folders)} have no question in common")
+    rows = []
+    for key in shared:
+        question = next(iter(answered.values()))[key][0].question
+        said = tuple(one[key][0].prediction for one in answered.values())
+        scores = tuple(one[key][1] for one in answered.values())
+        fields = (question.id, question.scene, question.question_type, question.question, question.answer)
+        rows.append(AnsweredQuestion(*fields, said, scores))
+    for name, one in answered.items():
+        if len(one) > len(shared):
+            print(f"{name}: {len(one) - len(shared):,} of {len(one):,} answers are to questions not asked of all")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "answers.csv", answers_csv(list(folders), rows))
+    write_text(out / "answers.html", answers_html(list(folders), rows))
+    print(f"{out}: answers.html, answers.csv, {len(rows):,} questions")
 
 
 def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, out: Path) -> None:

@@ -13,7 +13,8 @@ from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import generate
-from jaxvsr.evaluation.generate import GreedyModel, Row, Videos, open_mesh, questions_a_row, rows_of
+from jaxvsr.evaluation.generate import GreedyModel, open_mesh, questions_a_row
+from jaxvsr.evaluation.videos import Row, Videos, rows_of
 from jaxvsr.grpo.start_model import open_model
 from jaxvsr.models.processor import ScenePrompt, Video
 from jaxvsr.models.tiny import TinyShape, write_tiny_model
@@ -110,9 +111,9 @@ def test_blank_frames_are_grey_and_mirrored_questions_see_mirrored_frames(data):
     scene = "scene0000_00"
     stored = FrameStore(data).read(scene, 2).pixels
     row, mirrored = Row(data, scene, False, ()), Row(data, scene, True, ())
-    np.testing.assert_array_equal(Videos(2).read(row).frames, stored)
-    np.testing.assert_array_equal(Videos(2).read(mirrored).frames, stored[:, :, ::-1])
-    blank = Videos(2, blank=True).read(row).frames
+    np.testing.assert_array_equal(Videos(2).read(row)[0].frames, stored)
+    np.testing.assert_array_equal(Videos(2).read(mirrored)[0].frames, stored[:, :, ::-1])
+    blank = Videos(2, blank=True).read(row)[0].frames
     assert blank.shape == stored.shape and (blank == 128).all()
 
 
@@ -143,7 +144,7 @@ def test_evaluate_writes_every_prediction_once_with_scores_and_where_they_come_f
     wanted = {"benchmark": "vsi-bench", "model": str(folder), "frames": 2, "blank": False, "decoding": "greedy"}
     wanted |= {"prompt": "vsi-bench", "max_answer_tokens": 16, "stop": ["\n\n"], "data": str(data)}
     assert {name: scores[name] for name in wanted} == wanted
-    assert "8 answers in" in capsys.readouterr().out
+    assert "8 answers about 3 videos in" in capsys.readouterr().out
 
     assert evaluate(folder, data, tmp_path / "blank", "--blank") == 0
     seen, blank = (answers(tmp_path / name / "predictions.jsonl") for name in ("out", "blank"))
@@ -161,10 +162,10 @@ def test_a_killed_evaluation_goes_on_and_other_settings_begin_anew(folder, data,
     batches = []
     real = GreedyModel.answer
 
-    def counted(self, scenes):
+    def counted(self, scenes, batch_size):
         if len(batches) == stop_after:
             raise KeyboardInterrupt
-        batches.append(real(self, scenes))
+        batches.append(real(self, scenes, batch_size))
         return batches[-1]
 
     monkeypatch.setattr(GreedyModel, "answer", counted)

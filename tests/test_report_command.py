@@ -1,5 +1,6 @@
 """launch/report.py from outside: one run, several runs, scores beside each other, mistakes."""
 
+import csv
 import importlib.util
 import json
 import sys
@@ -95,9 +96,29 @@ def test_several_runs_get_tables_and_curves(report, folder: Path, capsys: pytest
     assert "| intervals.samples=20 | 1 | 0.9 |" in capsys.readouterr().out
 
 
+def test_answers_of_two_models_stand_side_by_side_the_most_different_first(report, folder: Path, capsys):
+    rows = [json.loads(line) for line in (folder / "now" / "predictions.jsonl").read_text().splitlines()]
+    rows[3]["prediction"], rows[4]["prediction"], rows[5]["prediction"] = "<b>9</b>", None, "9\ud800"
+    (folder / "now" / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = folder / "answers"
+    assert report(["--answers", f"before={folder / 'before'}", f"now={folder / 'now'}", "--out", str(out)]) == 0
+    page = (out / "answers.html").read_text(encoding="utf-8")
+    assert "10 questions: now scores higher than before on 7, lower on 0." in page
+    assert "&lt;b&gt;9&lt;/b&gt;" in page and "<b>" not in page and "no answer" in page
+    table = list(csv.DictReader((out / "answers.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["id"] for row in table[-3:]] == ["q3", "q4", "q5"] and len(table) == 10
+    assert {row["score of now"] for row in table[:7]} == {"1"} and table[0]["before"] == "9"
+    assert sorted(path.name for path in out.iterdir()) == ["answers.csv", "answers.html"]
+    assert "10 questions" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "expected RUN…, or --answers"),
+        (["--answers", "now=now"], "expected two folders or more"),
+        (["--answers", "now=now", "now=before"], "expected NAME=DIR, each name once"),
+        (["a-0", "--answers", "now=now", "before=before"], "goes without runs"),
         (["nowhere"], "nowhere: not a run folder"),
         (["a-0", "--compare", "now"], "'now': expected NAME=DIR"),
         (["a-0", "--compare", "now=nowhere"], "predictions.jsonl: no such file"),

@@ -12,7 +12,7 @@ from typing import Any
 from jaxvsr.data.questions import Question
 from jaxvsr.evaluation import open_ended, q_spatial, vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.published import PUBLISHED
+from jaxvsr.evaluation.published import OPEN_ENDED, PUBLISHED, Q_SPATIAL, Rows
 from jaxvsr.evaluation.tables import Cells, markdown, number, plain
 from jaxvsr.rewards.answers import extract_answer
 
@@ -82,13 +82,11 @@ def _vsi_bench(
     header = ["question type", "n", "score", "95 % interval", "robust parser"]
     types = [line(name, n, lambda one, name=name: one.by_type[name]) for name, n in official.counts.items()]  # type: ignore[misc]
     total = line("overall", sum(official.counts.values()), lambda one: one.overall)
-    beside = [["", "overall", *(SHORT[task] for task in vsi_bench.TASKS)]]
-    ours: list[tuple[str, Mapping[str, float | None]]] = [
-        ("these predictions", {"overall": official.overall, **official.tasks}),
-        ("these predictions, robust parser", {"overall": robust.overall, **robust.tasks}),
-    ]
-    for name, scores in [*ours, *((f"{row} ({source})", values) for (source, row), values in PUBLISHED.items())]:
-        beside.append([name, *(number(scores.get(task)) for task in ("overall", *vsi_bench.TASKS))])
+    ours = {
+        "these predictions": {"overall": official.overall, **official.tasks},
+        "these predictions, robust parser": {"overall": robust.overall, **robust.tasks},
+    }
+    beside = _beside({"overall": "overall", **{task: SHORT[task] for task in vsi_bench.TASKS}}, ours, PUBLISHED)
     details = {
         "by_type": {
             name: {
@@ -105,18 +103,27 @@ def _vsi_bench(
     return Result(official.to_json(), robust.to_json(), details, tables, official.notes)
 
 
+def _beside(columns: Mapping[str, str], ours: Mapping[str, Mapping[str, Any]], published: Rows) -> Cells:
+    """Our rows, then the published ones; `columns` is the heading of each column by its name."""
+    rows = [*ours.items(), *((f"{row} ({source})", values) for (source, row), values in published.items())]
+    return [["", *columns.values()], *([name, *(number(values.get(one)) for one in columns)] for name, values in rows)]
+
+
 def _q_spatial(
     predictions: Sequence[Prediction], answer_of: Callable[[str], str], questions: Sequence[Question] | None
 ) -> Result:
     official = q_spatial.score(predictions, parser="official", answer_of=answer_of, questions=questions)
     robust = q_spatial.score(predictions, parser="robust", answer_of=answer_of, questions=questions)
-    table = [["", "n", "success", "completed", "sMAPE", "50–100", "100–150", "150–200"]]
+    short = {"success_rate": "success", "samples_completed": "completed", "smape": "sMAPE"}
+    short |= {"in_range_50_100": "50–100", "in_range_100_150": "100–150", "in_range_150_200": "150–200"}
+    table = [["", "n", *short.values()]]
     for one in (official, robust):
-        values = (one.success_rate, one.samples_completed, one.smape)
-        ranges = (one.in_range_50_100, one.in_range_100_150, one.in_range_150_200)
-        table.append([f"{one.parser} parser", str(one.questions), *map(number, (*values, *ranges))])
+        values = one.to_json()
+        table.append([f"{one.parser} parser", str(one.questions), *(number(values[name]) for name in short)])
+    ours = {"these predictions": official.to_json(), "these predictions, robust parser": robust.to_json()}
     details = {"notes": list(official.notes)}
-    return Result(official.to_json(), robust.to_json(), details, (("Q-Spatial, per cent", table),), official.notes)
+    tables = (("Q-Spatial, per cent", table), ("Beside published rows (Q-Spatial++)", _beside(short, ours, Q_SPATIAL)))
+    return Result(official.to_json(), robust.to_json(), details, tables, official.notes)
 
 
 def _open_ended(
@@ -138,7 +145,11 @@ def _open_ended(
         table.append([name, str(scores.counts[kinds.get(name, "questions")]), number(value)])
     details = {"counts": scores.counts, "notes": list(scores.notes)}
     heading = "Open-ended spatial VQA, per cent (reasoning_words: a mean count)"
-    return Result(scores.to_json(), None, details, ((heading, table),), scores.notes)
+    short = {"judge": "judge", "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "sentence_bert": "sBERT", "box_miou": "box mIoU"}
+    short |= {"box_accuracy_75": "acc. 0.75", "yes_no_judge": "yes/no", "distance": "distance"}
+    beside = _beside(short, {"these predictions": scores.columns}, OPEN_ENDED)
+    tables = ((heading, table), ("Beside published rows (judge and yes/no by GPT-4o)", beside))
+    return Result(scores.to_json(), None, details, tables, scores.notes)
 
 
 def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
-from collections import defaultdict, deque
+import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,21 +20,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvsr.data.frame_sampling import sample_indices
-from jaxvsr.data.frame_sources import FrameSource
-from jaxvsr.data.frames import FrameStore
-from jaxvsr.data.loader import MID_GREY
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.grpo.batches import place
+from jaxvsr.evaluation.videos import Row, Videos, rows_of
+from jaxvsr.grpo.batches import own_rows, place, texts_of_all_processes
 from jaxvsr.grpo.devices import DeviceKind, choose_devices, describe_devices
-from jaxvsr.grpo.mesh import MeshShape, check_mesh, make_mesh, parse_mesh
+from jaxvsr.grpo.mesh import MeshShape, check_mesh, make_mesh, parse_mesh, scene_rows
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
 from jaxvsr.grpo.start_model import StartModel
 from jaxvsr.grpo.step import CompiledFunction
 from jaxvsr.models.naming import expected_shapes
-from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, Video, round_up
+from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, round_up
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings
 from jaxvsr.models.tree import ForwardOptions, encode_vision
@@ -72,6 +69,7 @@ class GreedyModel:
             pad_id=chat.generation.pad_token_id,
             suppressed_ids=chat.suppressed_token_ids,
             greedy=True,
+            repetition_penalty=chat.generation.repetition_penalty,
         )
         self._forward = ForwardOptions(dtype=compute_dtype(mesh))
         self._definition = model_definition(model.config)
@@ -79,8 +77,8 @@ class GreedyModel:
             name: jax.ShapeDtypeStruct(shape, model.folder.dtype(name))
             for name, shape in expected_shapes(model.config).items()
         }
-        shardings = parameter_shardings(shapes, mesh, model.config)
-        self._parameters = model.parameters(shardings)
+        self._shardings = parameter_shardings(shapes, mesh, model.config)
+        self._parameters = model.parameters(self._shardings)
         self._shape: TreeShape | None = None
         self.program = CompiledFunction("answers", self._program)
 
@@ -89,15 +87,28 @@ class GreedyModel:
         """Scenes of a batch are a multiple of this."""
         return int(self.mesh.shape["data"] * self.mesh.shape["fsdp"])
 
-    def answer(self, scenes: Sequence[EncodedScene]) -> list[list[str]]:
-        """The completions of S scenes with Q questions each, [S][Q]. S has to be a multiple of `scene_shards`."""
-        needed = self.processor.shape(scenes)
-        if self._shape is not None:  # shapes only grow: a smaller scene takes the program that is there
-            sizes = zip(dataclasses.astuple(self._shape), dataclasses.astuple(needed), strict=True)
-            needed = TreeShape(*(max(pair) for pair in sizes))
-        self._shape = needed
-        prompt = place(self.processor.collate(scenes, needed), self.mesh, len(scenes))
-        texts = self.processor.decode(jax.device_get(self.program(self._parameters, prompt)))
+    @property
+    def repetition_penalty(self) -> float:
+        """The folder's own (`generation_config.json`), as Hugging Face's `generate` applies it; 1: none."""
+        return self._sampling.repetition_penalty
+
+    def load(self, model: StartModel) -> None:
+        """Answer with other weights of the same model from here on: another checkpoint of its run."""
+        if model.config != self.processor.config:
+            raise InputError(f"model {model.name}: is not of the shape of the model that is loaded")
+        self._parameters = {}  # frees the device's memory before the next ones come
+        self._parameters = model.parameters(self._shardings)
+
+    def answer(self, scenes: Sequence[EncodedScene], batch_size: int | None = None) -> list[list[str]]:
+        """The completions of this process's scenes with Q questions each, [S][Q].
+
+        `batch_size` is the number of scenes of all processes, a multiple of `scene_shards`; None: there is one process.
+        """
+        needed = _largest_of_processes(self.processor.shape(scenes))
+        self._shape = needed if self._shape is None else _larger(self._shape, needed)  # shapes only grow
+        prompt = place(self.processor.collate(scenes, self._shape), self.mesh, batch_size or len(scenes))
+        rollouts = self.program(self._parameters, prompt)
+        texts = self.processor.decode(Rollouts(own_rows(rollouts.tokens), own_rows(rollouts.length)))
         return [[answer for (answer,) in scene] for scene in texts]
 
     def _program(self, parameters: dict[str, jax.Array], prompt: TreePrompt) -> Rollouts:
@@ -109,10 +120,10 @@ class GreedyModel:
         return sample(model, prompt, features, keys, temperature, self._sampling, self._forward).rollouts
 
 
-def open_mesh(kind: DeviceKind, spec: str | None) -> tuple[Mesh, str]:
+def open_mesh(kind: DeviceKind, spec: str | None, processes: int = 1) -> tuple[Mesh, str]:
     """The mesh that `--device` and `--mesh` (None: all devices) mean, and the line that describes it."""
     wanted = parse_mesh(spec) if spec else None
-    devices = choose_devices(kind, wanted)
+    devices = choose_devices(kind, wanted, processes=processes)
     shape = wanted or MeshShape(fsdp=len(devices))
     return make_mesh(shape, devices), describe_devices(devices, shape)
 
@@ -120,62 +131,6 @@ def open_mesh(kind: DeviceKind, spec: str | None) -> tuple[Mesh, str]:
 def compute_dtype(mesh: Mesh) -> str:
     """What a model computes in: float32 on CPU, bfloat16 on accelerators."""
     return "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row of a tree: a scene of a data folder and questions about it; `mirrored`: about its mirror image."""
-
-    folder: Path
-    scene: str
-    mirrored: bool
-    questions: tuple[Question, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Videos:
-    """How the stored scenes are shown to the model."""
-
-    frames: int
-    blank: bool = False  # mid-grey frames of the same shape, the control
-
-    def read(self, row: Row) -> Video:
-        """The frames of a row's scene.
-
-        Raises:
-            InputError: the scene is not stored, or not with so many frames.
-        """
-        frames = FrameStore(row.folder).read(row.scene, self.frames)
-        pixels = frames.mirrored().pixels if row.mirrored else frames.pixels
-        return Video(np.full_like(pixels, MID_GREY) if self.blank else pixels, frames.timestamps)
-
-    def check(self, asked: Iterable[tuple[Path, Question]]) -> None:
-        """`InputError` where the frames of a scene are not stored; pixels are not read for it."""
-        for folder, scene in _scenes(asked):
-            FrameStore(folder).positions(scene, self.frames)
-
-
-def read_video(source: FrameSource, frames: int) -> Video:
-    """Uniformly sampled frames of a video that lies in no data folder.
-
-    Raises:
-        InputError: it has fewer frames, or one cannot be read.
-    """
-    indices = [int(index) for index in sample_indices(len(source), frames)]
-    return Video(np.stack([source.frame(index) for index in indices]), source.timestamps(indices))
-
-
-def rows_of(asked: Iterable[tuple[Path, Question]], most: int) -> list[Row]:
-    """The questions by scene, at most `most` a row, those of one scene spread evenly over its rows."""
-    scenes: dict[tuple[Path, str, bool], list[Question]] = defaultdict(list)
-    for folder, question in asked:
-        scenes[folder, question.scene, question.mirror_of is not None].append(question)
-    rows = []
-    for scene, questions in scenes.items():
-        parts = -(-len(questions) // most)
-        edges = [len(questions) * part // parts for part in range(parts + 1)]
-        rows += [Row(*scene, tuple(questions[a:b])) for a, b in itertools.pairwise(edges)]
-    return rows
 
 
 def questions_a_row(counts: Sequence[int], scene_tokens: int, question_tokens: int) -> int:
@@ -195,37 +150,66 @@ def questions_a_row(counts: Sequence[int], scene_tokens: int, question_tokens: i
 
 
 def generate(
-    model: GreedyModel, prompt: Prompt, asked: Sequence[tuple[Path, Question]], videos: Videos, *, scenes: int
+    model: GreedyModel,
+    prompt: Prompt,
+    asked: Sequence[tuple[Path, Question]],
+    videos: Videos,
+    *,
+    scenes: int,
+    questions: int | None = None,
 ) -> Iterator[list[Prediction]]:
-    """Answer every question once, `scenes` rows at a time; yields the predictions of each batch.
+    """Answer every question once, `scenes` rows at a time, and at most `questions` of a scene together (None: the
+    number that computes the fewest tokens); yields the predictions of each batch, in every process those of all.
 
     Longer questions come first: the first program then fits the rest.
     """
     by_scene = rows_of(asked, len(asked) or 1)
     if not by_scene:
         return
-    longest = max(by_scene, key=_text_length)
-    first = model.processor.encode(_scene_prompt(prompt, longest, videos))
-    width = questions_a_row(
-        [len(row.questions) for row in by_scene],
-        len(first.tokens),
-        max(len(ids) for ids in first.questions) + prompt.max_answer_tokens,
-    )
+    if questions is None:
+        longest = max(by_scene, key=_text_length)
+        first = model.processor.encode(_scene_prompt(prompt, longest, videos))
+        questions = questions_a_row(
+            [len(row.questions) for row in by_scene],
+            len(first.tokens),
+            max(len(ids) for ids in first.questions) + prompt.max_answer_tokens,
+        )
+    width = min(questions, max(len(row.questions) for row in by_scene))
     rows = sorted(rows_of(asked, width), key=_text_length, reverse=True)
     batch_size = round_up(min(scenes, len(rows)), model.scene_shards)
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    start, count = scene_rows(model.mesh, batch_size)
 
-    def encode(batch: list[Row]) -> tuple[list[Row], list[EncodedScene]]:
-        encoded = [_widened(model.processor.encode(_scene_prompt(prompt, row, videos)), width) for row in batch]
-        return batch, encoded + encoded[-1:] * (batch_size - len(encoded))
+    def encode(batch: list[Row]) -> tuple[list[Row], list[Row], list[EncodedScene]]:
+        own = (batch + batch[-1:] * (batch_size - len(batch)))[start : start + count]
+        encoded: dict[int, EncodedScene] = {}  # rows of padding are the same object
+        for row in own:
+            if id(row) not in encoded:
+                encoded[id(row)] = _widened(model.processor.encode(_scene_prompt(prompt, row, videos)), width)
+        return batch, own, [encoded[id(row)] for row in own]
 
-    for batch, encoded in _ahead(encode, batches):
-        completions = model.answer(encoded)
-        yield [
-            Prediction(question, completion)
-            for row, answers in zip(batch, completions, strict=False)  # rows of padding stand behind the last
+    for batch, own, encoded in _ahead(encode, batches):
+        completions = model.answer(encoded, batch_size)
+        said = {
+            question.id: completion
+            for row, answers in zip(own, completions, strict=True)
             for question, completion in zip(row.questions, answers, strict=False)
-        ]
+        }
+        everyones: dict[str, str] = {}
+        for text in texts_of_all_processes(json.dumps(said)):
+            everyones |= json.loads(text)
+        yield [Prediction(question, everyones[question.id]) for row in batch for question in row.questions]
+
+
+def _larger(one: TreeShape, other: TreeShape) -> TreeShape:
+    return TreeShape(*map(max, zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)))
+
+
+def _largest_of_processes(shape: TreeShape) -> TreeShape:
+    """All processes run the same program."""
+    for text in texts_of_all_processes(json.dumps(dataclasses.astuple(shape))):
+        shape = _larger(shape, TreeShape(*json.loads(text)))
+    return shape
 
 
 def _text_length(row: Row) -> int:
@@ -233,7 +217,7 @@ def _text_length(row: Row) -> int:
 
 
 def _scene_prompt(prompt: Prompt, row: Row, videos: Videos) -> ScenePrompt:
-    return ScenePrompt((videos.read(row),), tuple(prompt.render(question) for question in row.questions), prompt.system)
+    return ScenePrompt(videos.read(row), tuple(prompt.render(question) for question in row.questions), prompt.system)
 
 
 def _widened(scene: EncodedScene, questions: int) -> EncodedScene:
@@ -255,22 +239,6 @@ def _ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def stored_frame_count(asked: Iterable[tuple[Path, Question]]) -> int:
-    """The one frame count that all scenes have stored; `InputError` where there are several or none."""
-    common: set[int] | None = None
-    for folder, scene in _scenes(asked):
-        counts = set(FrameStore(folder).counts(scene))
-        common = counts if common is None else common & counts
-    if not common or len(common) > 1:
-        found = ", ".join(map(str, sorted(common or ()))) or "no count in all scenes"
-        raise InputError(f"--frames is missing: stored are {found}")
-    return common.pop()
-
-
-def _scenes(asked: Iterable[tuple[Path, Question]]) -> list[tuple[Path, str]]:
-    return sorted({(folder, question.scene) for folder, question in asked})
 
 
 def weights_hash(model: StartModel) -> str:

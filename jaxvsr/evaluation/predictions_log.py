@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,8 +39,18 @@ class PredictionsLog:
             if not self.different:
                 self.answered = {one.question.id: one for one in _whole_lines(self._path)}
 
-    def open_questions(self, questions: Iterable[Question]) -> list[Question]:
-        """Those without a prediction; a question whose text or answer has changed since is open."""
+    def open_questions(self, questions: Sequence[Question]) -> list[Question]:
+        """Those without a prediction; a question whose text or answer has changed since is open.
+
+        Raises:
+            InputError: the file has answers to other questions, which the end of this evaluation would take away.
+        """
+        other = sorted(set(self.answered) - {one.id for one in questions})
+        if other:
+            raise InputError(
+                f"{self._path}: answers {len(other):,} questions that are not asked now (first: {other[0]}); take "
+                "another --out, or score those that are there with --score"
+            )
         return [one for one in questions if one.id not in self.answered or self.answered[one.id].question != one]
 
     def __enter__(self) -> PredictionsLog:

@@ -8,16 +8,19 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jaxvsr
 from jaxvsr.rewards.answers import EXTRACTION
 from jaxvsr.rewards.prompts import Prompt
 
+if TYPE_CHECKING:
+    from jaxvsr.grpo.start_model import StartModel
+
 # What generation writes; scoring again keeps it.
 FIELDS = (
-    *("model", "revision", "data", "split", "limit", "frames", "blank", "max_pixels", "decoding", "commit"),
-    *("prompt", "extraction", "max_answer_tokens", "stop"),
+    *("model", "revision", "data", "split", "subset", "limit", "frames", "blank", "max_pixels", "decoding", "commit"),
+    *("prompt", "extraction", "max_answer_tokens", "stop", "repetition_penalty"),
 )
 
 
@@ -29,6 +32,13 @@ def of_prompt(prompt: Prompt) -> dict[str, Any]:
         "max_answer_tokens": prompt.max_answer_tokens,
         "stop": list(prompt.stop),
     }
+
+
+def of_model(model: StartModel) -> dict[str, Any]:
+    """What a model folder adds to greedy decoding."""
+    from jaxvsr.models.hf_config import read_generation_config
+
+    return {"repetition_penalty": read_generation_config(model.folder.path).repetition_penalty}
 
 
 def beside(predictions: Path) -> dict[str, Any]:

@@ -8,12 +8,14 @@ over a large vocabulary.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
 from jaxvsr.errors import InputError
+from jaxvsr.grpo.repetition import penalise_seen, seen_words
 from jaxvsr.models.attention import Level, attend
 from jaxvsr.models.language import DecoderLayer
 from jaxvsr.models.qwen_vl import QwenVL
@@ -40,12 +42,17 @@ class SamplingOptions:
     top_k: int = 0  # 0: off
     top_p: float = 1.0  # 1: off
     greedy: bool = False
+    repetition_penalty: float = 1.0  # of greedy answers alone; 1: off
 
     def __post_init__(self) -> None:
         if self.group < 1 or self.answer_tokens < 1:
             raise InputError(f"sampling: group {self.group} and answer_tokens {self.answer_tokens} must be at least 1")
         if not 0 < self.top_p <= 1 or self.top_k < 0:
             raise InputError(f"sampling: top_p {self.top_p} must be in (0, 1] and top_k {self.top_k} at least 0")
+        if self.repetition_penalty <= 0 or (self.repetition_penalty != 1 and not self.greedy):
+            raise InputError(
+                f"sampling: repetition_penalty {self.repetition_penalty} must be positive, and 1 unless greedy is true"
+            )
 
 
 @jax.tree_util.register_dataclass
@@ -66,7 +73,8 @@ class _DecodeState:
     logprobs: Float[Array, "S Q G R"]
     done: Bool[Array, "S Q G"]
     length: Int32[Array, "S Q G"]
-    own: tuple[tuple[Array, Array], ...]  # a layer's keys and values of the rollouts, [S, K, Q, G, R - 1, D]
+    own: tuple[tuple[Array, Array], ...]  # a layer's keys and values of the rollouts, [S, K, Q, G, R - 2, D]
+    seen: Bool[Array, "S Q G W"] | None  # words of prompt and rollout so far; only a repetition penalty needs them
 
 
 def rollout_keys(
@@ -125,29 +133,39 @@ def inverse_cumulative(weights: Float[Array, "*batch W"], uniform: Float[Array, 
     return (chosen * block + place).astype(jnp.int32)
 
 
+def uniform_numbers(keys: Array, count: int) -> Float[Array, "count S Q G"]:
+    """One number in [0, 1) for each of `count` tokens of every rollout, from (key, token)."""
+    tokens = jax.vmap(jax.vmap(jax.random.fold_in, in_axes=(0, None)), in_axes=(None, 0))
+    drawn = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32)))
+    return drawn(tokens(keys.reshape(-1), jnp.arange(count))).reshape(count, *keys.shape)
+
+
 def draw(
     logits: Float[Array, "S Q _ W"],
-    keys: Array,
-    position: Int[Array, ""],
+    uniform: Float[Array, "S Q G"],
     temperature: Float[Array, ""],
     options: SamplingOptions,
+    seen: Bool[Array, "S Q G W"] | None = None,
 ) -> tuple[Int32[Array, "S Q G"], Float[Array, "S Q G"]]:
     """Draw one token a rollout, with its log-probability under the full softmax at `temperature`.
 
-    `logits` may have one row for all G rollouts of a question (the first token).
+    `logits` may have one row for all G rollouts of a question (the first token). `seen`: `penalise_seen`.
     """
     scaled = logits / temperature.astype(logits.dtype)
-    normaliser = jax.nn.logsumexp(scaled, axis=-1, keepdims=True)
-    allowed = allowed_logits(scaled, options)
+    top = jnp.max(scaled, axis=-1, keepdims=True)
+    weights = jnp.exp(scaled - top)
+    normaliser = jnp.log(jnp.sum(weights, axis=-1, keepdims=True)) + top
+    restricted = bool(options.suppressed_ids) or options.top_k > 0 or options.top_p < 1
+    wanted = scaled if seen is None else penalise_seen(scaled, seen, options.repetition_penalty)
+    allowed = allowed_logits(wanted, options) if restricted else wanted
     if options.greedy:
-        tokens = jnp.broadcast_to(jnp.argmax(allowed, axis=-1).astype(jnp.int32), keys.shape)
+        tokens = jnp.broadcast_to(jnp.argmax(allowed, axis=-1).astype(jnp.int32), uniform.shape)
     else:
-        step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys.reshape(-1), position)
-        uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(step_keys).reshape(keys.shape)
-        weights = jnp.exp(allowed - jnp.max(allowed, axis=-1, keepdims=True))
-        weights = jnp.broadcast_to(weights, (*keys.shape, weights.shape[-1]))
+        if restricted:
+            weights = jnp.exp(allowed - jnp.max(allowed, axis=-1, keepdims=True))
+        weights = jnp.broadcast_to(weights, (*uniform.shape, weights.shape[-1]))
         tokens = inverse_cumulative(weights, uniform.astype(weights.dtype))
-    scaled = jnp.broadcast_to(scaled, (*keys.shape, scaled.shape[-1]))
+    scaled = jnp.broadcast_to(scaled, (*uniform.shape, scaled.shape[-1]))
     chosen = jnp.take_along_axis(scaled, tokens[..., None], axis=-1) - normaliser
     return tokens, chosen[..., 0]
 
@@ -181,7 +199,7 @@ def decode(
     scenes, questions = prompt.question_tokens.shape[:2]
     shape = (scenes, questions, sampling.group, sampling.answer_tokens)
     text, dtype = model.config.text, forward.compute_dtype
-    own_shape = (scenes, text.num_key_value_heads, *shape[1:3], sampling.answer_tokens - 1, text.head_dim)
+    own_shape = (scenes, text.num_key_value_heads, *shape[1:3], max(sampling.answer_tokens - 2, 1), text.head_dim)
     layers = model.language_model.unstacked_layers()
     shared = [
         (
@@ -191,10 +209,13 @@ def decode(
         for index in range(text.num_hidden_layers)
     ]
     eos = jnp.array(sampling.eos_ids, jnp.int32)
+    uniform = uniform_numbers(keys, 1 if sampling.greedy else sampling.answer_tokens)
 
     def record(state: _DecodeState, logits: Array) -> _DecodeState:
         """Draw the next token of every rollout that has not ended."""
-        token, logprob = draw(logits, keys, state.step, temperature, sampling)
+        number = uniform[0] if sampling.greedy else jax.lax.dynamic_index_in_dim(uniform, state.step, keepdims=False)
+        token, logprob = draw(logits, number, temperature, sampling, state.seen)
+        seen = None if state.seen is None else state.seen | (jnp.arange(logits.shape[-1]) == token[..., None])
         token = jnp.where(state.done, sampling.pad_id, token)
         logprob = jnp.where(state.done, 0, logprob)
         ended = jnp.any(token[..., None] == eos, axis=-1)
@@ -205,6 +226,7 @@ def decode(
             logprobs=jax.lax.dynamic_update_index_in_dim(state.logprobs, logprob, state.step, axis=3),
             length=jnp.where(state.done, state.length, state.step + 1),
             done=state.done | ended,
+            seen=seen,
         )
 
     def advance(state: _DecodeState) -> _DecodeState:
@@ -215,13 +237,20 @@ def decode(
         positions = jnp.broadcast_to(positions, (*last.shape, 3)).reshape(scenes, -1, 3)
         rotary = model.language_model.rotary(positions, dtype)
         x = model.language_model.embed(last, dtype).reshape(scenes, questions * sampling.group, -1)
-        own = []
+        new = []
         for layer, levels, cached in zip(layers, shared, state.own, strict=True):
-            x, grown = _decode_layer(layer, x, rotary, levels, cached, fed)
-            own.append(grown)
+            x, key_and_value = _decode_layer(layer, x, rotary, levels, cached, fed)
+            new.append(key_and_value)
+        # All caches are read before any is written, and XLA is told so: then it writes in place.
+        own, new, x = jax.lax.optimization_barrier((state.own, new, x))
         logits = model.logits(x).reshape(*shape[:3], -1)
-        return record(dataclasses.replace(state, own=tuple(own)), logits)
+        return record(dataclasses.replace(state, own=_grown(own, new, fed)), logits)
 
+    first_logits = model.logits(question_hidden)[:, :, None]
+    seen = None
+    if sampling.repetition_penalty != 1:
+        words = first_logits.shape[-1]
+        seen = jnp.broadcast_to(seen_words(prompt, words)[:, :, None], (*shape[:3], words))
     start = _DecodeState(
         step=jnp.zeros((), jnp.int32),
         tokens=jnp.full(shape, sampling.pad_id, jnp.int32),
@@ -229,8 +258,9 @@ def decode(
         done=jnp.zeros(shape[:3], bool),
         length=jnp.zeros(shape[:3], jnp.int32),
         own=tuple((jnp.zeros(own_shape, dtype), jnp.zeros(own_shape, dtype)) for _ in layers),
+        seen=seen,
     )
-    first = record(start, model.logits(question_hidden)[:, :, None])
+    first = record(start, first_logits)
     state = first
     if sampling.answer_tokens > 1:
         state = jax.lax.while_loop(
@@ -247,18 +277,31 @@ def _decode_layer(
     own: tuple[Array, Array],
     position: Int[Array, ""],
 ) -> tuple[Array, tuple[Array, Array]]:
-    """One layer on one new token a rollout: attends to the scene, the question, and the rollout's own tokens so far."""
+    """One layer on one new token a rollout: attends to the scene, the question, the rollout's `position` tokens before
+    it, and itself. Returns its key and value, [S, K, Q, G, 1, D]."""
     scenes, key_heads, questions, group, length, dim = own[0].shape
 
-    def attend_and_grow(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, Array]]:
-        query = jnp.moveaxis(query, 1, 2).reshape(scenes, key_heads, questions, group, -1, dim)
-        grown = []
-        for cached, new in zip(own, (key, value), strict=True):
-            new = jnp.moveaxis(new, 1, 2).reshape(scenes, key_heads, questions, group, 1, dim)
-            grown.append(jax.lax.dynamic_update_slice_in_dim(cached, new, position, axis=4))
-        visible = jnp.arange(length) <= position
-        mixed = attend(query, [*shared, Level(grown[0], grown[1], visible)])
+    def attend_to_all(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, Array]]:
+        query, key, value = (
+            jnp.moveaxis(part, 1, 2).reshape(scenes, key_heads, questions, group, -1, dim)
+            for part in (query, key, value)
+        )
+        before = Level(*own, jnp.arange(length) < position)
+        mixed = attend(query, [*shared, before, Level(key, value, jnp.ones(1, bool))])
         mixed = mixed.reshape(scenes, key_heads, questions * group, -1, dim)
-        return jnp.moveaxis(mixed, 2, 1), (grown[0], grown[1])
+        return jnp.moveaxis(mixed, 2, 1), (key, value)
 
-    return layer(x, rotary, attend_and_grow)
+    return layer(x, rotary, attend_to_all)
+
+
+def _grown(
+    own: tuple[tuple[Array, Array], ...], new: Sequence[tuple[Array, Array]], position: Int[Array, ""]
+) -> tuple[tuple[Array, Array], ...]:
+    """The caches with the new token's keys and values at `position`.
+
+    All caches are read before any is written, so that XLA writes in place; the last token's are never read, and have no
+    place: there the write is clamped to a place that is not read any more either.
+    """
+    return jax.tree.map(
+        lambda cache, token: jax.lax.dynamic_update_slice_in_dim(cache, token, position, axis=4), own, tuple(new)
+    )

@@ -1,0 +1,64 @@
+"""Which questions an evaluation asks: of data folders, or of VSI-Bench as it was downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvsr.data.folder import QUESTIONS_FILE
+from jaxvsr.data.importers.vsi_bench import is_download, read_vsi_bench
+from jaxvsr.data.questions import Question, read_questions
+from jaxvsr.data.splits import SPLITS, SPLITS_FILE, read_splits
+from jaxvsr.data.subsets import read_subset
+from jaxvsr.errors import InputError
+
+DEBIASED = "debiased"
+
+
+def asked_questions(
+    folders: Sequence[Path], *, split: str | None = None, subset: str | None = None, limit: int | None = None
+) -> list[tuple[Path, Question]]:
+    """The questions, each with its folder; `limit` counts all folders together.
+
+    `split` None: the held-out one where a folder has splits, else all. `subset`: a name in `subsets.json`, or
+    `debiased` of a downloaded VSI-Bench.
+
+    Raises:
+        InputError: no such questions, or one id in two folders.
+    """
+    asked = [(folder, question) for folder in folders for question in _of_folder(folder, split, subset)]
+    folder_of: dict[str, Path] = {}
+    for folder, question in asked:
+        if folder_of.setdefault(question.id, folder) != folder:
+            raise InputError(
+                f"question id {question.id!r} is in {folder_of[question.id]} and in {folder}; evaluate one"
+            )
+    return asked[:limit]
+
+
+def _of_folder(folder: Path, split: str | None, subset: str | None) -> list[Question]:
+    wanted: frozenset[str] | None = None
+    if is_download(folder):
+        bench = read_vsi_bench(folder)
+        questions = list(bench.questions)
+        if split == "train":
+            raise InputError(f"{folder}: VSI-Bench has no questions to train on")
+        if subset is not None:
+            wanted = None if subset != DEBIASED or bench.debiased is None else frozenset(bench.debiased)
+            if wanted is None:
+                have = "nothing says which questions were pruned" if subset == DEBIASED else f"it has {DEBIASED} alone"
+                raise InputError(f"{folder}: no subset {subset!r}; {have}")
+    else:
+        questions = read_questions(folder / QUESTIONS_FILE)
+        wanted = None if subset is None else read_subset(folder, subset)
+        if split is None:
+            split = "heldout" if (folder / SPLITS_FILE).is_file() else "all"
+        if split != "all":
+            scenes = set(read_splits(folder)[split])
+            questions = [question for question in questions if question.scene in scenes]
+    if wanted is not None:
+        questions = [question for question in questions if question.id in wanted]
+    if not questions:
+        where = f"in split {split!r}" + (f" and subset {subset!r}" if subset else "")
+        raise InputError(f"{folder}: no questions {where}; --split is one of {', '.join((*SPLITS, 'all'))}")
+    return questions

@@ -1,0 +1,73 @@
+"""The checkpoints of a run, one after another: the score by step (as SVQA-R1's Table 10)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.errors import InputError
+from jaxvsr.evaluation.tables import Cells, markdown, number, plain
+from jaxvsr.grpo.checkpoints import Checkpoints
+from jaxvsr.grpo.run_folder import RunFolder
+
+SERIES_FILES = ("series.json", "series.md")
+
+
+def chosen_steps(run: str, wanted: str) -> list[int]:
+    """The steps that `all` or `500,1000` mean, rising.
+
+    Raises:
+        InputError: this is no run folder, or it has no such checkpoint.
+    """
+    folder = RunFolder(Path(run))
+    if not folder.config.is_file():
+        raise InputError(f"--checkpoints {wanted}: --model must be a run folder, found {run!r}")
+    if not folder.checkpoints.is_dir():
+        raise InputError(f"--checkpoints {wanted}: {run} has no checkpoint yet")
+    checkpoints = Checkpoints(folder.checkpoints)
+    try:
+        steps = list(checkpoints.steps)
+    finally:
+        checkpoints.close()
+    if wanted == "all":
+        return steps
+    parts = [part.strip() for part in wanted.split(",")]
+    for part in parts:
+        if not part.isdecimal() or int(part) not in steps:
+            have = ", ".join(map(str, steps)) or "none"
+            raise InputError(f"--checkpoints {wanted}: no checkpoint {part!r} in {run}; it has {have}")
+    return sorted({int(part) for part in parts})
+
+
+def series_table(scores: Mapping[int, Mapping[str, Any]]) -> Cells:
+    """A row a step, a column a number of the scores; the best overall is marked with a star."""
+    names = list(dict.fromkeys(name for one in scores.values() for name, value in one.items() if _is_number(value)))
+    found = {step: one.get("overall") for step, one in scores.items()}
+    best = max((value for value in found.values() if value is not None), default=None)
+    rows = [
+        [
+            f"{step}{' *' if best is not None and found[step] == best else ''}",
+            *(number(one.get(name)) for name in names),
+        ]
+        for step, one in sorted(scores.items())
+    ]
+    return [["step", *names], *rows]
+
+
+def write_series(out: Path, scores: Mapping[int, Mapping[str, Any]]) -> str:
+    """Write series.json (a list of scores, each with its step) and series.md; returns the table for a terminal."""
+    table = series_table(scores)
+    rows: Sequence[Mapping[str, Any]] = [{"step": step, **one} for step, one in sorted(scores.items())]
+    texts = (json.dumps(rows, indent=1) + "\n", markdown(table) + "\n\n\\* the best overall\n")
+    for name, text in zip(SERIES_FILES, texts, strict=True):
+        partial = out / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, out / name)
+    return plain(table)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
