@@ -313,8 +313,8 @@ def test_mirror_images_that_are_not_there_or_stray_are_refused(folder, paired, t
     image = next(row for row in rows if row.mirror_of)
     for stray, says in (
         (
-            dataclasses.replace(image, id="x", mirror_of="nobody"),
-            "'x' is the mirror image of 'nobody', which is missing",
+            dataclasses.replace(image, id="x", mirror_of="none"),
+            "'x' is the mirror image of 'none', which is missing",
         ),
         (dataclasses.replace(image, id="x"), "are both mirror images of one row"),
     ):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import group_advantages
+from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.config import DataSettings, IntervalSettings, TrainConfig, ViewConsistencySettings
 from jaxvsr.grpo.loop import train
 from jaxvsr.grpo.run_folder import read_rows
@@ -122,9 +123,8 @@ def test_a_reward_that_the_run_does_not_have_is_named() -> None:
 def test_another_video_is_never_ones_own_nor_its_mirror_image(paired: bool, shift: int) -> None:
     batch = batch_of(3)
     four = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf if leaf.dtype == bool else leaf + 1]), batch.prompt)
-    whole = dataclasses.replace(
-        batch, prompt=four, questions=batch.questions * 2, features=np.arange(4.0)[:, None, None]
-    )
+    keys = np.concatenate([batch.question_keys, batch.question_keys])
+    whole = HostBatch(3, four, keys, batch.questions * 2, features=np.arange(4, dtype=np.float32)[:, None, None])
     other = with_other_videos(whole, paired=paired)
     for s in range(4):
         source = (s - shift) % 4

@@ -139,7 +139,7 @@ def _mirror_images(folder: Path, rows: Sequence[Question]) -> dict[str, Question
         original = originals.get(row.mirror_of)
         if original is None or original.scene != row.scene:
             raise InputError(
-                f"{folder}: question {row.id!r} is the mirror image of {row.mirror_of!r}, which is not there"
+                f"{folder}: question {row.id!r} is the mirror image of {row.mirror_of!r}, which is missing"
             )
         if row.mirror_of in images:
             raise InputError(f"{folder}: {images[row.mirror_of].id!r} and {row.id!r} are both mirror images of one row")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -113,9 +114,9 @@ class _Encoder:
         definition, everything = model_definition(config), parameter_shapes(config)
 
         def program(weights: dict[str, jax.Array], prompt: TreePrompt) -> jax.Array:
-            # Of the language model there are shapes alone: the tower does not look at it.
-            whole: dict = {**everything, **weights}
-            return encode_vision(bind(definition, whole), prompt, ForwardOptions(dtype=dtype))
+            # Nothing reads the language model's zeros, so they are never made.
+            unread = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in everything.items()}
+            return encode_vision(bind(definition, {**unread, **weights}), prompt, ForwardOptions(dtype=dtype))
 
         self._program = CompiledFunction("features", program)
 

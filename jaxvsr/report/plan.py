@@ -18,6 +18,7 @@ from jaxvsr.data.scannet import Scene, SceneObject
 from jaxvsr.report.markup import text
 
 PIXELS_PER_METRE = 90
+FONT_SHARE = 36  # of the longer side is the height of a letter: pages show plans at a third of their size
 MARGIN_METRES = 0.3
 FLOOR_GRID_METRES = 0.05  # one floor point is kept of each such square
 FLOOR_RADIUS_METRES = 0.25  # wider gaps in the floor stay open
@@ -60,6 +61,7 @@ class Plan:
         everything = np.concatenate(shown) if len(self._floor) or self._footprints else np.zeros((1, 2))
         self._low = everything.min(axis=0) - MARGIN_METRES
         self._size = (everything.max(axis=0) + MARGIN_METRES - self._low) * PIXELS_PER_METRE
+        self._font = max(12.0, float(self._size.max()) / FONT_SHARE)
 
     def instances(self, category: str) -> list[SceneObject]:
         """The objects of a category, in order of id."""
@@ -86,7 +88,7 @@ class Plan:
         parts.append(f'<text x="{10 + PIXELS_PER_METRE + 6}" y="{height - 6:.1f}">1 m</text>')
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-            f'height="{height:.0f}" font-family="sans-serif" font-size="12">{"".join(parts)}</svg>\n'
+            f'height="{height:.0f}" font-family="sans-serif" font-size="{self._font:.0f}">{"".join(parts)}</svg>\n'
         )
 
     @functools.cached_property
@@ -103,8 +105,9 @@ class Plan:
         """SVG path data of a closed outline."""
         return "M" + "L".join("{:.1f} {:.1f}".format(*self._place(point)) for point in points) + "Z"
 
-    def _label(self, point: Float[np.ndarray, " 2"], words: str, style: str, shift: float = 4.0) -> str:
+    def _label(self, point: Float[np.ndarray, " 2"], words: str, style: str, shift: float | None = None) -> str:
         x, y = self._place(point)
+        shift = self._font / 3 if shift is None else shift
         return (
             f'<text x="{x:.1f}" y="{y + shift:.1f}" {style} text-anchor="middle" stroke="#fff" stroke-width="3" '
             f'paint-order="stroke">{text(words)}</text>'
@@ -112,9 +115,9 @@ class Plan:
 
     def _mark(self, mark: Mark) -> str:
         colour = OTHER if mark.faint else ASKED
-        style = f'font-weight="700" font-size="14" fill="{colour}"'
+        style = f'font-weight="700" fill="{colour}"'
         if mark.end is None:
-            return self._label(mark.start, mark.label, style, shift=-10.0)
+            return self._label(mark.start, mark.label, style, shift=-0.8 * self._font)
         (x0, y0), (x1, y1) = self._place(mark.start), self._place(mark.end)
         dashes = ' stroke-dasharray="7 5"' if mark.dashed else ""
         width = 1.5 if mark.faint else 3
@@ -126,7 +129,7 @@ class Plan:
             line += f'<path d="{head}" fill="{colour}"/>'
         ends = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in ((x0, y0),))
         middle = (np.asarray(mark.start) + np.asarray(mark.end)) / 2
-        return line + ends + (self._label(middle, mark.label, style, shift=-5.0) if mark.label else "")
+        return line + ends + (self._label(middle, mark.label, style, shift=-0.4 * self._font) if mark.label else "")
 
 
 def _hull(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "M 2"]:
