@@ -10,7 +10,15 @@ from scipy import stats
 from tree_cases import WORDS, random_parameters, random_tree, small_config
 
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.sampler import SamplingOptions, allowed_logits, draw, inverse_cumulative, rollout_keys, sample
+from jaxvsr.grpo.sampler import (
+    SamplingOptions,
+    allowed_logits,
+    draw,
+    inverse_cumulative,
+    rollout_keys,
+    sample,
+    uniform_numbers,
+)
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import Rollouts
@@ -69,8 +77,9 @@ def test_without_eos_every_rollout_has_its_full_length():
     np.testing.assert_allclose(out.logprobs, scores, rtol=0, atol=1e-5)
 
 
-def test_one_token_answers_work():
-    out, scores, _ = _sampled(SamplingOptions(3, 1, eos_ids=(1,)))
+@pytest.mark.parametrize("answer_tokens", [1, 2, 3])
+def test_answers_of_few_tokens_work(answer_tokens):
+    out, scores, _ = _sampled(SamplingOptions(3, answer_tokens, eos_ids=()))
     np.testing.assert_allclose(out.logprobs, scores, rtol=0, atol=1e-5)
 
 
@@ -121,7 +130,7 @@ def test_draws_follow_the_softmax():
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(1, 1, 1, 50)) * 2, jnp.float32)
     keys = rollout_keys(jnp.uint32(1), jnp.int32(0), jnp.zeros((1, 1), jnp.uint32), 200_000)
-    tokens, _ = draw(logits, keys, jnp.int32(0), jnp.float32(0.7), SamplingOptions(200_000, 1, ()))
+    tokens, _ = draw(logits, uniform_numbers(keys, 1)[0], jnp.float32(0.7), SamplingOptions(200_000, 1, ()))
     counts = np.bincount(np.asarray(tokens).ravel(), minlength=50)
     expected = np.asarray(jax.nn.softmax(logits.ravel() / 0.7), np.float64)
     assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-6

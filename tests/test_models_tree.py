@@ -14,7 +14,9 @@ from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 
 FLOAT64 = ForwardOptions(dtype="float64")
-CHUNKED = ForwardOptions(dtype="float64", remat="full", attention_chunk=8, score_rows=16, logit_chunk=3)
+CHUNKED = ForwardOptions(
+    dtype="float64", remat="full", attention_chunk=8, attention_keep=0, unroll=False, score_rows=16, logit_chunk=3
+)
 EVERYWHERE = LoraConfig(rank=2, alpha=6.0, target_modules=r".*(qkv|proj|q_proj|v_proj|gate_proj|down_proj)")
 
 

@@ -47,7 +47,8 @@ def attend(query: Float[Array, "*axes D"], levels: Sequence[Level]) -> Float[Arr
         batch = level.key.shape[:-2]
         rows = query.reshape(*batch, -1, dim)
         score = jnp.einsum("...rd,...kd->...rk", rows, level.key, preferred_element_type=wide)
-        scores.append(jnp.where(level.visible, score, MASKED))
+        # Added, not selected: MASKED absorbs a hidden score, whose gradient is then exactly 0 with no mask of its own.
+        scores.append(score + jnp.where(level.visible, 0, jnp.asarray(MASKED, wide)))
     lead = query.shape[:-1]
     top = jnp.max(jnp.stack([jnp.max(score, axis=-1).reshape(lead) for score in scores]), axis=0)
     top = jax.lax.stop_gradient(top)
@@ -67,25 +68,25 @@ def causal_attention(
     key: Float[Array, "*batch Tq D"],
     value: Float[Array, "*batch Tq D"],
     chunk: int,
+    keep: int = 1024,
 ) -> Float[Array, "*batch Tq M D"]:
-    """Causal attention of one right-padded segment, M query heads to each key head, in chunks of queries.
+    """Causal attention of one right-padded segment, M query heads to each key head, in equal chunks of queries.
 
-    A chunk meets only the keys up to its own end, so the upper triangle of the scores is not computed; each chunk is
-    rematerialised in the backward pass, so the scores of a long segment are never all in memory. Right padding needs
-    no mask: a real query never sees a later key.
+    A chunk meets only the keys up to its own end, so most of the scores' upper triangle is not computed; the chunks of
+    a segment longer than `keep` are rematerialised in the backward pass, so that its scores are never all in
+    memory. Right padding needs no mask: a real query never sees a later key.
     """
     length, group = query.shape[-3], query.shape[-2]
+    size = -(-length // -(-length // chunk))
 
     def one_chunk(q: Array, k: Array, v: Array, start: int) -> Array:
         rows = start + jnp.arange(q.shape[-3])
         visible = jnp.repeat(rows, group)[:, None] >= jnp.arange(k.shape[-2])
         return attend(q, [Level(k, v, visible)])
 
-    if length <= chunk:
-        return one_chunk(query, key, value, 0)
+    part = one_chunk if length <= keep else jax.checkpoint(one_chunk, static_argnums=3)
     outputs = []
-    for start in range(0, length, chunk):
-        end = min(start + chunk, length)
-        rematerialised = jax.checkpoint(one_chunk, static_argnums=3)
-        outputs.append(rematerialised(query[..., start:end, :, :], key[..., :end, :], value[..., :end, :], start))
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        outputs.append(part(query[..., start:end, :, :], key[..., :end, :], value[..., :end, :], start))
     return jnp.concatenate(outputs, axis=-3)

@@ -1,4 +1,4 @@
-"""The language model: Qwen2 with M-RoPE. Layers are scanned over stacked weights.
+"""The language model: Qwen2 with M-RoPE. Layers are scanned over stacked weights, or unrolled where they are few.
 
 A layer does not know how tokens see each other: it is given a function `attend(query, key, value)` and returns whatever
 that function keeps (keys and values for a cache, or nothing).
@@ -22,6 +22,16 @@ Remat = Literal["none", "full", "dots"]
 # query [B, X, K, M, D], key and value [B, X, K, D] -> mixed values [B, X, K, M, D] and what to keep of this layer
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
+Read = Callable[[Array], Array]  # [B, X, …] -> [B, Y, …]: the tokens whose hidden states are read after the last layer
+
+# Up to this depth layers are unrolled: XLA then writes no stacked residuals, and the last layer computes only what is
+# read. Deeper models are scanned, so that compiling does not take longer with depth.
+UNROLLED_LAYERS = 8
+
+
+def every_token(x: Array) -> Array:
+    return x
+
 
 class Attention(nnx.Module):
     """Grouped-query attention: K key heads, M query heads to each of them (N = K·M)."""
@@ -35,13 +45,17 @@ class Attention(nnx.Module):
         self.v_proj = Linear(f"{name}.v_proj", width, keys, bias=True, build=build, stack=stack)
         self.o_proj = Linear(f"{name}.o_proj", queries, width, bias=False, build=build, stack=stack)
 
-    def __call__(self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend) -> tuple[Array, Any]:
+    def __call__(
+        self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, read: Read = every_token
+    ) -> tuple[Float[Array, "B Y H"], Any]:
         key_heads, group = self.groups
-        query = rotate(self.q_proj(x).reshape(*x.shape[:-1], key_heads * group, -1), *rotary)
+        asking = read(x)
+        query = self.q_proj(asking).reshape(*asking.shape[:-1], key_heads * group, -1)
+        query = rotate(query, *(read(part) for part in rotary))
         key = rotate(self.k_proj(x).reshape(*x.shape[:-1], key_heads, -1), *rotary)
         value = self.v_proj(x).reshape(*x.shape[:-1], key_heads, -1)
-        mixed, kept = attend(query.reshape(*x.shape[:-1], key_heads, group, -1), key, value)
-        return self.o_proj(mixed.reshape(*x.shape[:-1], -1)), kept
+        mixed, kept = attend(query.reshape(*asking.shape[:-1], key_heads, group, -1), key, value)
+        return self.o_proj(mixed.reshape(*asking.shape[:-1], -1)), kept
 
 
 class DecoderLayer(nnx.Module):
@@ -52,9 +66,12 @@ class DecoderLayer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(width, eps=eps, build=build, stack=stack)
         self.mlp = SwiGLU(f"{name}.mlp", width, config.intermediate_size, bias=False, build=build, stack=stack)
 
-    def __call__(self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend) -> tuple[Array, Any]:
-        mixed, kept = self.self_attn(self.input_layernorm(x), rotary, attend)
-        x = x + mixed
+    def __call__(
+        self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, read: Read = every_token
+    ) -> tuple[Float[Array, "B Y H"], Any]:
+        """With `read`, outputs of the tokens that it picks: the others give keys and values and nothing else."""
+        mixed, kept = self.self_attn(self.input_layernorm(x), rotary, attend, read)
+        x = read(x) + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), kept
 
 
@@ -74,19 +91,39 @@ class LanguageModel(nnx.Module):
         return mrope(positions, config.head_dim, config.rope_theta, config.mrope_section, wide)
 
     def __call__(
-        self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, remat: Remat = "none"
+        self,
+        x: Float[Array, "B X H"],
+        rotary: tuple[Array, Array],
+        attend: Attend,
+        remat: Remat = "none",
+        last: tuple[Attend, Read] | None = None,
+        unroll: bool | None = None,
     ) -> tuple[Array, Any]:
-        """All layers, without the final norm. Returns the hidden states and what `attend` kept, stacked over layers."""
-        definition, weights = nnx.split(self.layers)
+        """All layers, without the final norm. Returns the hidden states and what `attend` kept, stacked over layers.
 
-        def layer(x: Array, weights: Any) -> tuple[Array, Any]:
-            return nnx.merge(definition, weights)(x, rotary, attend)
+        Args:
+            last: (attend, read) of the last layer, where only the tokens [B, Y] that `read` picks are used afterwards.
+            unroll: layer by layer instead of a scan; by default where there are at most `UNROLLED_LAYERS`.
+        """
+        last_attend, read = last or (attend, every_token)
+        depth = self.config.num_hidden_layers
+        if unroll is None:
+            unroll = depth <= UNROLLED_LAYERS
+        if not unroll:
+            definition, weights = nnx.split(self.layers)
 
-        if remat == "full":
-            layer = jax.checkpoint(layer)
-        elif remat == "dots":
-            layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-        return jax.lax.scan(layer, x, weights)
+            def scanned(x: Array, weights: Any) -> tuple[Array, Any]:
+                return nnx.merge(definition, weights)(x, rotary, attend)
+
+            x, kept = jax.lax.scan(rematerialised(scanned, remat), x, weights)
+            return read(x), kept
+        kept = []
+        for index, layer in enumerate(self.unstacked_layers()):
+            asking = (last_attend, read) if index == depth - 1 else (attend, every_token)
+            one = rematerialised(lambda x, layer=layer, asking=asking: layer(x, rotary, *asking), remat)
+            x, kept_here = one(x)
+            kept.append(kept_here)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
     def unstacked_layers(self) -> list[DecoderLayer]:
         """The layers one by one. Sliced once, outside a decode loop: inside it every step would copy them."""
@@ -95,3 +132,11 @@ class LanguageModel(nnx.Module):
             nnx.merge(definition, jax.tree.map(lambda leaf, index=index: leaf[index], weights))
             for index in range(self.config.num_hidden_layers)
         ]
+
+
+def rematerialised(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """`layer`, with what `remat` names computed again in the backward pass."""
+    if remat == "none":
+        return layer
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return jax.checkpoint(layer, policy=policy)

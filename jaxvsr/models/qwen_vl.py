@@ -71,7 +71,7 @@ class QwenVL(nnx.Module):
         features: Float[Array, "B U H"] | None = None,
         dtype: jnp.dtype = FLOAT32,
         remat: Remat = "none",
-        attention_chunk: int = 512,
+        attention_chunk: int = 256,
     ) -> Float[Array, "B X H"]:
         """Hidden states before the final norm of right-padded sequences; the lengths do not matter to real tokens."""
         if vision is not None:

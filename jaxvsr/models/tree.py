@@ -30,9 +30,11 @@ class ForwardOptions:
 
     dtype: str = "float32"  # of activations
     remat: Remat = "none"  # what the backward pass computes again: nothing, whole layers, or all but matrix products
-    attention_chunk: int = 512  # scene tokens whose scores are in memory at once
+    attention_chunk: int = 256  # scene tokens whose scores are computed at once
+    attention_keep: int = 1024  # scene tokens up to which those scores are kept for the backward pass
     score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
     logit_chunk: int = 1024  # rollout tokens of a scene whose logits are in memory at once
+    unroll: bool | None = None  # layer by layer instead of a scan; None: where the model has few layers
 
     @property
     def compute_dtype(self) -> jnp.dtype:
@@ -104,68 +106,95 @@ def tree_hidden(
         positions.append(three(fed_positions.reshape(scenes, questions * group * fed)))
     x = jnp.concatenate(embedded, axis=1)
     rotary = language.rotary(jnp.concatenate(positions, axis=1), dtype)
-    attention = _TreeAttention(prompt, group, fed, options, keep_cache=rollouts is None)
-    x, kept = language(x, rotary, attention, options.remat)
-    last = (jnp.arange(questions) * question_size + scene_size + prompt.question_length - 1)[..., None]
-    question_hidden = jnp.take_along_axis(x, last.reshape(scenes, questions, 1), axis=1)
+    heads = model.config.text.num_attention_heads // model.config.text.num_key_value_heads
+    attention = _TreeAttention(prompt, group, fed, heads, options, keep_cache=rollouts is None)
+    ends = jnp.arange(questions) * question_size + scene_size + prompt.question_length - 1  # [S, Q]
+
+    def read(x: Array) -> Array:
+        """Each question's last real token, then all rollout tokens."""
+        chosen = jnp.take_along_axis(x, ends.reshape(*ends.shape, *[1] * (x.ndim - 2)), axis=1)
+        return jnp.concatenate([chosen, x[:, scene_size + questions * question_size :]], axis=1)
+
+    x, kept = language(x, rotary, attention, options.remat, (attention.of_read_tokens, read), options.unroll)
+    question_hidden = x[:, :questions]
     if rollouts is None:
         return question_hidden, None, PromptCache(*kept)
-    rollout_hidden = x[:, scene_size + questions * question_size :].reshape(scenes, questions, group, fed, width)
-    return question_hidden, rollout_hidden, None
+    return question_hidden, x[:, questions:].reshape(scenes, questions, group, fed, width), None
 
 
 class _TreeAttention:
     """`attend` of the language model's layers over the token axis of a tree."""
 
-    def __init__(self, prompt: TreePrompt, group: int, fed: int, options: ForwardOptions, keep_cache: bool):
+    def __init__(self, prompt: TreePrompt, group: int, fed: int, heads: int, options: ForwardOptions, keep_cache: bool):
         self.scene_size = prompt.scene_tokens.shape[1]
         self.questions, self.question_size = prompt.question_tokens.shape[1:]
         self.group, self.fed = group, fed
         self.scene_visible, self.question_visible = scene_visible(prompt), question_visible(prompt)
+        self.heads = heads
         self.options, self.keep_cache = options, keep_cache
 
     def __call__(self, query: Array, key: Array, value: Array) -> tuple[Array, Any]:
         """query [S, X, K, M, D], key and value [S, X, K, D]."""
         query, key, value = (jnp.moveaxis(part, 1, 2) for part in (query, key, value))
-        first, second = self.scene_size, self.scene_size + self.questions * self.question_size
-
-        def split(part: Array) -> tuple[Array, Array, Array]:
-            lead, tail = part.shape[:2], part.shape[3:]
-            question = part[:, :, first:second].reshape(*lead, self.questions, self.question_size, *tail)
-            rollout = part[:, :, second:].reshape(*lead, self.questions, self.group, self.fed, *tail)
-            return part[:, :, :first], question, rollout
-
-        (scene_q, question_q, rollout_q), (scene_k, question_k, rollout_k) = split(query), split(key)
-        scene_v, question_v, rollout_v = split(value)
+        scene_q, question_q, rollout_q = self._split(query)
+        scene, question, rollout = self._keys(key, value)
         lead, tail = query.shape[:2], query.shape[3:]
-        mixed = [causal_attention(scene_q, scene_k, scene_v, self.options.attention_chunk)]
-        scene = Level(scene_k, scene_v, self.scene_visible)
-        own = Level(question_k, question_v, _causal(self.question_size, tail[0]))
+        mixed = [self._scene(scene_q, scene)]
+        own = dataclasses.replace(question, visible=_causal(self.question_size, tail[0]))
         mixed.append(attend(question_q, [scene, own]).reshape(*lead, -1, *tail))
         if self.group * self.fed:
-            answered = self._rollouts(rollout_q, rollout_k, rollout_v, scene, question_k, question_v)
-            mixed.append(answered.reshape(*lead, -1, *tail))
-        kept = (scene_k, scene_v, question_k, question_v) if self.keep_cache else None
-        return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 2, 1), kept
+            mixed.append(self._rollouts(rollout_q, scene, question, rollout).reshape(*lead, -1, *tail))
+        return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 2, 1), self._kept(scene, question)
 
-    def _rollouts(
-        self, query: Array, key: Array, value: Array, scene: Level, question_k: Array, question_v: Array
-    ) -> Float[Array, "S K Q G Rm1 M D"]:
-        heads = query.shape[-2]
-        causal = _causal(self.fed, heads)
+    def of_read_tokens(self, query: Array, key: Array, value: Array) -> tuple[Array, Any]:
+        """The same for queries [S, Q + Q·G·Rm1, K, M, D]: each question's last token, then all rollout tokens."""
+        query, key, value = (jnp.moveaxis(part, 1, 2) for part in (query, key, value))
+        scene, question, rollout = self._keys(key, value)
+        lead, tail = query.shape[:2], query.shape[3:]
+        ends = jnp.expand_dims(query[:, :, : self.questions], 3)
+        mixed = [attend(ends, [scene, question]).reshape(*lead, -1, *tail)]
+        if self.group * self.fed:
+            rollout_q = query[:, :, self.questions :].reshape(*lead, self.questions, self.group, self.fed, *tail)
+            mixed.append(self._rollouts(rollout_q, scene, question, rollout).reshape(*lead, -1, *tail))
+        return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 2, 1), self._kept(scene, question)
 
-        def some(query: Array, key: Array, value: Array, question_k: Array, question_v: Array, visible: Array) -> Array:
-            levels = [scene, Level(question_k, question_v, visible), Level(key, value, causal)]
-            return attend(query, levels)
+    def _scene(self, query: Array, scene: Level) -> Float[Array, "S K V M D"]:
+        return causal_attention(
+            query, scene.key, scene.value, self.options.attention_chunk, self.options.attention_keep
+        )
 
-        if self.questions == 1 or self.questions * self.group * self.fed * heads <= self.options.score_rows:
-            return some(query, key, value, question_k, question_v, self.question_visible)
+    def _split(self, part: Array) -> tuple[Array, Array, Array]:
+        """[S, K, X, …] into scene [S, K, V, …], question [S, K, Q, T, …] and rollout [S, K, Q, G, Rm1, …]."""
+        first, second = self.scene_size, self.scene_size + self.questions * self.question_size
+        lead, tail = part.shape[:2], part.shape[3:]
+        question = part[:, :, first:second].reshape(*lead, self.questions, self.question_size, *tail)
+        rollout = part[:, :, second:].reshape(*lead, self.questions, self.group, self.fed, *tail)
+        return part[:, :, :first], question, rollout
+
+    def _keys(self, key: Array, value: Array) -> tuple[Level, Level, Level]:
+        """Keys and values of the three levels, and what a rollout token sees of each."""
+        (scene_k, question_k, rollout_k), (scene_v, question_v, rollout_v) = self._split(key), self._split(value)
+        return (
+            Level(scene_k, scene_v, self.scene_visible),
+            Level(question_k, question_v, self.question_visible),
+            Level(rollout_k, rollout_v, _causal(self.fed, self.heads)),
+        )
+
+    def _kept(self, scene: Level, question: Level) -> Any:
+        return (scene.key, scene.value, question.key, question.value) if self.keep_cache else None
+
+    def _rollouts(self, query: Array, scene: Level, question: Level, rollout: Level) -> Float[Array, "S K Q G Rm1 M D"]:
+        rows = self.questions * self.group * self.fed * self.heads
+        if self.questions == 1 or rows <= self.options.score_rows:
+            return attend(query, [scene, question, rollout])
 
         # One question after the other, each rematerialised: the scores against a long scene are never all in memory.
         def one(parts: tuple[Array, ...]) -> Array:
-            return some(*(jnp.expand_dims(part, 2) for part in parts))[:, :, 0]
+            query, question_k, question_v, seen, key, value = (jnp.expand_dims(part, 2) for part in parts)
+            levels = [scene, Level(question_k, question_v, seen), Level(key, value, rollout.visible)]
+            return attend(query, levels)[:, :, 0]
 
-        parts = (query, key, value, question_k, question_v, self.question_visible)
+        parts = (query, question.key, question.value, question.visible, rollout.key, rollout.value)
         outputs = jax.lax.map(jax.checkpoint(one), tuple(jnp.moveaxis(part, 2, 0) for part in parts))
         return jnp.moveaxis(outputs, 0, 2)
 
@@ -193,11 +222,14 @@ def rollout_logprobs(
     def score(hidden: Array, chosen: Array) -> tuple[Array, Array]:
         """hidden [S, n, H], chosen [S, n, c]: c tokens looked up in each row of logits."""
         logits = model.logits(hidden) / jnp.asarray(temperature, at_least_float32(hidden).dtype)
-        normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+        weight = jnp.exp(logits - top)
+        total = jnp.sum(weight, axis=-1, keepdims=True)
+        normaliser = jnp.log(total) + top
         picked = jnp.take_along_axis(logits, chosen, axis=-1, mode="clip")
-        logprob = jax.lax.stop_gradient(logits - normaliser)
-        entropy = -jnp.sum(jnp.exp(logprob) * logprob, axis=-1)
-        return picked - normaliser, entropy
+        # A product, not an elementwise sum: XLA reduces the fused exponential an order of magnitude slower on CPU.
+        mean = jnp.einsum("...w,...w->...", weight, logits)[..., None] / total
+        return picked - normaliser, jax.lax.stop_gradient(normaliser - mean)[..., 0]
 
     first, first_entropy = score(question_hidden, tokens[..., 0])
     first, first_entropy = first[..., None], jnp.broadcast_to(first_entropy[..., None, None], (*tokens.shape[:3], 1))
