@@ -268,3 +268,16 @@ def test_bad_run_folders_are_one_line(tmp_path: Path, data: Path, capsys: pytest
 
     assert run_command(command) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_rollouts_that_show_a_trick_are_on_the_page(tmp_path: Path, data: Path):
+    run = write_run(tmp_path / "run", data)
+    told = {"question": "How many?", "answer": "3", "reward": 1.0, "tricks": ["empty_thought"]}
+    rows = [{"step": step, "text": f"<b>{step}</b>", **told} for step in (1, 2)]
+    (run / "hacking.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "Rollouts of step 2 that look like reward hacking" in page and "empty thought" in page
+    assert "&lt;b&gt;2&lt;/b&gt;" in page and "&lt;b&gt;1&lt;/b&gt;" not in page
+    (run / "hacking.jsonl").write_text(json.dumps({"step": 1}) + "\n")
+    with pytest.raises(InputError, match=r"hacking\.jsonl line 1: not a row of hacking\.jsonl"):
+        write_report(run)

@@ -17,7 +17,7 @@ from jaxvsr.grpo.run_folder import RunFolder, write_text
 from jaxvsr.report.page import BeforeAfter, Page, render
 from jaxvsr.report.pictures import jpegs
 from jaxvsr.report.plan import plan_svg
-from jaxvsr.report.run_data import SampledQuestion, read_metrics, read_samples, same_question
+from jaxvsr.report.run_data import SampledQuestion, read_hacking, read_metrics, read_samples, same_question
 from jaxvsr.report.scores import read_comparison
 from jaxvsr.report.summary import Run
 
@@ -25,6 +25,7 @@ COMPARISON = "comparison.json"
 SAVINGS = "tree_savings.json"
 
 SAMPLES = 4  # questions of the last steps that the page shows
+HACKED = 6  # rollouts that show a trick, of the last step that has any
 FRAMES = 8  # frames of a scene that the page shows at most
 KEPT_BACK = (
     "Frames are left out: pictures of real scans stay on this machine (ScanNet's terms of use). "
@@ -60,6 +61,7 @@ def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = 
         before_after=None if pair is None else BeforeAfter(*pair, plan=_plan(pair[0], found[pair[0].scene])),
         savings=read_savings(run / SAVINGS) if (run / SAVINGS).exists() else None,
         samples=last,
+        hacking=read_hacking(folder.hacking, HACKED),
         frames=frames,
         frames_note=note,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxvsr.report.charts import Curve, line_chart, number
 from jaxvsr.report.markup import advantage_bar, frame_strip, html_page, image, reward_bar, text
-from jaxvsr.report.run_data import SampledQuestion, metric_curve
+from jaxvsr.report.run_data import HackedRollout, SampledQuestion, metric_curve
 from jaxvsr.report.scores import score_table
 
 
@@ -35,6 +35,7 @@ class Page:
     before_after: BeforeAfter | None = None
     savings: str | None = None  # the line of what the tree saved
     samples: Sequence[SampledQuestion] = ()
+    hacking: Sequence[HackedRollout] = ()
     frames: Mapping[str, Sequence[bytes]] = dataclasses.field(default_factory=dict)  # scene: its frames as JPEG
     frames_note: str | None = None  # why frames are missing, if they are
 
@@ -48,6 +49,7 @@ CHARTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("frac_reward_zero_std",),
         "All answers of the group have the same reward: nothing to learn from.",
     ),
+    ("Gain from the video", ("video_gain",), "Mean reward, minus that with another scene's video."),
     ("KL to the reference policy", ("kl",), ""),
     ("Entropy", ("entropy",), "Nats a token."),
     ("Clipped ratios", ("clip_ratio",), "Share of tokens outside the clip range."),
@@ -71,6 +73,7 @@ def render(page: Page) -> str:
         _curves(page),
         _before_after(page),
         _samples(page),
+        _hacking(page),
         _config(page),
     )
     return html_page(page.name, sections)
@@ -120,6 +123,9 @@ def _curves(page: Page) -> str:
     evaluations = _names(page.metrics, "eval/", known)
     if evaluations:
         charts.insert(1, ("Held-out questions, greedy", tuple(evaluations), ""))
+    hacking = _names(page.metrics, "hacking/", known)
+    if hacking:
+        charts.append(("Reward hacking", tuple(hacking), "Share of rollouts."))
     seconds = _names(page.metrics, "seconds/", known | {"seconds/step"})
     if seconds:
         charts.append(("Seconds a phase", tuple(seconds), "Steps that compiled are left out."))
@@ -182,6 +188,23 @@ def _samples(page: Page) -> str:
             f"{_answers(question, largest)}</div>"
         )
     return f"<h2>Sampled answers of the last steps</h2>{''.join(blocks)}"
+
+
+def _hacking(page: Page) -> str:
+    if not page.hacking:
+        return ""
+    rows = "".join(
+        f"<tr><td>{text(one.text)}</td><td>{text(', '.join(one.tricks).replace('_', ' '))}</td>"
+        f"<td>{number(one.reward)}</td><td>{text(one.answer)}</td></tr>"
+        for one in page.hacking
+    )
+    return (
+        f"<h2>Rollouts of step {page.hacking[0].step} that look like reward hacking</h2>"
+        '<p class="note">Most tricks first, then the best paid. Shares of all rollouts are in metrics.jsonl, '
+        "hacking/…</p>"
+        '<table class="answers"><tr><th>answer</th><th>trick</th><th>reward</th><th>right answer</th></tr>'
+        f"{rows}</table>"
+    )
 
 
 def _question(question: SampledQuestion, *, with_step: bool = False) -> str:

@@ -40,6 +40,34 @@ class SampledQuestion:
         return sum(finite) / len(finite) if finite else math.nan
 
 
+@dataclasses.dataclass(frozen=True)
+class HackedRollout:
+    """One rollout that shows a trick."""
+
+    step: int
+    question: str
+    answer: str  # the right one
+    text: str
+    reward: float
+    tricks: tuple[str, ...]
+
+
+def read_hacking(path: Path, most: int) -> list[HackedRollout]:
+    """The rows of hacking.jsonl of the last step that has any, at most `most`; none where the file is missing."""
+    rows = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            tricks, reward = tuple(map(str, row["tricks"])), _number(row["reward"])
+            rows.append(
+                HackedRollout(
+                    int(row["step"]), str(row["question"]), str(row["answer"]), str(row["text"]), reward, tricks
+                )
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} line {number}: not a row of hacking.jsonl ({error!r})") from None
+    return [row for row in rows if row.step == rows[-1].step][:most]
+
+
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The numbers of metrics.jsonl, one row a step; null becomes nan.
 
