@@ -1,12 +1,16 @@
 """The model is the same model: logits and greedy tokens equal transformers' on random configs of both families.
 
-    JAXVSR_SWEEP=100 python -m pytest tests/test_models_exact.py      any number of configs of each family
+    JAXVSR_SWEEP=100 python -m pytest -s tests/test_models_exact.py      any number of configs of each family
+
+With `-s` the worst differences are printed at the end. One config in ten is also compared in bfloat16, and one in
+twenty by its greedy tokens.
 
 Positions follow the rule that the checkpoints were trained with, so ours are passed to transformers.
 """
 
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -32,8 +36,17 @@ from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
 
 CONFIGS = int(os.environ.get("JAXVSR_SWEEP", "10"))
 WORDS, IMAGE, VIDEO, START, END = 120, 110, 111, 112, 113
+# Worst figure of each kind, printed when the module is done.
+WORST: dict[str, list[float]] = defaultdict(list)
 # One bucket for every case of the sweep: rows, patches of a row, tokens.
 ROWS, PATCHES, TOKENS = 5, 128, 160
+
+
+@pytest.fixture(scope="module", autouse=True)
+def worst_differences() -> Iterator[None]:
+    yield
+    for what, values in sorted(WORST.items()):
+        print(f"\n{what}: worst {max(values):.3g} of {len(values)} configs", end="")
 
 
 def _random_config(family: str, rng: np.random.Generator) -> tuple[type, object]:
@@ -218,16 +231,19 @@ def test_logits_equal_transformers(family, seed, tmp_path):
     rng = np.random.default_rng(1000 + seed)
     sequences = {name: _sequence(parts, config, rng) for name, parts in _cases(rng).items()}
     ours = np.asarray(_forward(config)(parameters, *_batch(list(sequences.values()))))
+    differences = {}
     for row, (name, sequence) in enumerate(sequences.items()):
         expected = _their_logits(theirs, sequence)
-        difference = np.abs(ours[row, : len(expected)] - expected).max()
-        assert difference <= 1e-4 * np.abs(expected).max(), name
+        differences[name] = np.abs(ours[row, : len(expected)] - expected).max() / np.abs(expected).max()
+    WORST[f"{family} float32, largest logit difference over the logits' scale"].append(max(differences.values()))
+    assert max(differences.values()) <= 1e-4, differences
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5, 5 + max(1, CONFIGS // 20)))
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
-def test_64_greedy_tokens_equal_transformers(family, tmp_path):
-    theirs, config, parameters = _models(family, 5, tmp_path, noise=0.4)  # livelier, so that tokens vary
+def test_64_greedy_tokens_equal_transformers(family, seed, tmp_path):
+    theirs, config, parameters = _models(family, seed, tmp_path, noise=0.4)  # livelier, so that tokens vary
     rng = np.random.default_rng(3)
     sequence = _sequence(_cases(rng)["video and image"], config, rng)
     tokens, positions, index, vision = _batch([sequence])
@@ -239,13 +255,14 @@ def test_64_greedy_tokens_equal_transformers(family, tmp_path):
         tokens = tokens.at[0, place].set(ours[-1])
         expected.append(int(_their_logits(theirs, sequence, expected)[-1, :100].argmax()))
     assert ours == expected
-    assert len(set(ours)) > 3, "a model that repeats itself shows little"
+    assert len(set(ours)) > 3 or seed > 5, "a model that repeats itself shows little"
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(7, 7 + max(1, CONFIGS // 10)))
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
-def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, tmp_path):
-    theirs, config, parameters = _models(family, 7, tmp_path)
+def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, seed, tmp_path):
+    theirs, config, parameters = _models(family, seed, tmp_path)
     rng = np.random.default_rng(4)
     sequences = [_sequence(parts, config, rng) for parts in _cases(rng).values()]
     low = {name: leaf.astype(jnp.bfloat16) for name, leaf in parameters.items()}
@@ -255,4 +272,7 @@ def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, tmp_path):
     rough = [_their_logits(theirs, sequence) for sequence in sequences]
     our_distance = np.mean([np.abs(ours[row, : len(e)] - e).mean() for row, e in enumerate(exact)])
     their_distance = np.mean([np.abs(r - e).mean() for r, e in zip(rough, exact, strict=True)])
+    WORST[f"{family} bfloat16, our distance to float32 over transformers' own"].append(our_distance / their_distance)
+    largest = max(np.abs(ours[row, : len(e)] - e).max() / np.abs(e).max() for row, e in enumerate(exact))
+    WORST[f"{family} bfloat16, largest logit difference over the logits' scale"].append(largest)
     assert our_distance <= 1.5 * their_distance

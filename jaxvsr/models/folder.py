@@ -23,14 +23,14 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.hf_config import read_config, read_json
 from jaxvsr.models.naming import EMBEDDING, HEAD, Style, expected_shapes, file_name, file_names, stack_of, style_of
-from jaxvsr.models.safetensors_io import SafetensorsFile, open_safetensors, write_safetensors
+from jaxvsr.models.safetensors_io import Entry, SafetensorsFile, open_safetensors, write_safetensors
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 LAYOUT_FILE = "hf_layout.json"  # in folders that `from-hf` wrote: how the weights lay in the Hugging Face folder
 MAX_SHARD_BYTES = 5_000_000_000  # Hugging Face's
 # Everything but the weights: copied as it is. No Python file ever is.
-COMPANIONS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "NOTICE*")
+COMPANIONS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "README.md")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_DTYPES = tuple(np.dtype(name) for name in ("float32", "bfloat16", "float16"))
 # How much of each tensor the content hash reads, at its start and at its end.
@@ -212,26 +212,33 @@ def save_stacked_folder(out: Path, base: ModelFolder) -> None:
     """
     check_stack_dtypes(base)
     style, layout = _hugging_face_layout(base)
-    shapes = expected_shapes(base.config)
-    files: list[dict[str, tuple[np.dtype, tuple[int, ...]]]] = [{}]
-    size = 0
-    for name, shape in shapes.items():
-        nbytes = math.prod(shape) * base.dtype(name).itemsize
-        if files[-1] and size + nbytes > MAX_SHARD_BYTES:
-            files.append({})
-            size = 0
-        files[-1][name] = (base.dtype(name), shape)
-        size += nbytes
+    entries = {name: (base.dtype(name), shape) for name, shape in expected_shapes(base.config).items()}
     with new_folder(out) as partial:
         copy_companions(base.path, partial)
-        where: dict[str, str] = {}
-        for number, entries in enumerate(files, start=1):
-            file = SINGLE_FILE if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
-            write_safetensors(partial / file, entries, base.read)
-            where |= dict.fromkeys(entries, file)
-        if len(files) > 1:
-            _write_index(partial, where)
+        write_shards(partial, entries, base.read)
         (partial / LAYOUT_FILE).write_text(json.dumps({"style": style, "files": layout}, indent=1) + "\n")
+
+
+def write_shards(
+    folder: Path, entries: Mapping[str, Entry], tensor: Callable[[str], np.ndarray], most: int | None = None
+) -> None:
+    """Write tensors in the order of `entries` into files of at most `most` bytes (None: Hugging Face's 5 GB), with an
+    index if they are several."""
+    most, size, files = most or MAX_SHARD_BYTES, 0, [dict[str, Entry]()]
+    for name, (dtype, shape) in entries.items():
+        nbytes = math.prod(shape) * dtype.itemsize
+        if files[-1] and size + nbytes > most:
+            files.append({})
+            size = 0
+        files[-1][name] = (dtype, shape)
+        size += nbytes
+    where: dict[str, str] = {}
+    for number, some in enumerate(files, start=1):
+        file = SINGLE_FILE if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        write_safetensors(folder / file, some, tensor)
+        where |= dict.fromkeys(some, file)
+    if len(files) > 1:
+        _write_index(folder, where)
 
 
 @contextmanager

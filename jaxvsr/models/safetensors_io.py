@@ -103,12 +103,15 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     return SafetensorsFile(path, _check_header(header, size - _LENGTH_BYTES - length, path))
 
 
-def write_safetensors(
-    path: Path, entries: Mapping[str, tuple[np.dtype, tuple[int, ...]]], tensor: Callable[[str], np.ndarray]
-) -> None:
-    """Write tensors one at a time, in the order of `entries` (dtype and shape by name), to a temporary name first.
+# dtype and shape of a tensor that is to be written.
+Entry = tuple[np.dtype, tuple[int, ...]]
 
-    `tensor(name)` is called when its turn has come, so no more than one of them has to be in memory.
+
+def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable[[str], np.ndarray]) -> None:
+    """Write tensors one at a time, in the order of `entries` (by name), to a temporary name first.
+
+    `tensor(name)` is called when its turn has come, so no more than one of them has to be in memory. The data is on the
+    disk before the file gets its name: a machine that loses power leaves nothing that looks whole either.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files that do not say so
     offset = 0
@@ -126,6 +129,8 @@ def write_safetensors(
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(f"{name}: {array.dtype}{array.shape} was announced as {dtype}{shape}")
             out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        out.flush()
+        os.fsync(out.fileno())
     os.replace(partial, path)
 
 

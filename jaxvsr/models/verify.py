@@ -1,12 +1,14 @@
 """Whether this package computes what transformers computes, on the user's own weights.
 
 Both run in float32 on one made-up video and question, with the same tokens, pixels and positions (ours; see
-`positions.py` for why positions are passed). torch is needed, and memory for one float32 copy of the model at a time.
+`positions.py` for why positions are passed). torch is needed, torchvision is not, and memory for one float32 copy of
+the model at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -158,10 +160,14 @@ def _transformers(
         import torch
     except ImportError:
         raise InputError("verify compares with transformers, which needs torch: pip install torch") from None
+    _hide_broken_torchvision()
     try:
         model_class = getattr(transformers, ARCHITECTURES[folder.config.family])
-    except (ImportError, RuntimeError) as error:  # a torchvision that was built for another torch, for one
-        raise InputError(f"verify: transformers' models cannot be imported here ({_root_cause(error)})") from None
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"verify: transformers' models cannot be imported here ({_root_cause(error)}); in a fresh environment: "
+            "pip install torch transformers"
+        ) from None
     model = model_class.from_pretrained(folder.path, dtype=torch.float32, local_files_only=True).eval()
 
     def tensor(array: Int[np.ndarray, "..."]) -> torch.Tensor:
@@ -193,6 +199,21 @@ def _transformers(
                     use_cache=True,
                 )
     return prompt_logits, np.array(answer, np.int32)
+
+
+def _hide_broken_torchvision() -> None:
+    """A torchvision built for another torch fails when it is imported, and takes transformers' models with it. Those
+    do without, if they think that there is none; pixels come from our own processor."""
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        sys.modules["torchvision"] = None  # type: ignore[assignment]  # import's own sign for a module that is absent
+        is_available = transformers.utils.is_torchvision_available
+        getattr(is_available, "cache_clear", lambda: None)()
 
 
 def _root_cause(error: BaseException) -> str:
