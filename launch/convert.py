@@ -5,13 +5,16 @@
     python launch/convert.py from-hf Qwen/Qwen2-VL-2B-Instruct models/2b    layers stacked: loads without stacking
     python launch/convert.py verify models/2b                      logits and 32 greedy tokens, against transformers
     python launch/convert.py tiny models/tiny --seed 0             a small random model, with no download
+    python launch/convert.py random models/2b-random --shape qwen2-vl-2b    random weights of a published shape, 4.4 GB
 
-MODEL is a folder, a hub id, or a run (RUN, RUN@best, RUN@STEP). Training needs no conversion first. OUT must be new; it
-appears when it is complete.
+MODEL is a folder (of a model, or a PEFT adapter's), a hub id, or a run (RUN, RUN@best, RUN@STEP). Training needs no
+conversion first. OUT must be new; it appears when it is complete.
 """
 
 from __future__ import annotations
 
+import resource
+import shlex
 import sys
 import time
 from argparse import Namespace
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
+from jaxvsr.models.published import PUBLISHED
 
 if TYPE_CHECKING:
     from jaxvsr.grpo.start_model import StartModel
@@ -46,33 +50,61 @@ def _parser() -> ArgumentParser:
     command("from-hf", "a Hugging Face folder with its layers stacked, for faster loading")
     to_hf = command("to-hf", "a Hugging Face folder, or with --adapter a PEFT adapter")
     to_hf.add_argument("--adapter", action="store_true", help="write the LoRA adapter instead of merged weights")
+    to_hf.add_argument(
+        "--scores",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="of evaluate.py, for the README; repeatable",
+    )
     verify = command("verify", "compare logits and greedy tokens with transformers (needs torch)", out=False)
     verify.add_argument("--tokens", type=positive_int, default=32, metavar="N", help="greedy tokens (default 32)")
     tiny = command("tiny", "write a small random model as a complete folder", model=False)
     tiny.add_argument("--seed", type=int, default=0, metavar="N")
     tiny.add_argument("--family", choices=("qwen2_vl", "qwen2_5_vl"), default="qwen2_vl")
     tiny.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    random = command("random", "write random weights of a published shape, to measure with", model=False)
+    random.add_argument("--seed", type=int, default=0, metavar="N")
+    random.add_argument("--shape", choices=tuple(PUBLISHED), default="qwen2-vl-2b")
+    random.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
     return parser
 
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    if getattr(arguments, "seed", 0) < 0:
+        raise InputError(f"--seed {arguments.seed}: must be at least 0")
+    start = time.perf_counter()
     if arguments.command == "tiny":
         return _tiny(arguments)
+    if arguments.command == "random":
+        return _random(arguments, start)
     from jaxvsr.grpo.start_model import open_model
 
     model, start = open_model(arguments.model, arguments.revision), time.perf_counter()
     if arguments.command == "verify":
         return _verify(arguments, model)
+    if arguments.command == "to-hf" and arguments.scores and not model.stages:
+        raise InputError(f"--scores: {arguments.model} is no run and keeps its own README.md")
     if arguments.command == "to-hf" and arguments.adapter:
         _write_adapter(arguments, model)
     elif arguments.command == "to-hf":
         _write_merged(arguments, model)
     else:
         _write_stacked(arguments, model)
-    size = sum(path.stat().st_size for path in arguments.out.iterdir())
-    print(f"{arguments.out}: {size / 1e6:,.1f} MB in {time.perf_counter() - start:.1f} s")
+    _report(arguments.out, start)
     return 0
+
+
+def _report(out: Path, start: float) -> None:
+    """Size, speed, and the most memory that this process ever had."""
+    seconds = time.perf_counter() - start
+    megabytes = sum(path.stat().st_size for path in out.iterdir()) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    speed = f"{megabytes:,.1f} MB in {seconds:.1f} s, {megabytes / seconds:,.0f} MB/s"
+    print(f"{out}: {speed}, peak host memory {peak:,.0f} MB")
 
 
 def _tiny(arguments: Namespace) -> int:
@@ -81,11 +113,17 @@ def _tiny(arguments: Namespace) -> int:
     from jaxvsr.models.naming import expected_shapes
     from jaxvsr.models.tiny import write_tiny_model
 
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}: must be at least 0")
     config = write_tiny_model(arguments.out, arguments.seed, family=arguments.family, dtype=arguments.dtype)
     count = sum(map(math.prod, expected_shapes(config).values()))
     print(f"{arguments.out}: {config.family}, {count / 1e6:.2f}M parameters, {config.text.vocab_size} words")
+    return 0
+
+
+def _random(arguments: Namespace, start: float) -> int:
+    from jaxvsr.models.random_folder import write_random_folder
+
+    write_random_folder(arguments.out, PUBLISHED[arguments.shape], arguments.seed, arguments.dtype)
+    _report(arguments.out, start)
     return 0
 
 
@@ -93,7 +131,9 @@ def _write_stacked(arguments: Namespace, model: StartModel) -> None:
     from jaxvsr.models.folder import save_stacked_folder
 
     if model.stages:
-        raise InputError(f"from-hf {arguments.model}: a run is not a Hugging Face folder; write one with to-hf first")
+        raise InputError(
+            f"from-hf {arguments.model}: is not a Hugging Face folder of a whole model; write one with to-hf first"
+        )
     save_stacked_folder(arguments.out, model.folder)
 
 
@@ -107,43 +147,26 @@ def _write_merged(arguments: Namespace, model: StartModel) -> None:
 
 
 def _write_adapter(arguments: Namespace, model: StartModel) -> None:
+    from jaxvsr.grpo.checkpoints import is_run, open_run
+    from jaxvsr.grpo.run_card import loaded_by
     from jaxvsr.models.peft_adapter import Adapter, join, save_adapter
     from jaxvsr.models.verify import merging_difference
 
     stages = [Adapter(stage.lora, stage.weights) for stage in model.stages if stage.lora]
-    if not stages or len(stages) < len(model.stages):
-        what = "holds full weights" if model.stages else "is not a run with an adapter"
+    if not is_run(arguments.model) or len(stages) < len(model.stages):
+        what = "holds full weights" if is_run(arguments.model) else "is not a run with an adapter"
         raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
-    save_adapter(arguments.out, join(stages), model.config, _base(arguments, model), _card(arguments, model))
+    record, card = open_run(arguments.model).record, _card(arguments, model)
+    save_adapter(arguments.out, join(stages), model.config, loaded_by(record), card, record.revision)
     difference = merging_difference(model.folder, stages)
     print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")
 
 
-def _base(arguments: Namespace, model: StartModel) -> str:
-    """What the run's base model was called: a hub id, or the folder's whole path."""
-    from jaxvsr.grpo.checkpoints import open_run
-
-    record = open_run(arguments.model).record
-    return record.base if not Path(record.base).exists() else record.base_folder
-
-
 def _card(arguments: Namespace, model: StartModel) -> str:
-    from jaxvsr.grpo.checkpoints import open_run
-    from jaxvsr.grpo.run_folder import RunFolder
-    from jaxvsr.models.model_card import base_licence, model_card
+    from jaxvsr.grpo.run_card import export_card
 
-    run = open_run(arguments.model)
-    config = RunFolder(run.folder).read_config()
-    kind = "LoRA adapter" if arguments.adapter else "Weights"
-    return model_card(
-        base=_base(arguments, model),
-        licence=base_licence(model.folder.path),
-        what=f"{kind} after {run.step} steps of {config.objective} with jaxvsr.",
-        origin=f"{run.folder.name}, step {run.step}",
-        command=f"python launch/convert.py to-hf {arguments.model} OUT" + (" --adapter" if arguments.adapter else ""),
-        data=[folder.rpartition(":")[0] or folder for folder in config.data.folders],
-        adapter=arguments.adapter,
-    )
+    command = ("python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter))
+    return export_card(model, shlex.join(command), adapter=arguments.adapter, scores=arguments.scores)
 
 
 def _verify(arguments: Namespace, model: StartModel) -> int:

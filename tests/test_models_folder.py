@@ -1,7 +1,10 @@
 """Model folders against transformers: what it writes we read, what we write it loads with nothing missing."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -229,6 +232,46 @@ def test_an_export_overwrites_nothing(tiny, tmp_path):
     with pytest.raises(InputError, match="not empty"):
         save_folder(tmp_path / "out", open_folder(tiny["qwen2_vl"]))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+_ON_MESH = """
+import json, sys
+from jaxvsr.grpo.devices import choose_devices
+from jaxvsr.grpo.mesh import make_mesh, parse_mesh
+shape = parse_mesh("fsdp=2,tensor=2")
+mesh = make_mesh(shape, choose_devices("cpu", shape))
+import jax, numpy as np
+from jaxvsr.grpo.start_model import open_model
+from jaxvsr.models.folder import ModelFolder, load_parameters
+from jaxvsr.models.sharding import parameter_shardings
+model = open_model(sys.argv[1])
+whole, read, read_sizes = load_parameters(model.folder), ModelFolder.read, {}
+def counted(self, name, index=(), dtype=None):
+    part = read(self, name, index, dtype)
+    read_sizes.setdefault(name, []).append(part.size)
+    return part
+ModelFolder.read = counted
+placed = model.parameters(parameter_shardings(whole, mesh, model.config))
+for name, array in placed.items():
+    for shard in array.addressable_shards:
+        np.testing.assert_array_equal(shard.data, whole[name][shard.index])
+parts = {name: whole[name].size / max(sizes) for name, sizes in read_sizes.items()}
+devices = {name: array.size / array.addressable_shards[0].data.size for name, array in placed.items()}
+print(json.dumps({"parts": parts, "devices": devices, "names": len(whole)}))
+"""
+
+
+@pytest.mark.slow
+def test_each_device_of_a_mesh_receives_only_its_slice_and_nothing_more_is_read(sharded):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = [sys.executable, "-c", _ON_MESH, str(sharded["qwen2_5_vl"])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["parts"] == seen["devices"] and len(seen["parts"]) == seen["names"]
+    assert seen["devices"]["language_model.layers.mlp.up_proj.weight"] == 4
+    assert seen["devices"]["visual.blocks.mlp.up_proj.weight"] == 2
+    assert seen["devices"]["language_model.norm.weight"] == 1
 
 
 def remove(name):

@@ -13,6 +13,7 @@ from transformers import Qwen2VLImageProcessor, Qwen2VLImageProcessorPil, Qwen2V
 from transformers.models.qwen2_vl import image_processing_qwen2_vl
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
+from jaxvsr.data import resize
 from jaxvsr.errors import InputError
 from jaxvsr.models.pixels import PixelLimits, pack_frames, resize_frames, row_layout, share_pixels, smart_resize
 from jaxvsr.models.published import PUBLISHED
@@ -46,6 +47,19 @@ def test_smart_resize_equals_transformers(height, width, least, more):
             smart_resize(height, width, 28, limits)
     else:
         assert smart_resize(height, width, 28, limits) == image_processing_qwen2_vl.smart_resize(*arguments)
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(28 * 28, 2_000_000))
+def test_frames_are_stored_at_the_size_that_the_model_would_choose(height, width, most):
+    """`data` and `models` know nothing of each other, so the rule stands in both."""
+    least = min(resize.MIN_PIXELS, most)
+    try:
+        stored = resize.smart_resize(height, width, most, least)
+    except InputError:
+        with pytest.raises(InputError):
+            smart_resize(height, width, resize.SIDE_FACTOR, PixelLimits(least, most))
+        return
+    assert smart_resize(height, width, resize.SIDE_FACTOR, PixelLimits(least, most)) == stored
 
 
 @pytest.mark.parametrize("config", [QWEN2, QWEN25, SMALL_WINDOWS], ids=["qwen2", "qwen2.5", "small windows"])

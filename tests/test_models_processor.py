@@ -1,11 +1,14 @@
 """Scene trees from frames and text, against transformers' processors on the same folder."""
 
+import contextlib
 import json
 import pickle
 import shutil
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -15,9 +18,12 @@ from transformers import AutoProcessor
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.collate import TreeShape
+from jaxvsr.models.folder import load_parameters
 from jaxvsr.models.positions import MediaGrid, mrope_positions
 from jaxvsr.models.processor import Image, SceneProcessor, ScenePrompt, Video
+from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tiny import write_tiny_model
+from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import Rollouts
 
 COUNT = "How many chair(s)in the room?\nPlease answer the question using a single word or phrase."
@@ -163,6 +169,26 @@ def test_an_explicit_shape_is_taken_and_one_too_small_refused(processor):
         processor.tree_prompt([scene], TreeShape(rows=2, patches=64, scene=8, question=40))
 
 
+def test_nothing_recompiles_for_a_new_image_size_inside_a_bucket(folder, processor):
+    scenes = [processor.encode(ScenePrompt((image(*size),), (COUNT,))) for size in ((84, 56), (112, 112), (56, 140))]
+    shape, definition = processor.shape(scenes), model_definition(processor.config)
+    parameters = {name: jnp.asarray(leaf) for name, leaf in load_parameters(folder).items()}
+
+    def encode(parameters, prompt):
+        return encode_vision(bind(definition, parameters), prompt, ForwardOptions(dtype="float32"))
+
+    def tokens(features, prompt):
+        """Of the language model, in its order: what the bucket must not change."""
+        return np.asarray(features)[0][prompt.vision_index[prompt.vision_index >= 0]]
+
+    in_bucket = jax.jit(encode)
+    for scene in scenes:
+        alone, padded = processor.collate([scene]), processor.collate([scene], shape)
+        expected = tokens(jax.jit(encode)(parameters, alone), alone)
+        np.testing.assert_allclose(tokens(in_bucket(parameters, padded), padded), expected, atol=1e-5)
+    assert in_bucket._cache_size() == 1
+
+
 def test_text_alone_is_a_scene_without_tokens(processor):
     prompt = processor.tree_prompt([ScenePrompt((), (COUNT,))])
     assert prompt.scene_length[0] == 0 and prompt.question_start[0] == 0
@@ -287,6 +313,22 @@ def test_a_tokenizer_without_vision_tokens_is_refused(folders, tmp_path):
     (copy / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match=r"has no <\|vision_start\|>"):
         SceneProcessor.from_folder(copy)
+
+
+def test_code_of_a_folder_is_never_run(folders, tmp_path):
+    copy, proof = tmp_path / "copy", tmp_path / "it was run"
+    shutil.copytree(folders["qwen2_vl"], copy)
+    (copy / "own_code.py").write_text(f"open({str(proof)!r}, 'w')\nclass Own: pass\n")
+    for file, auto_map in (
+        ("config.json", {"AutoConfig": "own_code.Own", "AutoModel": "own_code.Own"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["own_code.Own", "own_code.Own"]}),
+        ("preprocessor_config.json", {"AutoImageProcessor": "own_code.Own", "AutoProcessor": "own_code.Own"}),
+    ):
+        raw = json.loads((copy / file).read_text())
+        (copy / file).write_text(json.dumps(raw | {"auto_map": auto_map}))
+    with contextlib.suppress(InputError):  # transformers may refuse the tokenizer, or take its own class
+        SceneProcessor.from_folder(copy)
+    assert not proof.exists()
 
 
 def test_a_chat_template_that_writes_no_placeholder_is_refused(folders, tmp_path):

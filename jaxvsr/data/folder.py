@@ -15,8 +15,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from jaxvsr.data.frames import FRAMES_DIR, FrameStore
+from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
 from jaxvsr.data.questions import Question, read_questions
+from jaxvsr.data.scan_check import check_scans, looks_like_scans
 from jaxvsr.data.splits import SPLITS_FILE, read_splits
 from jaxvsr.errors import InputError
 
@@ -113,17 +114,22 @@ class FolderCheck:
     missing: tuple[str, ...]
 
 
-def check_folder(folder: Path, *, read_pixels: bool = True) -> FolderCheck:
-    """Scenes, questions, frames, pixels and what is missing; with `read_pixels` every checksum is compared.
+def check_folder(folder: Path, *, read_pixels: bool = True, label_map: Path | None = None) -> FolderCheck:
+    """Scans, scenes, questions, frames, pixels and what is missing; with `read_pixels` every checksum is compared.
 
     Raises:
         InputError: the folder does not exist or holds none of the parts.
     """
     parts = (QUESTIONS_FILE, FRAMES_DIR, SPLITS_FILE)
-    if not any((folder / part).exists() for part in parts):
+    lines, missing = [], []
+    has_parts = any((folder / part).exists() for part in parts)
+    if (folder / "scans").is_dir() or (folder.is_dir() and not has_parts and looks_like_scans(folder)):
+        lines, missing = check_scans(folder, label_map)
+        if not has_parts:
+            return FolderCheck(tuple(lines), tuple(missing))
+    if not has_parts:
         raise InputError(f"{folder}: no data folder; expected {', '.join(parts)}")
-    lines: list[str] = []
-    missing = [f"{part}: `build_data.py {_WRITERS[part]}` writes it" for part in parts if not (folder / part).exists()]
+    missing += [f"{part}: `build_data.py {_WRITERS[part]}` writes it" for part in parts if not (folder / part).exists()]
     asked: set[str] = set()
     if (folder / QUESTIONS_FILE).exists():
         rows = read_questions(folder / QUESTIONS_FILE)
@@ -166,24 +172,42 @@ def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels
     store = FrameStore(folder)
     scenes = store.scenes()
     sizes: Counter[tuple[int, int]] = Counter()
-    counts: Counter[int] = Counter()
+    tokens: dict[int, list[int]] = defaultdict(list)  # of each video, by frame count
+    with_count: dict[int, set[str]] = defaultdict(set)
+    sampled: set[str] = set()
     for scene in scenes:
         try:
             if read_pixels:
                 store.check(scene)
-            height, width = store.attributes(scene)["height_width"]
+            attributes = store.attributes(scene)
+            height, width = attributes["height_width"]
             sizes[height, width] += 1
-            counts.update(store.counts(scene))
+            if attributes["rule"] != ALL_IMAGES:
+                sampled.add(scene)
+            for count in store.counts(scene):
+                tokens[count].append(-(-count // 2) * _tokens_of_a_pair(height, width))
+                with_count[count].add(scene)
         except InputError as error:
             missing.append(str(error))
     lines = [f"frames: {len(scenes):,} scenes"]
-    lines += [f"  {count} frames: {scenes_with:,} scenes" for count, scenes_with in sorted(counts.items())]
+    for count, of_videos in sorted(tokens.items()):
+        least, most = min(of_videos), max(of_videos)
+        span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        lines.append(f"  {count} frames: {len(of_videos):,} scenes, {span} tokens a video")
+        if with_count[count] & sampled:
+            _note(missing, (sampled & asked) - with_count[count], f"without the {count} frames that others have")
     for (height, width), number in sorted(sizes.items()):
-        # Two frames of a patch of 14 with 2 × 2 merging make one token, in both families.
-        tokens = height * width // (28 * 28)
-        lines.append(f"  {height}×{width} pixels, {tokens} tokens for each two frames: {number:,} scenes")
+        pair = _tokens_of_a_pair(height, width)
+        lines.append(
+            f"  {height}×{width} pixels, {pair:,} tokens for each two frames, {pair / 2:g} a frame: {number:,} scenes"
+        )
     _note(missing, asked - set(scenes), "with questions and no frames")
     return lines
+
+
+def _tokens_of_a_pair(height: int, width: int) -> int:
+    """Two frames of patches of 14 with 2 × 2 merging make one set of tokens, in both families."""
+    return height * width // (28 * 28)
 
 
 def _note(missing: list[str], scenes: set[str], what: str) -> None:

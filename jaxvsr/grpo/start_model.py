@@ -1,8 +1,9 @@
-"""What a MODEL argument means: a Hugging Face folder, a hub id, or a run; and its weights, merged, onto a mesh.
+"""What a MODEL argument means: a Hugging Face folder, a hub id, a PEFT adapter, or a run; and its weights, merged, onto
+a mesh.
 
 A run's weights are its base folder with the adapters of all its stages merged in, one after the other: those of the
 runs that it started from, then its own. So a run that starts from another trains fresh adapters on frozen merged
-weights.
+weights. A PEFT folder is read as such a stage on the base model that it names.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.checkpoints import Checkpoints, OpenedRun, RunRecord, Stage, is_run, open_run
 from jaxvsr.grpo.run_folder import RunFolder
 from jaxvsr.models.config import ModelConfig
-from jaxvsr.models.folder import ModelFolder, content_hash, open_folder
+from jaxvsr.models.folder import COMPANIONS, ModelFolder, content_hash, open_folder
+from jaxvsr.models.hf_config import CONFIG_FILE, read_json
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.naming import expected_shapes
-from jaxvsr.models.peft_adapter import merge
+from jaxvsr.models.peft_adapter import ADAPTER_CONFIG, load_adapter, merge
 from jaxvsr.models.safetensors_io import open_safetensors, write_safetensors
 
 STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
 # What a model folder is made of; never Python files or pickled weights.
-_WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "LICENSE*", "NOTICE*"]
+_WANTED_FILES = [*COMPANIONS, "*.safetensors"]
 ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -111,14 +113,30 @@ def open_model(argument: str, revision: str | None = None) -> StartModel:
     if is_run(argument):
         return _of_run(argument, open_run(argument))
     if Path(argument).is_dir():
-        return StartModel(argument, open_folder(Path(argument)))
+        return _of_folder(argument, Path(argument), None)
     if argument == ROOMS_BASE:
         return StartModel(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE))
     if _HUB_ID.fullmatch(argument) and not argument.startswith((".", "/")):
-        return StartModel(argument, open_folder(_download(argument, revision)), revision)
+        return _of_folder(argument, _download(argument, revision), revision)
     raise InputError(
         f"model {argument!r}: no such folder, and neither a run, a hub id (ORGANISATION/NAME) nor {ROOMS_BASE}"
     )
+
+
+def _of_folder(argument: str, folder: Path, revision: str | None) -> StartModel:
+    """A model, or where there is an adapter and no model, the adapter on the base model that it names."""
+    if not (folder / ADAPTER_CONFIG).is_file() or (folder / CONFIG_FILE).is_file():
+        return StartModel(argument, open_folder(folder), revision)
+    named = read_json(folder / ADAPTER_CONFIG)
+    base, its_revision = named.get("base_model_name_or_path"), named.get("revision")
+    if not isinstance(base, str) or not base or not isinstance(its_revision, str | None):
+        raise InputError(f"{folder / ADAPTER_CONFIG}: base_model_name_or_path {base!r} must name the base model")
+    try:
+        model = open_model(base, its_revision)
+    except InputError as error:
+        raise InputError(f"{folder / ADAPTER_CONFIG}: its base model cannot be opened: {error}") from None
+    adapter = load_adapter(folder, model.config)
+    return dataclasses.replace(model, name=argument, stages=(*model.stages, MergedStage(adapter.leaves, adapter.lora)))
 
 
 def reopen_model(run_folder: Path) -> StartModel | None:

@@ -1,10 +1,17 @@
-"""The README.md of an exported model: where it comes from, under which terms, and how it was made."""
+"""The README.md of an exported model: where it comes from, under which terms, what it scores, and how it was made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+README = "README.md"
+# Front matter that says under which licence a model stands (https://huggingface.co/docs/hub/repositories-licenses).
+LICENCE_FIELDS = ("license", "license_name", "license_link")
+# What the hub takes as `base_model`; an upload whose front matter names a folder is refused there.
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # How the rest of the world computes positions behind a video; see `positions.py`.
 SERVING_NOTE = (
     "Positions: text behind a video starts one past the maximum over time, height and width, as in Qwen's own release, "
@@ -13,43 +20,84 @@ SERVING_NOTE = (
 )
 
 
-def base_licence(folder: Path) -> str | None:
-    """The licence that a model folder's README.md names in its front matter, if it has one."""
-    readme = folder / "README.md"
+@dataclasses.dataclass(frozen=True)
+class DataSource:
+    """A data folder that a run was trained on, and what its card says of sources and terms, links included."""
+
+    folder: str
+    sources: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreTable:
+    """Scores under a heading: a Markdown table, or lines."""
+
+    title: str
+    text: str
+
+
+def base_licence(folder: Path) -> dict[str, str]:
+    """The licence fields in the front matter of a model folder's README.md; empty where it has none."""
+    readme = folder / README
     if not readme.is_file():
-        return None
+        return {}
     lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()
     if not lines or lines[0] != "---":
-        return None
+        return {}
     front = lines[1 : lines.index("---", 1)] if "---" in lines[1:] else []
-    return next((line.partition(":")[2].strip() for line in front if line.startswith("license:")), None)
+    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in front)]
+    return {name: value for name, value in pairs if name in LICENCE_FIELDS and value}
 
 
 def model_card(
     *,
     base: str,
-    licence: str | None,
+    licence: Mapping[str, str],
     what: str,
     origin: str,
-    command: str,
-    data: Sequence[str] = (),
+    commands: Sequence[str],
+    data: Sequence[DataSource] = (),
+    scores: Sequence[ScoreTable] = (),
+    revision: str | None = None,
+    config: str = "",
     adapter: bool = False,
 ) -> str:
     """Markdown with the front matter that the hub reads.
 
     Args:
         base: hub id or folder of the base model.
-        licence: the base's licence as its own card names it.
+        licence: `base_licence` of the base.
         what: one sentence on what this folder holds.
         origin: the run and step.
-        command: the command that wrote the folder.
-        data: the data folders that the run was trained on; each has its sources and terms in its `card.md`.
+        commands: those that trained the model and wrote the folder, in order.
+        data: what the run was trained on.
+        scores: what was measured, if anything was.
+        revision: of a hub id.
+        config: the run's config as YAML.
     """
     library = "peft" if adapter else "transformers"
-    front = [f"base_model: {base}", f"library_name: {library}", "pipeline_tag: video-text-to-text"]
-    if licence:
-        front.append(f"license: {licence}")
-    terms = f"its licence ({licence}) applies" if licence else "see its own licence"
-    lines = ["---", *front, "---", "", f"# {origin}", "", what, "", f"- Base model: `{base}`; {terms}."]
-    lines += [f"- Trained on: `{folder}` (sources and terms: `{folder}/card.md`)." for folder in data]
-    return "\n".join([*lines, f"- Written by: `{command}`", "", SERVING_NOTE, ""])
+    front = [f"base_model: {base}"] if _HUB_ID.fullmatch(base) else []
+    front += [f"library_name: {library}", "pipeline_tag: video-text-to-text"]
+    front += [f"{name}: {licence[name]}" for name in LICENCE_FIELDS if name in licence]
+    lines = ["---", *front, "---", "", f"# {origin}", "", what, ""]
+    at = f" at revision `{revision}`" if revision else ""
+    lines.append(f"- Base model: `{base}`{at}; {_terms(licence)}.")
+    for one in data:
+        said = "; ".join(one.sources) or "its card names no source; look up its terms before you publish"
+        lines.append(f"- Trained on: `{one.folder}`: {said}.")
+    lines += ["", "## Scores", ""]
+    for table in scores:
+        lines += [f"{table.title}:", "", table.text.strip(), ""]
+    if not scores:
+        lines += ["Not measured.", ""]
+    lines += ["## Commands", "", *(f"    {command}" for command in commands), ""]
+    if config:
+        lines += ["`config.yaml`:", "", "```yaml", config.strip(), "```", ""]
+    return "\n".join([*lines, "## Serving", "", SERVING_NOTE, ""])
+
+
+def _terms(licence: Mapping[str, str]) -> str:
+    if "license" not in licence:
+        return "see its own licence"
+    name, link = licence.get("license_name", licence["license"]), licence.get("license_link")
+    return f"its licence ({name}{f', {link}' if link else ''}) applies"

@@ -97,8 +97,15 @@ def join(adapters: Sequence[Adapter]) -> Adapter:
     return Adapter(LoraConfig(rank, float(rank), module_pattern(leaves)), leaves)
 
 
-def save_adapter(out: Path, adapter: Adapter, config: ModelConfig, base: str, readme: str | None = None) -> None:
-    """Write a PEFT folder. `base` is what PEFT loads the base model by: a hub id or a folder."""
+def save_adapter(
+    out: Path,
+    adapter: Adapter,
+    config: ModelConfig,
+    base: str,
+    readme: str | None = None,
+    revision: str | None = None,
+) -> None:
+    """Write a PEFT folder. `base` is what PEFT loads the base model by: a hub id (at `revision`) or a folder."""
     _check(adapter, config)
     tensors = {}
     for module in adapter.modules:
@@ -110,6 +117,7 @@ def save_adapter(out: Path, adapter: Adapter, config: ModelConfig, base: str, re
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
+        "revision": revision,
         "r": adapter.lora.rank,
         "lora_alpha": _whole(adapter.lora.alpha),
         "lora_dropout": 0.0,
