@@ -104,7 +104,8 @@ def _source_of(scene: SceneSource | Path) -> SceneSource:
 
 
 def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameSettings) -> bool:
-    """Store the frames of one scene; False where they lie there already, from a source of the same size.
+    """Store the frames of one scene; False where they lie there already, from a source of the same size or one that is
+    gone.
 
     Counts stored before are kept: the array is written anew with the union, all of it from the source as it is now.
 
@@ -112,17 +113,22 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
         InputError: the source is broken or too short, or frames of another budget or rule lie there.
     """
     described = _source_of(scene)
-    source = described.open()
     rule = ALL_IMAGES if described.images else settings.rule
-    counts = _counts(source, described, settings)
     target = scene_frames_dir(folder, described.scene)
     recover_array(target)
-    if (target / "zarr.json").exists():
-        before = read_attributes(folder, described.scene)
+    before = read_attributes(folder, described.scene) if (target / "zarr.json").exists() else None
+    if before is not None:
         for name, asked in (("max_pixels", settings.max_pixels), ("rule", rule)):
             if before[name] != asked:
                 raise InputError(f"{target} was written with {name} {before[name]}, not {asked}; take another folder")
-        stored = {int(count) for count in before["index_sets"]}
+    stored = set() if before is None else {int(count) for count in before["index_sets"]}
+    # A scan's video may be deleted once its frames are stored.
+    enough = described.images or (settings.rate is None and set(settings.counts) <= stored)
+    if before is not None and enough and not described.is_there():
+        return False
+    source = described.open()
+    counts = _counts(source, described, settings)
+    if before is not None:
         same = before["source"] == source.name and before["source_bytes"] == source.bytes_on_disk
         if same and counts <= stored:
             return False

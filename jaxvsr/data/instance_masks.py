@@ -18,7 +18,6 @@ from PIL import Image
 from jaxvsr.data.file_errors import one_line
 from jaxvsr.errors import InputError
 
-_ENTRY = re.compile(r"instance-filt/(\d{1,9})\.png")
 # A 1296×968 mask takes some 20 kB; nothing sensible comes near these.
 _PNG_LIMIT_BYTES = 1 << 24
 _IMAGE_LIMIT_PIXELS = 1 << 24
@@ -44,6 +43,10 @@ class PixelCounts:
 class InstanceMasks:
     """The masks of one scan, read one at a time. `frames` are the frame indices that have a mask, in order."""
 
+    entry = re.compile(r"instance(?:-filt)?/(\d{1,9})\.png")
+    modes: tuple[str, ...] = ("L",)
+    expected = "instance-filt/{frame}.png, an 8-bit PNG"
+
     def __init__(self, path: Path):
         self.path = path
         self._entries: dict[int, str] = {}
@@ -55,14 +58,12 @@ class InstanceMasks:
         for name in names:
             if ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name:
                 raise InputError(f"{path}: entry {name[:80]!r} points outside the archive; refused")
-            if match := _ENTRY.fullmatch(name):
+            if match := self.entry.fullmatch(name):
                 self._entries[int(match[1])] = name
         self.frames = tuple(sorted(self._entries))
 
     def read(self, frame: int) -> UInt8[np.ndarray, "H W"]:
         """The mask of one frame; `InputError` where there is none or it is not an 8-bit PNG."""
-        if frame not in self._entries:
-            raise InputError(f"{self.path}: no mask for frame {frame}; expected instance-filt/{frame}.png")
         with self._open() as archive:
             return np.asarray(self._image(archive, frame))
 
@@ -92,17 +93,21 @@ class InstanceMasks:
             raise InputError(f"{self.path}: not a readable zip ({one_line(error)})") from None
 
     def _image(self, archive: zipfile.ZipFile, frame: int) -> Image.Image:
+        expected = self.expected.format(frame=frame)
+        if frame not in self._entries:
+            raise InputError(f"{self.path}: no mask for frame {frame}; expected {expected}")
         name = self._entries[frame]
         try:
             with archive.open(name) as entry:
                 data = entry.read(_PNG_LIMIT_BYTES + 1)
             image = Image.open(BytesIO(data), formats=["png"])
-            if image.mode == "L" and image.width * image.height <= _IMAGE_LIMIT_PIXELS:
+            if image.mode in self.modes and image.width * image.height <= _IMAGE_LIMIT_PIXELS:
                 image.load()
                 return image
         except Exception as error:  # the zip and PNG decoders raise many kinds on broken data
             raise InputError(f"{self.path}: {name} cannot be decoded ({one_line(error)})") from None
-        raise InputError(f"{self.path}: {name} is a {image.width}x{image.height} {image.mode}; expected an 8-bit PNG")
+        found = f"{image.width}x{image.height} {image.mode}"
+        raise InputError(f"{self.path}: {name} is a {found}; expected {expected}")
 
 
 def write_instance_masks(path: Path, masks: Iterable[UInt8[np.ndarray, "H W"]]) -> None:

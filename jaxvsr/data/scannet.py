@@ -197,6 +197,11 @@ def read_axis_alignment(path: Path) -> Float64[np.ndarray, "4 4"] | None:
     return None
 
 
+def read_raw_labels(path: Path) -> list[str]:
+    """The labels of an `.aggregation.json` as they were annotated, one an object, repeated objects once."""
+    return [label for _, label, _ in _read_groups(path, collections.Counter())]
+
+
 def _read_text(path: Path, expected: str) -> str:
     try:
         if path.stat().st_size > _TEXT_LIMIT_BYTES:

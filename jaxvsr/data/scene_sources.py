@@ -10,7 +10,7 @@ from jaxvsr.data.frame_sources import FrameSource
 from jaxvsr.data.media import MediaIndex
 from jaxvsr.data.questions import Question
 from jaxvsr.data.scannet import list_scans
-from jaxvsr.data.video_sources import open_images, open_video
+from jaxvsr.data.video_sources import is_there, open_images, open_video
 from jaxvsr.errors import InputError
 
 
@@ -21,6 +21,10 @@ class SceneSource:
     scene: str
     paths: tuple[Path, ...]
     images: bool = False
+
+    def is_there(self) -> bool:
+        """Whether there is anything to open."""
+        return all(is_there(path) for path in self.paths)
 
     def open(self) -> FrameSource:
         """Its frames; `InputError` where they cannot be read."""

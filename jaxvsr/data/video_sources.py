@@ -182,6 +182,15 @@ def open_video(path: Path) -> FrameSource:
     return open_images(path.name, [path]) if path.suffix.lower() in IMAGE_SUFFIXES else VideoFileSource(path)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything at `path` that `open_video` would try to read."""
+    if not path.is_dir():
+        return path.exists()
+    if (path / f"{path.resolve().name}.sens").exists() or color_folder(path) is not None:
+        return True
+    return any(one.suffix.lower() in IMAGE_SUFFIXES for one in path.iterdir())
+
+
 def number_of(path: Path) -> int | None:
     """The frame number in an image's name: its only one, or the only one before the first dot; None without."""
     found = re.findall(r"\d+", path.name.split(".")[0])

@@ -35,7 +35,7 @@ TERMS: dict[str, str] = {
     "q-spatial": "https://huggingface.co/datasets/andrewliao11/Q-Spatial-Bench",
 }
 _FIELDS = ("id", "scene", "question_type", "question", "options", "answer", "answer_kind", "video", "images")
-_OPTIONAL_FIELDS = ("mirror_of", "response")
+_OPTIONAL_FIELDS = ("image", "mirror_of", "response")
 _KIND_OF_PROBLEM = {
     "multiple choice": "choice",
     "numerical": "number",
@@ -71,7 +71,7 @@ def read_row(row: dict[str, Any], form: Format, where: str) -> list[SourceRow]:
     return _READERS[form](row, where)
 
 
-def detect(row: Mapping[str, Any]) -> Format:
+def detect(row: Mapping[str, Any], where: str = "row") -> Format:
     """The form of a set by the fields of its first row.
 
     Raises:
@@ -94,7 +94,7 @@ def detect(row: Mapping[str, Any]) -> Format:
         if fits:
             return form
     names = ", ".join(sorted(map(str, fields)))[:200]
-    raise InputError(f"fields {names}: of no known form; name them with --map question=…,answer=…,video=…")
+    raise InputError(f"{where}: fields {names}: of no known form; name them with --map question=…,answer=…,video=…")
 
 
 def _is_spacer(row: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -50,6 +51,7 @@ class Pairing:
         self._below = f"{IMAGES_DIR}/{name}"
         self._path_of: dict[str, str] = {}  # of scenes
         shutil.rmtree(self._partial, ignore_errors=True)
+        self._made = [folder for folder in (self._folder.parent, out) if not folder.exists()]
 
     def place(self, row: SourceRow) -> Place | str:
         """The row's place, or the reason why it has none."""
@@ -90,8 +92,9 @@ class Pairing:
     def discard(self) -> None:
         """Leave no picture behind that was not there before."""
         shutil.rmtree(self._partial, ignore_errors=True)
-        if self._folder.parent.is_dir() and not any(self._folder.parent.iterdir()):
-            self._folder.parent.rmdir()
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # not there, or not empty
+                folder.rmdir()
 
     def _scene(self, name: str, path: str) -> str:
         """The name; where another file of this import has it already, the file's whole path."""

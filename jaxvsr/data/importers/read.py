@@ -101,7 +101,7 @@ def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport,
     try:
         for where, raw in read_rows(settings.source):
             total += 1
-            form = form or detect(raw)
+            form = form or detect(raw, where)
             try:
                 rows = read_row(renamed(raw, settings.field_map) if form == "jsonl" else raw, form, where)
             except RowError as error:
