@@ -1,8 +1,11 @@
 """The examples do what they say: an own reward, an own data set, and an own task from scans to scores."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +22,17 @@ from launch import build_data, evaluate, train
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RECIPE = str(EXAMPLES / "height_recipe.py")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_shape_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +73,7 @@ def test_the_own_tasks_mirror_image_is_what_the_mirrored_room_gives(heights: Pat
 
 
 @pytest.mark.slow
-def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(
-    heights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(heights: Path, tmp_path: Path) -> None:
     shape = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
     write_tiny_model(tmp_path / "tiny", 0, shape=shape)
     settings = {
