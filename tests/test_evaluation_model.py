@@ -202,6 +202,7 @@ def data(tmp_path_factory):
     return root / "data"
 
 
+@pytest.mark.slow
 def test_questions_one_at_a_time_have_the_same_answers(folder, data, tmp_path):
     assert evaluate(folder, data, tmp_path / "tree") == 0
     assert evaluate(folder, data, tmp_path / "alone", "--questions", 1, "--scenes", 1) == 0

@@ -74,7 +74,8 @@ class Answering:
         """Answer what OUT/predictions.jsonl does not hold yet. In processes but the first: nothing."""
         start = time.monotonic()
         questions = [question for _, question in self._asked]
-        log, open_ids = None, ""
+        log: PredictionsLog | None = None
+        open_ids = ""
         if jax.process_index() == 0:
             log = PredictionsLog(out, self._settings.of_answers(chosen, self._data, self._mesh))
             open_ids = json.dumps([question.id for question in log.open_questions(questions)])
