@@ -126,6 +126,9 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--include", action="append", default=[], choices=BENCHMARKS, help="also rows of a benchmark, as held out"
     )
+    parser.add_argument(
+        "--mirror", action="store_true", help="also the mirrored rows, rewritten by rules; says how many cannot be"
+    )
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
@@ -205,6 +208,7 @@ def _questions(arguments: argparse.Namespace) -> int:
         )
         return 0
     if not report.questions:
+        remove_parts(out, recipe.name)
         raise InputError(f"{arguments.scans}: no question could be asked of its {len(scans)} scans")
     procedural = {scan.name for scan in scans if generate.is_procedural(scan)}
     facts = {
@@ -277,7 +281,7 @@ def _frames(arguments: argparse.Namespace) -> int:
     if report.written or report.kept:
         folder.write_card_section(out, "Frames", _bullets(folder.frame_facts(out)))
     print(
-        f"frames of {len(report.written)} scenes written, of {len(report.kept)} there already, "
+        f"frames of {len(report.written)} scans written, of {len(report.kept)} there already, "
         f"{len(report.broken)} broken ({time.monotonic() - start:.1f} s)"
     )
     if report.flaws:
@@ -343,6 +347,7 @@ def _features(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.importers.formats import parse_field_map
+    from jaxvsr.data.importers.mirror import add_mirrored_rows
     from jaxvsr.data.importers.read import ImportSettings, import_questions
     from jaxvsr.data.importers.write import left_out_lines, write_import
 
@@ -364,6 +369,9 @@ def _import(arguments: argparse.Namespace) -> int:
         f"about {len({row.scene for row in report.questions}):,} scenes, into {arguments.out} "
         f"({len(splits['train'])} train, {len(splits['heldout'])} held out; {time.monotonic() - start:.1f} s)"
     )
+    if arguments.mirror:
+        mirrored = add_mirrored_rows(arguments.out, settings.name, report.questions, arguments.videos)
+        print(f"{len(mirrored.rows):,} mirrored ones; {mirrored.line()}")
     return 0
 
 

@@ -20,6 +20,7 @@ from jaxvsr.data.ply import Mesh, read_ply, write_ply
 from jaxvsr.data.questions import read_questions
 from jaxvsr.data.recipes.vsi100k import Options
 from jaxvsr.data.rooms import build_room
+from jaxvsr.data.scene_pools import read_pools
 from launch.build_data import main
 
 SCENES = 6
@@ -135,7 +136,8 @@ def test_one_folder_from_rooms_to_batches(rooms, tmp_path, capsys):
     assert "nothing is missing" in capsys.readouterr().out
     splits = json.loads((out / "splits.json").read_text())
     assert len(splits["heldout"]) == 2 and sorted(splits["train"] + splits["heldout"]) == sorted(by_scene)
-    batches = make_loader([(out, 1.0)], split="train", scenes=2, questions=2, frames=8, seed=0)
+    pools = read_pools([(out, 1.0)], split="train", questions=2, frames=8)
+    batches = make_loader(pools, scenes=2, questions=2, frames=8, seed=0)
     for batch in itertools.islice(batches, 3):
         for sample in batch.scenes:
             assert sample.scene in splits["train"] and sample.frames.shape == (8, 56, 84, 3)
@@ -201,7 +203,7 @@ def test_broken_scans_end_the_command_unless_they_may_be_missing(rooms, tmp_path
     assert main(questions) == 2
     error = one_line(capsys)
     assert "the first is scene0002_00" in error and "3 segIndices, but the mesh has" in error
-    assert not (tmp_path / "q").exists()
+    assert not (tmp_path / "q" / "questions.jsonl").exists()  # only what can be gone on with
     assert main([*questions, "--skip-broken"]) == 0
     assert "scene0002_00" not in {row.scene for row in read_questions(tmp_path / "q/questions.jsonl")}
 

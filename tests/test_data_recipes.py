@@ -420,7 +420,7 @@ def test_the_bounds_of_vsi_bench_are_options():
     def fours(**o):
         return ask("vsi-bench", big, tasks=("object_rel_distance",), per_task=None, **o)
 
-    assert len(fours()) < len(fours(nearest_margin_large=0.15))
+    assert fours() != fours(nearest_margin_large=0.15) == fours(nearest_margin_large=0.15, nearest_margin=0.9)
 
 
 @pytest.mark.parametrize("name", ["spatial-r1", "vsi-bench"])

@@ -172,8 +172,9 @@ class _Worker:
         self._uses_masks = self._recipe.uses_masks(settings.options)
         path = Path(settings.recipe)
         code = path.read_bytes() if path.suffix == ".py" else b""
+        told = dataclasses.replace(settings, recipe="")  # a recipe's file may lie elsewhere on another machine
         self._key = hashlib.sha256(
-            repr((jaxvsr.__version__, self._recipe.name, code, settings, work.census)).encode()
+            repr((jaxvsr.__version__, self._recipe.name, code, told, work.census)).encode()
         ).hexdigest()
 
     def __call__(self, scan_dir: Path) -> _Outcome:
