@@ -78,8 +78,8 @@ def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(heights
     write_tiny_model(tmp_path / "tiny", 0, shape=shape)
     settings = {
         "steps": 2, "data.scenes": 4, "data.questions": 1, "data.frames": 2, "data.mirror": "pairs",
-        "data.skip_short_scenes": True, "sampling.group": 2, "sampling.answer_tokens": 4, "logging.trackers": "[]",
-        "view_consistency.rewards": "[within_a_tenth]", "lora.rank": 2, "lora.alpha": 4, "intervals.evaluate": 2,
+        "data.skip_short_scenes": True, "sampling.group": 2, "sampling.answer_tokens": 4,
+        "view_consistency.rewards": "within_a_tenth", "lora.rank": 2, "lora.alpha": 4, "intervals.evaluate": 2,
         "evaluation.questions": 1, "view_consistency.delta": 0.05,
     }  # fmt: skip
     sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]

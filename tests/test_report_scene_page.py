@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxvsr.data.mirrored_scene import mirrored_scene
-from jaxvsr.data.questions import Question
+from jaxvsr.data.questions import Question, read_questions
 from jaxvsr.data.scannet import Scene, SceneObject
 from jaxvsr.report.drawn_answers import RoomToDraw, draw_answer
 from launch.build_data import main
@@ -109,10 +109,11 @@ def test_the_page_is_whole_and_says_where_pictures_of_a_real_scan_stay(
     assert main(["frames", str(data), str(data), "--frames", "2", "--max-pixels", "3136"]) == 0
     if real:
         info = data / "scans" / name / f"{name}.txt"
-        info.write_text("".join(line for line in info.open() if "generator" not in line))
+        lines = info.read_text().splitlines(keepends=True)
+        info.write_text("".join(line for line in lines if "generator" not in line))
     assert main(["show", str(data), name, "--page", str(page)]) == 0
     html = page.read_text(encoding="utf-8")
-    asked = [line for line in (data / "questions.jsonl").open() if f'"scene": "{name}"' in line]
+    asked = [row for row in read_questions(data / "questions.jsonl") if row.scene == name]
     assert html.count('class="question"') == len(asked) > 0
     assert html.count("data:image/svg+xml") == len(asked) + 1 and html.count("data:image/jpeg") == 2
     assert not re.search(r"(src|href)=\"(?!data:)", html)
