@@ -34,7 +34,7 @@ def _image_width(folders: Sequence[Path], images: Sequence[str] | None) -> float
     if images is None or len(images) != 1:
         return None
     for path in (folder / images[0] for folder in folders):
-        with contextlib.suppress(Exception):  # decoders raise many kinds on broken data; pixels are then refused
-            with Image.open(path) as image:  # the header alone is read
-                return float(image.width)
+        # Decoders raise many kinds on broken data; boxes in pixels are then refused. The header alone is read.
+        with contextlib.suppress(Exception), Image.open(path) as image:
+            return float(image.width)
     return None
