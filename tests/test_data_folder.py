@@ -57,7 +57,7 @@ def test_check_names_what_is_there_and_what_is_missing(tmp_path):
     check = check_folder(tmp_path)
     text = "\n".join(check.lines)
     assert "3 questions about 3 scenes" in text and "splits: 1 train, 1 heldout" in text
-    assert "8 frames: 2 scenes" in text and "56×84 pixels, 6 tokens for each two frames: 2 scenes" in text
+    assert "8 frames: 2 scenes" in text and "56×84 pixels, 6 tokens for each two frames, 3 a frame: 2 scenes" in text
     assert check.missing == (
         "1 scenes in no split: scene0002_00",
         "1 scenes with questions and no frames: scene0002_00",

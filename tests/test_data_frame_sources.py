@@ -177,6 +177,7 @@ def test_frames_by_rate_are_as_many_as_the_rule_takes(videos, tmp_path, capsys):
     capsys.readouterr()
     assert main(base) == 2 and "give --frames N,… or --fps N" in capsys.readouterr().err
     assert main([*base, "--frames", "2", "--max-frames", "4"]) == 2 and "--max-frames" in capsys.readouterr().err
+    base[2] = str(tmp_path / "other")
     assert main([*base, "--fps", "0.1"]) == 2 and "too few for 0.1 a second" in capsys.readouterr().err
 
 

@@ -172,7 +172,7 @@ def test_rows_that_must_not_train_are_left_out_and_named(videos, tmp_path, capsy
         row(7, answer="2 beds"),
         row(8, "Which?", "chair", options=["sofa", "bed"]),
         row(9, answer=""),
-        row(10, answer="7", mirror_of="99"),
+        row(10, "How many fan(s) are in this room?", "7", mirror_of="99"),
         row(0, "Left or right?", "left"),  # an id that is taken
         row(11, answer="2", mirror_of="0"),  # about the mirrored scene: not said twice
     ]

@@ -140,13 +140,16 @@ def test_check_tells_what_a_folder_of_scans_holds_and_lacks(tmp_path, capsys):
     (whole / "color").mkdir()
     (tmp_path / "scans/scene0011_00/scene0011_00.aggregation.json").unlink()
     write_map(tmp_path, [*ROWS, "2\tfloor\tfloor\t1\t2\t2\tfloor\tfloor", "3\tCouch\tsofa\t1\t6\t9\tsofa\tsofa"])
-    assert main(["check", str(tmp_path)]) == 1
+    assert main(["check", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "scans: 3 (1 test, 1 train, 1 val)" in printed
     assert "without axisAlignment: 1 (scene0011_00)" in printed and "1 colour folder" in printed
     assert "raw labels: 3 of 5 objects, 1 joined as synonyms" in printed  # Couch is a sofa
     assert f"labels that {LABEL_MAP_FILE} does not have: 1 (Ding)" in printed
-    assert "missing: 2 scans with no .sens and no colour folder (scene0000_00, scene0011_00)" in printed
-    assert "missing: 1 scans with no geometry to ask about (scene0011_00)" in printed
+    assert "without .sens or colour folder: 2 (scene0000_00, scene0011_00)" in printed
+    assert "without mesh, segments, aggregation or .txt: 1 (scene0011_00)" in printed
+    (whole / "scene0707_00.aggregation.json").write_text("{")
+    assert main(["check", str(tmp_path)]) == 1
+    assert "missing: scene0707_00: " in capsys.readouterr().out
     assert main(["check", str(tmp_path), "--label-map", str(tmp_path / "none.tsv")]) == 2
     assert "no such label map" in capsys.readouterr().err

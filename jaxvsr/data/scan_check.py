@@ -36,7 +36,7 @@ def looks_like_scans(root: Path) -> bool:
 
 
 def check_scans(root: Path, label_map: Path | None = None) -> tuple[list[str], list[str]]:
-    """Lines about the scans, and lines about what they lack; no mesh and no picture is read.
+    """Lines about the scans, and lines about those that are broken; no mesh and no picture is read.
 
     Labels are compared with ScanNet's label map where it lies beside the scans or is given.
 
@@ -69,14 +69,12 @@ def check_scans(root: Path, label_map: Path | None = None) -> tuple[list[str], l
         f"scans: {len(scans):,} ({', '.join(f'{count:,} {name}' for name, count in sorted(split.items()))})",
         "  files: " + ", ".join(f"{present[name]:,} {name}" for name in (*_FILES, "colour folder") if present[name]),
         f"  without axisAlignment: {len(unaligned):,}{_first(unaligned)}",
+        f"  without .sens or colour folder: {len(without_frames):,}{_first(without_frames)}",
+        f"  without mesh, segments, aggregation or .txt: {len(without_geometry):,}{_first(without_geometry)}",
     ]
     joined = {label for label in labels if label and category_of(label) != " ".join(label.lower().split())}
     lines.append(f"  raw labels: {len(labels):,} of {labels.total():,} objects, {len(joined):,} joined as synonyms")
     missing = [f"{scan}: {reason}" for scan, reason in broken.items()]
-    lacking = ((without_frames, "no .sens and no colour folder"), (without_geometry, "no geometry to ask about"))
-    for names, what in lacking:
-        if names:
-            missing.append(f"{len(names):,} scans with {what}{_first(names)}")
     path = find_label_map(root, label_map)
     if path is not None:
         known = set(read_label_map(path).nyu40_ids)

@@ -87,7 +87,9 @@ class Pairing:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._partial.is_dir() and any(self._partial.iterdir()):
             os.replace(self._partial, self._folder)
-        self.discard()
+        shutil.rmtree(self._partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or not empty
+            self._folder.parent.rmdir()
 
     def discard(self) -> None:
         """Leave no picture behind that was not there before."""

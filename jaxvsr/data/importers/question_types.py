@@ -6,7 +6,7 @@ import re
 
 # The templates of VSI-Bench, vsGRPO (Fig. 2) and Spatial-R1's released file begin or run like this.
 _TEMPLATES = (
-    ("object_counting", r"^how many .+ in (this|the) room"),
+    ("object_counting", r"^how many .+\bin (this|the) room"),
     ("room_size_estimation", r"size of (this|the) room"),
     ("object_size_estimation", r"length of the longest dimension"),
     ("object_abs_distance", r"distance between .+ and .+ \(in meters\)"),
