@@ -115,8 +115,8 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
         path = folder / "predictions.jsonl"
         predictions = read_predictions(path)
         rule = provenance.answer_rule(provenance.beside(path)) or str
-        scores = score(predictions, answer_of=rule).per_question
-        answered[name] = {one.question.id: (one, float(value)) for one, value in zip(predictions, scores, strict=True)}
+        values = score(predictions, answer_of=rule).per_question
+        answered[name] = {one.question.id: (one, float(value)) for one, value in zip(predictions, values, strict=True)}
     shared = [key for key in next(iter(answered.values())) if all(key in one for one in answered.values())]
     if not shared:
         raise InputError(f"--answers: {' and '.join(folders)} have no question in common")
