@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.experimental import multihost_utils
 
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import group_advantages
-from jaxvsr.grpo.batches import HostBatch
+from jaxvsr.grpo.batches import HostBatch, all_rows
 from jaxvsr.grpo.config import DataSettings, IntervalSettings, TrainConfig, ViewConsistencySettings
 from jaxvsr.grpo.loop import train
+from jaxvsr.grpo.mesh import MeshShape, make_mesh
 from jaxvsr.grpo.run_folder import read_rows
 from jaxvsr.grpo.scored_rollouts import check_view_consistency, correct_views
 from jaxvsr.grpo.stopping import StopRequest
@@ -68,6 +70,21 @@ def test_advantages_are_those_of_the_papers_equations(seed: int, delta: float, e
     gaps = np.abs(meaning[0::2].mean(-1) - meaning[1::2].mean(-1))
     assert metrics["view_consistency/difference"] == pytest.approx(gaps.mean())
     assert metrics["view_consistency/penalised"] == pytest.approx((corrected[1] != meaning).mean())
+
+
+def test_rewards_of_all_processes_keep_every_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reward of 0.1 that came as float32 would lie above a delta of 0.1, and two processes would differ from one."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda array, tiled: np.asarray(array))
+    mesh = make_mesh(MeshShape(), jax.devices()[:1])
+    for rows in (
+        np.array([[0.1, np.nan, -0.0], [1 / 3, 1e300, 2.5]]),
+        np.array([[True, False], [False, False]]),
+        np.arange(6, dtype=np.int32).reshape(2, 3),
+        np.array([2**40, -1]),
+    ):
+        gathered = all_rows(rows, mesh, 2)
+        assert gathered.dtype == rows.dtype and gathered.tobytes() == rows.tobytes()
 
 
 def test_without_named_rewards_nothing_is_corrected() -> None:
@@ -149,7 +166,7 @@ def test_video_gain_is_the_difference_of_mean_rewards(bench: Callable[..., Bench
         drawn.append(np.asarray(prompt.scene_tokens))
         return (dataclasses.replace(sampled[0], rollouts=shorter), sampled[1]) if other else sampled
 
-    run.step.sample = recorded  # type: ignore[method-assign]
+    run.step.sample = recorded  # type: ignore[assignment, method-assign]
     train(run.training, fresh_state(), StopRequest())
     rows = run.rows()
     assert ["video_gain" in row for row in rows] == [False, True, False, True] and len(drawn) == 6

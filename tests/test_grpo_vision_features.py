@@ -30,6 +30,7 @@ from jaxvsr.grpo.step import start_state
 from jaxvsr.grpo.stopping import StopRequest
 from jaxvsr.grpo.vision_features import usable_features, vision_weights_hash, write_features
 from jaxvsr.models import vision
+from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.processor import SceneProcessor
 from jaxvsr.models.tiny import TinyShape, write_tiny_model
 from jaxvsr.rewards.prompts import prompt_from
@@ -222,7 +223,7 @@ def test_a_tower_that_is_trained_never_takes_stored_features(place: Path) -> Non
         chosen(required)
     with pytest.raises(InputError, match="blank frames have no stored features"):
         chosen(config(place, blank=True, features="require"))
-    lora = dataclasses.replace(config(place).lora, target_modules=r".*visual.*(qkv|fc1)")
+    lora = LoraConfig(rank=4, alpha=8, target_modules=r".*visual.*(qkv|fc1)")
     assert trains_vision(dataclasses.replace(config(place), lora=lora), open_model(str(place / "tiny")))
 
 

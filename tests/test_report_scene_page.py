@@ -49,7 +49,8 @@ def test_a_distance_is_drawn_where_it_was_measured(room: RoomToDraw) -> None:
     asked = "What is the distance between the bed and the door (in meters)?"
     between_centres = draw_answer(room, ask("object_abs_distance", asked, "3.6"))
     (mark,) = between_centres.marks
-    np.testing.assert_allclose([mark.start, mark.end], [[0, 0], [3.55, 0]], atol=1e-6)
+    assert mark.end is not None
+    np.testing.assert_allclose([*mark.start, *mark.end], [0, 0, 3.55, 0], atol=1e-6)
     assert between_centres.note.endswith("3.6 m is that of centres")
     nearest = draw_answer(room, ask("object_abs_distance", asked, "3.0"))
     (mark,) = nearest.marks
@@ -63,7 +64,8 @@ def test_the_arrow_faces_where_the_question_says_and_mirrors_with_the_room(room:
     drawn = draw_answer(room, ask("object_rel_direction_easy", asked, "left"))
     facing, looked_for = drawn.marks
     assert facing.arrow and looked_for.dashed and looked_for.label == "left"
-    np.testing.assert_allclose(facing.end, [3.55, 0], atol=1e-6)
+    assert facing.end is not None
+    np.testing.assert_allclose([*facing.end], [3.55, 0], atol=1e-6)
     assert drawn.note == "the lamp is 90° to the left of the line of sight"
     mirrored = RoomToDraw(mirrored_scene(room.scene))
     assert draw_answer(mirrored, ask("object_rel_direction_easy", asked, "right")).note == (
