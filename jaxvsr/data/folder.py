@@ -121,7 +121,8 @@ def check_folder(folder: Path, *, read_pixels: bool = True, label_map: Path | No
         InputError: the folder does not exist or holds none of the parts.
     """
     parts = (QUESTIONS_FILE, FRAMES_DIR, SPLITS_FILE)
-    lines, missing = [], []
+    lines: list[str] = []
+    missing: list[str] = []
     has_parts = any((folder / part).exists() for part in parts)
     if (folder / "scans").is_dir() or (folder.is_dir() and not has_parts and looks_like_scans(folder)):
         lines, missing = check_scans(folder, label_map)

@@ -73,9 +73,7 @@ def read_label_map(path: Path) -> LabelMap:
             raise InputError(f"{path} line {number}: {len(cells)} columns, the header has {len(names)}")
         identity, label, nyu40 = (cells[column].strip() for column in columns)
         if not re.fullmatch(r"[0-9]{1,5}", identity) or not re.fullmatch(r"[0-9]{0,3}", nyu40) or not label:
-            raise InputError(
-                f"{path} line {number}: expected id, raw category, nyu40id, found {line[:60]!r}"
-            )
+            raise InputError(f"{path} line {number}: expected id, raw category, nyu40id, found {line[:60]!r}")
         if int(identity) in raw_labels:
             raise InputError(f"{path} line {number}: id {int(identity)} already names {raw_labels[int(identity)]!r}")
         raw_labels[int(identity)] = label

@@ -86,7 +86,8 @@ def _turns(value: Any) -> tuple[list[tuple[str, str]], Media, tuple[str, ...]]:
     if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
         raise RowError(f"messages must be a list of {{role, content}}, found {type(value).__name__}")
     turns: list[tuple[str, str]] = []
-    media, notes = Media(), ()
+    media = Media()
+    notes: tuple[str, ...] = ()
     for message in value:
         role, (text, found) = message.get("role"), _content(message.get("content"))
         if role == "system":
