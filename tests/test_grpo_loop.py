@@ -30,6 +30,7 @@ from jaxvsr.grpo.config import (
     UpdateSettings,
 )
 from jaxvsr.grpo.console import CompileTimes, Console
+from jaxvsr.grpo.dynamic_sampling import keys_of_draw
 from jaxvsr.grpo.loop import train
 from jaxvsr.grpo.mesh import MeshShape, make_mesh
 from jaxvsr.grpo.metrics_log import MetricsLog
@@ -37,6 +38,7 @@ from jaxvsr.grpo.objectives import Objective
 from jaxvsr.grpo.run_folder import RunFolder, make_run_folder, read_rows
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step import TrainState, start_state
+from jaxvsr.grpo.step import _choose as step_choose
 from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
 from jaxvsr.grpo.training import Training
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
@@ -120,6 +122,9 @@ class StandInStep:
     def encode(self, state: TrainState, prompt: TreePrompt) -> jax.Array:
         return jnp.zeros((S, 2, 8))
 
+    def choose(self, again: jax.Array, drawn_again: Sampled, sampled: Sampled) -> Sampled:
+        return step_choose(again, drawn_again, sampled)
+
     def update(
         self,
         state: TrainState,
@@ -135,9 +140,10 @@ class StandInStep:
             function.on_compile("update", 1)
             function.compiled["bucket"], function.seconds = None, 2.0
         self.seen.append((rollouts, inputs, normaliser))
-        signal_here = (
-            jnp.ones(()) if inputs.advantages is None else jnp.sum(inputs.advantages * rollouts.tokens[..., 0])
-        )
+        taken = rollouts.tokens[..., 0]
+        if inputs.questions is not None:
+            taken = jnp.take_along_axis(taken, inputs.questions[..., None], axis=1)
+        signal_here = jnp.ones(()) if inputs.advantages is None else jnp.sum(inputs.advantages * taken)
         gradients = {"w": jnp.cos(signal_here + state.trainable["w"])}
         updates, optimizer = OPTIMIZER.update(gradients, state.optimizer)
         state = TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), optimizer, state.seed)
@@ -145,6 +151,7 @@ class StandInStep:
             "loss": jnp.sum(state.trainable["w"]),
             "grad_norm": jnp.abs(gradients["w"]),
             "kl": jnp.float32(0),
+            "entropy": inputs.mask.sum() / normaliser.tokens,
         }
 
 
@@ -400,7 +407,12 @@ def test_without_kl_there_is_no_reference_pass(bench: Callable[..., Bench], tmp_
 def test_a_policy_that_is_not_the_reference_at_step_1_is_reported(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=1))
     update = run.step.update
-    run.step.update = lambda *given: (update(*given)[0], {"loss": jnp.ones(()), "kl": jnp.float32(0.5)})  # type: ignore[method-assign]
+
+    def far_away(*given: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        state, metrics = update(*given)
+        return state, {**metrics, "kl": jnp.float32(0.5)}
+
+    run.step.update = far_away  # type: ignore[method-assign]
     train(run.training, fresh_state(), StopRequest())
     assert "kl 0.5 at step 1" in run.output.getvalue()
 
@@ -443,3 +455,72 @@ def test_a_broken_reward_ends_the_run_with_its_name(bench: Callable[..., Bench],
     with pytest.raises(InputError, match="'broken'"):
         train(training, fresh_state(), StopRequest())
     assert json.loads(run.folder.metrics.read_text() or "null") is None
+
+
+def constant_reward(completions: list[str], answer: list[str], **columns: Any) -> list[float]:
+    """Question 1 of every scene earns the same whatever is answered."""
+    return [1.0 if right == "1" else float(len(text)) for text, right in zip(completions, answer, strict=True)]
+
+
+def test_without_kl_groups_that_teach_nothing_are_left_out_of_the_update(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config(steps=1, grpo=Objective(beta=0.0)))
+    training = dataclasses.replace(run.training, rewards=(Reward("constant", constant_reward, 1.0),))
+    train(training, fresh_state(), StopRequest())
+    rollouts, inputs, normaliser = run.step.seen[0]
+    informative = np.asarray(inputs.questions)[np.asarray(inputs.mask).any((-1, -2))]
+    assert inputs.questions.shape == (S, 2) and set(informative.tolist()) <= {0, 2}
+    assert float(normaliser.tokens) == np.asarray(rollouts.length).sum(), "the normaliser counts what is left out"
+    row = run.rows()[0]
+    assert row["zero_advantage_groups"] >= S and row["update_questions"] == 2
+    assert row["entropy"] == pytest.approx(1.0), "a mean over the tokens that were read"
+
+    with_kl = bench(tmp_path / "kl", config(steps=1))
+    training = dataclasses.replace(with_kl.training, rewards=(Reward("constant", constant_reward, 1.0),))
+    train(training, fresh_state(), StopRequest())
+    assert with_kl.step.seen[0][1].questions is None, "with KL every group has a gradient"
+
+
+def first_token(completions: list[str], **columns: Any) -> list[float]:
+    """1 for answers that begin with 0 to 6: about one group of four in five is informative, or fewer."""
+    return [float(text[0] in "0123456") for text in completions]
+
+
+def test_dynamic_sampling_keeps_the_first_informative_draw_of_every_question(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    draws = 3
+    settings = config(steps=1, sampling=SamplingSettings(group=G, answer_tokens=R, max_draws=draws))
+    run = bench(tmp_path / "run", settings)
+    training = dataclasses.replace(run.training, rewards=(Reward("first", first_token, 1.0),))
+    train(training, fresh_state(), StopRequest())
+
+    batch, state = batch_of(0), fresh_state()
+    expected: dict[tuple[int, int], np.ndarray] = {}
+    informative = np.zeros((S, Q), bool)
+    used = 0
+    for draw in range(draws):
+        if informative.all():
+            break
+        keys = jnp.asarray(keys_of_draw(batch.question_keys, draw))
+        tokens = np.asarray(StandInStep().sample(state, batch.prompt, keys, jnp.float32(1))[0].rollouts.tokens)
+        used += 1
+        for s, q in np.ndindex(S, Q):
+            earned = tokens[s, q, :, 0] <= 6
+            if draw == 0 or (not informative[s, q] and len(set(earned.tolist())) == 2):
+                expected[s, q] = tokens[s, q]
+            informative[s, q] |= len(set(earned.tolist())) == 2
+    seen = np.asarray(run.step.seen[0][0].tokens)
+    for (s, q), tokens in expected.items():
+        np.testing.assert_array_equal(seen[s, q], tokens)
+    row = run.rows()[0]
+    assert used > 1 and row["draws"] == used
+    assert row["zero_advantage_groups"] == (~informative).sum()
+
+
+def test_dynamic_sampling_stops_when_enough_groups_inform(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    sampling = SamplingSettings(group=G, answer_tokens=R, max_draws=9, min_informative=0.01)
+    run = bench(tmp_path / "run", config(steps=1, sampling=sampling))
+    train(run.training, fresh_state(), StopRequest())
+    assert run.rows()[0]["draws"] == 1

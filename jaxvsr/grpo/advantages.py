@@ -120,6 +120,10 @@ class QuestionBucket:
     index: Int32[np.ndarray, "S B"]
     real: Bool[np.ndarray, "S B"]  # False: a question that only fills the bucket; its rollouts must be masked
 
+    def rows(self, first: int, count: int) -> QuestionBucket:
+        """The bucket of scenes `first` to `first` + count - 1."""
+        return QuestionBucket(self.index[first : first + count], self.real[first : first + count])
+
     def take(self, values: Shaped[np.ndarray, "S Q ..."]) -> Shaped[np.ndarray, "S B ..."]:
         """The bucket's rows of an array over questions."""
         return values[np.arange(len(values))[:, None], self.index]

@@ -99,10 +99,14 @@ class SamplingSettings:
     temperature: float = 1.0  # logits are divided by it
     top_k: int = 0  # draw among the k likeliest tokens; 0: off
     top_p: float = 1.0  # draw among the likeliest tokens that hold this probability; 1: off
+    max_draws: int = 1  # times that a step's questions are drawn until enough groups are informative (DAPO); 1: once
+    min_informative: float = 1.0  # share of a step's groups that is enough; only read where max_draws is above 1
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "group", "answer_tokens")
+        _at_least(self, 1, "group", "answer_tokens", "max_draws")
         _at_least(self, 0, "top_k")
+        if not 0 < self.min_informative <= 1:
+            raise InputError(f"min_informative {self.min_informative}: must be above 0 and at most 1")
         if not 0 < self.temperature < float("inf"):
             raise InputError(f"temperature {self.temperature}: must be above 0 (evaluation is greedy anyway)")
         if not 0 < self.top_p <= 1:
@@ -218,6 +222,11 @@ class TrainConfig:
             raise InputError(
                 f"update.inner_steps {self.update.inner_steps}: only grpo updates several times on the same rollouts; "
                 f"with objective {self.objective} it must be 1"
+            )
+        if self.view_consistency.rewards and self.sampling.max_draws > 1:
+            raise InputError(
+                f"sampling.max_draws {self.sampling.max_draws}: must be 1 with view_consistency.rewards, which compare "
+                "the two views' answers of one draw"
             )
         if self.view_consistency.rewards and (self.data.mirror != "pairs" or self.objective != "grpo"):
             raise InputError(

@@ -24,20 +24,25 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int32
 
+from jaxvsr.grpo.advantages import gather_informative
 from jaxvsr.grpo.batches import (
     HostBatch,
+    TokenCount,
     all_rows,
     count_tokens,
     largest_of_processes,
     place,
     rollout_mask,
+    tokens_of_scenes,
 )
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.console import Console
+from jaxvsr.grpo.dynamic_sampling import draw_until_informative
 from jaxvsr.grpo.mesh import replicated
 from jaxvsr.grpo.objectives import Objective, step_normaliser
 from jaxvsr.grpo.optimizer import learning_rate_schedule
-from jaxvsr.grpo.scored_rollouts import hacking_rows, sample_rows, score_rollouts
+from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.grpo.scored_rollouts import ScoredRollouts, hacking_rows, reward_rollouts, sample_rows, score_rollouts
 from jaxvsr.grpo.step import LossInputs, TrainState
 from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
 from jaxvsr.grpo.training import Training
@@ -92,6 +97,11 @@ def grpo_step(
     if measure_gain:
         with phases("video_gain"):
             other = sample_other_videos(training, state, batch, temperature)
+    rewarded = None
+    if config.sampling.max_draws > 1:
+        with phases("draw_again"):
+            drawn = draw_until_informative(training, state, batch, prompt, features, temperature, sampled)
+            sampled, rewarded = drawn.sampled, drawn.rewarded
     reference, reference_ready = None, None
     if config.grpo.beta:
         reference_start = time.perf_counter()
@@ -99,19 +109,20 @@ def grpo_step(
         reference_ready = _when_ready(reference)
 
     with phases("reward"):
-        scored = score_rollouts(training, batch, sampled)
+        scored = score_rollouts(training, batch, rewarded or reward_rollouts(training, batch, sampled))
         gain = {} if other is None else {"video_gain": video_gain(training, batch, scored, other)}
-        mask, advantages = place((scored.mask, scored.advantages), training.mesh, config.data.scenes)
     reward_end = time.perf_counter()
 
     with phases("update"):
         normaliser = _normaliser(scored.mask, config.grpo, training)
-        loss_inputs = LossInputs(mask, sampled.logprobs, reference, advantages)
+        loss_inputs, kept = _loss_inputs(training, scored, sampled, reference)
         for _ in range(config.update.inner_steps):
             state, metrics = step.update(
                 state, prompt, features, sampled.rollouts, loss_inputs, normaliser, temperature
             )
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        # The entropy is a mean over the tokens that the update read.
+        metrics["entropy"] *= float(normaliser.tokens) / max(kept, 1.0)
 
     if reference_ready is not None:
         # The update waits for the reference; its own seconds begin when both reference and rewards are there.
@@ -120,10 +131,28 @@ def grpo_step(
         phases.seconds["update"] -= max(0.0, ready - reward_end)
         phases.seconds["reward_not_hidden"] = max(0.0, reward_end - max(ready, reference_start))
     tokens = _token_metrics(training, batch, scored.length, scored.mask.shape[-1])
-    row = {**metrics, **scored.metrics, **gain, **tokens}
+    row = {**metrics, **scored.metrics, **gain, **tokens, "update_questions": float(loss_inputs.mask.shape[1])}
+    if rewarded is not None:
+        row["draws"] = float(drawn.draws)
     if not keep_samples:
         return StepResult(state, row, [])
     return StepResult(state, row, sample_rows(training, batch, scored), hacking_rows(batch, scored))
+
+
+def _loss_inputs(
+    training: Training, scored: ScoredRollouts, sampled: Sampled, reference: jax.Array | None
+) -> tuple[LossInputs, float]:
+    """The update's inputs, and the tokens in its loss. Without KL, groups that have no advantage are left out."""
+    mesh, scenes = training.mesh, training.config.data.scenes
+    mask, advantages, index = scored.mask, scored.advantages, None
+    if not training.config.grpo.beta:
+        bucket = gather_informative(scored.informative)
+        if bucket.index.shape != scored.informative.shape:
+            own = bucket.rows(scored.first, len(mask))
+            mask, advantages, index = own.take(mask) & own.real[..., None, None], own.take(advantages), own.index
+    kept = float(all_rows(mask, mesh, scenes).sum())
+    mask, advantages, index = place((mask, advantages, index), mesh, scenes)
+    return LossInputs(mask, sampled.logprobs, reference, advantages, index), kept
 
 
 def first_questions_again(training: Training, state: TrainState) -> list[dict[str, Any]]:
@@ -135,7 +164,7 @@ def first_questions_again(training: Training, state: TrainState) -> list[dict[st
     temperature = constant(config.sampling.temperature, training.mesh)
     sampled, _ = training.step.sample(state, prompt, question_keys, temperature, features)
     batches.close()
-    return sample_rows(training, batch, score_rollouts(training, batch, sampled))
+    return sample_rows(training, batch, score_rollouts(training, batch, reward_rollouts(training, batch, sampled)))
 
 
 def supervised_step(training: Training, state: TrainState, batch: HostBatch, phases: Phases) -> StepResult:
@@ -273,8 +302,11 @@ def _when_ready(array: jax.Array) -> concurrent.futures.Future[float]:
 def _token_metrics(
     training: Training, batch: HostBatch, length: Int32[np.ndarray, "S Q G"], answer_tokens: int
 ) -> dict[str, float]:
-    # Processes that hold parts of the same scenes (`tensor`) count them once.
-    count = count_tokens(batch.prompt, length, answer_tokens, training.config.data.scenes // len(length))
+    scenes = training.config.data.scenes
+    # All processes pad alike; those that hold parts of the same scenes (`tensor`) count them once.
+    padded = count_tokens(batch.prompt, length, answer_tokens, scenes // len(length)).padded
+    real = int(all_rows(tokens_of_scenes(batch.prompt, length), training.mesh, scenes).sum())
+    count = TokenCount(real, padded)
     return {"tokens": float(count.real), "padding_share": count.padding_share}
 
 

@@ -241,10 +241,8 @@ def decode(
         for layer, levels, cached in zip(layers, shared, state.own, strict=True):
             x, key_and_value = _decode_layer(layer, x, rotary, levels, cached, fed)
             new.append(key_and_value)
-        # All caches are read before any is written, and XLA is told so: then it writes in place.
-        own, new, x = jax.lax.optimization_barrier((state.own, new, x))
         logits = model.logits(x).reshape(*shape[:3], -1)
-        return record(dataclasses.replace(state, own=_grown(own, new, fed)), logits)
+        return record(dataclasses.replace(state, own=_grown(state.own, new, fed)), logits)
 
     first_logits = model.logits(question_hidden)[:, :, None]
     seen = None

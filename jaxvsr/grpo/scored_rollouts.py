@@ -51,6 +51,8 @@ class ScoredRollouts:
     advantages: Float32[np.ndarray, "S Q G"]
     mask: Bool[np.ndarray, "S Q G R"]  # tokens in the loss
     length: Int32[np.ndarray, "S Q G"]
+    informative: Bool[np.ndarray, "all_scenes Q"]  # groups with an advantage, of all processes' scenes
+    first: int  # this process's scenes are `first` to `first` + S - 1 of all
     tricks: dict[str, Bool[np.ndarray, " N"]]  # reward hacking, of the S·Q·G texts
     metrics: dict[str, float]
 
@@ -65,14 +67,13 @@ def reward_rollouts(training: Training, batch: HostBatch, sampled: Sampled) -> R
     return RewardedRollouts(answers, length, truncated, everyone, scene_rows(training.mesh, scenes)[0])
 
 
-def score_rollouts(training: Training, batch: HostBatch, sampled: Sampled) -> ScoredRollouts:
-    """Decode, reward, and compare each answer with the others to its question.
+def score_rollouts(training: Training, batch: HostBatch, rewarded: RewardedRollouts) -> ScoredRollouts:
+    """Compare each answer with the others to its question.
 
     Every process computes advantages and metrics of all scenes, from the rewards of all.
     """
     config, rewards = training.config, training.rewards
     scenes, mesh = config.data.scenes, training.mesh
-    rewarded = reward_rollouts(training, batch, sampled)
     corrected, correction = correct_views(rewarded.everyone, rewards, config)
     result: GroupAdvantages = group_advantages(corrected, [reward.weight for reward in rewards], config.advantages)
     length, truncated = rewarded.length, rewarded.truncated
@@ -84,8 +85,10 @@ def score_rollouts(training: Training, batch: HostBatch, sampled: Sampled) -> Sc
         np.moveaxis(rewarded.own(np.moveaxis(rewarded.everyone, 0, -1)), -1, 0),
         rewarded.own(result.totals),
         rewarded.own(result.advantages),
-        rollout_mask(length, sampled.rollouts.tokens.shape[-1], truncated if config.grpo.mask_truncated else None),
+        rollout_mask(length, config.sampling.answer_tokens, truncated if config.grpo.mask_truncated else None),
         length,
+        result.informative,
+        rewarded.first,
         tricks,
         {
             **result.metrics,

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
@@ -57,12 +58,16 @@ def start_state(trainable: dict[str, Array], optimizer: optax.GradientTransforma
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossInputs:
-    """What the loss needs besides the rollouts; SFT needs the mask alone, DPO also the reference."""
+    """What the loss needs besides the rollouts; SFT needs the mask alone, DPO also the reference.
 
-    mask: Bool[AnyArray, "S Q G R"]  # tokens in the loss
+    With `questions`, the update computes only these B of the Q questions of each scene; mask and advantages are theirs.
+    """
+
+    mask: Bool[AnyArray, "S B G R"]  # tokens in the loss
     old_logprobs: Float[AnyArray, "S Q G R"] | None = None
     reference_logprobs: Float[AnyArray, "S Q G R"] | None = None
-    advantages: Float[AnyArray, "S Q G"] | None = None
+    advantages: Float[AnyArray, "S B G"] | None = None
+    questions: Int32[AnyArray, "S B"] | None = None  # None: all of them, B = Q
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,28 +87,51 @@ class Policy:
         return {**self.frozen, **(self.reference or {})}
 
 
+# Without it XLA copies every key and value cache in every step of the decode loop. Other backends have no such option.
+CPU_COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+
+
 class CompiledFunction:
     """A jitted function compiled ahead for each new bucket of shapes, so that compiling is seen, timed and counted."""
 
     def __init__(self, name: str, function: Callable[..., Any], *, donate: tuple[int, ...] = ()):
         self.name, self.seconds = name, 0.0
         self.compiled: dict[Any, Any] = {}
-        self._jitted = jax.jit(function, donate_argnums=donate)
+        self._function, self._donate = function, donate
         self.on_compile: Callable[[str, int], Any] = lambda name, bucket: None
 
     def executable(self, *args: Any) -> Any:
-        """The compiled program for arguments (or abstract values) of these shapes."""
+        """The compiled program for arguments (or abstract values) of these shapes; it takes their leaves."""
         leaves, structure = jax.tree.flatten(args)
         key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if key not in self.compiled:
             self.on_compile(self.name, len(self.compiled) + 1)
             start = time.perf_counter()
-            self.compiled[key] = self._jitted.lower(*args).compile()
+
+            # Traced on leaves: the pytrees of abstract values that JAX would build are not what their types promise.
+            def on_leaves(*leaves: Any) -> Any:
+                return self._function(*jax.tree.unflatten(structure, leaves))
+
+            on_leaves.__name__ = self.name
+            ends = np.cumsum([len(jax.tree.leaves(arg)) for arg in args]).tolist()
+            donated = [leaf for arg in self._donate for leaf in range(ends[arg - 1] if arg else 0, ends[arg])]
+            lowered = jax.jit(on_leaves, donate_argnums=donated).lower(*leaves)
+            self.compiled[key] = _compile(lowered)
             self.seconds += time.perf_counter() - start
         return self.compiled[key]
 
     def __call__(self, *args: Any) -> Any:
-        return self.executable(*args)(*args)
+        return self.executable(*args)(*jax.tree.leaves(args))
+
+
+def _compile(lowered: Any) -> Any:
+    if jax.default_backend() == "cpu":
+        try:
+            return lowered.compile(compiler_options=CPU_COMPILER_OPTIONS)
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error):  # another version of XLA: go without
+                raise
+    return lowered.compile()
 
 
 class CompiledStep:
@@ -141,7 +169,8 @@ class CompiledStep:
         self._sample = CompiledFunction("sample", self._sample_program)
         self._reference = CompiledFunction("reference", self._reference_program)
         self._update = CompiledFunction("update", self._update_program, donate=(0,))
-        self.functions = (self._vision, self._sample, self._reference, self._update)
+        self._choose = CompiledFunction("choose", _choose)
+        self.functions = (self._vision, self._sample, self._reference, self._update, self._choose)
 
     @property
     def compile_count(self) -> int:
@@ -169,6 +198,10 @@ class CompiledStep:
     def encode(self, state: TrainState, prompt: TreePrompt) -> Float[Array, "S U H"]:
         """The merged vision tokens alone, for objectives that do not sample."""
         return self._vision(state.trainable, self.policy.frozen, prompt)
+
+    def choose(self, again: Bool[Array, "S Q"], drawn_again: Sampled, sampled: Sampled) -> Sampled:
+        """The rollouts of a second draw where `again` is true, of the first elsewhere."""
+        return self._choose(again, drawn_again, sampled)
 
     def reference(
         self,
@@ -271,16 +304,19 @@ class CompiledStep:
         temperature: Any,
     ) -> tuple[TrainState, dict[str, Array]]:
         differentiate = jax.value_and_grad(self._loss, has_aux=True)
+        prompt, rollouts, inputs = _of_questions(prompt, rollouts, inputs)
         batch = (prompt, features, rollouts, inputs)
         if self.accumulate == 1:
             (loss, metrics), gradients = differentiate(state.trainable, frozen, batch, normaliser, temperature)
         else:
+            leaves, structure = jax.tree.flatten(batch)
 
-            def add(gradients: Any, part: Any) -> tuple[Any, Any]:
-                (loss, metrics), more = differentiate(state.trainable, frozen, part, normaliser, temperature)
+            def add(gradients: Any, part: list[Array]) -> tuple[Any, Any]:
+                batch = jax.tree.unflatten(structure, part)
+                (loss, metrics), more = differentiate(state.trainable, frozen, batch, normaliser, temperature)
                 return jax.tree.map(jnp.add, gradients, more), {**metrics, "loss": loss}
 
-            parts = jax.tree.map(lambda leaf: _split_scenes(leaf, self.accumulate), batch)
+            parts = [_split_scenes(leaf, self.accumulate) for leaf in leaves]
             gradients, stacked = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, state.trainable), parts)
             metrics = merge_metrics(stacked)
             loss = metrics.pop("loss")
@@ -302,6 +338,33 @@ def objective_loss(
     assert inputs.old_logprobs is not None and inputs.advantages is not None
     return grpo_loss(
         logprobs, inputs.old_logprobs, inputs.reference_logprobs, inputs.advantages, inputs.mask, objective, normaliser
+    )
+
+
+def _choose(again: Array, drawn_again: Sampled, sampled: Sampled) -> Sampled:
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(again.reshape(*again.shape, *[1] * (new.ndim - 2)), new, old)
+
+    return jax.tree.map(pick, drawn_again, sampled)
+
+
+def _of_questions(
+    prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
+) -> tuple[TreePrompt, Rollouts, LossInputs]:
+    """The trees with the questions that `inputs` names alone."""
+    index = inputs.questions
+    if index is None:
+        return prompt, rollouts, inputs
+
+    def take(leaf: Array) -> Array:
+        return jnp.take_along_axis(leaf, index.reshape(*index.shape, *[1] * (leaf.ndim - 2)), axis=1)
+
+    tokens, length = take(prompt.question_tokens), take(prompt.question_length)
+    old, reference = (None if leaf is None else take(leaf) for leaf in (inputs.old_logprobs, inputs.reference_logprobs))
+    return (
+        dataclasses.replace(prompt, question_tokens=tokens, question_length=length),
+        jax.tree.map(take, rollouts),
+        LossInputs(inputs.mask, old, reference, inputs.advantages),
     )
 
 

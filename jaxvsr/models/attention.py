@@ -47,8 +47,7 @@ def attend(query: Float[Array, "*axes D"], levels: Sequence[Level]) -> Float[Arr
         batch = level.key.shape[:-2]
         rows = query.reshape(*batch, -1, dim)
         score = jnp.einsum("...rd,...kd->...rk", rows, level.key, preferred_element_type=wide)
-        # Added, not selected: MASKED absorbs a hidden score, whose gradient is then exactly 0 with no mask of its own.
-        scores.append(score + jnp.where(level.visible, 0, jnp.asarray(MASKED, wide)))
+        scores.append(jnp.where(level.visible, score, MASKED))
     lead = query.shape[:-1]
     top = jnp.max(jnp.stack([jnp.max(score, axis=-1).reshape(lead) for score in scores]), axis=0)
     top = jax.lax.stop_gradient(top)
