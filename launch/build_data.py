@@ -365,8 +365,8 @@ def _import(arguments: argparse.Namespace) -> int:
     splits = write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed)
     print("\n".join(left_out_lines(report)))
     print(
-        f"{len(report.questions):,} of {report.source_rows:,} rows of {settings.source} imported as {report.format}, "
-        f"about {len({row.scene for row in report.questions}):,} scenes, into {arguments.out} "
+        f"{len(report.questions):,} questions out of {report.source_rows:,} rows of {settings.source} "
+        f"imported as {report.format}, about {len({row.scene for row in report.questions}):,} scenes, into {arguments.out} "
         f"({len(splits['train'])} train, {len(splits['heldout'])} held out; {time.monotonic() - start:.1f} s)"
     )
     if arguments.mirror:

@@ -123,7 +123,7 @@ def test_a_row_of_every_form_is_recognised_and_becomes_ours(form, videos, tmp_pa
                         "--include", "scannet-val", "--include", "vsi-bench")  # fmt: skip
         assert len(rows) == 1
         assert {name: getattr(rows[0], name) for name in expected} == expected
-        assert f"1 of 1 rows of {tmp_path / 'set.jsonl'} imported as {form}" in capsys.readouterr().out
+        assert f"1 questions out of 1 rows of {tmp_path / 'set.jsonl'} imported as {form}" in capsys.readouterr().out
     assert main(["frames", str(videos), str(tmp_path / "out"), "--frames", "2", "--max-pixels", "4000"]) == 0
     store = FrameStore(tmp_path / "out")
     assert store.scenes() == [rows[0].scene]
@@ -190,7 +190,7 @@ def test_rows_that_must_not_train_are_left_out_and_named(videos, tmp_path, capsy
     assert "could be a number or a text" in reasons["refused", 8]
     assert "none of the 2 options" in reasons["refused", 9] and "is answered 1, 3" in reasons["contradiction", 3]
     printed = capsys.readouterr().out
-    assert "pairs: 6 found, 1 missing" in printed and "2 of 13 rows" in printed
+    assert "pairs: 6 found, 1 missing" in printed and "2 questions out of 13 rows" in printed
     card = (out / "card.md").read_text()
     assert "- left out, contradiction: 2" in card and "- format: jsonl" in card
     # By name the benchmark's row comes in, held out.
