@@ -366,7 +366,8 @@ def _import(arguments: argparse.Namespace) -> int:
     print("\n".join(left_out_lines(report)))
     print(
         f"{len(report.questions):,} questions out of {report.source_rows:,} rows of {settings.source} "
-        f"imported as {report.format}, about {len({row.scene for row in report.questions}):,} scenes, into {arguments.out} "
+        f"imported as {report.format}, about {len({row.scene for row in report.questions}):,} scenes, "
+        f"into {arguments.out} "
         f"({len(splits['train'])} train, {len(splits['heldout'])} held out; {time.monotonic() - start:.1f} s)"
     )
     if arguments.mirror:
