@@ -112,6 +112,18 @@ def test_the_shell_grid_is_that_of_vsi_bench():
     assert 0 < len(expected) < len(lines[0]) * len(lines[1]) * len(lines[2])
 
 
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_boxes_are_apart_where_they_have_a_gap_and_then_their_faces_hold_the_nearest_grid_points(seed):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng, 0.8), random_box(rng, 0.8)
+    gap = geometry.obb_gap(first, second)
+    assert geometry.boxes_apart(first, second) == geometry.boxes_apart(second, first) == (gap > 1e-7)
+    if gap > 1e-7:
+        faces = geometry.point_cloud_distance(geometry.surface_grid(first), geometry.surface_grid(second))
+        assert faces == pytest.approx(geometry.obb_grid_distance(first, second), abs=1e-12)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seeds)
 def test_point_cloud_distance_equals_all_pairs(seed):

@@ -34,7 +34,7 @@ def test_imported_rows_are_mirrored_and_the_share_refused_is_said(tmp_path, caps
     assert (
         "2 mirrored ones; 1 of 3 rows (33.3 %) have no mirror image: 'left' or 'right' that may be no side 1" in printed
     )
-    found = {row.id.removeprefix("set-"): row for row in read_questions(out / "questions.jsonl")}
+    found = {row.id.removeprefix("import_set-"): row for row in read_questions(out / "questions.jsonl")}
     assert set(found) == {"q0", "q1", "q2", "q3", "q4", "q0-mirror", "q1-mirror"}
     twin = found["q0-mirror"]
     assert (twin.question, twin.answer) == ("Is the cup to the right of the plate?", "Yes, it is on the right side.")

@@ -125,7 +125,7 @@ def first_appearances(
     first = seen.argmax(axis=0) if len(seen) else np.zeros(0, np.int64)
     return {
         int(object_id): int(row)
-        for object_id, row, ever in zip(counts.object_ids, first, seen.any(axis=0), strict=True)
+        for object_id, row, ever in zip(counts.object_ids, first, np.asarray(seen.any(axis=0)), strict=True)
         if ever
     }
 

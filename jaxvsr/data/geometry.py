@@ -76,6 +76,23 @@ def shell_grid(box: OrientedBox, spacing_m: float = 0.05) -> Float64[np.ndarray,
     return box.center + kept @ box.axes
 
 
+def surface_grid(box: OrientedBox, spacing_m: float = 0.05) -> Float64[np.ndarray, "P 3"]:
+    """Those points of `shell_grid` that lie on the box's faces. Of two boxes that are apart the nearest grid points are
+    such: to a point outside of a box the nearest of its grid is found axis by axis, on a face where the point is beyond
+    it."""
+    grid = shell_grid(box, spacing_m)
+    on_face = np.abs(np.abs((grid - box.center) @ box.axes.T) - box.extent / 2) < 1e-9
+    return grid[on_face.any(axis=1)]
+
+
+def boxes_apart(first: OrientedBox, second: OrientedBox) -> bool:
+    """Whether no point is in both boxes: some face normal or product of two edges separates them."""
+    crosses = np.cross(first.axes[:, None], second.axes[None]).reshape(-1, 3)
+    directions = np.concatenate([first.axes, second.axes, crosses])
+    reach = sum(np.abs(directions @ box.axes.T) @ box.extent / 2 for box in (first, second))
+    return bool((np.abs(directions @ (second.center - first.center)) > reach + 1e-9).any())
+
+
 def point_cloud_distance(first: Float[np.ndarray, "P 3"], second: Float[np.ndarray, "R 3"]) -> float:
     """Smallest distance between points of two clouds, metres."""
     small, large = (first, second) if len(first) <= len(second) else (second, first)

@@ -62,7 +62,7 @@ class SceneDistances:
         self._scene = scene
         self._definition = definition
         self._center = center
-        self._clouds: dict[int, tuple[Float64[np.ndarray, "P 3"], cKDTree]] = {}
+        self._clouds: dict[tuple[int, bool], tuple[Float64[np.ndarray, "P 3"], cKDTree]] = {}
         self._metres: dict[tuple[int, int], float] = {}
 
     def __call__(self, first: SceneObject, second: SceneObject) -> float:
@@ -78,14 +78,18 @@ class SceneDistances:
         if self._definition not in ("points", "obb_grid"):
             rng = np.random.default_rng([*self._scene.encode(), first.id, second.id])
             return object_distance(first, second, self._definition, self._center, rng)
-        (small, _), (large, tree) = sorted((self._cloud(first), self._cloud(second)), key=lambda cloud: len(cloud[0]))
+        faces = self._definition == "obb_grid" and geometry.boxes_apart(first.obb, second.obb)
+        clouds = (self._cloud(first, faces), self._cloud(second, faces))
+        (small, _), (large, tree) = sorted(clouds, key=lambda cloud: len(cloud[0]))
         return geometry.tree_distance(small, large, tree)
 
-    def _cloud(self, item: SceneObject) -> tuple[Float64[np.ndarray, "P 3"], cKDTree]:
-        if item.id not in self._clouds:
-            points = item.points if self._definition == "points" else geometry.shell_grid(item.obb)
-            self._clouds[item.id] = (points, geometry.search_tree(points))
-        return self._clouds[item.id]
+    def _cloud(self, item: SceneObject, faces: bool) -> tuple[Float64[np.ndarray, "P 3"], cKDTree]:
+        """The points of an object; of its grid those on the faces alone, where no others can be nearest."""
+        if (item.id, faces) not in self._clouds:
+            grid = geometry.surface_grid if faces else geometry.shell_grid
+            points = item.points if self._definition == "points" else grid(item.obb)
+            self._clouds[item.id, faces] = (points, geometry.search_tree(points))
+        return self._clouds[item.id, faces]
 
 
 @functools.lru_cache(maxsize=4)
