@@ -412,7 +412,7 @@ def test_a_policy_that_is_not_the_reference_at_step_1_is_reported(bench: Callabl
         state, metrics = update(*given)
         return state, {**metrics, "kl": jnp.float32(0.5)}
 
-    run.step.update = far_away  # type: ignore[method-assign]
+    run.step.update = far_away  # type: ignore[method-assign,assignment]
     train(run.training, fresh_state(), StopRequest())
     assert "kl 0.5 at step 1" in run.output.getvalue()
 
