@@ -151,24 +151,19 @@ def _adapters(model: Any) -> dict[str, Any]:
 
 def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int) -> dict[str, Any]:
     import jax
+    import jax.numpy as jnp
 
-    from jaxvsr.grpo.benchmark import (
-        StepBench,
-        matmul_peak,
-        median_and_spread,
-        needed_flops,
-        peak_memory_bytes,
-        random_prompt,
-        repeat,
-    )
+    from jaxvsr.grpo.benchmark import StepBench, median_and_spread, peak_memory_bytes, random_prompt, repeat
+    from jaxvsr.grpo.costs import decode_bytes, matmul_peak, memory_bandwidth, needed_flops
 
     bench = StepBench(config, parameters, work, forward)
     prompt = jax.device_put(random_prompt(config, work))
     steps = median_and_spread(repeat(lambda seed: bench.run_step(prompt, seed), repeats))
     compile_count, compile_seconds = bench.compiled
     phases = median_and_spread(repeat(lambda seed: bench.run_phases(prompt, seed), repeats))
-    peak = matmul_peak(forward.dtype, 2048 if jax.default_backend() == "cpu" else 8192)
-    flops = needed_flops(config, work)
+    peak, bandwidth = matmul_peak(forward.dtype), memory_bandwidth()
+    flops = needed_flops(config, work.sizes)
+    read = decode_bytes(config, work.sizes, jnp.dtype(forward.dtype).itemsize)
     step = steps["step"]["median"]
     asked, answered = work.scenes * work.questions, work.scenes * work.questions * work.rollouts
     return {
@@ -186,6 +181,10 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
             phase: flops[phase] / phases[phase]["median"] / peak for phase in flops if phase in phases
         },
         "step_fraction_of_matmul_peak": sum(flops.values()) / step / peak,
+        "decode_bytes": read,
+        "decode_bytes_formula": decode_bytes.__doc__,
+        "memory_bandwidth_bytes_per_second": bandwidth,
+        "decode_fraction_of_bandwidth": read / phases["decode"]["median"] / bandwidth,
         "compile_count": compile_count,
         "compile_seconds": compile_seconds,
         "peak_memory_bytes": peak_memory_bytes(),
@@ -240,7 +239,9 @@ def _table(result: dict[str, Any]) -> str:
         f"{result['seconds_per_question']:.4f} s a question, "
         f"{result['rollouts_per_second']:.0f} rollouts/s, {result['answer_tokens_per_second']:.0f} answer tokens/s",
         f"matmul peak {result['matmul_peak_flops_per_second'] / 1e9:.0f} GFLOP/s, "
-        f"the step needs {result['step_fraction_of_matmul_peak']:.0%} of it; "
+        f"the step needs {result['step_fraction_of_matmul_peak']:.0%} of it; memory "
+        f"{result['memory_bandwidth_bytes_per_second'] / 1e9:.0f} GB/s, decode reads "
+        f"{result['decode_fraction_of_bandwidth']:.0%} of it; "
         f"compiled {result['compile_count']} programs in {result['compile_seconds']:.1f} s; "
         f"peak memory {result['peak_memory_bytes'] / 2**20:.0f} MiB",
     ]

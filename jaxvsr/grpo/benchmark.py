@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvsr.grpo.advantages import AdvantageRule, group_advantages
+from jaxvsr.grpo.costs import StepSizes
 from jaxvsr.grpo.objectives import Objective, step_normaliser, token_mask
 from jaxvsr.grpo.optimizer import OptimizerConfig, make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions, decode, rollout_keys
@@ -56,6 +57,15 @@ class Workload:
     @property
     def video_tokens(self) -> int:
         return -(-self.frames // 2) * (self.frame_side // 28) ** 2
+
+    @property
+    def sizes(self) -> StepSizes:
+        patches = (self.frame_side // 14) ** 2
+        scene = TEXT_BEFORE_VIDEO + self.video_tokens + 1
+        return StepSizes(
+            self.scenes, scene, self.questions, self.question_tokens, self.rollouts, self.answer_tokens,
+            -(-self.frames // 2), patches, self.beta,
+        )  # fmt: skip
 
     def separate(self) -> Workload:
         """The same rollouts as S·Q·G scenes of one question and one rollout each, every one with its own video."""
@@ -234,19 +244,6 @@ def repeat(run: Callable[[int], dict[str, float]], times: int) -> list[dict[str,
     return [run(seed) for seed in range(1, times + 1)]
 
 
-def matmul_peak(dtype: str, size: int, times: int = 10) -> float:
-    """FLOP/s of this machine's square matrix product, the best of `times`, on random data."""
-    left = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    product = jax.jit(lambda a, b: a @ b)
-    jax.block_until_ready(product(left, left))
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        jax.block_until_ready(product(left, left))
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
-
-
 def peak_memory_bytes() -> int:
     """Largest memory in use so far: the device's own count, or on CPU the process's resident set."""
     counted = jax.local_devices()[0].memory_stats() or {}
@@ -254,48 +251,3 @@ def peak_memory_bytes() -> int:
         return int(counted["peak_bytes_in_use"])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def needed_flops(config: ModelConfig, work: Workload) -> dict[str, float]:
-    """Floating-point operations of matrix products that a step needs: no padding, no recomputation.
-
-    forward(n tokens) = 2 n (weights of the linear layers) + 4 (visible key-query pairs) N D layers, with
-    pairs = V²/2 + Q T (V + T/2) + Q G R (V + T + R/2); tower likewise with full or windowed rows;
-    head 2 H W a scored token.
-    update = 2 forward + 2 head (activation gradients; base weights are frozen) + LoRA's own, which is left out.
-    """
-    text, vision = config.text, config.vision
-    video, question, answer = work.video_tokens + TEXT_BEFORE_VIDEO + 1, work.question_tokens, work.answer_tokens
-    questions, rollouts = work.questions, work.questions * work.rollouts
-    kv = text.num_key_value_heads * text.head_dim
-    layer = text.hidden_size * (2 * text.hidden_size + 2 * kv) + 3 * text.hidden_size * text.intermediate_size
-    width = text.num_attention_heads * text.head_dim
-
-    def language(tokens: float, pairs: float) -> float:
-        return text.num_hidden_layers * (2 * tokens * layer + 4 * pairs * width)
-
-    prompt_pairs = video**2 / 2 + questions * question * (video + question / 2)
-    answer_pairs = rollouts * (answer - 1) * (video + question + answer / 2)
-    prefill = language(video + questions * question, prompt_pairs)
-    decode = language(rollouts * (answer - 1), answer_pairs)
-    row_patches = (work.frame_side // vision.patch_size) ** 2
-    patches = row_patches * -(-work.frames // 2)
-    mlp = (3 if vision.window_size else 2) * vision.embed_dim * vision.intermediate_size
-    window = (vision.window_size // vision.patch_size) ** 2 or row_patches
-    full_layers = len(vision.fullatt_block_indexes) if vision.window_size else vision.depth
-    seen = full_layers * row_patches + (vision.depth - full_layers) * min(window, row_patches)
-    merged = vision.embed_dim * vision.merge_unit
-    tower: float = (
-        2 * patches * (vision.patch_values * vision.embed_dim + vision.depth * (4 * vision.embed_dim**2 + mlp))
-    )
-    tower += 4 * patches * seen * vision.embed_dim
-    tower += 2 * patches / vision.merge_unit * merged * (merged + vision.out_hidden_size)
-    head = 2 * text.hidden_size * text.vocab_size * (questions + rollouts * (answer - 1))
-    scene = {
-        "vision": tower,
-        "prefill": prefill,
-        "decode": decode + head,
-        "reference": (prefill + decode + head) if work.beta else 0.0,
-        "update": 2 * (prefill + decode + head),
-    }
-    return {phase: float(flops * work.scenes) for phase, flops in scene.items()}
