@@ -38,6 +38,7 @@ FIELDS = {
     "--mesh": ("mesh.spec", "SPEC", "8, or fsdp=4,tensor=2; default: all devices"),
     "--device": ("mesh.device", "auto|cpu|gpu|tpu", "kind of device"),
     "--steps": ("steps", "N", "updates of the policy"),
+    "--log": ("logging.trackers", "tensorboard,wandb", "where numbers go besides metrics.jsonl"),
     "--seed": ("seed", "N", "of sampling, data order and fresh adapters"),
     "--time-limit": ("intervals.time_limit", "90s|30m|8h", "save and stop after this time"),
 }
@@ -120,6 +121,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.grpo.mesh import MeshShape, make_mesh, parse_mesh
     from jaxvsr.grpo.run_folder import RunFolder
     from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
+    from jaxvsr.rewards.prompts import prompt_from
 
     config, path, run_path = _config(arguments)
     stop = StopRequest(config.intervals.time_limit)
@@ -135,7 +137,8 @@ def _command(argv: Sequence[str] | None) -> int:
     if arguments.dry_run:
         from jaxvsr.grpo.plan import plan
 
-        print("\n".join(plan(config, shape)))
+        for line in plan(config, make_mesh(shape, devices)):
+            print(line, flush=True)
         return 0
     cache = keep_compiled_programs()
 
@@ -156,6 +159,9 @@ def _command(argv: Sequence[str] | None) -> int:
     ):
         console = ready.training.console
         console.say(f"run {run_path}, config {path}" + (f", going on after step {ready.first}" if ready.first else ""))
+        prompt = prompt_from(config.data.prompt)
+        budget = f"{config.sampling.answer_tokens} answer tokens (the prompt's own: {prompt.max_answer_tokens})"
+        console.say(f"prompt {prompt.name}, {budget}, answers read by {prompt.extraction}")
         if ready.first >= config.steps:
             console.say(f"all {config.steps} steps are done; --steps asks for more")
         _, reason = train(ready.training, ready.state, stop, first=ready.first)

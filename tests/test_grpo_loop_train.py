@@ -1,6 +1,7 @@
 """`launch/train.py` on a tiny model and a small data folder: the whole way, in processes of its own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,4 +153,8 @@ def test_a_checkpoint_of_another_model_is_refused(place: Path) -> None:
 def test_a_dry_run_prints_the_plan_and_writes_nothing(place: Path) -> None:
     done = train(place, "--config", "recipe.yaml", "--run-dir", "never", "--dry-run")
     assert "2 scenes × 2 questions × 3 answers = 12 rollouts" in done.stdout
+    bucket = next(line for line in done.stdout.splitlines() if line.startswith("bucket 1"))
+    needs = [int(need) for need in re.findall(r"(?:sample|reference|update) (\d+)", bucket)]
+    assert len(needs) == 3 and all(need > 0 for need in needs), "XLA's own count for each compiled function"
+    assert "compiling   3 programs" in done.stdout
     assert not (place / "never").exists()

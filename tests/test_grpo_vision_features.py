@@ -23,7 +23,7 @@ from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.config_file import build
 from jaxvsr.grpo.loop import train
 from jaxvsr.grpo.mesh import MeshShape, make_mesh
-from jaxvsr.grpo.plan import read_run_pools
+from jaxvsr.grpo.run_data import read_run_pools
 from jaxvsr.grpo.run_folder import read_rows
 from jaxvsr.grpo.start_model import open_model
 from jaxvsr.grpo.step import start_state

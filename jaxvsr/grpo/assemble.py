@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,9 @@ from jaxvsr.grpo.config_file import to_yaml
 from jaxvsr.grpo.console import CompileTimes, Console
 from jaxvsr.grpo.heldout import HeldOut, ScoreAnswers
 from jaxvsr.grpo.mesh import MeshShape, check_mesh, loader_share
-from jaxvsr.grpo.metrics_log import MetricsLog
+from jaxvsr.grpo.metrics_log import MetricsLog, check_trackers
 from jaxvsr.grpo.optimizer import make_optimizer
-from jaxvsr.grpo.plan import asked_questions, read_run_pools
+from jaxvsr.grpo.run_data import asked_questions, read_run_pools
 from jaxvsr.grpo.run_folder import RunFolder, check_run_folder, make_run_folder
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.grpo.scored_rollouts import check_view_consistency
@@ -95,8 +95,9 @@ def ready_run(
     )
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
     prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
-    builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens)
+    builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens, config.data.rejected)
     check_view_consistency(config, rewards)
+    check_trackers(config.logging)
     pools = read_run_pools(config)
     evaluates = score_answers is not None and config.intervals.evaluate > 0
     heldout_pools = read_run_pools(config, config.evaluation.split) if evaluates else ()
@@ -235,22 +236,35 @@ def compute_dtype(config: TrainConfig, mesh: Mesh) -> Literal["float32", "bfloat
 
 
 def load_policy(
-    config: TrainConfig, model: StartModel, processor: SceneProcessor, mesh: Mesh
-) -> tuple[Callable[..., CompiledStep], dict[str, jax.Array], optax.GradientTransformation]:
+    config: TrainConfig, model: StartModel, processor: SceneProcessor, mesh: Mesh, *, abstract: bool = False
+) -> tuple[Callable[..., CompiledStep], dict[str, Any], optax.GradientTransformation]:
     """The model on the mesh: what makes a compiled step of it (`greedy=True`: one that answers greedily, once), the
-    trainable parameters, and their optimizer."""
+    trainable parameters, and their optimizer. With `abstract` no weight is read: shapes on the mesh take their place.
+    """
     shapes = {
         name: jax.ShapeDtypeStruct(shape, model.folder.dtype(name))
         for name, shape in expected_shapes(model.config).items()
     }
     shardings = parameter_shardings(shapes, mesh, model.config)
+
+    def parameters(
+        chosen: Mapping[str, NamedSharding], dtype: np.dtype | None = None, *, stages: bool = True
+    ) -> dict[str, Any]:
+        if not abstract:
+            return (model if stages else dataclasses.replace(model, stages=())).parameters(chosen, dtype)
+        return {
+            name: jax.ShapeDtypeStruct(shapes[name].shape, dtype or shapes[name].dtype, sharding=sharding)
+            for name, sharding in chosen.items()
+        }
+
     if config.lora is not None:
-        frozen, trainable = model.parameters(shardings), fresh_adapter(model, config.lora, config.seed, mesh)
+        frozen = parameters(shardings)
+        trainable = fresh_adapter(model, config.lora, config.seed, mesh, abstract=abstract)
     else:  # full fine-tuning keeps float32 weights: updates of 1e-6 vanish in bfloat16
         fixed = {name for name in shapes if config.model.tower == "frozen" and name.startswith("visual.")}
-        frozen = model.parameters({name: shardings[name] for name in shapes if name in fixed})
+        frozen = parameters({name: shardings[name] for name in shapes if name in fixed})
         moving = {name: shardings[name] for name in shapes if name not in fixed}
-        trainable = model.parameters(moving, np.dtype(np.float32))
+        trainable = parameters(moving, np.dtype(np.float32))
     optimizer = make_optimizer(config.optimizer, config.steps * config.update.inner_steps)
     sampling = SamplingOptions(
         group=config.sampling.group,
@@ -261,7 +275,7 @@ def load_policy(
         top_k=config.sampling.top_k,
         top_p=config.sampling.top_p,
     )
-    policy = Policy(model.config, config.lora, frozen, _reference(config, model, trainable, shardings))
+    policy = Policy(model.config, config.lora, frozen, _reference(config, model, trainable, shardings, parameters))
 
     def make_step(*, greedy: bool = False) -> CompiledStep:
         return CompiledStep(
@@ -284,8 +298,10 @@ def _objective(config: TrainConfig) -> AnyObjective:
     return objectives[config.objective]
 
 
-def fresh_adapter(model: StartModel, lora: LoraConfig, seed: int, mesh: Mesh) -> dict[str, jax.Array]:
-    """Adapter leaves before training, from the seed: A uniform, B zero."""
+def fresh_adapter(
+    model: StartModel, lora: LoraConfig, seed: int, mesh: Mesh, *, abstract: bool = False
+) -> dict[str, Any]:
+    """Adapter leaves before training, from the seed: A uniform, B zero; or their shapes on the mesh."""
 
     def adapter() -> dict[str, jax.Array]:
         parameters = flat_parameters(QwenVL(model.config, lora=lora, seed=seed))
@@ -294,22 +310,34 @@ def fresh_adapter(model: StartModel, lora: LoraConfig, seed: int, mesh: Mesh) ->
     shapes = jax.eval_shape(adapter)
     if not shapes:
         raise InputError(f"lora.target_modules {lora.target_modules!r}: matches no module of this model")
-    return jax.jit(adapter, out_shardings=parameter_shardings(shapes, mesh, model.config))()
+    shardings = parameter_shardings(shapes, mesh, model.config)
+    if abstract:
+        return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name]) for name, x in shapes.items()}
+    return jax.jit(adapter, out_shardings=shardings)()
 
 
 def _reference(
-    config: TrainConfig, model: StartModel, trainable: Mapping[str, jax.Array], shardings: Mapping[str, NamedSharding]
-) -> dict[str, jax.Array] | None:
+    config: TrainConfig,
+    model: StartModel,
+    trainable: Mapping[str, Any],
+    shardings: Mapping[str, NamedSharding],
+    parameters: Callable[..., dict[str, Any]],
+) -> dict[str, Any] | None:
     """Weights of the reference policy that are not among the frozen ones."""
     needed = config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta > 0)
     if not needed:
         return None
     if config.model.reference == "base" and model.stages:
-        original = dataclasses.replace(model, stages=())
-        return original.parameters(shardings)
+        return parameters(shardings, stages=False)
     if config.lora is None:  # a copy, because the state is donated
-        return {name: jnp.copy(leaf).astype(model.folder.dtype(name)) for name, leaf in trainable.items()}
+        return {name: _copy(leaf, model.folder.dtype(name)) for name, leaf in trainable.items()}
     return None
+
+
+def _copy(leaf: Any, dtype: np.dtype) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+    return jnp.copy(leaf).astype(dtype)
 
 
 def _signature(config: TrainConfig, mesh: Mesh) -> str:

@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+
+from jax.sharding import Mesh
 
 from jaxvsr.data.loader import make_loader
-from jaxvsr.data.questions import Question
-from jaxvsr.data.scene_pools import ScenePool, read_pools
+from jaxvsr.data.scene_pools import ScenePool
 from jaxvsr.grpo.batches import BatchBuilder
+from jaxvsr.grpo.compiled_plan import compiled_lines
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.mesh import MeshShape, check_mesh
+from jaxvsr.grpo.run_data import asked_questions, read_run_pools
 from jaxvsr.grpo.start_model import open_model
 from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.naming import expected_shapes
 from jaxvsr.models.processor import SceneProcessor
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree_batch import TreePrompt
-from jaxvsr.rewards.prompts import prompt_from
-from jaxvsr.rewards.registry import rewards_from
+from jaxvsr.rewards.prompts import Prompt, prompt_from
+from jaxvsr.rewards.registry import Reward, rewards_from
 
 GIB = 2**30
 MOMENTS = 2  # of Adam, float32, for each trainable number
 
 
-def plan(config: TrainConfig, mesh: MeshShape) -> list[str]:
-    """The lines of a plan; whatever is missing is said as an `InputError`, as the run itself would."""
+PLANNED_STEPS = 8  # whose buckets are compiled
+
+
+def plan(config: TrainConfig, mesh: Mesh) -> Iterator[str]:
+    """The lines of a plan: first what follows from the config alone, then what model and data add; the first thing
+    missing is said as an `InputError`, as the run itself would."""
+    shape = MeshShape(**dict(mesh.shape))
+    prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
+    yield from _config_lines(config, prompt, rewards)
     model = open_model(config.model.path, config.model.revision)
     check_mesh(
-        mesh,
+        shape,
         scenes=config.data.scenes,
         attention_heads=model.config.text.num_attention_heads,
         accumulation=config.update.accumulation,
     )
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
-    prompt = prompt_from(config.data.prompt)
-    rewards = rewards_from(config.rewards)
-    builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens)
+    builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens, config.data.rejected)
     data = config.data
     pools = read_run_pools(config)
     loader = make_loader(
@@ -49,14 +57,13 @@ def plan(config: TrainConfig, mesh: MeshShape) -> list[str]:
         blank=data.blank,
     )
     builder.check_answers(asked_questions(pools))
-    batch = builder(next(loader))
+    batches = [builder(batch) for batch in itertools.islice(loader, min(PLANNED_STEPS, config.steps))]
     loader.close()
-    lines = [f"model       {model.name}: {model.config.family}, {_parameters(config, model.config)}"]
-    lines += _data_lines(config, pools)
-    if config.objective == "grpo":
-        terms = ", ".join(f"{reward.weight:g}*{reward.name}" for reward in rewards)
-        lines.append(f"rewards     {terms}; prompt {prompt.name}, {config.sampling.answer_tokens} answer tokens")
-    return [*lines, *_step_lines(config, batch.prompt), *_memory_lines(config, model.config, batch.prompt, mesh)]
+    yield f"model       {model.name}: {model.config.family}, {_parameters(config, model.config)}"
+    yield from _data_lines(config, pools)
+    yield _token_line(config, batches[0].prompt)
+    yield from _memory_lines(config, model.config, batches[0].prompt, shape)
+    yield from compiled_lines(config, model, processor, mesh, batches)
 
 
 def group_size(config: TrainConfig) -> int:
@@ -81,28 +88,6 @@ def _trainable(config: TrainConfig, model: ModelConfig) -> int:
     return sum(math.prod(leaf.shape) for name, leaf in leaves if ".lora_" in name)
 
 
-def read_run_pools(config: TrainConfig, split: str | None = None) -> tuple[ScenePool, ...]:
-    """What the data folders offer for training; `split` another than that: for held-out questions, which are never
-    mirrored."""
-    data = config.data
-    return read_pools(
-        [(Path(folder), weight) for folder, weight in data.weighted_folders()],
-        split=split or data.split,
-        questions=data.questions,
-        frames=data.frames,
-        question_types=data.question_types,
-        skip_short_scenes=data.skip_short_scenes,
-        mirror=data.mirror if split is None else "none",
-    )
-
-
-def asked_questions(pools: Sequence[ScenePool]) -> Iterator[Question]:
-    """All questions that may be asked, mirror images included."""
-    for pool in pools:
-        for scene in pool.scenes:
-            yield from (*scene.questions, *scene.mirrored)
-
-
 def _data_lines(config: TrainConfig, pools: Sequence[ScenePool]) -> list[str]:
     data = config.data
     lines = []
@@ -117,19 +102,35 @@ def _data_lines(config: TrainConfig, pools: Sequence[ScenePool]) -> list[str]:
     return lines
 
 
-def _step_lines(config: TrainConfig, prompt: TreePrompt) -> list[str]:
+def _config_lines(config: TrainConfig, prompt: Prompt, rewards: Sequence[Reward]) -> list[str]:
+    """Sizes, prompt and rewards: no model and no data is needed for them."""
+    data, group = config.data, group_size(config)
+    asked = data.scenes * data.questions
+    answers = {"grpo": "rollouts", "sft": "given answers", "dpo": "chosen and rejected answers"}[config.objective]
+    pixels = f" of at most {data.max_pixels:,} pixels" if data.max_pixels else ""
+    lines = [
+        f"step        {data.scenes} scenes × {data.questions} questions × {group} answers = {asked * group:,} "
+        f"{answers}, {config.update.inner_steps} update(s)",
+        f"run         {config.steps:,} steps of {asked:,} questions ask {config.steps * asked:,}",
+        f"prompt      {prompt.name} (made for {prompt.max_answer_tokens} tokens, its answers are read by "
+        f"{prompt.extraction}), {config.sampling.answer_tokens} answer tokens; {data.frames} frames{pixels}",
+    ]
+    if config.objective == "grpo":
+        terms = ", ".join(reward.term or f"{reward.weight:g}*{reward.name}" for reward in rewards)
+        lines.append(f"rewards     {terms}")
+    return lines
+
+
+def _token_line(config: TrainConfig, prompt: TreePrompt) -> str:
     scenes, size = prompt.scene_tokens.shape
     questions, question_size = prompt.question_tokens.shape[1:]
     group, answer = group_size(config), config.sampling.answer_tokens
     tree = scenes * (size + questions * (question_size + group * answer))
     separate = scenes * questions * group * (size + question_size + answer)
-    rollouts = scenes * questions * group
-    return [
-        f"step        {scenes} scenes × {questions} questions × {group} answers = {rollouts:,} rollouts, "
-        f"{config.update.inner_steps} update(s)",
+    return (
         f"tokens      a scene {size:,}, a question {question_size}, an answer {answer}; a step {tree:,} on the tree, "
-        f"{separate:,} as separate sequences ({separate / tree:.1f} times as many)",
-    ]
+        f"{separate:,} as separate sequences ({separate / tree:.1f} times as many)"
+    )
 
 
 def _memory_lines(config: TrainConfig, model: ModelConfig, prompt: TreePrompt, mesh: MeshShape) -> list[str]:

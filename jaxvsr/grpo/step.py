@@ -97,7 +97,7 @@ class CompiledFunction:
     def __init__(self, name: str, function: Callable[..., Any], *, donate: tuple[int, ...] = ()):
         self.name, self.seconds = name, 0.0
         self.compiled: dict[Any, Any] = {}
-        self._function, self._donate = function, donate
+        self.function, self._donate = function, donate
         self.on_compile: Callable[[str, int], Any] = lambda name, bucket: None
 
     def executable(self, *args: Any) -> Any:
@@ -110,7 +110,7 @@ class CompiledFunction:
 
             # Traced on leaves: the pytrees of abstract values that JAX would build are not what their types promise.
             def on_leaves(*leaves: Any) -> Any:
-                return self._function(*jax.tree.unflatten(structure, leaves))
+                return self.function(*jax.tree.unflatten(structure, leaves))
 
             on_leaves.__name__ = self.name
             ends = np.cumsum([len(jax.tree.leaves(arg)) for arg in args]).tolist()
@@ -165,12 +165,14 @@ class CompiledStep:
         self.trains_vision = any(name.startswith("visual.") for name in trainable)
         self._adapted = model_definition(policy.config, policy.lora)
         self._base = model_definition(policy.config)
-        self._vision = CompiledFunction("vision", self._vision_program)
-        self._sample = CompiledFunction("sample", self._sample_program)
-        self._reference = CompiledFunction("reference", self._reference_program)
-        self._update = CompiledFunction("update", self._update_program, donate=(0,))
-        self._choose = CompiledFunction("choose", _choose)
-        self.functions = (self._vision, self._sample, self._reference, self._update, self._choose)
+        self.programs = {
+            "vision": CompiledFunction("vision", self._vision_program),
+            "sample": CompiledFunction("sample", self._sample_program),
+            "reference": CompiledFunction("reference", self._reference_program),
+            "update": CompiledFunction("update", self._update_program, donate=(0,)),
+            "choose": CompiledFunction("choose", _choose),
+        }
+        self.functions = tuple(self.programs.values())
 
     @property
     def compile_count(self) -> int:
@@ -190,18 +192,18 @@ class CompiledStep:
     ) -> tuple[Sampled, Float[Array, "S U H"]]:
         """Rollouts of every question, and the merged vision tokens for the passes that follow: those given (the tower
         does not run), or the tower's."""
-        sampled, computed = self._sample(
+        sampled, computed = self.programs["sample"](
             state.trainable, self.policy.frozen, prompt, question_keys, state.seed, state.step, temperature, features
         )
         return sampled, computed if features is None else features
 
     def encode(self, state: TrainState, prompt: TreePrompt) -> Float[Array, "S U H"]:
         """The merged vision tokens alone, for objectives that do not sample."""
-        return self._vision(state.trainable, self.policy.frozen, prompt)
+        return self.programs["vision"](state.trainable, self.policy.frozen, prompt)
 
     def choose(self, again: Bool[Array, "S Q"], drawn_again: Sampled, sampled: Sampled) -> Sampled:
         """The rollouts of a second draw where `again` is true, of the first elsewhere."""
-        return self._choose(again, drawn_again, sampled)
+        return self.programs["choose"](again, drawn_again, sampled)
 
     def reference(
         self,
@@ -211,7 +213,7 @@ class CompiledStep:
         temperature: Float[AnyArray, ""],
     ) -> Float[Array, "S Q G R"]:
         """Log-probabilities of the rollouts under the reference policy."""
-        return self._reference(self.policy.reference_parameters(), prompt, features, rollouts, temperature)
+        return self.programs["reference"](self.policy.reference_parameters(), prompt, features, rollouts, temperature)
 
     def update(
         self,
@@ -227,7 +229,9 @@ class CompiledStep:
 
         Metrics: `loss`, `grad_norm`, `entropy` (nats a token), and the objective's.
         """
-        return self._update(state, self.policy.frozen, prompt, features, rollouts, inputs, normaliser, temperature)
+        return self.programs["update"](
+            state, self.policy.frozen, prompt, features, rollouts, inputs, normaliser, temperature
+        )
 
     # --- the programs: pure functions of their arguments, traced once a bucket
 
