@@ -22,7 +22,7 @@ from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import ObjectiveName
 from jaxvsr.grpo.mesh import scene_sharding
-from jaxvsr.grpo.targets import rejected_answer, target_answer
+from jaxvsr.grpo.targets import Difficulty, rejected_answer, target_answer
 from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, Video
 from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt, VisionInput
 from jaxvsr.rewards.prompts import Prompt
@@ -63,6 +63,7 @@ class BatchBuilder:
     prompt: Prompt
     objective: ObjectiveName
     answer_tokens: int  # R of given answers
+    rejected: Difficulty = "mixed"  # of DPO's wrong answers
 
     def encode(self, batch: SceneBatch) -> EncodedBatch:
         """Frames to patches, questions to tokens."""
@@ -112,7 +113,7 @@ class BatchBuilder:
 
     def _answers(self, question: Question) -> list[str]:
         """The answer, and in DPO the rejected one behind it."""
-        rejected = [rejected_answer(question)] if self.objective == "dpo" else []
+        rejected = [rejected_answer(question, self.rejected)] if self.objective == "dpo" else []
         return [target_answer(question), *rejected]
 
     def _targets(self, questions: Sequence[Sequence[Question]]) -> Rollouts | None:

@@ -16,6 +16,7 @@ from jaxvsr.grpo.mesh import parse_mesh
 from jaxvsr.grpo.objectives import Objective
 from jaxvsr.grpo.optimizer import OptimizerConfig
 from jaxvsr.grpo.preference import PreferenceObjective
+from jaxvsr.grpo.targets import Difficulty
 from jaxvsr.models.language import Remat
 from jaxvsr.models.lora import LoraConfig
 
@@ -53,6 +54,7 @@ class DataSettings:
     frames: int = 8  # frames of a video that the model sees
     max_pixels: int | None = None  # pixels a frame at most; null: as stored
     prompt: str = "question"  # name of a prompt, or a file that holds one
+    rejected: Difficulty = "mixed"  # how far DPO's wrong answers are off: easy (far), medium, hard, or one of the three
     workers: int = 0  # processes that load data, besides this one
     blank: bool = False  # mid-grey frames instead of the video: the control run
     skip_short_scenes: bool = False  # leave out scenes with fewer than `questions` questions, instead of refusing them
@@ -187,6 +189,7 @@ class LoggingSettings:
     sample_questions: int = 4  # questions whose G answers go into samples.jsonl each time
     line_seconds: float = 30.0  # seconds between plain lines where there is no terminal
     project: str = "jaxvsr"  # of Weights & Biases
+    name: str | None = None  # of Weights & Biases; null: that of the run folder
     group: str | None = None  # of Weights & Biases
     tags: tuple[str, ...] = ()  # of Weights & Biases
 

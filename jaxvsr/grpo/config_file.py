@@ -22,20 +22,38 @@ import yaml
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.known_names import known_name
+from jaxvsr.rewards.prompts import prompt_from
 
 Settings = TypeVar("Settings")
 Override = tuple[str, str, str]  # what the user typed it as (`--set`, `--steps`), field, text of the value
 
 
 def read_config(path: Path | None, overrides: Iterable[Override] = ()) -> TrainConfig:
-    """The config of a YAML file (None: the defaults) with fields replaced in order."""
+    """The config of a YAML file (None: the defaults) with fields replaced in order.
+
+    Who names a prompt and no `sampling.answer_tokens` beside it, in the file or among the overrides, gets the prompt's.
+    """
     tree = read_yaml(path) if path is not None else {}
     with _named(f"config {path}"):
+        _take_prompts_budget(tree)
         build(TrainConfig, tree)
-    for flag, field, text in overrides:
+    given = list(overrides)
+    for flag, field, text in given:
         with _named(flag):
             set_field(tree, field, text)
+    fields = {field for _, field, _ in given}
+    if "data.prompt" in fields and "sampling.answer_tokens" not in fields:
+        (tree.get("sampling") or {}).pop("answer_tokens", None)
+        _take_prompts_budget(tree)
     return build(TrainConfig, tree)
+
+
+def _take_prompts_budget(tree: dict[str, Any]) -> None:
+    """A prompt carries its token budget: where one is named and `sampling.answer_tokens` is not, that is taken."""
+    data, sampling = tree.get("data"), tree.get("sampling") or {}
+    name = data.get("prompt") if isinstance(data, dict) else None
+    if isinstance(name, str) and isinstance(sampling, dict) and "answer_tokens" not in sampling:
+        tree["sampling"] = {**sampling, "answer_tokens": prompt_from(name).max_answer_tokens}
 
 
 @contextlib.contextmanager
@@ -48,14 +66,14 @@ def _named(source: str) -> Iterator[None]:
         raise InputError(source + message.removeprefix("config") if message.startswith("config") else message) from None
 
 
-def find_config(name: str) -> Path:
-    """The file of `--config`: a file, or the name of a recipe in configs/."""
+def find_config(name: str, folder: str = ".") -> Path:
+    """The file of `--config`: a file, or the name of a recipe in configs/, or in a folder there."""
     path = Path(name)
     if path.is_file():
         return path
     package = Path(__file__).resolve().parents[1]
-    folders = (package / "configs", package.parent / "configs")  # installed; in a checkout
-    recipes = {found.stem: found for folder in folders for found in folder.glob("*.yaml")}
+    places = (package / "configs", package.parent / "configs")  # installed; in a checkout
+    recipes = {found.stem: found for place in places for found in (place / folder).glob("*.yaml")}
     if name in recipes:
         return recipes[name]
     known = ", ".join(sorted(recipes)) or "none"

@@ -5,6 +5,7 @@ A number that is not finite becomes null in JSON, so that every reader of JSON r
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import math
@@ -29,6 +30,12 @@ class Tracker(Protocol):
 
     def write(self, step: int, row: Row) -> None: ...
     def close(self) -> None: ...
+
+
+def check_trackers(settings: LoggingSettings) -> None:
+    """`InputError` where a tracker that is asked for is not installed: said before anything is written."""
+    if "wandb" in settings.trackers and importlib.util.find_spec("wandb") is None:
+        raise InputError("logging.trackers: wandb is not installed: pip install 'jaxvsr[wandb]', or leave it out")
 
 
 class MetricsLog:
@@ -133,14 +140,12 @@ class WeightsAndBiases:
     """The same run goes on where `run_id` is given. WANDB_MODE=offline works as everywhere."""
 
     def __init__(self, folder: Path, config: TrainConfig, run_id: str | None):
-        try:
-            import wandb
-        except ImportError:
-            raise InputError("logging.trackers: wandb is not installed: pip install 'jaxvsr[wandb]'") from None
+        import wandb
+
         settings: LoggingSettings = config.logging
         self._run = wandb.init(
             project=settings.project,
-            name=folder.name,
+            name=settings.name or folder.name,
             group=settings.group,
             tags=list(settings.tags),
             id=run_id,

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Literal
 
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
+from jaxvsr.rewards.answers import answer_letter, words_match
 
-# A rejected number is this many times the right one: plain misses, none within VSI-Bench's widest tolerance of 50 %.
-WRONG_FACTORS = (0.25, 0.4, 1.7, 2.5)
-WRONG_COUNTS = (1, 2, 3)  # a rejected count is this much higher, or lower where it stays above 0
+Difficulty = Literal["mixed", "easy", "medium", "hard"]
+_LEVELS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
+
+# How far a rejected number is from the right one: so many times larger or smaller, and a rejected count so much higher
+# or lower. VSI-Bench's widest tolerance is 50 %: of these only a hard one would still score a little.
+FACTORS = {"easy": "4", "medium": "2", "hard": "1.25"}
+COUNT_MISSES = {"easy": 4, "medium": 2, "hard": 1}
+_LARGEST = 10**20  # numbers beyond are no measure of a room, and leave Decimal's digits
 _OPPOSITES = {"left": "right", "front": "back", "yes": "no", "above": "below", "near": "far", "larger": "smaller"}
 _OPPOSITES |= {other: one for one, other in _OPPOSITES.items()}
+_NAMED = re.compile(r"\(([^()]+,[^()]+)\)")  # the objects to choose from: "Which of these objects (sink, bed, guitar)"
 
 
 def target_answer(question: Question) -> str:
@@ -20,39 +30,76 @@ def target_answer(question: Question) -> str:
     return question.response if question.response is not None else question.answer
 
 
-def rejected_answer(question: Question) -> str:
-    """A wrong answer of the same kind, the same for the same question every time: another option, a number far off, the
-    opposite word.
+def rejected_answer(question: Question, difficulty: Difficulty = "mixed") -> str:
+    """A wrong answer of the same kind, the same for the same question every time: a number that is off, another option,
+    another of the objects that the question names, the opposite direction.
+
+    Args:
+        difficulty: easy is far off (a number 4 times too large or too small, a count off by 4, every part of a
+            direction turned round), medium nearer (2 times, 2, one part), hard nearest (a quarter, 1, one part).
+            mixed draws one of the three for each question. Options and objects are wrong or not: there it changes
+            nothing.
 
     Raises:
-        InputError: the question has no such answer (free text, boxes, words without an opposite, one option, 0.0).
+        InputError: the question has no such answer (free text, boxes, other words, one option).
     """
-    wrong = _wrong_answer(question)
-    if wrong is None or wrong == question.answer.strip():
+    draw = int.from_bytes(hashlib.blake2b(question.id.encode(), digest_size=8).digest(), "big")
+    level = _LEVELS[draw % 3] if difficulty == "mixed" else difficulty
+    wrong = _wrong_answers(question, level)
+    if not wrong:
         raise InputError(
             f"question {question.id!r}: no wrong answer to {question.answer!r} ({question.answer_kind}) is known; "
-            "train DPO on numbers, choices and directions (data.question_types), or leave the question out"
+            "train DPO on numbers, choices, named objects and directions (data.question_types), "
+            "or leave the question out"
         )
-    return wrong
+    return wrong[draw // 3 % len(wrong)]
 
 
-def _wrong_answer(question: Question) -> str | None:
-    turn = int.from_bytes(hashlib.blake2b(question.id.encode(), digest_size=8).digest(), "big")
+def _wrong_answers(question: Question, level: Literal["easy", "medium", "hard"]) -> Sequence[str]:
+    """Every wrong answer of this level; empty where none is known."""
+    answer = question.answer.strip()
     if question.answer_kind == "choice" and question.options:
+        if answer in question.options:  # the answer is the option's text
+            return [option for option in question.options if option != answer]
         letters = [chr(ord("A") + index) for index in range(len(question.options))]
-        wrong = [letter for letter in letters if letter != question.answer.strip().rstrip(".")]
-        if question.answer.strip() in question.options:  # the answer is the option's text
-            wrong = [option for option in question.options if option != question.answer.strip()]
-        return wrong[turn % len(wrong)] if wrong else None
+        return [letter for letter in letters if letter != answer_letter(answer, question.options)]
     if question.answer_kind == "number":
-        try:
-            value = float(question.answer)
-        except ValueError:
-            return None
-        if value.is_integer() and "." not in question.answer:
-            miss = WRONG_COUNTS[turn % len(WRONG_COUNTS)]
-            return str(int(value) - miss if value > miss and turn & 8 else int(value) + miss)
-        decimals = len(question.answer.partition(".")[2])
-        return f"{value * WRONG_FACTORS[turn % len(WRONG_FACTORS)]:.{decimals}f}"
-    swapped = re.sub(r"[a-z]+", lambda word: _OPPOSITES.get(word[0], word[0]), question.answer.lower())
-    return None if swapped == question.answer.lower() else swapped
+        return _wrong_numbers(answer, level)
+    if question.answer_kind != "word":
+        return []
+    named = [name.strip() for group in _NAMED.findall(question.question) for name in group.split(",")]
+    if any(words_match(answer, name) for name in named):
+        return [name for name in named if name and not words_match(answer, name)]
+    return _wrong_directions(answer.lower(), level)
+
+
+def _wrong_numbers(answer: str, level: Literal["easy", "medium", "hard"]) -> list[str]:
+    """Both misses, larger first; as many decimals as the right one has. Empty for what is no such number."""
+    try:
+        value = Decimal(answer)
+    except InvalidOperation:
+        return []
+    if not value.is_finite() or abs(value) >= _LARGEST:
+        return []
+    if value == value.to_integral_value() and "." not in answer:
+        # Of a length or an area, given in whole units, a miss of 4 is none: large numbers miss by their factor.
+        if abs(value) < 10:
+            miss = COUNT_MISSES[level]
+            return [str(int(value) + miss), *([str(int(value) - miss)] if value > miss else [])]
+        step = Decimal(1)
+    else:
+        step = Decimal(1).scaleb(value.as_tuple().exponent)  # type: ignore[arg-type]  # finite: a whole number
+    factor = Decimal(FACTORS[level])
+    misses = [(value * factor).quantize(step), (value / factor).quantize(step)]
+    if value == 0:
+        misses = [step * COUNT_MISSES[level]]
+    return [str(miss) for miss in misses if miss != value and miss * value >= 0] or [str(value + step)]
+
+
+def _wrong_directions(answer: str, level: Literal["easy", "medium", "hard"]) -> list[str]:
+    """The opposite; of a direction with two parts ("front-left") only an easy miss turns both round."""
+    known = [word for word in re.findall(r"[a-z]+", answer) if word in _OPPOSITES]
+    if not known:
+        return []
+    turned = {"easy": known, "medium": known[:1], "hard": known[-1:]}[level]
+    return [re.sub(r"[a-z]+", lambda word: _OPPOSITES[word[0]] if word[0] in turned else word[0], answer)]
