@@ -28,7 +28,6 @@ from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
 from jaxvsr.models.pixels import pack_frames, row_layout
 from jaxvsr.models.positions import MediaGrid, vision_positions
-from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_hidden
 from jaxvsr.models.tree_batch import TreePrompt, VisionInput
 
@@ -134,23 +133,20 @@ class StepBench:
         self._apart()
 
     def _apart(self) -> None:
-        definition = model_definition(self.config, self.work.lora)
-        forward, sampling = self.forward, self.step.sampling
+        forward, sampling, policy = self.forward, self.step.sampling, self.step.sampling_model
 
         def prefill(trainable: Any, frozen: Any, prompt: TreePrompt, features: Any) -> Any:
-            hidden, _, cache = tree_hidden(bind(definition, {**frozen, **trainable}), prompt, features, None, forward)
+            hidden, _, cache = tree_hidden(policy({**frozen, **trainable}), prompt, features, None, forward)
             return hidden, cache
 
         def decode_all(
             trainable: Any, frozen: Any, prompt: TreePrompt, hidden: Any, cache: Any, keys: Any, step: Any
         ) -> Any:
             keys = rollout_keys(jnp.uint32(0), step, keys, sampling.group)
-            model = bind(definition, {**frozen, **trainable})
+            model = policy({**frozen, **trainable})
             return decode(model, prompt, hidden, cache, keys, self.temperature, sampling, forward)
 
-        self.vision = CompiledFunction(
-            "vision", lambda t, f, p: encode_vision(bind(definition, {**f, **t}), p, forward)
-        )
+        self.vision = CompiledFunction("vision", lambda t, f, p: encode_vision(policy({**f, **t}), p, forward))
         self.prefill, self.decode = CompiledFunction("prefill", prefill), CompiledFunction("decode", decode_all)
 
     def random_rewards(self, seed: int) -> np.ndarray:

@@ -39,8 +39,8 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
         y = x @ self.weight[...].astype(x.dtype).T
         if self.scaling:
-            low = x @ self.lora_A[...].astype(x.dtype).T
-            y = y + (low @ self.lora_B[...].astype(x.dtype).T) * self.scaling
+            low = (x @ self.lora_A[...].astype(x.dtype).T) * self.scaling  # the narrow side is the cheap one to scale
+            y = y + low @ self.lora_B[...].astype(x.dtype).T
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         return y

@@ -1,4 +1,4 @@
-"""The compiled update on some of a step's questions, against the update on all of them."""
+"""The compiled step: what is sampled with merged adapters, and an update on some of the questions."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from jaxvsr.grpo.objectives import Objective, step_normaliser
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.grpo.step import CompiledStep, LossInputs, Policy, start_state
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.tree import ForwardOptions
+from jaxvsr.models.qwen_vl import bind, model_definition
+from jaxvsr.models.tree import ForwardOptions, tree_logprobs
 from tests.tree_cases import random_parameters, random_tree, small_config
 
 
@@ -56,3 +57,26 @@ def test_leaving_out_groups_without_advantage_gives_the_same_weights(accumulate:
         np.testing.assert_allclose(some[name], leaf, rtol=0, atol=2e-6 * max(1.0, norm))
         moved = max(moved, float(np.abs(leaf - np.asarray(start[name])).max()))
     assert moved > 1e-3, "the update did something"
+
+
+def test_sampling_with_merged_adapters_keeps_the_log_probabilities_of_the_update() -> None:
+    config = small_config("qwen2_vl")
+    lora = LoraConfig(rank=2, alpha=4.0, target_modules=("q_proj", "v_proj", "gate_proj", "down_proj"))
+    parameters = random_parameters(config, lora, jnp.float32)
+    trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
+    frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
+    prompt, _ = random_tree(1, 2, 1).on_device
+    optimizer = optax.sgd(1.0)
+    step = CompiledStep(
+        Policy(config, lora, frozen), trainable, Objective(), optimizer, SamplingOptions(3, 5, ()), ForwardOptions()
+    )
+    state = start_state(trainable, optimizer, 0)
+    keys = jnp.zeros((1, 2), jnp.uint32)
+    sampled, features = step.sample(state, prompt, keys, jnp.float32(0.8))
+    adapted = bind(model_definition(config, lora), parameters)
+    expected, _ = tree_logprobs(adapted, prompt, features, sampled.rollouts, 0.8, ForwardOptions())
+    np.testing.assert_allclose(sampled.logprobs, expected, rtol=0, atol=1e-5)
+    base, _ = tree_logprobs(
+        bind(model_definition(config), frozen), prompt, features, sampled.rollouts, 0.8, ForwardOptions()
+    )
+    assert np.abs(np.asarray(base - expected)).max() > 1e-2, "the adapters matter here"
