@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": ("convert", "Hugging Face folders in and out"),
     "ask": ("ask", "one question about one video"),
     "bench": ("bench", "time and memory of a step, by phase"),
+    "study": ("study", "several trainings compared: one table, one figure"),
     "report": ("report", "the page of a run; mean and spread over several"),
 }
 

@@ -16,9 +16,11 @@ import contextlib
 import dataclasses
 import difflib
 import os
+import signal
+import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jaxvsr.errors import InputError
@@ -56,6 +58,32 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Run this Python with arguments and return the exit code; Ctrl-C and SIGTERM are the child's to handle: it may
+    have to save.
+
+    `environment` is added to this process's own.
+    """
+    added = {"PYTHONUNBUFFERED": "1", **(environment or {})}
+    child = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **added})
+    came: list[int] = []
+
+    def interrupted(number: int, _: object) -> None:
+        came.append(number)
+        if number == signal.SIGTERM:  # the terminal sends Ctrl-C to the child by itself
+            child.terminate()
+
+    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        return 128 + came[0]
+    return code if code >= 0 else 128 - code
 
 
 @contextlib.contextmanager

@@ -15,15 +15,13 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvsr.command_line import ArgumentParser, run
+from jaxvsr.command_line import ArgumentParser, run, run_child
 from jaxvsr.errors import InputError
 
 LAUNCH = Path(__file__).resolve().parent
@@ -138,7 +136,8 @@ def _command(argv: Sequence[str] | None) -> int:
             continue
         start = time.monotonic()
         stage.prepare()
-        code = _run_stage(stage)
+        # The demo is the same on every machine: on the CPU.
+        code = run_child([str(LAUNCH / stage.arguments[0]), *stage.arguments[1:]], {"JAX_PLATFORMS": "cpu"})
         seconds.append(time.monotonic() - start)
         if code:
             print(f"the demo stopped in stage {number}, {stage.title}; the same command goes on there", file=sys.stderr)
@@ -148,29 +147,6 @@ def _command(argv: Sequence[str] | None) -> int:
         behind_a_new_one = behind_a_new_one or not stage.shared
     print(_summary(planned, seconds, arguments.run_dir))
     return 0
-
-
-def _run_stage(stage: Stage) -> int:
-    """Run a stage and return its exit code; Ctrl-C and SIGTERM are the stage's to handle: it may have to save."""
-    # The demo is the same on every machine: on the CPU.
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
-    child = subprocess.Popen([sys.executable, str(LAUNCH / stage.arguments[0]), *stage.arguments[1:]], env=environment)
-    came: list[int] = []
-
-    def interrupted(number: int, _: object) -> None:
-        came.append(number)
-        if number == signal.SIGTERM:  # the terminal sends Ctrl-C to the child by itself
-            child.terminate()
-
-    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        return 128 + came[0]
-    return code if code >= 0 else 128 - code
 
 
 def write_json(path: Path, value: object) -> None:

@@ -28,7 +28,13 @@ from jaxvsr.data.splits import SPLITS
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
 from jaxvsr.evaluation.asked import asked_questions
-from jaxvsr.evaluation.baselines import best_constants, chance_frequency, chance_random, constant_predictions
+from jaxvsr.evaluation.baselines import (
+    MODELS_WITHOUT_WEIGHTS,
+    best_constants,
+    chance_frequency,
+    chance_random,
+    constant_predictions,
+)
 from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, evaluate, write_result
 from jaxvsr.evaluation.open_ended import Judge
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
@@ -39,7 +45,6 @@ from jaxvsr.rewards.user_file import function_of_file
 if TYPE_CHECKING:
     from jaxvsr.evaluation.answering import AnswerSettings
 
-MODELS_WITHOUT_WEIGHTS = ("chance-random", "chance-frequency", "best-constant")
 DEFAULT_PROMPTS = {"vsi-bench": "vsi-bench", "q-spatial": "q-spatial", "open-ended": "question"}
 ONLY_WITH_WEIGHTS = (
     *("revision", "checkpoints", "frames", "max_pixels", "blank", "scenes", "questions", "mesh", "device"),

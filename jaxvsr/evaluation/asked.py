@@ -49,7 +49,8 @@ def _of_folder(folder: Path, split: str | None, subset: str | None) -> list[Ques
                 have = "nothing says which questions were pruned" if subset == DEBIASED else f"it has {DEBIASED} alone"
                 raise InputError(f"{folder}: no subset {subset!r}; {have}")
     else:
-        questions = read_questions(folder / QUESTIONS_FILE)
+        # A mirror image is a question about the mirrored scene, which an evaluation does not show.
+        questions = [row for row in read_questions(folder / QUESTIONS_FILE) if row.mirror_of is None]
         wanted = None if subset is None else read_subset(folder, subset)
         if split is None:
             split = "heldout" if (folder / SPLITS_FILE).is_file() else "all"

@@ -15,6 +15,7 @@ from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.rewards.answers import normalise_word
 from jaxvsr.rewards.vsi_bench import THRESHOLDS, mean_relative_accuracy, to_float
 
+MODELS_WITHOUT_WEIGHTS = ("chance-random", "chance-frequency", "best-constant")  # names that evaluate.py takes
 _TRIED = 64  # best-covered points that are tried with the metric itself
 
 

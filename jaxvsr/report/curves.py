@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxvsr.report.charts import PALETTE, smoothed
 from jaxvsr.report.summary import Run
@@ -26,33 +28,53 @@ def group_curve(runs: Sequence[Run], metric: str) -> list[tuple[int, float, floa
     return points
 
 
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One chart: a metric, one line a group."""
+
+    title: str
+    metric: str
+    groups: Mapping[str, Sequence[Run]]
+
+
 def draw(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str], path: Path) -> None:
     """One panel a metric, one line a group; the format follows the file's ending (`.png`, `.pdf`)."""
+    draw_panels([Panel(metric, metric, groups) for metric in metrics], path)
+
+
+def draw_panels(panels: Sequence[Panel], path: Path) -> None:
+    """Panels in rows of three; groups that are the same in all of them are named once."""
     from matplotlib.figure import Figure
 
-    columns = min(3, len(metrics))
-    rows = math.ceil(len(metrics) / columns)
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for panel, metric in zip(panels, metrics, strict=False):
-        for index, (group, runs) in enumerate(groups.items()):
-            points = group_curve(runs, metric)
-            if not points:
-                continue
-            steps, mean, least, greatest = (list(column) for column in zip(*points, strict=True))
-            window = max(1, len(steps) // 12)
-            colour = PALETTE[index % len(PALETTE)]
-            panel.plot(steps, smoothed(mean, window), color=colour, linewidth=1.8, label=group)
-            if len(runs) > 1:
-                panel.fill_between(steps, smoothed(least, window), smoothed(greatest, window), color=colour, alpha=0.15)
-        panel.set_title(metric, fontsize=10)
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[len(metrics) :]:
-        panel.set_visible(False)
-    panels[0].legend(fontsize=8, frameon=False)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    shared = all(list(panel.groups) == list(panels[0].groups) for panel in panels)
+    for index, panel in enumerate(panels):
+        _draw_panel(axes[index], panel, legend=index == 0 or not shared)
+    for unused in axes[len(panels) :]:
+        unused.set_visible(False)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     # The same input gives the same bytes: no time of creation in the file.
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
     figure.savefig(partial, dpi=160, metadata=metadata)
     os.replace(partial, path)
+
+
+def _draw_panel(axes: Any, panel: Panel, *, legend: bool) -> None:
+    for index, (group, runs) in enumerate(panel.groups.items()):
+        points = group_curve(runs, panel.metric)
+        if not points:
+            continue
+        steps, mean, least, greatest = (list(column) for column in zip(*points, strict=True))
+        window = max(1, len(steps) // 12)
+        colour = PALETTE[index % len(PALETTE)]
+        axes.plot(steps, smoothed(mean, window), color=colour, linewidth=1.8, label=group)
+        if len(runs) > 1:
+            axes.fill_between(steps, smoothed(least, window), smoothed(greatest, window), color=colour, alpha=0.15)
+    axes.set_title(panel.title, fontsize=10)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axes.legend(fontsize=8, frameon=False)

@@ -1,0 +1,181 @@
+"""The commands of a study, in order, each leaving its folder, and the manifest that says which of them are done.
+
+STUDY/data/ …                what the data commands write
+STUDY/seed-0/grpo/run        a training; STUDY/seed-0/grpo/scores its evaluation
+STUDY/untrained/base/scores  a model that is scored as it is, once for all seeds
+STUDY/manifest.json          {"seed-0/grpo train": {"command": "…", "seconds": 123.4}}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxvsr.errors import InputError
+from jaxvsr.evaluation.baselines import MODELS_WITHOUT_WEIGHTS
+from jaxvsr.grpo.config_file import Override
+from jaxvsr.grpo.run_folder import write_text
+from jaxvsr.study.definition import Arm, Study
+
+MANIFEST = "manifest.json"
+UNTRAINED = "untrained"
+Kind = Literal["data", "train", "evaluate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command of a study; `key` is its name in the manifest."""
+
+    key: str
+    kind: Kind
+    arguments: tuple[str, ...]  # of `python`: a script of launch/ first, or -m and a module
+    result: Path | None = None  # is there when it is done; None: the manifest alone says
+    arm: str = ""
+
+    @property
+    def text(self) -> str:
+        """As one would type it."""
+        is_script = self.arguments[0] != "-m"
+        return shlex.join(
+            ("python", *((f"launch/{self.arguments[0]}",) if is_script else ("-m",)), *self.arguments[1:])
+        )
+
+
+def arm_folder(out: Path, arm: Arm, seed: int) -> Path:
+    """Where an arm's run and scores lie."""
+    return out / (f"seed-{seed}" if arm.is_trained else UNTRAINED) / arm.name
+
+
+def commands(study: Study, out: Path, seeds: Sequence[int], more: Sequence[Override] = ()) -> list[Command]:
+    """All commands of a study, the data first, then seed by seed; `more` are overrides of every training."""
+
+    def placed(text: str) -> tuple[str, ...]:
+        return tuple(part.replace("{out}", str(out)) for part in shlex.split(text))
+
+    planned = [Command(f"data {index}", "data", placed(text)) for index, text in enumerate(study.data, start=1)]
+    planned += [_evaluation(study, out, arm, 0, placed, more) for arm in study.arms if not arm.is_trained]
+    for seed in seeds:
+        for arm in study.arms:
+            if arm.is_trained:
+                planned.append(_training(study, out, arm, seed, placed, more))
+                planned.append(_evaluation(study, out, arm, seed, placed, more))
+    return planned
+
+
+def _training(
+    study: Study, out: Path, arm: Arm, seed: int, placed: Callable[[str], tuple[str, ...]], more: Sequence[Override]
+) -> Command:
+    run = arm_folder(out, arm, seed) / "run"
+    changed = [(field, text) for _, field, text in study.overrides(arm, more)]
+    if arm.start:
+        changed.append(("model.path", str(arm_folder(out, study.arm(arm.start), seed) / "run")))
+    flags = [flag for field, text in changed for flag in ("--set", f"{field}={text.replace('{out}', str(out))}")]
+    arguments = ("train.py", "--config", study.base, *flags, "--seed", str(seed), "--run-dir", str(run), "--resume")
+    return Command(_key(out, run.parent, "train"), "train", arguments, run / "report.html", arm.name)
+
+
+def _evaluation(
+    study: Study, out: Path, arm: Arm, seed: int, placed: Callable[[str], tuple[str, ...]], more: Sequence[Override]
+) -> Command:
+    folder = arm_folder(out, arm, seed)
+    config = study.config(arm, more)
+    model = str(folder / "run") if arm.model is None else arm.model.replace("{out}", str(out))
+    asked: tuple[str, ...] = ()
+    if model not in MODELS_WITHOUT_WEIGHTS:  # what the arm was trained with
+        frames = ("--frames", str(config.data.frames))
+        asked = (*frames, "--prompt", config.data.prompt, *(("--blank",) if config.data.blank else ()))
+    arguments = ("evaluate.py", "--model", model, *placed(study.evaluate), *asked, "--out", str(folder / "scores"))
+    return Command(_key(out, folder, "evaluate"), "evaluate", arguments, folder / "scores" / "scores.json", arm.name)
+
+
+def _key(out: Path, folder: Path, kind: Kind) -> str:
+    return f"{folder.relative_to(out)} {kind}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Which commands of the study in a folder are done, how they read and how long they took."""
+
+    out: Path
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """key: {"command", "seconds"}; empty where nothing is done."""
+        path = self.out / MANIFEST
+        if not path.exists():
+            return {}
+        try:
+            done = json.loads(path.read_text(encoding="utf-8"))
+            return {
+                key: {"command": str(row["command"]), "seconds": float(row["seconds"])} for key, row in done.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: not the manifest of a study ({error!r})") from None
+
+    def check(self, planned: Sequence[Command]) -> None:
+        """Refuse to go on where a command that is done would now be another one."""
+        done = self.read()
+        for command in planned:
+            before = done.get(command.key, {}).get("command")
+            if before not in (None, command.text):
+                raise InputError(
+                    f"{self.out}: {command.key} was done as `{before}`, now it would be `{command.text}`; "
+                    "take another --out, or delete the arm's folder and its line in manifest.json"
+                )
+
+    def is_done(self, command: Command) -> bool:
+        """Whether the command has ended, and what it made is still there."""
+        is_there = command.result is None or command.result.exists()
+        return is_there and command.key in self.read()
+
+    def record(self, command: Command, seconds: float) -> None:
+        """The command has ended well."""
+        done = {**self.read(), command.key: {"command": command.text, "seconds": round(seconds, 1)}}
+        write_text(self.out / MANIFEST, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Seconds of a command, and where they come from; None where nothing is known."""
+
+    seconds: float | None
+    source: str
+
+
+def estimate(study: Study, command: Command, manifest: Manifest, more: Sequence[Override] = ()) -> Estimate:
+    """What a command will take: nothing if it is done, else as long as the same arm of another seed took here, else
+    the study file's figures.
+    """
+    done = manifest.read()
+    if manifest.is_done(command):
+        return Estimate(0.0, "done")
+    same = [row["seconds"] for key, row in done.items() if key.split("/", 1)[-1] == command.key.split("/", 1)[-1]]
+    if same:
+        return Estimate(statistics.fmean(same), "measured here")
+    if command.kind == "data":
+        return Estimate(study.seconds.data / len(study.data) or None, "study file")
+    if command.kind == "evaluate":
+        return Estimate(study.seconds.evaluation or None, "study file")
+    arm = study.arm(command.arm)
+    if arm.seconds_a_step is None:
+        return Estimate(None, "not measured")
+    steps = study.config(arm, more).steps
+    total = study.seconds.training + steps * arm.seconds_a_step
+    return Estimate(total, f"{steps} steps × {arm.seconds_a_step:g} s + {study.seconds.training:g} s")
+
+
+def plan_lines(study: Study, planned: Sequence[Command], manifest: Manifest, more: Sequence[Override]) -> list[str]:
+    """Each command with its time, and the hours in all."""
+    lines, total, unknown = [], 0.0, 0
+    for number, command in enumerate(planned, start=1):
+        time = estimate(study, command, manifest, more)
+        total += time.seconds or 0.0
+        unknown += time.seconds is None
+        minutes = "time not known" if time.seconds is None else f"{time.seconds / 60:.1f} min"
+        lines.append(f"[{number}/{len(planned)}] {command.key}: {minutes} ({time.source})\n  {command.text}")
+    rest = f", and {unknown} {'command' if unknown == 1 else 'commands'} of which nothing is known" if unknown else ""
+    return [*lines, f"{total / 3600:.2f} h ({total / 60:.0f} min) of commands that are not done{rest}"]

@@ -1,0 +1,99 @@
+"""A study: several trainings that differ in little, one table, one figure, and what the papers say beside.
+
+    python launch/study.py                                      the papers' comparisons (configs/studies/papers.yaml)
+    python launch/study.py --dry-run                            every command, and the hours
+    python launch/study.py --seeds 0,1,2                        three seeds; those that are there are kept
+    python launch/study.py --arms base,sft,grpo                 some of the arms
+    python launch/study.py --config mine.yaml --out runs/mine   any base × overrides × seeds
+
+Every arm is a training and its evaluation, each a command that you could type yourself, and is shown as such. A command
+that has ended is never run again and one that was stopped goes on, so the same line continues a study. Writes
+OUT/study.md, study.csv, study.png and study.pdf of what is there, also when it is stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvsr.command_line import ArgumentParser, run, run_child
+from jaxvsr.errors import InputError
+
+LAUNCH = Path(__file__).resolve().parent
+STUDIES = "studies"  # in configs/
+DEFAULT = "papers"
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="study.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--config", default=DEFAULT, metavar="NAME|FILE", help=f"a file, or one of configs/{STUDIES}; default {DEFAULT}"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the study, default runs/study-NAME")
+    parser.add_argument("--seeds", metavar="N,…", help="of the trainings; default: the study's own")
+    parser.add_argument("--arms", metavar="NAME,…", help="only these, and those that they start from")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="field=value", help="a config field of every training"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print commands and hours, and stop")
+    return parser
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds {text}: expected whole numbers, such as 0,1,2") from None
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    from jaxvsr.grpo.config_file import find_config, parse_assignment
+    from jaxvsr.study.commands import Manifest, commands, plan_lines
+    from jaxvsr.study.definition import checked_seeds, read_study
+    from jaxvsr.study.results import write_results
+
+    study = read_study(find_config(arguments.config, STUDIES))
+    if arguments.arms:
+        study = study.chosen(arguments.arms.split(","))
+    seeds = checked_seeds("--seeds", _seeds(arguments.seeds)) if arguments.seeds else study.seeds
+    out = arguments.out or Path("runs") / f"study-{study.name}"
+    more = [parse_assignment(text) for text in arguments.set]
+    if any(field == "seed" for _, field, _ in more):
+        raise InputError("--set seed: a study has --seeds")
+    planned, manifest = commands(study, out, seeds, more), Manifest(out)
+    manifest.check(planned)
+    if arguments.dry_run:
+        print("\n".join(plan_lines(study, planned, manifest, more)))
+        return 0
+    out.mkdir(parents=True, exist_ok=True)
+    code = 0
+    for number, command in enumerate(planned, start=1):
+        print(f"\n[{number}/{len(planned)}] {command.key}\n$ {command.text}", flush=True)
+        if manifest.is_done(command):
+            print("kept: it is done", flush=True)
+            continue
+        start = time.monotonic()
+        is_script = command.arguments[0] != "-m"
+        first = str(LAUNCH / command.arguments[0]) if is_script else "-m"
+        code = run_child([first, *command.arguments[1:]])
+        if code:
+            print(f"the study stopped in {command.key}; the same command goes on there", file=sys.stderr)
+            break
+        manifest.record(command, time.monotonic() - start)
+        print(f"({time.monotonic() - start:.1f} s)", flush=True)
+    written = write_results(study, out, seeds)
+    if written:
+        print(f"\n{written[0].read_text(encoding='utf-8')}\n{out}: {', '.join(path.name for path in written)}")
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(_command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
