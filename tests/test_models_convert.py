@@ -130,7 +130,7 @@ def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder
     (scores / "table.md").write_text("| task | score |\n| --- | --- |\n| overall | 40.5 |\n")
     assert command("to-hf", source, tmp_path / "out", "--scores", scores) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"- Trained on: `{data}`: {terms}." in card and "`nowhere`: its card names no source" in card
+    assert f"- Trained on `{data}`:\n  - {terms}\n" in card and "`nowhere`:\n  - its card names no source" in card
     assert "after step 5" in card and "| overall | 31.25 |" in card and "| 99 |" not in card
     assert "vsi-bench (model runs/x, frames 8)" in card and "| overall | 40.5 |" in card
     assert "python launch/train.py --config config.yaml" in card and "objective: sft" in card
@@ -148,6 +148,7 @@ def test_the_hub_id_of_a_base_is_what_peft_loads_and_the_card_names():
         assert loaded_by(record(given, "/data/models/2b")) == "/data/models/2b"
     front = model_card(
         base="Qwen/Qwen2.5-VL-3B-Instruct",
+        on_hub=True,
         licence={"license": "other", "license_name": "qwen-research", "license_link": "https://x.org/LICENSE"},
         what="",
         origin="",

@@ -159,6 +159,23 @@ def test_from_hugging_face_and_back_is_bit_for_bit(sharded, tmp_path, family, dt
             assert path.read_bytes() == (tmp_path / "back" / path.name).read_bytes()
 
 
+def test_layers_of_several_dtypes_come_back_as_they_were(tiny, tmp_path):
+    kept = "model.layers.1.mlp.up_proj.weight"
+
+    def narrow(tensors):
+        for name in set(tensors) - {kept}:
+            tensors[name] = tensors[name].astype(ml_dtypes.bfloat16)
+
+    base = open_folder(changed_copy(tiny["qwen2_vl"], tmp_path / "mixed", narrow))
+    save_folder(tmp_path / "copied", base)
+    save_folder(tmp_path / "read", base, lambda ours, layer: base.read(ours, () if layer is None else (layer,)))
+    for out in ("copied", "read"):
+        written, source = all_tensors(tmp_path / out), all_tensors(tmp_path / "mixed")
+        assert written[kept].dtype == np.float32 and written.keys() == source.keys()
+        for name, array in source.items():
+            assert (written[name].dtype, written[name].tobytes()) == (array.dtype, array.tobytes())
+
+
 def test_transformers_loads_an_export_with_no_missing_or_unexpected_key(sharded, tmp_path, family):
     base = open_folder(sharded[family])
     changed = {name: array + np.float32(0.25) for name, array in load_parameters(base).items()}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.safetensors_io import open_safetensors, write_safetensors
+from jaxvsr.models.safetensors_io import FileBytes, open_safetensors, write_safetensors
 
 DTYPES = ["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"]
 
@@ -68,6 +68,21 @@ def test_an_interrupted_write_leaves_nothing_under_the_name(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_safetensors(tmp_path / "a.safetensors", {"w": (np.dtype("float32"), (2,))}, broken)
     assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_bytes_of_files_are_copied_as_they_are_and_none_is_missed(tmp_path):
+    array = np.random.default_rng(0).normal(size=(7, 60_000)).astype(np.float32)  # more than is copied at a time
+    (tmp_path / "raw").write_bytes(b"before" + array.tobytes() + b"after")
+    entries = {"w": (array.dtype, array.shape)}
+    halves = [FileBytes(tmp_path / "raw", 6, 1_200_002), FileBytes(tmp_path / "raw", 1_200_008, 479_998)]
+    write_safetensors(tmp_path / "a.safetensors", entries, lambda name: halves)
+    np.testing.assert_array_equal(open_safetensors(tmp_path / "a.safetensors").read("w"), array)
+    with pytest.raises(ValueError, match="announced"):
+        write_safetensors(tmp_path / "b.safetensors", entries, lambda name: halves[:1])
+    (tmp_path / "raw").write_bytes(b"before" + array.tobytes()[:-4])
+    with pytest.raises(InputError, match="raw: ends 4 bytes too early; did the file change"):
+        write_safetensors(tmp_path / "b.safetensors", entries, lambda name: halves)
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.checkpoints import RunRecord, is_run, open_run
 from jaxvsr.grpo.config_file import to_yaml
 from jaxvsr.grpo.run_folder import RunFolder, read_rows
-from jaxvsr.grpo.start_model import StartModel
+from jaxvsr.grpo.start_model import StartModel, is_hub_id
 from jaxvsr.models.hf_config import read_json
 from jaxvsr.models.model_card import DataSource, ScoreTable, base_licence, model_card
+from jaxvsr.models.peft_adapter import ADAPTER_CONFIG
 
 # What stands beside the numbers in evaluate.py's scores.json and says what they are of.
 _SETTINGS = ("model", "data", "frames", "max_pixels", "prompt")
@@ -27,8 +28,10 @@ def export_card(model: StartModel, command: str, *, adapter: bool = False, score
     """
     licence, measured = base_licence(model.folder.path), [_benchmark_scores(folder) for folder in scores]
     if not is_run(model.name):
+        named = read_json(Path(model.name) / ADAPTER_CONFIG)["base_model_name_or_path"]
         return model_card(
-            base=str(model.folder.path),
+            base=named,
+            on_hub=is_hub_id(named),
             revision=model.revision,
             licence=licence,
             what=f"Weights with the adapter `{model.name}` merged in.",
@@ -40,7 +43,8 @@ def export_card(model: StartModel, command: str, *, adapter: bool = False, score
     config = RunFolder(run.folder).read_config()
     folders = [folder.rpartition(":")[0] or folder for folder in config.data.folders]
     return model_card(
-        base=loaded_by(run.record),
+        base=run.record.base,
+        on_hub=loaded_by(run.record) == run.record.base and is_hub_id(run.record.base),
         revision=run.record.revision,
         licence=licence,
         what=f"{'LoRA adapter' if adapter else 'Weights'} after {run.step} steps of {config.objective} with jaxvsr.",

@@ -116,11 +116,17 @@ def open_model(argument: str, revision: str | None = None) -> StartModel:
         return _of_folder(argument, Path(argument), None)
     if argument == ROOMS_BASE:
         return StartModel(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE))
-    if _HUB_ID.fullmatch(argument) and not argument.startswith((".", "/")):
+    if is_hub_id(argument):
         return _of_folder(argument, _download(argument, revision), revision)
     raise InputError(
         f"model {argument!r}: no such folder, and neither a run, a hub id (ORGANISATION/NAME) nor {ROOMS_BASE}"
     )
+
+
+def is_hub_id(argument: str) -> bool:
+    """Whether a model argument means one on the hub: ORGANISATION/NAME, and no such folder here."""
+    is_id = _HUB_ID.fullmatch(argument) is not None and not argument.startswith(".")
+    return is_id and not Path(argument).is_dir()
 
 
 def _of_folder(argument: str, folder: Path, revision: str | None) -> StartModel:

@@ -23,7 +23,14 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.hf_config import read_config, read_json
 from jaxvsr.models.naming import EMBEDDING, HEAD, Style, expected_shapes, file_name, file_names, stack_of, style_of
-from jaxvsr.models.safetensors_io import Entry, SafetensorsFile, open_safetensors, write_safetensors
+from jaxvsr.models.safetensors_io import (
+    Data,
+    Entry,
+    FileBytes,
+    SafetensorsFile,
+    open_safetensors,
+    write_safetensors,
+)
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -47,9 +54,21 @@ class ModelFolder:
     files: Mapping[str, SafetensorsFile]  # by file name
     where: Mapping[str, str]  # name in the files: file name
 
-    def dtype(self, name: str) -> np.dtype:
-        """The dtype that a parameter (our name) has in the files."""
-        return self._tensors(name)[0].dtype
+    def dtype(self, name: str, layer: int | None = None) -> np.dtype:
+        """The dtype that a parameter (our name), or a layer of a stack, has in the files."""
+        tensors = self._tensors(name)
+        return tensors[layer if layer and len(tensors) > 1 else 0].dtype
+
+    def where_bytes(self, name: str, layer: int | None = None) -> list[FileBytes]:
+        """Where the data of a parameter (our name), or of a layer of a stack, lies: one part after another."""
+        tensors = self._tensors(name)
+        if layer is not None and len(tensors) > 1:
+            tensors = tensors[layer : layer + 1]
+        parts = [tensor.bytes for tensor in tensors]
+        if layer is None or self.style != "stacked":
+            return parts
+        nbytes = parts[0].nbytes // tensors[0].shape[0]
+        return [FileBytes(parts[0].path, parts[0].offset + layer * nbytes, nbytes)]
 
     def read(self, name: str, index: tuple[slice | int, ...] = (), dtype: np.dtype | None = None) -> np.ndarray:
         """One parameter (our name), or the part of it that `index` asks for, copied out of the files.
@@ -58,12 +77,12 @@ class ModelFolder:
         folder.read(name, index))` gives every device just its slice.
         """
         tensors = self._tensors(name)
-        dtype = dtype or tensors[0].dtype
         if self.style == "stacked" or stack_of(name) is None:
-            return tensors[0].read(index, dtype)
+            return tensors[0].read(index, dtype or tensors[0].dtype)
         layers, rest = (index[0], index[1:]) if index else (slice(None), ())
         if not isinstance(layers, slice):
-            return tensors[layers].read(rest, dtype)
+            return tensors[layers].read(rest, dtype or tensors[layers].dtype)
+        dtype = dtype or tensors[0].dtype
         chosen = tensors[layers]
         out = np.empty((len(chosen), *tensors[0].part_shape(rest)), dtype)
         for part, tensor in zip(out, chosen, strict=True):
@@ -91,6 +110,11 @@ class _Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.file.entries[self.name].shape
+
+    @property
+    def bytes(self) -> FileBytes:
+        entry = self.file.entries[self.name]
+        return FileBytes(self.file.path, entry.offset, entry.nbytes)
 
     def part_shape(self, index: tuple[slice | int, ...]) -> tuple[int, ...]:
         return np.broadcast_to(0, self.shape)[index].shape
@@ -188,16 +212,15 @@ def save_folder(out: Path, base: ModelFolder, weight: Weight | None = None, read
     tied = base.config.text.tie_word_embeddings
     known = file_names(base.config, style) | ({HEAD: (EMBEDDING, None)} if tied else {})
 
-    def tensor(name: str) -> np.ndarray:
-        ours, layer = known[name]
+    def tensor(name: str) -> Data:
         if weight is None:
-            return base.read(ours, () if layer is None else (layer,))
-        return np.asarray(weight(ours, layer)).astype(base.dtype(ours), copy=False)
+            return base.where_bytes(*known[name])
+        return np.asarray(weight(*known[name])).astype(base.dtype(*known[name]), copy=False)
 
     with new_folder(out) as partial:
         copy_companions(base.path, partial)
         for file, names in files.items():
-            entries = {name: (base.dtype(known[name][0]), _file_shape(*known[name], base.config)) for name in names}
+            entries = {name: (base.dtype(*known[name]), _file_shape(*known[name], base.config)) for name in names}
             write_safetensors(partial / file, entries, tensor)
         if list(files) != [SINGLE_FILE]:
             _write_index(partial, {name: file for file, names in files.items() for name in names})
@@ -215,12 +238,12 @@ def save_stacked_folder(out: Path, base: ModelFolder) -> None:
     entries = {name: (base.dtype(name), shape) for name, shape in expected_shapes(base.config).items()}
     with new_folder(out) as partial:
         copy_companions(base.path, partial)
-        write_shards(partial, entries, base.read)
+        write_shards(partial, entries, base.where_bytes)
         (partial / LAYOUT_FILE).write_text(json.dumps({"style": style, "files": layout}, indent=1) + "\n")
 
 
 def write_shards(
-    folder: Path, entries: Mapping[str, Entry], tensor: Callable[[str], np.ndarray], most: int | None = None
+    folder: Path, entries: Mapping[str, Entry], tensor: Callable[[str], Data], most: int | None = None
 ) -> None:
     """Write tensors in the order of `entries` into files of at most `most` bytes (None: Hugging Face's 5 GB), with an
     index if they are several."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 README = "README.md"
 # Front matter that says under which licence a model stands (https://huggingface.co/docs/hub/repositories-licenses).
 LICENCE_FIELDS = ("license", "license_name", "license_link")
-# What the hub takes as `base_model`; an upload whose front matter names a folder is refused there.
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # How the rest of the world computes positions behind a video; see `positions.py`.
 SERVING_NOTE = (
     "Positions: text behind a video starts one past the maximum over time, height and width, as in Qwen's own release, "
@@ -52,6 +49,7 @@ def base_licence(folder: Path) -> dict[str, str]:
 def model_card(
     *,
     base: str,
+    on_hub: bool,
     licence: Mapping[str, str],
     what: str,
     origin: str,
@@ -65,7 +63,8 @@ def model_card(
     """Markdown with the front matter that the hub reads.
 
     Args:
-        base: hub id or folder of the base model.
+        base: hub id of the base model, or its name as the user gave it.
+        on_hub: `base` is a hub id.
         licence: `base_licence` of the base.
         what: one sentence on what this folder holds.
         origin: the run and step.
@@ -76,23 +75,25 @@ def model_card(
         config: the run's config as YAML.
     """
     library = "peft" if adapter else "transformers"
-    front = [f"base_model: {base}"] if _HUB_ID.fullmatch(base) else []
+    front = [f"base_model: {base}"] if on_hub else []
     front += [f"library_name: {library}", "pipeline_tag: video-text-to-text"]
     front += [f"{name}: {licence[name]}" for name in LICENCE_FIELDS if name in licence]
     lines = ["---", *front, "---", "", f"# {origin}", "", what, ""]
+    link = f"[{base}](https://huggingface.co/{base})" if on_hub else f"`{base}`"
     at = f" at revision `{revision}`" if revision else ""
-    lines.append(f"- Base model: `{base}`{at}; {_terms(licence)}.")
+    lines += ["## Base model and data", "", f"- Base model: {link}{at}; {_terms(licence)}."]
     for one in data:
-        said = "; ".join(one.sources) or "its card names no source; look up its terms before you publish"
-        lines.append(f"- Trained on: `{one.folder}`: {said}.")
+        lines.append(f"- Trained on `{one.folder}`:")
+        said = one.sources or ("its card names no source; look up its terms before you publish",)
+        lines += [f"  - {source}" for source in said]
     lines += ["", "## Scores", ""]
     for table in scores:
         lines += [f"{table.title}:", "", table.text.strip(), ""]
     if not scores:
-        lines += ["Not measured.", ""]
+        lines += ["None were measured.", ""]
     lines += ["## Commands", "", *(f"    {command}" for command in commands), ""]
     if config:
-        lines += ["`config.yaml`:", "", "```yaml", config.strip(), "```", ""]
+        lines += ["with this `config.yaml`:", "", "```yaml", config.strip(), "```", ""]
     return "\n".join([*lines, "## Serving", "", SERVING_NOTE, ""])
 
 

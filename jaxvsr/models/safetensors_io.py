@@ -12,9 +12,9 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +25,7 @@ MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_AXES = 8
 MAX_ELEMENTS = 2**60  # NumPy refuses more, even where another axis is zero
 _LENGTH_BYTES = 8
+_COPY_BYTES = 2**20  # at a time
 
 _DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -103,11 +104,22 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     return SafetensorsFile(path, _check_header(header, size - _LENGTH_BYTES - length, path))
 
 
+@dataclasses.dataclass(frozen=True)
+class FileBytes:
+    """Bytes of a file, to be copied into another as they are."""
+
+    path: Path
+    offset: int
+    nbytes: int
+
+
 # dtype and shape of a tensor that is to be written.
 Entry = tuple[np.dtype, tuple[int, ...]]
+# A tensor that is to be written: in memory, or bytes of files one after another.
+Data = np.ndarray | Sequence[FileBytes]
 
 
-def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable[[str], np.ndarray]) -> None:
+def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable[[str], Data]) -> None:
     """Write tensors one at a time, in the order of `entries` (by name), to a temporary name first.
 
     `tensor(name)` is called when its turn has come, so no more than one of them has to be in memory. The data is on the
@@ -125,13 +137,32 @@ def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable
     with partial.open("wb") as out:
         out.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
         for name, (dtype, shape) in entries.items():
-            array = tensor(name)
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(f"{name}: {array.dtype}{array.shape} was announced as {dtype}{shape}")
-            out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            data = tensor(name)
+            if not isinstance(data, np.ndarray):
+                if sum(part.nbytes for part in data) != math.prod(shape) * dtype.itemsize:
+                    raise ValueError(f"{name}: {data} was announced as {dtype}{shape}")
+                for part in data:
+                    _copy_bytes(part, out)
+                continue
+            if data.shape != shape or data.dtype != dtype:
+                raise ValueError(f"{name}: {data.dtype}{data.shape} was announced as {dtype}{shape}")
+            out.write(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
         out.flush()
         os.fsync(out.fileno())
     os.replace(partial, path)
+
+
+def _copy_bytes(part: FileBytes, out: IO[bytes]) -> None:
+    """Append to `out`, through memory that is used again and stays in the processor's cache."""
+    rest, chunk = part.nbytes, memoryview(bytearray(min(_COPY_BYTES, part.nbytes)))
+    with part.path.open("rb", buffering=0) as file:
+        file.seek(part.offset)
+        while rest:
+            count = file.readinto(chunk[:rest])
+            if not count:
+                raise InputError(f"{part.path}: ends {rest} bytes too early; did the file change?")
+            out.write(chunk[:count])
+            rest -= count
 
 
 def _check_header(header: bytes, data_bytes: int, path: Path) -> dict[str, TensorEntry]:
