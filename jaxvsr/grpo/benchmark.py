@@ -32,6 +32,7 @@ from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_hidden
 from jaxvsr.models.tree_batch import TreePrompt, VisionInput
 
 ATTENTION_LORA = LoraConfig(rank=8, alpha=16.0, target_modules=LANGUAGE_ATTENTION)
+WARM_UP_RUNS = 3
 TEXT_BEFORE_VIDEO = 14  # tokens of Qwen2-VL's default system prompt and the user turn's opening
 
 
@@ -235,8 +236,9 @@ def median_and_spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float
 
 
 def repeat(run: Callable[[int], dict[str, float]], times: int) -> list[dict[str, float]]:
-    """One run that is not counted (it compiles), then `times` that are."""
-    run(0)
+    """Runs that are not counted (the first compiles, all of them grow the memory pool), then `times` that are."""
+    for _ in range(WARM_UP_RUNS):
+        run(0)
     return [run(seed) for seed in range(1, times + 1)]
 
 
