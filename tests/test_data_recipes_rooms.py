@@ -166,7 +166,9 @@ def moved(rooms, tmp_path_factory) -> Path:
         mesh = read_ply(scannet.mesh_path(scan))
         vertices = (mesh.vertices.astype(np.float64) @ motion[:3, :3].T + motion[:3, 3]).astype(np.float32)
         write_ply(scannet.mesh_path(target), Mesh(vertices, mesh.faces, mesh.colors))
-        alignment = scannet.read_axis_alignment(scannet.info_path(scan)) @ np.linalg.inv(motion)
+        aligned = scannet.read_axis_alignment(scannet.info_path(scan))
+        assert aligned is not None
+        alignment = aligned @ np.linalg.inv(motion)
         numbers = " ".join(f"{value:.12f}" for value in alignment.reshape(-1))
         text = scannet.info_path(scan).read_text()
         scannet.info_path(target).write_text(re.sub(r"axisAlignment = .*", f"axisAlignment = {numbers}", text))

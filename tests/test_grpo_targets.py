@@ -50,7 +50,7 @@ def test_harder_rejected_numbers_are_nearer_and_easy_ones_score_nothing() -> Non
     for answer in ("4", "113", "6.1", "47.9"):
         for index in range(40):
             row = question(answer, "number", name=f"q{index}")
-            wrong = [float(rejected_answer(row, level)) for level in ("easy", "medium", "hard")]  # type: ignore[arg-type]
+            wrong = [float(rejected_answer(row, level)) for level in ("easy", "medium", "hard")]
             misses = [abs(value - float(answer)) for value in wrong]
             assert misses[0] > misses[1] > misses[2] > 0
             assert mean_relative_accuracy(wrong[0], float(answer)) == 0

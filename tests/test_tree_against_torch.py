@@ -4,6 +4,7 @@ Both run every rollout as a sequence of its own, with its own video.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,8 @@ def media_of(sequence: dict) -> dict[str, torch.Tensor]:
     ("family", "targets"), [("qwen2_vl", LANGUAGE_LINEAR), ("qwen2_5_vl", LANGUAGE_LINEAR), ("qwen2_vl", WITH_TOWER)]
 )
 def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, targets: str, tmp_path) -> None:
-    theirs, config, parameters = exact._models(family, 1, tmp_path)
+    models: Any = exact._models(family, 1, tmp_path)
+    theirs, config, parameters = models
     lora = LoraConfig(rank=2, alpha=6.0, target_modules=targets)
     adapted = get_peft_model(theirs, PeftConfig(r=2, lora_alpha=6, target_modules=targets))
     torch.manual_seed(0)
@@ -117,8 +119,8 @@ def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, 
     assert float(value) == pytest.approx(float(total.detach()), rel=1e-4)
     assert set(gradients) == set(expected) and len(expected) > 4
     assert any("visual" in name for name in expected) == (targets == WITH_TOWER)
-    for name, leaf in expected.items():
-        distance = np.linalg.norm(np.asarray(gradients[name]) - leaf) / np.linalg.norm(leaf)
+    for name, right in expected.items():
+        distance = np.linalg.norm(np.asarray(gradients[name]) - right) / np.linalg.norm(right)
         assert distance <= 1e-4, (name, distance)
 
 
@@ -154,7 +156,8 @@ def stacked_values(model: torch.nn.Module) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_greedy_rollouts_equal_those_that_transformers_generates(family: str, tmp_path) -> None:
-    theirs, config, parameters = exact._models(family, 3, tmp_path, noise=0.4)
+    models: Any = exact._models(family, 3, tmp_path, noise=0.4)
+    theirs, config, parameters = models
     rng = np.random.default_rng(5)
     # Images, where both rules of positions agree.
     images = [rng.integers(0, 256, (1, 28 * high, 28 * wide, 3), dtype=np.uint8) for high, wide in ((2, 3), (1, 2))]
