@@ -186,6 +186,7 @@ def _questions(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}: must be at least 0")
+    _check_heldout(arguments.heldout)
     recipe = load_recipe(arguments.recipe)
     options = replace_fields(recipe.options, arguments.set)
     found = list_scans(arguments.scans)
@@ -352,8 +353,7 @@ def _import(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.importers.write import left_out_lines, write_import
 
     start = time.monotonic()
-    if not 0 <= arguments.heldout < 1:
-        raise InputError(f"held-out share {arguments.heldout}: must be at least 0 and below 1")
+    _check_heldout(arguments.heldout)
     settings = ImportSettings(
         arguments.source,
         arguments.videos,
@@ -408,6 +408,12 @@ def _account_for_broken(broken: Mapping[str, str], scans: int, skip: bool) -> No
             f"{len(broken)} of {scans} scans cannot be read, the first is {scene} ({reason}); "
             "mend them, or go without them by --skip-broken"
         )
+
+
+def _check_heldout(share: float) -> None:
+    """Before any work is done, rather than when the split is made."""
+    if not 0 <= share < 1:
+        raise InputError(f"held-out share {share}: must be at least 0 and below 1")
 
 
 def _bullets(facts: Mapping[str, object]) -> str:
