@@ -1,14 +1,20 @@
 """Run folders: who may write into one, and what a resumed run cuts."""
 
+import importlib.machinery
+import importlib.util
 import json
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jaxvsr.errors import InputError
+from jaxvsr.grpo.checkpoints import RunRecord
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.config_file import parse_assignment, read_config
-from jaxvsr.grpo.metrics_log import MetricsLog
+from jaxvsr.grpo.metrics_log import MetricsLog, check_trackers
 from jaxvsr.grpo.run_folder import (
     RunFolder,
     check_run_folder,
@@ -132,3 +138,56 @@ def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
 def test_an_unknown_tracker_is_refused() -> None:
     with pytest.raises(InputError, match="'mlflow' is not one of tensorboard, wandb"):
         config("logging.trackers=mlflow")
+
+
+class StandInWandb(types.ModuleType):
+    """What is used of wandb: init, log, finish."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+        self.runs: list[dict[str, Any]] = []
+        self.rows: list[tuple[str, int, dict[str, Any]]] = []
+
+    def init(self, **settings: Any) -> Any:
+        self.runs.append(settings)
+        run_id = settings["id"] or f"run{len(self.runs)}"
+        return types.SimpleNamespace(
+            id=run_id, log=lambda row, step: self.rows.append((run_id, step, row)), finish=lambda: None
+        )
+
+
+def test_wandb_gets_project_name_group_and_tags_and_a_resumed_run_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = StandInWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    asked = config("logging.trackers=wandb", "logging.project=p", "logging.group=g", "logging.tags=a,b")
+    check_trackers(asked.logging)
+    folder = make_run_folder(tmp_path / "mine", asked)
+    log = MetricsLog(folder, asked)
+    log.write(1, {"loss": 2.0})
+    log.close()
+    first = wandb.runs[0]
+    assert (first["project"], first["name"], first["group"], first["tags"]) == ("p", "mine", "g", ["a", "b"])
+    assert first["resume"] is None and first["config"]["steps"] == asked.steps
+    # The checkpoint's record keeps the id through JSON, and gives it back.
+    kept = json.loads(json.dumps(RunRecord("m", "/m", None, "0", run_id=log.run_id).to_json()))
+    record = RunRecord.from_json(kept, "checkpoint")
+    again = MetricsLog(folder, asked, restored_step=1, run_id=record.run_id)
+    again.write(2, {"loss": 1.0})
+    again.close()
+    assert (wandb.runs[1]["id"], wandb.runs[1]["resume"]) == ("run1", "must")
+    assert wandb.rows == [("run1", 1, {"loss": 2.0}), ("run1", 2, {"loss": 1.0})]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    named = config("logging.trackers=wandb", "logging.name=other")
+    MetricsLog(folder, named, restored_step=2, run_id="run1").close()
+    assert (wandb.runs[2]["id"], wandb.runs[2]["resume"], wandb.runs[2]["name"]) == ("run1", None, "other")
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="wandb is not installed: pip install"):
+        check_trackers(config("logging.trackers=tensorboard,wandb").logging)
+    check_trackers(config("logging.trackers=tensorboard").logging)

@@ -2,12 +2,16 @@
 loop.
 """
 
+import random
+
 import numpy as np
 import pytest
 import torchvision_cpu  # noqa: F401
 
 from jaxvsr.errors import InputError
+from jaxvsr.rewards import svqa_r1
 from jaxvsr.rewards.svqa_r1 import svqa_semantic, view_consistency
+from tests.test_rewards_properties import random_completion
 
 
 def test_the_worked_example_of_the_docstring():
@@ -75,3 +79,19 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
     pytest.importorskip("sentence_transformers")
     with pytest.raises(InputError, match="cannot load"):
         svqa_semantic(["a"], answer=["b"], model=str(tmp_path / "nothing"))
+
+
+def test_semantic_reward_is_total_and_in_range_on_10000_strings(monkeypatch):
+    """Vectors stand in for the library's, some a little longer than 1, as rounding makes them."""
+
+    def encode(texts):
+        rows = np.random.default_rng(len(texts)).normal(size=(len(texts), 8))
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True) * (1 + 1e-7)
+
+    monkeypatch.setattr(svqa_r1, "_encoder", lambda model: encode)
+    draw = random.Random(0)
+    said = [random_completion(draw) for _ in range(10_000)]
+    answers = [draw.choice(["left", "", "0", "a red chair", text]) for text in said]
+    rewards = np.array(svqa_semantic(said, answer=answers))
+    assert rewards.shape == (10_000,) and np.isfinite(rewards).all()
+    assert -1 <= rewards.min() < -0.5 and rewards.max() == 1
