@@ -25,7 +25,9 @@ def alpha_shape_area(
         fill_holes: count gaps that are closed in on all sides, such as the floor under a bed.
         thin_m: first keep one point of each square of this side (0: keep all); bounds time on dense scans.
     """
-    points = np.unique(np.asarray(points, np.float64), axis=0)
+    points = np.asarray(points, np.float64)
+    points = points[np.lexsort(points.T[::-1])]
+    points = points[np.append(np.ones(len(points[:1]), bool), (np.diff(points, axis=0) != 0).any(axis=1))]
     if thin_m > 0 and len(points):
         cells = np.floor(points / thin_m).astype(np.int64)
         points = points[np.unique(cells, axis=0, return_index=True)[1]]

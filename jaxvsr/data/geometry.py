@@ -85,6 +85,19 @@ def surface_grid(box: OrientedBox, spacing_m: float = 0.05) -> Float64[np.ndarra
     return grid[on_face.any(axis=1)]
 
 
+def grid_distance_from(points: Float64[np.ndarray, "P 3"], box: OrientedBox, spacing_m: float = 0.05) -> float:
+    """Smallest distance between points outside of a box and its `shell_grid`, metres; extents must be above 0.
+
+    The nearest of all grid points is found axis by axis, without a search, and lies on a face: none of those is left
+    out of the shell.
+    """
+    along = (points - box.center) @ box.axes.T + box.extent / 2
+    last = np.ceil(box.extent / spacing_m) - 1  # what follows it is the other face
+    inner = np.clip(np.round(along / spacing_m), 0, last) * spacing_m
+    apart = np.minimum(np.abs(along - inner), np.abs(along - box.extent))
+    return float(np.sqrt((apart * apart).sum(axis=1).min()))
+
+
 def boxes_apart(first: OrientedBox, second: OrientedBox) -> bool:
     """Whether no point is in both boxes: some face normal or product of two edges separates them."""
     crosses = np.cross(first.axes[:, None], second.axes[None]).reshape(-1, 3)

@@ -62,7 +62,8 @@ class SceneDistances:
         self._scene = scene
         self._definition = definition
         self._center = center
-        self._clouds: dict[tuple[int, bool], tuple[Float64[np.ndarray, "P 3"], cKDTree]] = {}
+        self._clouds: dict[int, tuple[Float64[np.ndarray, "P 3"], cKDTree]] = {}
+        self._faces: dict[int, Float64[np.ndarray, "P 3"]] = {}
         self._metres: dict[tuple[int, int], float] = {}
 
     def __call__(self, first: SceneObject, second: SceneObject) -> float:
@@ -78,18 +79,27 @@ class SceneDistances:
         if self._definition not in ("points", "obb_grid"):
             rng = np.random.default_rng([*self._scene.encode(), first.id, second.id])
             return object_distance(first, second, self._definition, self._center, rng)
-        faces = self._definition == "obb_grid" and geometry.boxes_apart(first.obb, second.obb)
-        clouds = (self._cloud(first, faces), self._cloud(second, faces))
-        (small, _), (large, tree) = sorted(clouds, key=lambda cloud: len(cloud[0]))
-        return geometry.tree_distance(small, large, tree)
+        if self._definition == "obb_grid" and geometry.boxes_apart(first.obb, second.obb):
+            small, large = sorted((first, second), key=lambda item: len(self._face_points(item)))
+            if large.obb.extent.min() > 0:
+                return geometry.grid_distance_from(self._face_points(small), large.obb)
+        (small_cloud, _), (large_cloud, tree) = sorted(
+            map(self._cloud, (first, second)), key=lambda cloud: len(cloud[0])
+        )
+        return geometry.tree_distance(small_cloud, large_cloud, tree)
 
-    def _cloud(self, item: SceneObject, faces: bool) -> tuple[Float64[np.ndarray, "P 3"], cKDTree]:
-        """The points of an object; of its grid those on the faces alone, where no others can be nearest."""
-        if (item.id, faces) not in self._clouds:
-            grid = geometry.surface_grid if faces else geometry.shell_grid
-            points = item.points if self._definition == "points" else grid(item.obb)
-            self._clouds[item.id, faces] = (points, geometry.search_tree(points))
-        return self._clouds[item.id, faces]
+    def _cloud(self, item: SceneObject) -> tuple[Float64[np.ndarray, "P 3"], cKDTree]:
+        """The points or the grid of an object."""
+        if item.id not in self._clouds:
+            points = item.points if self._definition == "points" else geometry.shell_grid(item.obb)
+            self._clouds[item.id] = (points, geometry.search_tree(points))
+        return self._clouds[item.id]
+
+    def _face_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
+        """Of an object's grid the points on the faces: of objects that are apart, those alone can be nearest."""
+        if item.id not in self._faces:
+            self._faces[item.id] = geometry.surface_grid(item.obb)
+        return self._faces[item.id]
 
 
 @functools.lru_cache(maxsize=4)

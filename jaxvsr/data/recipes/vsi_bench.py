@@ -23,6 +23,7 @@ often.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -206,6 +207,7 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
             yield Draft({"category": name}, str(centimetres))
 
 
+@functools.lru_cache(maxsize=4)
 def _area(scene: Scene, options: Options) -> float:
     return room_area(
         scene, options.room_points, radius_m=options.room_radius, fill_holes=options.room_fill_holes,
