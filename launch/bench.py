@@ -22,7 +22,7 @@ from typing import Any
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
 
-TINY = "tiny"
+TINY, QUARTER = "tiny", "quarter-b"
 
 
 def _parser() -> ArgumentParser:
@@ -32,7 +32,7 @@ def _parser() -> ArgumentParser:
     which.add_argument(
         "--run", type=Path, help="a GRPO run: what the tree saves on its own questions; into the run folder"
     )
-    which.add_argument("--shape", default=TINY, help="tiny, or the shape of a published model: qwen2-vl-2b, …")
+    which.add_argument("--shape", default=TINY, help="tiny, quarter-b, or that of a published model: qwen2-vl-2b, …")
     parser.add_argument("--scenes", type=positive_int, default=1, help="S, scenes a step")
     parser.add_argument("--questions", type=positive_int, default=4, help="Q, questions a scene")
     parser.add_argument("--rollouts", type=positive_int, default=14, help="G, rollouts a question")
@@ -136,7 +136,17 @@ def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
         config = read_config(arguments.model)
         adapters = jax.jit(lambda: _adapters(QwenVL(config, lora=work.lora)))()
         return config, {**jax.tree.map(jnp.asarray, load_parameters(arguments.model)), **adapters}
-    shapes = {TINY: tiny, **PUBLISHED}
+    quarter = ModelConfig(  # 0.26 billion parameters: width 1024, 20 layers; for machines without an accelerator
+        "qwen2_vl",
+        TextConfig(32768, 1024, 2816, 20, 16, 2, 1e6, (8, 12, 12), 1e-6, True),
+        VisionConfig(4, 512, 8, 2048, 1024, "quick_gelu"),
+        image_token_id=12,
+        video_token_id=13,
+        vision_start_token_id=9,
+        vision_end_token_id=10,
+        dtype="float32",
+    )
+    shapes = {TINY: tiny, QUARTER: quarter, **PUBLISHED}
     if arguments.shape not in shapes:
         raise InputError(f"--shape {arguments.shape!r}: must be one of {', '.join(shapes)}")
     config = shapes[arguments.shape]
