@@ -136,15 +136,10 @@ def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
         config = read_config(arguments.model)
         adapters = jax.jit(lambda: _adapters(QwenVL(config, lora=work.lora)))()
         return config, {**jax.tree.map(jnp.asarray, load_parameters(arguments.model)), **adapters}
-    quarter = ModelConfig(  # 0.26 billion parameters: width 1024, 20 layers; for machines without an accelerator
-        "qwen2_vl",
-        TextConfig(32768, 1024, 2816, 20, 16, 2, 1e6, (8, 12, 12), 1e-6, True),
-        VisionConfig(4, 512, 8, 2048, 1024, "quick_gelu"),
-        image_token_id=12,
-        video_token_id=13,
-        vision_start_token_id=9,
-        vision_end_token_id=10,
-        dtype="float32",
+    quarter = dataclasses.replace(  # 0.27 billion: width 1024, 20 layers; for machines without an accelerator
+        tiny,
+        text=TextConfig(32768, 1024, 2816, 20, 16, 2, 1e6, (8, 12, 12), 1e-6, True),
+        vision=VisionConfig(4, 512, 8, 2048, 1024, "quick_gelu"),
     )
     shapes = {TINY: tiny, QUARTER: quarter, **PUBLISHED}
     if arguments.shape not in shapes:
