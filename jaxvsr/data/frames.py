@@ -69,7 +69,7 @@ class FrameStore:
             InputError: this count is not stored; the message has the command that adds it.
         """
         attributes = self.attributes(scene)
-        if attributes["rule"] == ALL_IMAGES:
+        if self.is_image_set(scene):
             return np.arange(len(attributes["indices"]))
         if str(frames) not in attributes["index_sets"]:
             stored = ", ".join(map(str, self.counts(scene)))
@@ -81,6 +81,10 @@ class FrameStore:
             )
         wanted = np.asarray(attributes["index_sets"][str(frames)], np.int64)
         return np.searchsorted(np.asarray(attributes["indices"], np.int64), wanted)
+
+    def is_image_set(self, scene: str) -> bool:
+        """Whether the scene is a set of images, which the model sees as images, and not a video."""
+        return bool(self.attributes(scene)["rule"] == ALL_IMAGES)
 
     def timestamps(self, scene: str, frames: int) -> Float64[np.ndarray, " F"]:
         """When the frames of this count were seen, in seconds."""

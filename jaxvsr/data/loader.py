@@ -46,6 +46,7 @@ class SceneSample:
     questions: tuple[Question, ...]
     mirrored: bool = False
     features: Float[np.ndarray, "rows units H"] | None = None
+    images: bool = False  # the frames are a set of images, not a video
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,4 +224,5 @@ class _Reader:
         if visit.mirrored:
             frames = frames.mirrored()
         pixels = np.full_like(frames.pixels, MID_GREY) if self.blank else frames.pixels
-        return SceneSample(visit.scene, pixels, frames.timestamps, visit.questions, visit.mirrored)
+        images = store.is_image_set(visit.scene)
+        return SceneSample(visit.scene, pixels, frames.timestamps, visit.questions, visit.mirrored, images=images)

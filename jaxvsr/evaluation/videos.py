@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvsr.data.frame_sampling import sample_indices
 from jaxvsr.data.frame_sources import FrameSource
-from jaxvsr.data.frames import ALL_IMAGES, FrameStore
+from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.importers.vsi_bench import BenchmarkVideos, is_download
 from jaxvsr.data.loader import MID_GREY
 from jaxvsr.data.questions import Question
@@ -50,7 +50,7 @@ class Videos:
                 video = read_video(source, self._count(row))
             return (Video(self._shown(video.frames, row), video.timestamps),)
         store = FrameStore(row.folder)
-        if _is_image_set(store, row.scene):
+        if store.is_image_set(row.scene):
             return tuple(Image(self._shown(pixels, row)) for pixels in store.read(row.scene, 1).pixels)
         frames = store.read(row.scene, self._count(row))
         return (Video(self._shown(frames.pixels, row), frames.timestamps),)
@@ -60,7 +60,7 @@ class Videos:
         for row in rows_of(asked, 1 << 30):
             if is_download(row.folder):
                 BenchmarkVideos(row.folder).check(_video_name(row))
-            elif not _is_image_set(store := FrameStore(row.folder), row.scene):
+            elif not (store := FrameStore(row.folder)).is_image_set(row.scene):
                 store.positions(row.scene, self._count(row))
 
     def _count(self, row: Row) -> int:
@@ -111,7 +111,7 @@ def stored_frame_count(asked: Iterable[tuple[Path, Question]]) -> int | None:
         if is_download(folder):
             raise InputError(f"--frames is missing: {folder} holds whole videos; VSI-Bench's harness takes 32 frames")
         store = FrameStore(folder)
-        if not _is_image_set(store, scene):
+        if not store.is_image_set(scene):
             counts = set(store.counts(scene))
             common = counts if common is None else common & counts
     if common is None:
@@ -130,10 +130,6 @@ def stored_pixels(asked: Iterable[tuple[Path, Question]]) -> int | None:
 
 def _scenes(asked: Iterable[tuple[Path, Question]]) -> list[tuple[Path, str]]:
     return sorted({(folder, question.scene) for folder, question in asked})
-
-
-def _is_image_set(store: FrameStore, scene: str) -> bool:
-    return bool(store.attributes(scene)["rule"] == ALL_IMAGES)
 
 
 def _video_name(row: Row) -> str:

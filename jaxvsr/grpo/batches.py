@@ -23,7 +23,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import ObjectiveName
 from jaxvsr.grpo.mesh import scene_sharding
 from jaxvsr.grpo.targets import Difficulty, rejected_answer, target_answer
-from jaxvsr.models.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, Video
+from jaxvsr.models.processor import EncodedScene, Image, SceneProcessor, ScenePrompt, TreeShape, Video
 from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt, VisionInput
 from jaxvsr.rewards.prompts import Prompt
 
@@ -70,7 +70,7 @@ class BatchBuilder:
         scenes = tuple(
             self.processor.encode(
                 ScenePrompt(
-                    (Video(scene.frames, scene.timestamps),),
+                    tuple(map(Image, scene.frames)) if scene.images else (Video(scene.frames, scene.timestamps),),
                     tuple(self.prompt.render(question) for question in scene.questions),
                     self.prompt.system,
                 )

@@ -84,6 +84,8 @@ def write_features(
     store, encode = FeatureStore(folder, name), _Encoder(model, processor, dtype, device or jax.devices()[0])
     written = kept = 0
     for scene in frame_store.scenes():
+        if frame_store.is_image_set(scene):
+            raise InputError(f"{folder}: {scene} is a set of images; vision features are stored of videos alone")
         for count in counts or frame_store.counts(scene):
             height, width = frame_store.attributes(scene)["height_width"]
             size = processor.frame_size(count, height, width, is_video=True)
