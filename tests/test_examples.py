@@ -114,7 +114,7 @@ def test_own_questions_are_paired_with_own_videos(tmp_path: Path, capsys: pytest
     renamed = "question=problem,answer=solution,video=clip"
     arguments = ["import", source, str(tmp_path / "own"), "--videos", str(tmp_path / "videos"), "--map", renamed]
     assert build_data.main(arguments) == 0
-    assert "4 of 4 rows" in capsys.readouterr().out
+    assert "4 questions out of 4 rows" in capsys.readouterr().out
     rows = read_questions(tmp_path / "own" / "questions.jsonl")
     assert [row.answer for row in rows] == ["4", "left", "2.5", "B"]
     assert [row.answer_kind for row in rows] == ["number", "word", "number", "choice"]
