@@ -76,5 +76,5 @@ def _draw_panel(axes: Any, panel: Panel, *, legend: bool) -> None:
     axes.set_title(panel.title, fontsize=10)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if legend:
+    if legend and axes.get_lines():
         axes.legend(fontsize=8, frameon=False)
