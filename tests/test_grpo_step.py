@@ -1,4 +1,4 @@
-"""The compiled step: what is sampled with merged adapters, and an update on some of the questions."""
+"""The compiled step: what is sampled with adapters, and an update on some of the questions."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def test_leaving_out_groups_without_advantage_gives_the_same_weights(accumulate:
     assert moved > 1e-3, "the update did something"
 
 
-def test_sampling_with_merged_adapters_keeps_the_log_probabilities_of_the_update() -> None:
+def test_sampling_with_adapters_keeps_the_log_probabilities_of_the_update() -> None:
     config = small_config("qwen2_vl")
     lora = LoraConfig(rank=2, alpha=4.0, target_modules=("q_proj", "v_proj", "gate_proj", "down_proj"))
     parameters = random_parameters(config, lora, jnp.float32)

@@ -25,7 +25,7 @@ from jaxvsr.grpo.preference import PreferenceObjective, dpo_loss
 from jaxvsr.grpo.sampler import Sampled, SamplingOptions, rollout_keys, sample
 from jaxvsr.grpo.supervised import sft_loss
 from jaxvsr.models.config import ModelConfig
-from jaxvsr.models.lora import LoraConfig, merged_parameters
+from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
@@ -239,11 +239,9 @@ class CompiledStep:
         return bind(self._adapted, {**frozen, **trainable})
 
     def sampling_model(self, parameters: dict[str, Array]) -> QwenVL:
-        """The policy, with its adapters merged where that changes nothing but rounding: decoding is then spared two
-        thin products a layer and token. Weights of 16 bits would lose small updates, and keep their adapters."""
-        if self.policy.lora is None or any(leaf.dtype.itemsize < 4 for leaf in parameters.values()):
-            return bind(self._adapted, parameters)
-        return bind(self._base, merged_parameters(parameters, self.policy.lora.scaling))
+        """The policy as it is sampled: with its adapters beside the weights, as in the update. Merged, even in float32,
+        a token's log-probability would move by more than 1e-5."""
+        return bind(self._adapted, parameters)
 
     def _vision_program(self, trainable: Any, frozen: Any, prompt: TreePrompt) -> Array:
         return encode_vision(self._model(trainable, frozen), prompt, self.forward)

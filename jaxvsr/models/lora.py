@@ -11,8 +11,6 @@ import dataclasses
 import math
 import re
 
-from jaxtyping import Array
-
 from jaxvsr.errors import InputError
 
 # The language model alone, by full path: `gate_proj` and its like also lie in Qwen2.5-VL's vision tower.
@@ -63,14 +61,3 @@ class LoraConfig:
         if isinstance(self.target_modules, str):
             return re.fullmatch(self.target_modules, module) is not None
         return any(module == target or module.endswith("." + target) for target in self.target_modules)
-
-
-def merged_parameters(parameters: dict[str, Array], scaling: float) -> dict[str, Array]:
-    """Flat parameters with every adapter added to its weight: `W + scaling B A`, layer by layer of a stack."""
-    merged = {name: leaf for name, leaf in parameters.items() if ".lora_" not in name}
-    for name, down in parameters.items():
-        if name.endswith(".lora_A"):
-            module = name.removesuffix("lora_A")
-            weight, up = merged[module + "weight"], parameters[module + "lora_B"]
-            merged[module + "weight"] = weight + (scaling * (up @ down)).astype(weight.dtype)
-    return merged
