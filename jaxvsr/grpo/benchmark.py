@@ -28,6 +28,7 @@ from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
 from jaxvsr.models.pixels import pack_frames, row_layout
 from jaxvsr.models.positions import MediaGrid, vision_positions
+from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_hidden
 from jaxvsr.models.tree_batch import TreePrompt, VisionInput
 
@@ -134,7 +135,11 @@ class StepBench:
         self._apart()
 
     def _apart(self) -> None:
-        forward, sampling, policy = self.forward, self.step.sampling, self.step.sampling_model
+        definition = model_definition(self.config, self.work.lora)
+        forward, sampling = self.forward, self.step.sampling
+
+        def policy(parameters: dict[str, jax.Array]) -> QwenVL:
+            return bind(definition, parameters)
 
         def prefill(trainable: Any, frozen: Any, prompt: TreePrompt, features: Any) -> Any:
             hidden, _, cache = tree_hidden(policy({**frozen, **trainable}), prompt, features, None, forward)

@@ -238,11 +238,6 @@ class CompiledStep:
     def _model(self, trainable: dict[str, Array], frozen: dict[str, Array]) -> QwenVL:
         return bind(self._adapted, {**frozen, **trainable})
 
-    def sampling_model(self, parameters: dict[str, Array]) -> QwenVL:
-        """The policy as it is sampled: with its adapters beside the weights, as in the update. Merged, even in float32,
-        a token's log-probability would move by more than 1e-5."""
-        return bind(self._adapted, parameters)
-
     def _vision_program(self, trainable: Any, frozen: Any, prompt: TreePrompt) -> Array:
         return encode_vision(self._model(trainable, frozen), prompt, self.forward)
 
@@ -257,7 +252,8 @@ class CompiledStep:
         temperature: Array,
         given: Array | None,
     ) -> tuple[Sampled, Array | None]:
-        model = self.sampling_model(self._gather({**frozen, **trainable}))
+        # With its adapters beside the weights: merged, even in float32, log-probabilities would move by more than 1e-5.
+        model = bind(self._adapted, self._gather({**frozen, **trainable}))
         features = encode_vision(model, prompt, self.forward) if given is None else given
         keys = rollout_keys(seed, step, question_keys, self.sampling.group)
         sampled = sample(model, prompt, features, keys, temperature, self.sampling, self.forward)
