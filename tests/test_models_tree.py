@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from tree_cases import TreeCase, random_parameters, random_tree, separate_logprobs, small_config
 
 from jaxvsr.models import attention
@@ -153,3 +154,35 @@ def test_lora_switched_off_is_the_base_model_exactly():
     np.testing.assert_array_equal(*scores)
     changed = _tree(bind(model_definition(config, lora), parameters), *case.on_device, options)
     assert float(jnp.abs(changed - scores[0]).max()) > 1e-2
+
+
+@pytest.mark.parametrize("remat", ["none", "full", "dots"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_going_backward_keeps_no_second_copy_of_the_frozen_weights(family, remat):
+    config = small_config(family)
+    parameters = random_parameters(config, EVERYWHERE, jnp.float32)
+    frozen = {name: leaf for name, leaf in parameters.items() if "lora_" not in name}
+    trainable = {name: leaf for name, leaf in parameters.items() if name not in frozen}
+    case = random_tree(1, 2, 2)
+    options = ForwardOptions(dtype="float32", remat=remat, unroll=False)
+
+    def total(trainable):
+        model = bind(model_definition(config, EVERYWHERE), {**frozen, **trainable})
+        return jnp.sum(_tree(model, *case.on_device, options))
+
+    depths = {config.text.num_hidden_layers, config.vision.depth}
+    stacked = {leaf.shape for leaf in frozen.values() if leaf.ndim == 3 and leaf.shape[0] in depths}
+    copies = stacked | {(depth, columns, rows) for depth, rows, columns in stacked}
+    gradients = jax.make_jaxpr(jax.grad(total))(trainable).jaxpr
+    scans = [eqn for eqn in _equations(gradients) if eqn.primitive.name == "scan"]
+    assert len(scans) >= 4  # tower and language model, forward and backward
+    kept = {var.aval.shape for eqn in scans for var in eqn.outvars[eqn.params["num_carry"] :]}
+    assert not kept & copies
+
+
+def _equations(jaxpr):
+    """All equations, those inside of others too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jaxprs_in_params(eqn.params):
+            yield from _equations(inner)

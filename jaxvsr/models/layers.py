@@ -20,6 +20,16 @@ class LoraParam(nnx.Param):
     """A trainable adapter leaf, float32 whatever the base's dtype."""
 
 
+def times_transposed(x: Float[Array, "*batch fan_in"], weight: Float[Array, "fan_out fan_in"]) -> Array:
+    """`x @ weight.T` in the dtype of `x`.
+
+    One product instead of a transpose and a product: what going backward needs is then the weight itself, which a scan
+    over layers has at hand, and not its transpose, which it would keep for every layer: a second copy of the model.
+    """
+    contracted = (((x.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(x, weight.astype(x.dtype), contracted)
+
+
 class Linear(nnx.Module):
     """`x @ weight.T + bias`, with an optional low-rank adapter."""
 
@@ -37,10 +47,10 @@ class Linear(nnx.Module):
             self.lora_B = LoraParam(jnp.zeros(shape_b, jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
-        y = x @ self.weight[...].astype(x.dtype).T
+        y = times_transposed(x, self.weight[...])
         if self.scaling:
-            low = (x @ self.lora_A[...].astype(x.dtype).T) * self.scaling  # the narrow side is the cheap one to scale
-            y = y + low @ self.lora_B[...].astype(x.dtype).T
+            low = times_transposed(x, self.lora_A[...]) * self.scaling  # the narrow side is the cheap one to scale
+            y = y + times_transposed(low, self.lora_B[...])
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         return y

@@ -7,6 +7,8 @@ attention is then a reshape, and full attention the whole row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -14,7 +16,16 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxvsr.models.attention import Level, attend
 from jaxvsr.models.config import VisionConfig
-from jaxvsr.models.layers import Build, LayerNorm, Linear, RMSNorm, SwiGLU, inverse_frequencies, rotate
+from jaxvsr.models.layers import (
+    Build,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    SwiGLU,
+    inverse_frequencies,
+    rotate,
+    times_transposed,
+)
 from jaxvsr.models.tree_batch import VisionInput
 
 # OpenAI CLIP's, as in Hugging Face's Qwen2-VL processors.
@@ -34,7 +45,19 @@ class PatchEmbed(nnx.Module):
 
     def __call__(self, patches: Float[Array, "*rows C"]) -> Float[Array, "*rows E"]:
         weight = self.proj["weight"][...]
-        return patches @ weight.reshape(weight.shape[0], -1).astype(patches.dtype).T
+        return times_transposed(patches, weight.reshape(weight.shape[0], -1))
+
+
+# query, key and value [B, L, N, D] -> mixed values [B, L, N, D]
+AttendTo = Callable[[Array, Array, Array], Array]
+
+
+def attend_in_rows(
+    query: Float[Array, "B L N D"], key: Array, value: Array, valid: Bool[Array, "B L"]
+) -> Float[Array, "B L N D"]:
+    """Every patch of a row sees all valid patches of that row, and no other row."""
+    query, key, value = (part.swapaxes(-2, -3) for part in (query, key, value))
+    return attend(query, [Level(key, value, valid[:, None, None, :])]).swapaxes(-2, -3)
 
 
 class VisionAttention(nnx.Module):
@@ -49,13 +72,11 @@ class VisionAttention(nnx.Module):
         x: Float[Array, "B L E"],
         cos: Float[Array, "B L half"],
         sin: Float[Array, "B L half"],
-        valid: Bool[Array, "B L"],
+        attend_to: AttendTo,
     ) -> Float[Array, "B L E"]:
         heads = self.qkv(x).reshape(*x.shape[:-1], 3, self.num_heads, -1)
         query, key = rotate(heads[..., 0, :, :], cos, sin), rotate(heads[..., 1, :, :], cos, sin)
-        query, key, value = (part.swapaxes(-2, -3) for part in (query, key, heads[..., 2, :, :]))
-        mixed = attend(query, [Level(key, value, valid[:, None, None, :])])
-        return self.proj(mixed.swapaxes(-2, -3).reshape(x.shape))
+        return self.proj(attend_to(query, key, heads[..., 2, :, :]).reshape(x.shape))
 
 
 class VisionMlp(nnx.Module):
@@ -88,9 +109,9 @@ class VisionBlock(nnx.Module):
         x: Float[Array, "B L E"],
         cos: Float[Array, "B L half"],
         sin: Float[Array, "B L half"],
-        valid: Bool[Array, "B L"],
+        attend_to: AttendTo,
     ) -> Float[Array, "B L E"]:
-        x = x + self.attn(self.norm1(x), cos, sin, valid)
+        x = x + self.attn(self.norm1(x), cos, sin, attend_to)
         return x + self.mlp(self.norm2(x))
 
 
@@ -142,19 +163,20 @@ class VisionTower(nnx.Module):
         window = (config.window_size // config.patch_size) ** 2
         definition, weights = nnx.split(self.blocks)
 
-        def full(block: VisionBlock, x: Array) -> Array:
-            return block(x, cos, sin, valid)
+        def full(query: Array, key: Array, value: Array) -> Array:
+            return attend_in_rows(query, key, value, valid)
 
-        def windowed(block: VisionBlock, x: Array) -> Array:
-            pieces = (part.reshape(-1, window, *part.shape[2:]) for part in (x, cos, sin, valid))
-            return block(*pieces).reshape(x.shape)
+        def windowed(query: Array, key: Array, value: Array) -> Array:
+            pieces = (part.reshape(-1, window, *part.shape[2:]) for part in (query, key, value, valid))
+            return attend_in_rows(*pieces).reshape(query.shape)
 
         def layer(x: Array, inputs: tuple) -> tuple[Array, None]:
             weights, is_full = inputs
             block = nnx.merge(definition, weights)
             if not config.window_size:
-                return full(block, x), None
-            return jax.lax.cond(is_full, lambda x: full(block, x), lambda x: windowed(block, x), x), None
+                return block(x, cos, sin, full), None
+            # Only attention differs: weights inside of a branch would be kept a second time for going backward.
+            return block(x, cos, sin, lambda *heads: jax.lax.cond(is_full, full, windowed, *heads)), None
 
         is_full = jnp.array([index in config.fullatt_block_indexes for index in range(config.depth)])
         x, _ = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, (weights, is_full))
