@@ -139,11 +139,12 @@ def _write_stacked(arguments: Namespace, model: StartModel) -> None:
 
 def _write_merged(arguments: Namespace, model: StartModel) -> None:
     from jaxvsr.models.folder import save_folder
-    from jaxvsr.models.peft_adapter import Adapter, merged_weights
+    from jaxvsr.models.peft_adapter import Adapter, changed_weights, merged_weights
 
     stages = [Adapter(stage.lora, stage.weights) if stage.lora else stage.weights for stage in model.stages]
     card = _card(arguments, model) if stages else None
-    save_folder(arguments.out, model.folder, merged_weights(model.folder, stages), card)
+    weight, changed = merged_weights(model.folder, stages), changed_weights(stages)
+    save_folder(arguments.out, model.folder, weight, card, changed)
 
 
 def _write_adapter(arguments: Namespace, model: StartModel) -> None:

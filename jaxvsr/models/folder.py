@@ -8,12 +8,13 @@ and the division into files that the folder came with.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,11 +36,14 @@ from jaxvsr.models.safetensors_io import (
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 LAYOUT_FILE = "hf_layout.json"  # in folders that `from-hf` wrote: how the weights lay in the Hugging Face folder
+PARTIAL = ".partial"  # behind the name of a folder that is being written
 MAX_SHARD_BYTES = 5_000_000_000  # Hugging Face's
 # Everything but the weights: copied as it is. No Python file ever is.
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "README.md")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_DTYPES = tuple(np.dtype(name) for name in ("float32", "bfloat16", "float16"))
+# What the disk says while a folder is written, when it is not a mistake of ours.
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 # How much of each tensor the content hash reads, at its start and at its end.
 HASHED_BYTES = 4096
 
@@ -134,6 +138,8 @@ def open_folder(path: Path) -> ModelFolder:
     """Check config, index and headers of a folder. Missing, unexpected and mis-shaped weights are named."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; a model is a Hugging Face folder")
+    if path.name.endswith(PARTIAL):
+        raise InputError(f"{path}: was left by a conversion that was interrupted; run that again, which replaces it")
     config = read_config(path)
     files, where = _open_shards(path)
     style = style_of(where)
@@ -202,10 +208,17 @@ def content_hash(folder: ModelFolder) -> str:
 Weight = Callable[[str, int | None], np.ndarray]
 
 
-def save_folder(out: Path, base: ModelFolder, weight: Weight | None = None, readme: str | None = None) -> None:
+def save_folder(
+    out: Path,
+    base: ModelFolder,
+    weight: Weight | None = None,
+    readme: str | None = None,
+    changed: Container[str] | None = None,
+) -> None:
     """Write a Hugging Face folder like `base`: the same names, dtypes, files and companions, with other weights.
 
-    `weight(name, layer)` gives each tensor in any float dtype when its turn has come; without it they are the base's.
+    `weight(name, layer)` gives each tensor in any float dtype when its turn has come; without it they are the base's,
+    and so are those that are not in `changed` (our names; None: all are). The base's are copied from file to file.
     The base may be a folder of `from-hf`. `out` must not exist; it appears when it is complete.
     """
     style, files = _hugging_face_layout(base)
@@ -213,7 +226,7 @@ def save_folder(out: Path, base: ModelFolder, weight: Weight | None = None, read
     known = file_names(base.config, style) | ({HEAD: (EMBEDDING, None)} if tied else {})
 
     def tensor(name: str) -> Data:
-        if weight is None:
+        if weight is None or (changed is not None and known[name][0] not in changed):
             return base.where_bytes(*known[name])
         return np.asarray(weight(*known[name])).astype(base.dtype(*known[name]), copy=False)
 
@@ -267,23 +280,32 @@ def write_shards(
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write into that gets its name when the block ends well, and is gone when it does not."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not empty; give a new folder")
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
     try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from None
+        # A link cannot be replaced by a folder; where it leads would not be new.
+        taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
+        partial = out.with_name(out.name + PARTIAL)
+        if not taken and partial.exists():
+            shutil.rmtree(partial)
+        if not taken:
+            partial.mkdir(parents=True)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise InputError(f"{out}: cannot be written ({_reason(error)})") from None
+    if taken:
+        raise InputError(f"{out}: {'is a link' if out.is_symlink() else 'exists and is not empty'}; give a new folder")
     try:
         yield partial
         if out.exists():
             out.rmdir()
         os.replace(partial, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+            raise InputError(f"{out}: cannot be written ({_reason(error)}); nothing of it is left") from None
         raise
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def copy_companions(source: Path, target: Path) -> None:
@@ -301,9 +323,9 @@ def _hugging_face_layout(folder: ModelFolder) -> tuple[Style, dict[str, list[str
     path = folder.path / LAYOUT_FILE
     raw = read_json(path)
     style, files = raw.get("style"), raw.get("files")
-    if style not in ("old", "new") or not isinstance(files, dict) or not all(map(_is_plain_name, files)):
+    if style not in ("old", "new") or not isinstance(files, dict) or not all(map(_is_weight_file, files)):
         raise InputError(f"{path}: must name a style and files; convert the original folder again")
-    names = [name for listed in files.values() for name in (listed if isinstance(listed, list) else [])]
+    names = [str(name) for listed in files.values() for name in (listed if isinstance(listed, list) else [])]
     expected = set(file_names(folder.config, style))
     tied = {HEAD} if folder.config.text.tie_word_embeddings else set()
     if len(set(names)) != len(names) or not expected <= set(names) <= expected | tied:
@@ -360,6 +382,10 @@ def _check_tied_head(folder: ModelFolder) -> None:
 def _file_shape(name: str, layer: int | None, config: ModelConfig) -> tuple[int, ...]:
     shape = expected_shapes(config)[name]
     return shape if layer is None else shape[1:]
+
+
+def _is_weight_file(file: object) -> bool:
+    return _is_plain_name(file) and Path(str(file)).suffix == ".safetensors"
 
 
 def _is_plain_name(file: object) -> bool:

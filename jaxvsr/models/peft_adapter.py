@@ -85,6 +85,14 @@ def merged_weights(base: ModelFolder, stages: Sequence[Adapter | Mapping[str, np
     return weight
 
 
+def changed_weights(stages: Sequence[Adapter | Mapping[str, np.ndarray]]) -> set[str]:
+    """Our names of the weights that `merged_weights` does not leave as they are."""
+    changed: set[str] = set()
+    for stage in stages:
+        changed |= {f"{module}.weight" for module in stage.modules} if isinstance(stage, Adapter) else set(stage)
+    return changed
+
+
 def join(adapters: Sequence[Adapter]) -> Adapter:
     """One adapter that adds what all of them add: their ranks side by side, each B with its scaling in it."""
     if len(adapters) == 1:
@@ -145,15 +153,18 @@ def load_adapter(folder: Path, config: ModelConfig) -> Adapter:
     raw = read_json(path)
     _check_fields(raw, path)
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 or not isinstance(alpha, int | float):
-        raise InputError(f"{path}: r {rank!r} and lora_alpha {alpha!r} must be numbers")
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise InputError(f"{path}: r {rank!r} must be an integer of at least 1")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+        raise InputError(f"{path}: lora_alpha {alpha!r} must be a number above 0")
     if raw.get("use_rslora"):
         alpha = alpha * math.sqrt(rank)
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise InputError(f"{folder / ADAPTER_WEIGHTS}: no such file; pickled adapters are never loaded")
-    leaves = _read_leaves(folder / ADAPTER_WEIGHTS, config)
+    weights = folder / ADAPTER_WEIGHTS
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file; pickled adapters are never loaded")
+    leaves = _read_leaves(weights, config)
     adapter = Adapter(LoraConfig(rank, float(alpha), module_pattern(leaves)), leaves)
-    _check(adapter, config)
+    _check(adapter, config, str(weights))
     return adapter
 
 
@@ -225,18 +236,18 @@ def _check_fields(raw: Mapping[str, Any], path: Path) -> None:
             raise InputError(f"{path}: {name} {value!r} is not supported; it must be left out")
 
 
-def _check(adapter: Adapter, config: ModelConfig) -> None:
+def _check(adapter: Adapter, config: ModelConfig, where: str = "adapter") -> None:
     """Every module is a linear layer of the model, and its two matrices fit it."""
     shapes, rank = _linear_modules(config), adapter.lora.rank
     for module in adapter.modules:
         if module not in shapes:
-            raise InputError(f"adapter: {module!r} is no linear layer of this {config.family} model")
+            raise InputError(f"{where}: {module!r} is no linear layer of this {config.family} model")
         *stack, fan_out, fan_in = shapes[module]
         for side, expected in (("A", (*stack, rank, fan_in)), ("B", (*stack, fan_out, rank))):
             name = f"{module}.lora_{side}"
             if name not in adapter.leaves or tuple(adapter.leaves[name].shape) != expected:
                 found = list(adapter.leaves[name].shape) if name in adapter.leaves else "missing"
-                raise InputError(f"adapter: {name!r} is {found}, rank {rank} of this model needs {list(expected)}")
+                raise InputError(f"{where}: {name!r} is {found}, rank {rank} of this model needs {list(expected)}")
 
 
 def _linear_modules(config: ModelConfig) -> dict[str, Shape]:
