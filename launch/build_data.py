@@ -15,7 +15,6 @@ be the same. Every command adds to OUT, and goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import time
@@ -28,7 +27,6 @@ from jaxvsr.errors import InputError
 
 if TYPE_CHECKING:
     from jaxvsr.data.frame_sampling import FrameRate
-    from jaxvsr.data.questions import Question
 
 
 def _parser() -> ArgumentParser:
@@ -160,9 +158,11 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _rooms(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.folder import check_can_be_added_to
     from jaxvsr.data.room_scans import DEFAULT_FRAMES, DEFAULT_SIZE, write_rooms
 
     start = time.monotonic()
+    check_can_be_added_to(arguments.out)
     with progress("rooms", arguments.scenes) as on_scene:
         names = write_rooms(
             arguments.out,
@@ -178,19 +178,19 @@ def _rooms(arguments: argparse.Namespace) -> int:
 
 
 def _questions(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data import folder, generate
-    from jaxvsr.data.question_parts import PARTS_DIR, remove_parts
+    from jaxvsr.data import generate
+    from jaxvsr.data.folder import check_can_be_added_to
+    from jaxvsr.data.question_parts import PARTS_DIR
+    from jaxvsr.data.question_set import QuestionSet, write_question_set
     from jaxvsr.data.recipe import load_recipe
     from jaxvsr.data.scannet import list_scans
 
     start = time.monotonic()
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}: must be at least 0")
-    _check_heldout(arguments.heldout)
+    _check_split(arguments)
     recipe = load_recipe(arguments.recipe)
     options = replace_fields(recipe.options, arguments.set)
-    found = list_scans(arguments.scans)
-    scans, excluded = generate.without_benchmarks(found, arguments.include)
+    check_can_be_added_to(arguments.out)
+    scans, excluded = generate.without_benchmarks(list_scans(arguments.scans), arguments.include)
     for name, count in excluded.items():
         print(f"left out {count} scans of {name} (--include {name} takes them, as held out)")
     settings = generate.QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
@@ -208,60 +208,9 @@ def _questions(arguments: argparse.Namespace) -> int:
             f"shards are there, the same command without --shard puts them together ({time.monotonic() - start:.1f} s)"
         )
         return 0
-    if not report.questions:
-        remove_parts(out, recipe.name)
-        raise InputError(f"{arguments.scans}: no question could be asked of its {len(scans)} scans")
-    procedural = {scan.name for scan in scans if generate.is_procedural(scan)}
-    facts = {
-        "source": recipe.source,
-        "scans": f"{len(scans)}, {len(procedural)} of them procedural rooms",
-        "scans left out as benchmarks": sum(excluded.values()),
-        "scans left out as broken": len(report.broken),
-        "flaws worked around": report.flaws or "none",
-        "seed": arguments.seed,
-        "mirrored": arguments.mirror,
-        **dataclasses.asdict(options),
-    }
-    originals = [row for row in report.questions if row.mirror_of is None]
-    table = folder.summary_table(originals, recipe.paper_counts)
-    splits = _write_questions(arguments, recipe.name, scans, procedural, report.questions)
-    folder.write_card_section(out, f"Questions: {recipe.name}", f"{_bullets(facts)}\n\n{table}")
-    remove_parts(out, recipe.name)
-    print(table)
-    if without := report.flaws.get("no_instance_masks"):
-        print(
-            f"{without} of {len(scans)} scans have no _2d-instance-filt.zip: no question about the order of appearance"
-        )
-    if report.flaws:
-        print("flaws worked around: " + ", ".join(f"{name} {count}" for name, count in report.flaws.items()))
-    twins = len(report.questions) - len(originals)
-    print(
-        f"{len(originals):,} questions{f' and {twins:,} mirrored ones' if twins else ''} about "
-        f"{len(scans) - len(report.broken)} scans in {out} "
-        f"({len(splits['train'])} train, {len(splits['heldout'])} held out; {time.monotonic() - start:.1f} s)"
-    )
+    lines = write_question_set(out, QuestionSet(recipe, settings, scans, excluded, arguments.heldout), report)
+    print("\n".join(lines) + f", {time.monotonic() - start:.1f} s")
     return 0
-
-
-def _write_questions(
-    arguments: argparse.Namespace, recipe: str, scans: Sequence[Path], procedural: set[str], rows: Sequence[Question]
-) -> dict[str, list[str]]:
-    """Put the rows of a recipe into the folder and its scenes into the splits, which are returned."""
-    from jaxvsr.data import folder
-    from jaxvsr.data.benchmark_scenes import benchmark_of
-    from jaxvsr.data.questions import write_questions
-    from jaxvsr.data.splits import SPLITS_FILE, read_splits, split_by_room, write_splits
-
-    out: Path = arguments.out
-    merged = folder.merge_questions(out, recipe, rows)
-    benchmark = [scan.name for scan in scans if benchmark_of(scan.name) and scan.name not in procedural]
-    before = read_splits(out) if (out / SPLITS_FILE).exists() else None
-    splits = split_by_room(
-        {row.scene for row in merged}, arguments.heldout, seed=arguments.seed, always_heldout=benchmark, before=before
-    )
-    write_questions(out / folder.QUESTIONS_FILE, merged)
-    write_splits(out, splits)
-    return splits
 
 
 def _frames(arguments: argparse.Namespace) -> int:
@@ -273,6 +222,7 @@ def _frames(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
     out: Path = arguments.out
+    folder.check_can_be_added_to(out)
     asked = read_questions(out / folder.QUESTIONS_FILE) if (out / folder.QUESTIONS_FILE).exists() else []
     found = scene_sources(arguments.scans, out, asked)
     index, count = arguments.shard
@@ -280,7 +230,7 @@ def _frames(arguments: argparse.Namespace) -> int:
     with progress("frames", len(mine)) as on_done:
         report = write_frames(mine, out, settings, workers=arguments.workers, on_done=on_done)
     if report.written or report.kept:
-        folder.write_card_section(out, "Frames", _bullets(folder.frame_facts(out)))
+        folder.write_card_section(out, "Frames", folder.bullets(folder.frame_facts(out)))
     print(
         f"frames of {len(report.written)} scans written, of {len(report.kept)} there already, "
         f"{len(report.broken)} broken ({time.monotonic() - start:.1f} s)"
@@ -338,7 +288,7 @@ def _features(arguments: argparse.Namespace) -> int:
         )
     facts = {"model": model.name, "dtype": dtype, "max_pixels": arguments.max_pixels or "as stored"}
     arrays = report.written + report.kept
-    folder.write_card_section(out, f"Features: {report.name}", _bullets({**facts, "arrays": arrays}))
+    folder.write_card_section(out, f"Features: {report.name}", folder.bullets({**facts, "arrays": arrays}))
     print(
         f"features {report.name} of {len(scenes)} scenes: {report.written} arrays written, {report.kept} there already "
         f"({time.monotonic() - start:.1f} s)"
@@ -347,13 +297,14 @@ def _features(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.folder import check_can_be_added_to
     from jaxvsr.data.importers.formats import parse_field_map
     from jaxvsr.data.importers.mirror import add_mirrored_rows
     from jaxvsr.data.importers.read import ImportSettings, import_questions
     from jaxvsr.data.importers.write import left_out_lines, write_import
 
     start = time.monotonic()
-    _check_heldout(arguments.heldout)
+    _check_split(arguments)
     settings = ImportSettings(
         arguments.source,
         arguments.videos,
@@ -361,6 +312,7 @@ def _import(arguments: argparse.Namespace) -> int:
         parse_field_map(arguments.map) if arguments.map else {},
         tuple(arguments.include),
     )
+    check_can_be_added_to(arguments.out)
     report, pairing = import_questions(settings, arguments.out)
     splits = write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed)
     print("\n".join(left_out_lines(report)))
@@ -377,9 +329,13 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.folder import check_can_be_added_to
     from jaxvsr.report.scene_page import scene_page
 
     page: Path = arguments.page or Path(f"{arguments.scene}.html")
+    check_can_be_added_to(page.parent)
+    if page.is_dir():
+        raise InputError(f"--page {page}: is a folder; name a file in it")
     written = scene_page(arguments.out, arguments.scene, arguments.scans or arguments.out)
     page.parent.mkdir(parents=True, exist_ok=True)
     partial = page.with_name(page.name + ".partial")
@@ -410,14 +366,12 @@ def _account_for_broken(broken: Mapping[str, str], scans: int, skip: bool) -> No
         )
 
 
-def _check_heldout(share: float) -> None:
+def _check_split(arguments: argparse.Namespace) -> None:
     """Before any work is done, rather than when the split is made."""
-    if not 0 <= share < 1:
-        raise InputError(f"held-out share {share}: must be at least 0 and below 1")
-
-
-def _bullets(facts: Mapping[str, object]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}: must be at least 0")
+    if not 0 <= arguments.heldout < 1:
+        raise InputError(f"held-out share {arguments.heldout}: must be at least 0 and below 1")
 
 
 def _command(argv: Sequence[str] | None) -> int:

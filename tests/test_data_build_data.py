@@ -208,6 +208,21 @@ def test_broken_scans_end_the_command_unless_they_may_be_missing(rooms, tmp_path
     assert "scene0002_00" not in {row.scene for row in read_questions(tmp_path / "q/questions.jsonl")}
 
 
+RECIPE = """import dataclasses
+from jaxvsr.data.recipe import Recipe
+from jaxvsr.data.tasks import Draft, Task
+
+@dataclasses.dataclass(frozen=True)
+class Options: pass
+
+def drafts(scene, rng):
+    fields = {}
+    yield Draft(fields, ANSWER)
+
+RECIPE = Recipe("own", Options(), lambda options, census: (Task("height", "number", "How high?", drafts),))
+"""
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -220,12 +235,28 @@ def test_broken_scans_end_the_command_unless_they_may_be_missing(rooms, tmp_path
         ("questions ROOMS OUT --recipe vsi100k --heldout 1.5", "held-out share 1.5"),
         ("questions ROOMS OUT --recipe vsi100k --seed -1", "--seed -1"),
         ("questions ROOMS OUT --recipe vsi100k --include scannet", "invalid choice: 'scannet'"),
+        ("questions ROOMS OUT --recipe vsi100k --set room_radius=nan", "room_radius nan: must be above 0"),
+        ("questions ROOMS OUT --recipe vsi100k --set nearest_margin=-1", "nearest_margin -1.0: must be at least 0"),
+        (
+            "questions ROOMS OUT --recipe vsi-bench --set direction_minimum_distance=9",
+            "direction_maximum_distance 5.0: must be above direction_minimum_distance, 9.0",
+        ),
+        ("questions ROOMS FILE --recipe vsi100k", "cannot be a folder"),
+        ("questions ROOMS BROKEN --recipe vsi100k", "questions.jsonl line 1: not JSON"),
+        ("questions ROOMS OUT --recipe RAISES", "raises.py line 10: scene0000_00: KeyError: 'gone'"),
+        ("questions ROOMS OUT --recipe WORDS", "task 'height': its answers are numbers, but 'high' is none"),
+        ("frames ROOMS FILE --frames 8 --max-pixels 4000", "cannot be a folder"),
+        ("frames ROOMS OUT --frames 8 --max-pixels 99999999999999999999", "must be at most 67108864"),
         ("frames ROOMS OUT --frames 8", "required: --max-pixels"),
         ("frames ROOMS OUT --frames 8,x --max-pixels 4000", "expected integers like 8,16,32, found '8,x'"),
         ("frames ROOMS OUT --frames 8 --max-pixels 100", "max_pixels 100: must be at least 784"),
         ("frames ROOMS OUT --frames 32 --max-pixels 4000", "has 9 frames, fewer than the 32 asked for"),
         ("frames EMPTY OUT --frames 8 --max-pixels 4000", "holds no scans"),
         ("rooms OUT", "required: --scenes"),
+        ("rooms FILE --scenes 1", "cannot be a folder"),
+        ("rooms FILE/OUT --scenes 1", "cannot be a folder"),
+        ("show ROOMS scene0000_00 --page EMPTY", "is a folder; name a file in it"),
+        ("show ROOMS scene0000_00 --page FILE/page.html", "cannot be a folder"),
         ("rooms OUT --scenes 0", "must be at least 1, found 0"),
         ("rooms OUT --scenes 1 --size 100", "expected WIDTHxHEIGHT like 160x120"),
         ("check EMPTY", "no data folder"),
@@ -234,10 +265,18 @@ def test_broken_scans_end_the_command_unless_they_may_be_missing(rooms, tmp_path
     ],
 )
 def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command, says, rooms, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    places = {"EMPTY": "empty", "NOWHERE": "nowhere", "OUT": "out"}
-    words = [str(rooms) if word == "ROOMS" else str(tmp_path / places[word]) if word in places else word
-             for word in command.split()]  # fmt: skip
+    for name in ("empty", "broken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "broken" / "questions.jsonl").write_text("{\n")
+    (tmp_path / "raises.py").write_text(RECIPE.replace("ANSWER", "fields['gone']"))
+    (tmp_path / "words.py").write_text(RECIPE.replace("ANSWER", "'high'"))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    places = {"EMPTY": "empty", "NOWHERE": "nowhere", "OUT": "out", "FILE": "file", "BROKEN": "broken"}
+    places |= {"RAISES": "raises.py", "WORDS": "words.py"}
+    words = [str(rooms) if word == "ROOMS" else word for word in command.split()]
+    for place, name in places.items():
+        words = [str(tmp_path / word.replace(place, name)) if word.startswith(place) else word for word in words]
     assert main(words) == 2
     assert says in one_line(capsys)
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pyc"} == before

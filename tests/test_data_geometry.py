@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import Delaunay, cKDTree
 
 from jaxvsr.data import geometry
-from jaxvsr.data.alpha_shape import alpha_shape_area
+from jaxvsr.data.alpha_shape import alpha_shape_area, circumradii, triangle_areas
 from jaxvsr.data.boxes import AxisAlignedBox, OrientedBox
 
 seeds = st.integers(0, 2**32 - 1)
@@ -124,6 +125,21 @@ def test_boxes_are_apart_where_they_have_a_gap_and_then_their_faces_hold_the_nea
         assert faces == pytest.approx(geometry.obb_grid_distance(first, second), abs=1e-12)
 
 
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.sampled_from(["apart or not", "flat", "on the grid's own lines"]))
+def test_distance_to_a_grid_axis_by_axis_equals_a_search_over_all_of_it(seed, kind):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng, 0.6), random_box(rng, 0.6)
+    if kind == "flat":
+        second = OrientedBox(second.center, second.axes, second.extent * (rng.random(3) < 0.5))
+    elif kind != "apart or not":
+        first = OrientedBox(np.zeros(3), np.eye(3), rng.choice([0.05, 0.2, 0.4, 0.43], 3))
+        second = OrientedBox(rng.integers(-9, 9, 3) * 0.05, np.eye(3), rng.choice([0.1, 0.4, 0.8], 3))
+    points = geometry.shell_grid(first)
+    expected = cKDTree(geometry.shell_grid(second)).query(points)[0].min()
+    assert geometry.grid_distance_from(points, second) == pytest.approx(expected, abs=1e-9)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seeds)
 def test_point_cloud_distance_equals_all_pairs(seed):
@@ -212,9 +228,6 @@ def test_alpha_shape_area_of_known_rooms_within_3_percent(shape, spacing):
     turned = points @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) + 100
     for cloud in (points, turned, np.concatenate([points, points])):
         assert alpha_shape_area(cloud, 0.3) == pytest.approx(area, rel=0.03)
-    # The same with many more points than needed, thinned.
-    dense = floor_points(inside, np.random.default_rng(2), 0.02)
-    assert alpha_shape_area(dense, 0.3, thin_m=0.04) == pytest.approx(area, rel=0.03)
 
 
 def test_alpha_shape_fills_enclosed_holes_only_when_asked():
@@ -223,6 +236,33 @@ def test_alpha_shape_fills_enclosed_holes_only_when_asked():
     assert alpha_shape_area(ring, 0.2, fill_holes=True) == pytest.approx(36, rel=0.01)
     bay = floor_points(lambda x, y: (np.abs(x - 3) >= 1) | (y <= 2), np.random.default_rng(0), 0.1)
     assert alpha_shape_area(bay, 0.2, fill_holes=True) == pytest.approx(28, rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_filled_alpha_shape_is_the_hull_without_what_is_open_to_the_outside(seed):
+    """Triangle by triangle over all points: whatever may be left out to save time must not count."""
+    rng = np.random.default_rng(seed)
+    points = floor_points(lambda x, y: x + y >= 0, rng, count=int(rng.integers(2000, 12000)))
+    for _ in range(6):  # furniture, bays, thin walls with a way through
+        turned = (points - rng.uniform(0, 6, 2)) @ np.linalg.qr(rng.normal(size=(2, 2)))[0]
+        half = rng.uniform(0.05, 1.3, 2)
+        gone = (np.abs(turned) < half).all(axis=1)
+        if rng.random() < 0.4:
+            gone &= ~(np.abs(turned) < half - rng.uniform(0.05, 0.3)).all(axis=1)
+        points = points[~gone]
+    triangles = Delaunay(points)
+    corners = points[triangles.simplices]
+    wide = circumradii(corners) > 0.2
+    is_open = [int(t) for t in np.flatnonzero(wide & (triangles.neighbors < 0).any(axis=1))]
+    reached = set(is_open)
+    while is_open:
+        for neighbour in triangles.neighbors[is_open.pop()].tolist():
+            if neighbour >= 0 and wide[neighbour] and neighbour not in reached:
+                reached.add(neighbour)
+                is_open.append(neighbour)
+    expected = np.delete(triangle_areas(corners), list(reached)).sum()
+    assert 10 < expected < 36
+    assert alpha_shape_area(points, 0.2, fill_holes=True) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("points", [[], [[0, 0]], [[0, 0], [1, 1]], [[0, 0], [1, 1], [2, 2]], [[1, 1]] * 5])

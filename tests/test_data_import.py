@@ -303,7 +303,8 @@ def test_an_answer_whose_kind_cannot_be_decided_is_refused(text, options, kind, 
         ('{"question": "q", "answer": "1"}', "--map frage=question", "OURS one of id, scene"),
         ('{"question": "q", "answer": "1"}', "--map answer=answer --format trl", "--map goes with jsonl"),
         ('{"question": "q", "answer": "1"}', "--format csv", "invalid choice: 'csv'"),
-        ('{"question": "q", "answer": "1"}', "--heldout 1", "held-out share 1.0"),
+        ('{"question": "q", "answer": "1"}', "--heldout 1.5", "held-out share 1.5"),
+        ('{"question": "q", "answer": "1"}', "--seed -1", "--seed -1: must be at least 0"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(content, flags, says, videos, tmp_path, capsys):

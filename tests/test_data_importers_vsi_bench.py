@@ -9,10 +9,11 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from jaxvsr.data.importers import vsi_bench
+from jaxvsr.data.importers import source_rows, vsi_bench
 from jaxvsr.data.importers.vsi_bench import BenchmarkVideos, is_download, read_vsi_bench
 from jaxvsr.data.subsets import read_subset, write_subsets
 from jaxvsr.errors import InputError
+from launch.build_data import main
 
 SCENES = {"scannet": "scene0011_00", "scannetpp": "0a7cc12c0e", "arkitscenes": "41069025"}
 
@@ -90,6 +91,33 @@ def test_what_was_pruned_is_read_from_each_of_the_three_places(tmp_path, witness
         assert found.debiased == tuple(f"vsi-bench-{one['id']}" for one in ROWS if one["id"] not in PRUNED)
 
 
+@pytest.mark.parametrize("witness", ["field", "files", "list", "none"])
+def test_the_debiased_subset_comes_through_an_import(tmp_path, witness, capsys):
+    source, out = tmp_path / "set", tmp_path / "out"
+    source.mkdir()
+    for dataset, scene in SCENES.items():
+        (tmp_path / "videos" / dataset).mkdir(parents=True)
+        write_video(tmp_path / "videos" / dataset / f"{scene}.mp4", (10, 90, 170))
+    if witness == "files":
+        write_parquet(source / "test_debiased.parquet", [one for one in ROWS if one["id"] not in PRUNED])
+        write_parquet(source / "test_pruned.parquet", [one for one in ROWS if one["id"] in PRUNED])
+    else:
+        flags = [{"pruned": one["id"] in PRUNED} if witness == "field" else {} for one in ROWS]
+        rows = [json.dumps({**one, **flag}) for one, flag in zip(ROWS, flags, strict=True)]
+        (source / "questions.jsonl").write_text("\n".join(rows))
+    if witness == "list":
+        (source / "pruned_ids.txt").write_text("".join(f"{number}\n" for number in PRUNED))
+    command = ["import", str(source), str(out), "--videos", str(tmp_path / "videos"), "--include", "vsi-bench"]
+    assert main([*command, "--include", "scannet-val"]) == 0
+    printed = capsys.readouterr().out
+    if witness == "none":
+        assert not (out / "subsets.json").exists() and "subset debiased" not in printed
+    else:
+        kept = {f"import_set-{one['id']}" for one in ROWS if one["id"] not in PRUNED}
+        assert read_subset(out, "debiased") == kept
+        assert f"subset debiased: {len(kept)} questions" in printed
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -113,7 +141,7 @@ def test_what_was_pruned_is_read_from_each_of_the_three_places(tmp_path, witness
             "ground_truth is missing",
         ),
         (lambda folder: (folder / "test.jsonl").write_text("{"), "test.jsonl line 1: not JSON"),
-        (lambda folder: (folder / "test.jsonl").write_text("[]"), "expected a JSON object"),
+        (lambda folder: (folder / "test.jsonl").write_text("[]"), "expected an object with fields, found list"),
         (lambda folder: [path.unlink() for path in folder.glob("test*")], "expected VSI-Bench as downloaded"),
     ],
 )
@@ -128,7 +156,7 @@ def test_contradictions_and_broken_files_are_one_line(download, change, words):
 
 
 def test_a_parquet_of_absurd_size_is_refused_by_its_header(download, monkeypatch):
-    monkeypatch.setattr(vsi_bench, "_MOST_ROWS", 5)
+    monkeypatch.setattr(source_rows, "_ROWS_LIMIT", 5)
     with pytest.raises(InputError, match="says it has 7 rows"):
         read_vsi_bench(download)
 
@@ -201,6 +229,11 @@ def test_subsets_are_kept_by_name(tmp_path):
     assert read_subset(tmp_path, "debiased") == {"a", "b"} and read_subset(tmp_path, "small") == {"a"}
     with pytest.raises(InputError, match="no subset 'other'; it has debiased, small"):
         read_subset(tmp_path, "other")
+    # What another import put there stays; a subset left empty goes.
+    write_subsets(tmp_path, {"debiased": ["c"]}, owner="b")
+    assert read_subset(tmp_path, "debiased") == {"a", "c"}
+    write_subsets(tmp_path, {"debiased": [], "none": []})
+    assert json.loads((tmp_path / "subsets.json").read_text()) == {"small": ["a"]}
     (tmp_path / "subsets.json").write_text("[]")
     with pytest.raises(InputError, match="expected a JSON object of lists"):
         read_subset(tmp_path, "debiased")

@@ -297,7 +297,7 @@ def test_bounds_and_margins_are_options():
     ("options", "says"),
     [
         ({"tasks": ("counting",)}, "'counting' is not one of object_counting"),
-        ({"count_minimum": 0}, "count_absent adds zeros"),
+        ({"count_minimum": 0}, "count_minimum 0: must be at least 1"),
         ({"per_task": 0}, "per_task 0"),
         ({"room_radius": 0.0}, "room_radius"),
     ],

@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
+from jaxvsr.data import boxes
 from jaxvsr.data.boxes import axis_aligned_box, minimal_oriented_box
 from jaxvsr.data.open3d_import import open3d
 
@@ -54,6 +55,19 @@ def test_the_oriented_box_holds_all_points_and_is_as_small_as_open3ds(seed: int)
     o3d = open3d()
     theirs = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points)).get_minimal_oriented_bounding_box()
     assert box.volume <= theirs.volume() * 1.02
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hulls_of_many_corners_are_as_wide_as_all_of_their_corners_say(seed: int):
+    """Round things, long and flat ones; along random directions and along the axes."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(900, 3)) * rng.uniform(0.05, 3, 3)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    corners = points[ConvexHull(points).vertices] * rng.uniform(0.05, 3, 3)
+    assert len(corners) >= boxes._MANY_CORNERS
+    directions = np.concatenate([rng.normal(size=(3000, 3)), np.eye(3), -np.eye(3), [[1, 1, 0], [1, -1, 1]]])
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    np.testing.assert_allclose(boxes._widths(directions, corners), np.ptp(directions @ corners.T, axis=1), rtol=1e-5)
 
 
 def test_the_oriented_box_does_not_depend_on_how_the_object_is_turned():

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from jaxvsr.data.features import FeatureStore, stored_sets
-from jaxvsr.data.frames import FrameStore
+from jaxvsr.data.frames import FrameStore, pixels_sha256
 from jaxvsr.data.questions import read_questions, write_questions
+from jaxvsr.data.stored_arrays import write_array
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.assemble import compute_dtype, host_batches, load_policy, ready_run, trains_vision
 from jaxvsr.grpo.batches import BatchBuilder, padded_features
@@ -259,13 +260,23 @@ def test_a_damaged_array_is_an_error_and_not_other_features(place: Path, tmp_pat
         store.read("scene0000_00", 2, mirrored=False)
 
 
-def test_a_mirrored_view_is_made_from_flipped_frames(place: Path) -> None:
-    """The mirror of a folder whose frames are flipped on disk is the original."""
+def test_features_of_the_mirrored_view_are_those_of_frames_flipped_on_disk(place: Path, tmp_path: Path) -> None:
+    """A folder whose stored frames are flipped: what is seen there is what the mirrored view of the original sees, and
+    the other way round."""
     (name,) = stored_sets(place / "data")
-    pixels = FrameStore(place / "data").read("scene0000_00", 2).mirrored().pixels
-    assert (pixels[:, :, ::-1] == FrameStore(place / "data").read("scene0000_00", 2).pixels).all()
+    data = tmp_path / "data"
+    for scene in ("scene0000_00", "scene0001_00"):
+        frames, attributes = FrameStore(place / "data"), FrameStore(place / "data").attributes(scene)
+        flipped = np.ascontiguousarray(frames.read(scene, 2).pixels[:, :, ::-1])
+        (data / "frames").mkdir(parents=True, exist_ok=True)
+        write_array(data / "frames" / scene, flipped, {**attributes, "pixels_sha256": pixels_sha256(flipped)})
     model = open_model(str(place / "tiny"))
-    report = write_features(
-        place / "data", model, SceneProcessor.from_folder(model.folder.path), dtype="float32", views=(False, True)
-    )
-    assert (report.name, report.written, report.kept) == (name, 0, 14)
+    processor = SceneProcessor.from_folder(model.folder.path)
+    report = write_features(data, model, processor, dtype="float32", views=(False, True))
+    assert (report.name, report.written, report.kept) == (name, 4, 0)
+    original, other = FeatureStore(place / "data", name), FeatureStore(data, name)
+    for scene in ("scene0000_00", "scene0001_00"):
+        for mirrored in (False, True):
+            seen = other.read(scene, 2, mirrored=mirrored)
+            np.testing.assert_array_equal(seen, original.read(scene, 2, mirrored=not mirrored))
+            assert not np.allclose(seen, original.read(scene, 2, mirrored=mirrored)), "a mirror changes what is seen"

@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay, QhullError
 
 
-def alpha_shape_area(
-    points: Float[np.ndarray, "P 2"], radius_m: float, *, fill_holes: bool = False, thin_m: float = 0.0
-) -> float:
+def alpha_shape_area(points: Float[np.ndarray, "P 2"], radius_m: float, *, fill_holes: bool = False) -> float:
     """Area in square metres; 0 for fewer than three points or points on one line.
 
     Args:
         points: metres, any order, duplicates allowed.
         radius_m: largest circumradius of a triangle of the shape (1 / alpha in CGAL's and alphashape's terms).
         fill_holes: count gaps that are closed in on all sides, such as the floor under a bed.
-        thin_m: first keep one point of each square of this side (0: keep all); bounds time on dense scans.
     """
     points = np.asarray(points, np.float64)
+    if fill_holes and len(points):
+        points = points[_near_the_outside(points, radius_m)]
     points = points[np.lexsort(points.T[::-1])]
     points = points[np.append(np.ones(len(points[:1]), bool), (np.diff(points, axis=0) != 0).any(axis=1))]
-    if thin_m > 0 and len(points):
-        cells = np.floor(points / thin_m).astype(np.int64)
-        points = points[np.unique(cells, axis=0, return_index=True)[1]]
     if len(points) < 3:
         return 0.0
     try:
@@ -43,6 +40,37 @@ def alpha_shape_area(
     if fill_holes:
         inside |= _enclosed(inside, triangulation.neighbors)
     return float(area[inside].sum())
+
+
+def _near_the_outside(points: Float[np.ndarray, "P 2"], radius_m: float) -> Bool[np.ndarray, " P"]:
+    """The points that an alpha shape without holes depends on; without the others it keeps its area.
+
+    Such a shape is the hull without C, the triangles of circumradius above r that are reached from outside through
+    others of the kind. Squares of side s = r / 2 are laid over the points. A circle of radius t = √2 s holds the square
+    that its centre is in, so one without points in it lies where squares are empty. A square is called inner where all
+    squares touched by a circle of radius 3 t around any place in it hold points: there is no place of C in it, C being
+    covered by empty circles of radius above t. So C lies in those of the other squares that hang together with the
+    outside. So do all corners of the triangles next to C: the empty circle of such a triangle is smaller than t, or it
+    reaches into no inner square either; then that square, 2 t away, would be too near to the empty circle of a
+    triangle of C. The same goes for triangles at the border of the hull. All of these triangles are Delaunay triangles
+    of their own corners' kind whatever points are left out elsewhere, and nothing else decides what C is.
+    """
+    side = radius_m / 2
+    cells = np.floor((points - points.min(axis=0)) / side) + 1  # one row of empty squares around
+    shape = cells.max(axis=0) + 2
+    if shape.prod() > _SQUARES_A_POINT * len(points):  # too few points to be dense anywhere; absurd extents
+        return np.ones(len(points), bool)
+    row, column = cells.astype(np.int64).T
+    held = np.zeros(shape.astype(np.int64), bool)
+    held[row, column] = True
+    # Between middles: places are up to half a diagonal, s / √2, away from those, on both sides.
+    inner = ndimage.distance_transform_edt(held) > 4.001 * np.sqrt(2)
+    together, _ = ndimage.label(~inner, structure=np.ones((3, 3)))
+    return np.asarray(together[row, column] == together[0, 0])
+
+
+# With fewer points than squares, hardly any place is dense.
+_SQUARES_A_POINT = 4
 
 
 def triangle_areas(corners: Float[np.ndarray, "T 3 2"]) -> Float[np.ndarray, " T"]:

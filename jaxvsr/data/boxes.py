@@ -14,13 +14,12 @@ and upright ones before tilted ones.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.spatial import ConvexHull, QhullError
 
-# Faces tried at once: bounds memory to a few MB on hulls of thousands of faces.
-_FACES_PER_CHUNK = 256
 # Face normals from which boxes are refined, and turns of each.
 _STARTS = 8
 _TURNS = 30
@@ -112,7 +111,7 @@ class _Polyhedron:
     triangles: Int64[np.ndarray, "F 3"]
     normals: Float64[np.ndarray, "F 3"]
     edges: Int64[np.ndarray, "E 2"]
-    beside: Int64[np.ndarray, "E 2"]
+    beside: Int64[np.ndarray, "2 E"]
 
     @staticmethod
     def of(hull: ConvexHull) -> _Polyhedron:
@@ -124,7 +123,7 @@ class _Polyhedron:
         beside = np.column_stack([np.repeat(np.arange(len(triangles)), 3), hull.neighbors.reshape(-1)])
         once = beside[:, 0] < beside[:, 1]
         return _Polyhedron(
-            hull.points[hull.vertices], triangles, hull.equations[:, :3], edges[once], beside[once].astype(np.int64)
+            hull.points[hull.vertices], triangles, hull.equations[:, :3], edges[once], beside[once].T.astype(np.int64)
         )
 
 
@@ -141,24 +140,13 @@ def _penalty_of(turned: Float64[np.ndarray, "*N"]) -> Float64[np.ndarray, "*N"]:
 def _starts(shape: _Polyhedron) -> Float64[np.ndarray, "K 3 3"]:
     """Of the boxes along the normal and an edge of a hull face the axes of the smallest, normal first, one for each
     of the best normals."""
-    normal = shape.normals[:, None]
-    ends = shape.corners[shape.triangles]
-    edges = np.roll(ends, -1, axis=1) - ends
-    # Qhull's normal is exact to rounding only; axes must be orthonormal.
-    along = edges - (edges * normal).sum(-1, keepdims=True) * normal
-    along /= np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-300)
-    normal = np.broadcast_to(normal, along.shape)
-    across = np.cross(normal, along)
-    corners = shape.corners.T.astype(np.float32)  # the preferred box is ahead by more than the rounding
-    sizes = np.empty(along.shape[:2])
-    for start in range(0, len(along), _FACES_PER_CHUNK):
-        chunk = slice(start, start + _FACES_PER_CHUNK)
-        area = _widths(along[chunk], corners) * _widths(across[chunk], corners)
-        sizes[chunk] = area * _widths(shape.normals[chunk], corners)[:, None]
-    frames = np.stack([normal, along, across], axis=2)
-    sizes *= _penalty(frames)
+    frames = _face_frames(shape)
+    sides = frames[:, :, 1:].reshape(-1, 3)
+    widths = _widths(np.concatenate([sides, shape.normals]), shape.corners)
+    across = widths[: len(sides)].reshape(-1, 3, 2)
+    sizes = across[..., 0] * across[..., 1] * widths[len(sides) :, None] * _penalty(frames)
     # A sliver of a face whose edge vanished has no frame.
-    sizes[np.abs(np.linalg.norm(along, axis=-1) - 1) > 1e-6] = np.inf
+    sizes[np.abs(np.linalg.norm(frames[:, :, 1], axis=-1) - 1) > 1e-6] = np.inf
     chosen: list[int] = []
     for face in np.argsort(sizes.min(axis=1), kind="stable").tolist():
         if (np.abs(shape.normals[chosen] @ shape.normals[face]) < 1 - 1e-9).all():
@@ -168,10 +156,90 @@ def _starts(shape: _Polyhedron) -> Float64[np.ndarray, "K 3 3"]:
     return frames[chosen, sizes.argmin(axis=1)[chosen]]
 
 
-def _widths(directions: Float64[np.ndarray, "*N 3"], corners: Float32[np.ndarray, "3 V"]) -> Float32[np.ndarray, "*N"]:
-    """How far the corners reach along unit vectors."""
-    reach = directions.astype(np.float32) @ corners
-    return np.asarray(reach.max(-1) - reach.min(-1))
+def _face_frames(shape: _Polyhedron) -> Float64[np.ndarray, "F 3 3 3"]:
+    """Of each edge of each face: the face's normal, the edge's direction, and what is at right angles to both."""
+    normal = shape.normals[:, None]
+    ends = shape.corners[shape.triangles]
+    edges = ends[:, [1, 2, 0]] - ends
+    # Qhull's normal is exact to rounding only; axes must be orthonormal.
+    along = edges - (edges * normal).sum(-1, keepdims=True) * normal
+    along /= np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-300)
+    normal = np.broadcast_to(normal, along.shape)
+    return np.stack([normal, along, np.cross(normal, along)], axis=2)
+
+
+def _widths(directions: Float64[np.ndarray, "N 3"], corners: Float64[np.ndarray, "V 3"]) -> Float32[np.ndarray, " N"]:
+    """How far the corners of a convex hull reach along unit vectors.
+
+    In float32: the box that is preferred is ahead by more than the rounding. Of a hull with many corners only those are
+    looked at that can be outermost in some direction near to the one asked for.
+    """
+    points = corners.astype(np.float32)
+    widths = np.empty(len(directions), np.float32)
+    if len(corners) < _MANY_CORNERS:
+        vectors = directions.astype(np.float32)
+        for start in range(0, len(vectors), _DIRECTIONS_AT_ONCE):
+            reach = vectors[start : start + _DIRECTIONS_AT_ONCE] @ points.T
+            widths[start : start + _DIRECTIONS_AT_ONCE] = reach.max(axis=1) - reach.min(axis=1)
+        return widths
+    highest, lowest = _outermost(corners, 1), _outermost(corners, -1)
+    cell, ahead = _cell_of(directions)
+    vectors = np.where(ahead[:, None], directions, -directions).astype(np.float32)
+    order = np.argsort(cell, kind="stable")
+    bounds = np.searchsorted(cell[order], np.arange(len(_CELLS) + 1))
+    for number, (start, end) in enumerate(itertools.pairwise(bounds.tolist())):
+        if start < end:
+            asked = order[start:end]
+            near = vectors[asked]
+            above, below = near @ points[highest[number]].T, near @ points[lowest[number]].T
+            widths[asked] = above.max(axis=1) - below.min(axis=1)
+    return widths
+
+
+def _outermost(corners: Float64[np.ndarray, "V 3"], sign: int) -> Bool[np.ndarray, "C V"]:
+    """Of each cell of directions the corners that can be the outermost one along some direction in it, or (sign -1)
+    against it.
+
+    Let v be outermost along the middle c of a cell, whose directions are at most an angle t away from c. Along any of
+    them another corner w is outside of v only if (v - w)·c ≤ sin t · |v - w|.
+    """
+    height = sign * (_CELLS @ corners.T)
+    best = height.argmax(axis=1)
+    squares = (corners * corners).sum(axis=1)
+    apart = squares + squares[best, None] - 2 * corners[best] @ corners.T
+    drop = height.max(axis=1, keepdims=True) - height
+    return np.asarray(drop <= _CELL_SINES[:, None] * np.sqrt(np.maximum(apart, 0)) + 1e-6)
+
+
+def _cell_of(directions: Float64[np.ndarray, "N 3"]) -> tuple[Int64[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+    """The number of the cell that a direction lies in, or (False) its opposite."""
+    largest = np.abs(directions).argmax(axis=1)
+    turned = np.take_along_axis(directions, (largest[:, None] + [0, 1, 2]) % 3, axis=1)
+    place = (turned[:, 1:] / turned[:, :1] + 1) * (_CELLS_A_SIDE / 2)
+    row, column = np.minimum(place.astype(np.int64), _CELLS_A_SIDE - 1).T
+    return (largest * _CELLS_A_SIDE + row) * _CELLS_A_SIDE + column, turned[:, 0] > 0
+
+
+def _cells() -> tuple[Float64[np.ndarray, "C 3"], Float64[np.ndarray, " C"]]:
+    """Half of all directions as the cells of a grid on three sides of a cube: the middle of each, and the sine of the
+    angle from there to its farthest corner."""
+    lines = np.linspace(-1, 1, _CELLS_A_SIDE + 1)
+    corners = np.stack(np.meshgrid(lines, lines, indexing="ij"), axis=-1)
+    corners = np.stack([corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:]], axis=2)
+    corners = corners.reshape(-1, 4, 2)
+    rays = np.concatenate([np.ones((*corners.shape[:2], 1)), corners], axis=2)
+    rays = np.concatenate([np.roll(rays, side, axis=2) for side in range(3)])
+    middles = rays.mean(axis=1)
+    middles /= np.linalg.norm(middles, axis=1, keepdims=True)
+    cosines = (rays @ middles[:, :, None])[..., 0] / np.linalg.norm(rays, axis=2)
+    return middles, np.sqrt(1 - cosines.min(axis=1) ** 2)
+
+
+_CELLS_A_SIDE = 6
+_CELLS, _CELL_SINES = _cells()
+# Hulls with fewer corners are measured as they are, along so many directions at once: they stay in the cache.
+_MANY_CORNERS = 600
+_DIRECTIONS_AT_ONCE = 256
 
 
 def _refined(
@@ -198,7 +266,7 @@ def _refined(
             idle += 1
         if idle == 2:  # about the third it has been turned before
             break
-        axes = np.roll(axes, -1, axis=0)
+        axes = axes[[1, 2, 0]]
     return axes, size
 
 
@@ -208,11 +276,13 @@ def _smallest_rectangle(
     """Of the boxes that stand on `axes[0]` the smallest by `_penalty`: the direction of a side, by the two other axes,
     and its size. A side lies along an edge of the hull's outline, where the hull turns away from the axis."""
     facing = shape.normals @ axes[0]
-    outline = shape.edges[facing[shape.beside[:, 0]] * facing[shape.beside[:, 1]] <= 0]
+    outline = shape.edges[facing[shape.beside[0]] * facing[shape.beside[1]] <= 0]
     seen = shape.corners @ axes.T
-    ends = seen[outline, 1:]
-    along, turned_more = _best_side(ends[:, 1] - ends[:, 0], ends.reshape(-1, 2), axes)
-    return along, float(turned_more * np.ptp(seen[:, 0]))
+    on_rim = np.zeros(len(seen), bool)
+    on_rim[outline] = True
+    flat = seen[:, 1:]
+    along, turned_more = _best_side(flat[outline[:, 1]] - flat[outline[:, 0]], flat[on_rim], axes)
+    return along, turned_more * float(seen[:, 0].max() - seen[:, 0].min())
 
 
 def _best_side(
@@ -220,16 +290,18 @@ def _best_side(
 ) -> tuple[Float64[np.ndarray, " 2"], float]:
     """Of the rectangles around `rim` along one of `sides`, in the plane of the last two axes, the smallest by
     `_penalty`: the direction of its side and its area times that."""
-    length = np.sqrt((sides * sides).sum(axis=1))
-    along = sides[length > 1e-9] / length[length > 1e-9, None]
-    across = np.column_stack([-along[:, 1], along[:, 0]])
-    long, wide = rim @ along.T, rim @ across.T
-    areas = (long.max(axis=0) - long.min(axis=0)) * (wide.max(axis=0) - wide.min(axis=0))
+    x, y = sides.T
+    length = np.sqrt(x * x + y * y)
+    there = length > 1e-9
+    x, y = x[there] / length[there], y[there] / length[there]
+    directions = np.stack([[x, -y], [y, x]])  # x and y of the sides, and of what is at right angles to them
+    reach = rim @ directions.reshape(2, -1)
+    widths = reach.max(axis=0) - reach.min(axis=0)
     preferred = axes @ _PREFERRED
-    turned = np.abs(preferred[0]) + np.abs(along @ preferred[1:]) + np.abs(across @ preferred[1:])
-    areas *= _penalty_of(turned)
+    turned = np.abs(preferred[0]) + np.abs(preferred[1:] @ directions.reshape(2, -1)).reshape(2, -1).sum(axis=0)
+    areas = widths[: len(x)] * widths[len(x) :] * _penalty_of(turned)
     best = int(areas.argmin())
-    return along[best], float(areas[best])
+    return directions[:, 0, best], float(areas[best])
 
 
 def _flat_box(centred: Float64[np.ndarray, "P 3"], origin: Float64[np.ndarray, " 3"]) -> OrientedBox:

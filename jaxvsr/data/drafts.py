@@ -7,6 +7,7 @@ Lengths are metres, angles degrees.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -116,11 +117,16 @@ def triples(
         return np.zeros((0, 3), np.int64), np.zeros(0)
     apart = np.linalg.norm(places[:, None, :2] - places[None, :, :2], axis=-1)
     fits = (apart >= minimum) & (apart <= maximum)
-    found = np.array(list(itertools.permutations(range(len(places)), 3)))
+    found = _threes(len(places))
     stand, face, query = found.T
     found = found[fits[stand, face] & fits[face, query] & fits[query, stand]]
     turns = geometry.turn_degrees(*places[found].transpose(1, 0, 2))
     return found, turns
+
+
+@functools.lru_cache(maxsize=8)
+def _threes(count: int) -> Int[np.ndarray, "T 3"]:
+    return np.array(list(itertools.permutations(range(count), 3)))
 
 
 def order_drafts(

@@ -11,9 +11,6 @@ frames as they are now.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +18,11 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvsr.data.frames import FrameStore, pixels_sha256
-from jaxvsr.data.stored_arrays import read_array, write_array
-from jaxvsr.errors import InputError
+from jaxvsr.data.stored_arrays import array_attributes, read_array, write_array
 
 FEATURES_DIR = "features"
 SCHEMA = 1
+_WHAT = "the features"
 # Attributes of the frames, beside the pixels themselves, that features depend on.
 _FRAME_FACTS = ("source", "source_bytes", "source_frames", "rule", "resize", "height_width")
 
@@ -47,7 +44,7 @@ class FeatureStore:
         Raises:
             InputError: they are not stored, or a chunk fails its checksum.
         """
-        return read_array(self.path(scene, frames, mirrored=mirrored), "the features")
+        return read_array(self.path(scene, frames, mirrored=mirrored), _WHAT)
 
     def write(
         self,
@@ -77,9 +74,8 @@ class FeatureStore:
 
         Frames that were written anew are read and compared, so that other counts may be added to them.
         """
-        path = self.path(scene, frames, mirrored=mirrored) / "zarr.json"
         try:
-            stored = _attributes(path, path.stat().st_mtime_ns)
+            stored = array_attributes(self.path(scene, frames, mirrored=mirrored), _WHAT, SCHEMA)
         except FileNotFoundError:
             return "not stored"
         if stored["model_height_width"] != list(size):
@@ -100,7 +96,7 @@ def stored_sets(folder: Path) -> dict[str, str]:
     for path in sorted((folder / FEATURES_DIR).glob("*/*/*/zarr.json")):
         name = path.parents[2].name
         if name not in sets:
-            sets[name] = str(_attributes(path, path.stat().st_mtime_ns)["model"])
+            sets[name] = str(array_attributes(path.parent, _WHAT, SCHEMA)["model"])
     return sets
 
 
@@ -113,18 +109,6 @@ def _frame_key(store: FrameStore, scene: str, frames: int) -> dict[str, Any]:
         "all_frames_sha256": attributes["pixels_sha256"],
         "frames_sha256": pixels_sha256(store.read(scene, frames).pixels),
     }
-
-
-@functools.lru_cache(maxsize=8192)
-def _attributes(path: Path, _modified: int) -> Mapping[str, Any]:
-    try:
-        attributes = json.loads(path.read_text(encoding="utf-8"))["attributes"]
-        schema = attributes["schema"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: not the metadata of vision features; delete it and write them again") from None
-    if schema != SCHEMA:
-        raise InputError(f"{path}: feature schema {schema}, this version reads {SCHEMA}")
-    return attributes
 
 
 def _pixels(size: tuple[int, ...] | list[int]) -> str:

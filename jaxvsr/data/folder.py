@@ -25,6 +25,22 @@ QUESTIONS_FILE = "questions.jsonl"
 CARD_FILE = "card.md"
 
 
+def check_can_be_added_to(folder: Path) -> None:
+    """Whether a command may write into `folder` when its work is done: it is a folder or can be made, and what lies in
+    it can be read.
+
+    Raises:
+        InputError: a file stands in the way, or questions or splits in it are broken.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{folder}: cannot be a folder, because {there} is a file")
+    if (folder / QUESTIONS_FILE).exists():
+        read_questions(folder / QUESTIONS_FILE)
+    if (folder / SPLITS_FILE).exists():
+        read_splits(folder)
+
+
 def merge_questions(folder: Path, recipe: str, rows: Sequence[Question]) -> list[Question]:
     """Rows of other recipes that lie in the folder, then the new ones: a recipe's own former rows are replaced."""
     path = folder / QUESTIONS_FILE
@@ -44,6 +60,11 @@ def write_card_section(folder: Path, section: str, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(card.rstrip() + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def bullets(facts: Mapping[str, object]) -> str:
+    """Facts for the card, `- name: value` each."""
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def card_sources(folder: Path) -> list[str]:

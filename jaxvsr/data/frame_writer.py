@@ -22,6 +22,7 @@ from jaxvsr.data.frames import ALL_IMAGES, SCHEMA, pixels_sha256, read_attribute
 from jaxvsr.data.resize import resize_frame, smart_resize
 from jaxvsr.data.scene_sources import SceneSource
 from jaxvsr.data.stored_arrays import recover_array, write_array
+from jaxvsr.data.video_sources import IMAGE_LIMIT_PIXELS
 from jaxvsr.errors import InputError
 
 
@@ -44,6 +45,8 @@ class FrameSettings:
         if self.rule not in get_args(SamplingRule):
             raise InputError(f"sampling rule {self.rule!r} is not one of {', '.join(get_args(SamplingRule))}")
         smart_resize(480, 640, self.max_pixels)  # refuses a budget below one patch
+        if self.max_pixels > IMAGE_LIMIT_PIXELS:
+            raise InputError(f"max_pixels {self.max_pixels}: must be at most {IMAGE_LIMIT_PIXELS}, no picture has more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,20 +11,20 @@ A scene that is a set of images (an imported question about pictures) has all of
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
-from jaxvsr.data.stored_arrays import read_array
+from jaxvsr.data.stored_arrays import array_attributes, read_array
 from jaxvsr.errors import InputError
 
 FRAMES_DIR = "frames"
 SCHEMA = 1
+_WHAT = "the frames"
 # The rule of scenes that are sets of images: all of them are stored, and all are read, whatever count is asked for.
 ALL_IMAGES = "images"
 
@@ -54,7 +54,7 @@ class FrameStore:
         """Names of the scenes stored, sorted."""
         return sorted(path.parent.name for path in (self.folder / FRAMES_DIR).glob("*/zarr.json"))
 
-    def attributes(self, scene: str) -> dict[str, Any]:
+    def attributes(self, scene: str) -> Mapping[str, Any]:
         """Provenance of a scene's frames: source, sampling rule, index sets, timestamps, checksum."""
         return read_attributes(self.folder, scene)
 
@@ -99,44 +99,31 @@ class FrameStore:
         """
         positions = self.positions(scene, frames)
         attributes = self.attributes(scene)
-        pixels = read_array(scene_frames_dir(self.folder, scene), "the frames", positions)
+        pixels = read_array(scene_frames_dir(self.folder, scene), _WHAT, positions)
         return Frames(pixels, self.timestamps(scene, frames), np.asarray(attributes["indices"], np.int64)[positions])
 
     def check(self, scene: str) -> None:
         """Read everything and compare it with its checksum; `InputError` where they differ."""
         attributes = self.attributes(scene)
-        pixels = read_array(scene_frames_dir(self.folder, scene), "the frames")
+        pixels = read_array(scene_frames_dir(self.folder, scene), _WHAT)
         if pixels_sha256(pixels) != attributes["pixels_sha256"]:
             raise InputError(
                 f"{scene_frames_dir(self.folder, scene)}: pixels differ from their checksum; write them again"
             )
 
 
-def read_attributes(folder: Path, scene: str) -> dict[str, Any]:
+def read_attributes(folder: Path, scene: str) -> Mapping[str, Any]:
     """The attributes of a scene's array.
 
     Raises:
         InputError: no frames of this scene, or its `zarr.json` is not one of ours.
     """
-    path = scene_frames_dir(Path(folder), scene) / "zarr.json"
     try:
-        return _parse_attributes(path, path.stat().st_mtime_ns)
+        return array_attributes(scene_frames_dir(Path(folder), scene), _WHAT, SCHEMA)
     except FileNotFoundError:
         raise InputError(
             f"{folder}: no frames of {scene}; python launch/build_data.py frames SCANS {folder} adds them"
         ) from None
-
-
-@functools.lru_cache(maxsize=8192)
-def _parse_attributes(path: Path, _modified: int) -> dict[str, Any]:
-    try:
-        attributes = json.loads(path.read_text(encoding="utf-8"))["attributes"]
-        schema = attributes["schema"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: not the metadata of a frame array; write this scene's frames again") from None
-    if schema != SCHEMA:
-        raise InputError(f"{path}: frame schema {schema}, this version reads {SCHEMA}")
-    return attributes
 
 
 def scene_frames_dir(folder: Path, scene: str) -> Path:

@@ -20,7 +20,7 @@ from jaxvsr.data.benchmark_scenes import excluded_by
 from jaxvsr.data.categories import category_of
 from jaxvsr.data.question_parts import load_part, parts_folder, scan_digest, store_part
 from jaxvsr.data.questions import Question
-from jaxvsr.data.recipe import Census, ask_scene, load_recipe, mirror_questions
+from jaxvsr.data.recipe import Census, ask_scene, load_recipe, mirror_questions, own_mistakes
 from jaxvsr.data.scannet import aggregation_path, info_path, instance_masks_path, mesh_path, read_scene
 from jaxvsr.data.tasks import Task
 from jaxvsr.errors import InputError
@@ -140,8 +140,9 @@ class _Work:
 
 def _outcomes(scan_dirs: Sequence[Path], work: _Work, workers: int | None) -> Iterator[_Outcome]:
     workers = workers or os.cpu_count() or 1
+    worker = _Worker(work)  # also where others do the work: a recipe that does not fit is told of here
     if workers == 1 or not _worth_processes(scan_dirs):
-        yield from map(_Worker(work), scan_dirs)
+        yield from map(worker, scan_dirs)
         return
     # Spawned, not forked: the parent may hold threads of JAX and TensorStore.
     context = multiprocessing.get_context("spawn")
@@ -166,7 +167,8 @@ class _Worker:
     def __init__(self, work: _Work) -> None:
         settings = work.settings
         self._recipe = load_recipe(settings.recipe)
-        self._tasks: tuple[Task, ...] = self._recipe.tasks(settings.options, work.census)
+        with own_mistakes(settings.recipe, "its tasks"):
+            self._tasks: tuple[Task, ...] = self._recipe.tasks(settings.options, work.census)
         self._settings = settings
         self._out = work.out
         self._uses_masks = self._recipe.uses_masks(settings.options)
@@ -199,11 +201,12 @@ class _Worker:
                 flaws.update(missing)
         except InputError as error:
             return " ".join(str(error).split())
-        rows = ask_scene(self._recipe, self._tasks, scene, self._settings.seed)
-        if self._settings.mirror:
-            twins, without = mirror_questions(self._tasks, scene, self._settings.seed, rows)
-            rows += twins
-            flaws["questions_without_mirror_image"] += without
+        with own_mistakes(self._settings.recipe, scan_dir.name):
+            rows = ask_scene(self._recipe, self._tasks, scene, self._settings.seed)
+            if self._settings.mirror:
+                twins, without = mirror_questions(self._tasks, scene, self._settings.seed, rows)
+                rows += twins
+                flaws["questions_without_mirror_image"] += without
         return rows, {name: count for name, count in flaws.items() if count}
 
 

@@ -63,6 +63,7 @@ class SceneDistances:
         self._definition = definition
         self._center = center
         self._clouds: dict[int, tuple[Float64[np.ndarray, "P 3"], cKDTree]] = {}
+        self._shells: dict[int, Float64[np.ndarray, "P 3"]] = {}
         self._faces: dict[int, Float64[np.ndarray, "P 3"]] = {}
         self._metres: dict[tuple[int, int], float] = {}
 
@@ -79,21 +80,25 @@ class SceneDistances:
         if self._definition not in ("points", "obb_grid"):
             rng = np.random.default_rng([*self._scene.encode(), first.id, second.id])
             return object_distance(first, second, self._definition, self._center, rng)
-        if self._definition == "obb_grid" and geometry.boxes_apart(first.obb, second.obb):
-            small, large = sorted((first, second), key=lambda item: len(self._face_points(item)))
-            if large.obb.extent.min() > 0:
-                return geometry.grid_distance_from(self._face_points(small), large.obb)
+        if self._definition == "obb_grid":
+            points = self._face_points if geometry.boxes_apart(first.obb, second.obb) else self._shell_points
+            small, large = sorted((first, second), key=lambda item: len(points(item)))
+            return geometry.grid_distance_from(points(small), large.obb)
         (small_cloud, _), (large_cloud, tree) = sorted(
             map(self._cloud, (first, second)), key=lambda cloud: len(cloud[0])
         )
         return geometry.tree_distance(small_cloud, large_cloud, tree)
 
     def _cloud(self, item: SceneObject) -> tuple[Float64[np.ndarray, "P 3"], cKDTree]:
-        """The points or the grid of an object."""
         if item.id not in self._clouds:
-            points = item.points if self._definition == "points" else geometry.shell_grid(item.obb)
-            self._clouds[item.id] = (points, geometry.search_tree(points))
+            self._clouds[item.id] = (item.points, geometry.search_tree(item.points))
         return self._clouds[item.id]
+
+    def _shell_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
+        """An object's grid."""
+        if item.id not in self._shells:
+            self._shells[item.id] = geometry.shell_grid(item.obb)
+        return self._shells[item.id]
 
     def _face_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
         """Of an object's grid the points on the faces: of objects that are apart, those alone can be nearest."""

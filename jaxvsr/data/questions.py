@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,6 +59,8 @@ class Question:
             raise InputError(
                 f"{where}: answer_kind {row['answer_kind']!r} is not one of {', '.join(get_args(AnswerKind))}"
             )
+        if row["answer_kind"] == "number" and not is_number(row["answer"]):
+            raise InputError(f"{where}: answer_kind is 'number', but {row['answer'][:60]!r} is none")
         row = dict(row)
         row.setdefault("options", None)
         for name in ("options", "images"):
@@ -70,6 +73,14 @@ class Question:
             if row.get(name) is not None and not isinstance(row[name], str):
                 raise InputError(f"{where}: field {name!r} must be a string, found {row[name]!r}")
         return cls(**row)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number as Python reads it."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def read_questions(path: Path) -> list[Question]:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,6 +61,42 @@ class Recipe:
     paper_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
+def check_options(
+    options: Any,
+    tasks: Collection[str],
+    *,
+    counts: Sequence[str] = (),
+    positive: Sequence[str] = (),
+    ordered: Sequence[tuple[str, str]] = (),
+) -> None:
+    """What the options of recipes have in common: every length, share and angle is a number of at least 0.
+
+    Args:
+        options: a dataclass; `tasks` among its fields names some of the recipe's tasks.
+        tasks: the names of all of them.
+        counts: fields that are at least 1, or None.
+        positive: fields above 0.
+        ordered: pairs of fields of which the second is larger.
+
+    Raises:
+        InputError: a field is none of this; the message names it.
+    """
+    for task in options.tasks:
+        if task not in tasks:
+            raise InputError(f"tasks: {task!r} is not one of {', '.join(tasks)}")
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in counts and value is not None and value < 1:
+            raise InputError(f"{field.name} {value}: must be at least 1")
+        if field.name in positive and not value > 0:
+            raise InputError(f"{field.name} {value}: must be above 0")
+        if isinstance(value, int | float) and not value >= 0:  # nan is neither
+            raise InputError(f"{field.name} {value}: must be at least 0")
+    for low, high in ordered:
+        if not getattr(options, low) < getattr(options, high):
+            raise InputError(f"{high} {getattr(options, high)}: must be above {low}, {getattr(options, low)}")
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """A recipe by name, or `RECIPE` of a Python file.
 
@@ -74,6 +112,8 @@ def load_recipe(name_or_path: str) -> Recipe:
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise InputError(f"{name_or_path}: defines no RECIPE (an object of jaxvsr.data.recipe.Recipe)")
+    if not dataclasses.is_dataclass(recipe.options):
+        raise InputError(f"{name_or_path}: the options of its RECIPE must be a dataclass, found {recipe.options!r:.60}")
     if not recipe.name.isidentifier():
         raise InputError(f"{name_or_path}: recipe name {recipe.name!r} must be letters, digits and underscores")
     return recipe
@@ -91,6 +131,24 @@ def _load_file(path: Path) -> ModuleType:
     except Exception as error:  # the user's own code
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     return module
+
+
+@contextlib.contextmanager
+def own_mistakes(recipe: str, where: str) -> Iterator[None]:
+    """What goes wrong in the code of a user's recipe file becomes an `InputError` that names file, line and `where`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not recipe.endswith(".py"):
+            raise
+        file = Path(recipe).resolve()
+        lines = [
+            one.lineno for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).resolve() == file
+        ]
+        line = f" line {lines[-1]}" if lines else ""
+        raise InputError(f"{recipe}{line}: {where}: {type(error).__name__}: {error}") from error
 
 
 def ask_scene(recipe: Recipe, tasks: tuple[Task, ...], scene: Scene, seed: int) -> list[Question]:

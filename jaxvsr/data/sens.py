@@ -122,12 +122,12 @@ class SensReader:
         """The JPEG as stored; `InputError` where the file holds another compression."""
         if self.header.color_compression != "jpeg":
             raise InputError(f"{self.path}: colour is {self.header.color_compression}, not jpeg; read it as pixels")
-        return self._payloads(index)[0]
+        return self._color(index)
 
     def color(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """RGB pixels."""
         width, height = self.header.color_width, self.header.color_height
-        payload, _ = self._payloads(index)
+        payload = self._color(index)
         if self.header.color_compression == "raw":
             if len(payload) != width * height * 3:
                 raise InputError(
@@ -147,7 +147,8 @@ class SensReader:
     def depth(self, index: int) -> Float32[np.ndarray, "H W"]:
         """Depth along the camera's z axis in metres; 0 where there is none."""
         width, height = self.header.depth_width, self.header.depth_height
-        _, payload = self._payloads(index)
+        place = self._places[self._checked(index)]
+        payload = self._payload(index, place.color_offset + place.color_bytes, place.depth_bytes)
         needed = width * height * 2
         if self.header.depth_compression == "zlib_ushort":
             try:
@@ -164,14 +165,17 @@ class SensReader:
             raise IndexError(f"{self.path}: frame {index} of {len(self)}")
         return index
 
-    def _payloads(self, index: int) -> tuple[bytes, bytes]:
+    def _color(self, index: int) -> bytes:
         place = self._places[self._checked(index)]
+        return self._payload(index, place.color_offset, place.color_bytes)
+
+    def _payload(self, index: int, offset: int, size: int) -> bytes:
         with self.path.open("rb") as file:
-            file.seek(place.color_offset)
-            data = file.read(place.color_bytes + place.depth_bytes)
-        if len(data) != place.color_bytes + place.depth_bytes:
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) != size:
             raise InputError(f"{self.path}: frame {index}: the file became shorter since it was opened")
-        return data[: place.color_bytes], data[place.color_bytes :]
+        return data
 
 
 def _take(path: Path, file: BinaryIO, size: int, what: str) -> bytes:

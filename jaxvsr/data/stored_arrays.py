@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -64,6 +66,29 @@ def read_array(path: Path, what: str, items: Int64[np.ndarray, " F"] | None = No
         return np.asarray((array if items is None else array[items]).read().result())
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot read {what} ({str(error).splitlines()[0][:200]})") from None
+
+
+def array_attributes(path: Path, what: str, schema: int) -> Mapping[str, Any]:
+    """The attributes that an array was written with; `what` names its values in errors, as in `read_array`.
+
+    Raises:
+        FileNotFoundError: there is no array.
+        InputError: its `zarr.json` is not one of ours, or of another schema.
+    """
+    metadata = path / "zarr.json"
+    return _parsed_attributes(metadata, metadata.stat().st_mtime_ns, what, schema)
+
+
+@functools.lru_cache(maxsize=16384)
+def _parsed_attributes(metadata: Path, _modified: int, what: str, schema: int) -> Mapping[str, Any]:
+    try:
+        attributes = json.loads(metadata.read_text(encoding="utf-8"))["attributes"]
+        found = attributes["schema"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{metadata}: not the metadata of {what}; delete the folder and write them again") from None
+    if found != schema:
+        raise InputError(f"{metadata}: {what} are of schema {found}, this version reads {schema}")
+    return attributes
 
 
 def _metadata(values: Shaped[np.ndarray, "F ..."], attributes: Mapping[str, Any], compress: bool) -> dict[str, Any]:

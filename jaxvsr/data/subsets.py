@@ -13,13 +13,25 @@ from pathlib import Path
 from jaxvsr.errors import InputError
 
 SUBSETS_FILE = "subsets.json"
+# VSI-Bench without the questions that its authors' iterative bias pruning removed.
+DEBIASED = "debiased"
 
 
-def write_subsets(folder: Path, subsets: Mapping[str, Iterable[str]]) -> None:
-    """Write the ids of every subset, beside those that stand there under other names."""
+def write_subsets(folder: Path, subsets: Mapping[str, Iterable[str]], *, owner: str = "") -> None:
+    """Write the ids of every subset, beside those that stand there under other names.
+
+    Of a subset that is there already, only the ids that begin with `owner` are replaced; one that ends up empty goes.
+    """
     path = folder / SUBSETS_FILE
-    before = _read(path) if path.is_file() else {}
-    text = json.dumps({**before, **{name: list(ids) for name, ids in subsets.items()}}, indent=1) + "\n"
+    written = _read(path) if path.is_file() else {}
+    for name, ids in subsets.items():
+        others = [id for id in written.pop(name, []) if not id.startswith(owner)]
+        if together := [*others, *ids]:
+            written[name] = together
+    if not written:
+        path.unlink(missing_ok=True)
+        return
+    text = json.dumps(written, indent=1) + "\n"
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

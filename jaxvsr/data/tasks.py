@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from jaxvsr.data.questions import AnswerKind, Question
+from jaxvsr.data.questions import AnswerKind, Question, is_number
 from jaxvsr.data.scannet import Scene
+from jaxvsr.errors import InputError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MIRRORED = {"left": "right", "right": "left"}
@@ -80,6 +81,8 @@ class Task:
         rows = []
         for draft, options in zip(chosen, deal_options(chosen, rng), strict=True):
             text = self._text(draft, options or ())
+            if self.answer_kind == "number" and not is_number(draft.answer):
+                raise InputError(f"task {self.name!r}: its answers are numbers, but {draft.answer[:60]!r} is none")
             letter_of = dict(zip(options, LETTERS[: len(options)], strict=True)) if options else {}
             rows.append(
                 Question(

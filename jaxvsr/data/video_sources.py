@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,30 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 # Where ScanNet's own exporters and those of SensReader's forks put colour: 0.jpg, 1.jpg, … or frame-000000.color.jpg.
 COLOR_FOLDERS = ("color", "exported/color")
 SCANNET_FPS = 30.0
-_IMAGE_LIMIT_PIXELS = 1 << 26  # 8k × 8k; a picture of a scene that is larger is no picture
+IMAGE_LIMIT_PIXELS = 1 << 26  # 8k × 8k; a picture of a scene that is larger is no picture
 _VIDEO_LIMIT_FRAMES = 1 << 24
 _CHUNK_BYTES = 1 << 20
+
+
+_stderr = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_decords_log() -> Iterator[None]:
+    """decord writes a line of its own to stderr about each file that it cannot open, whatever its log level; meanwhile
+    stderr leads nowhere."""
+    with _stderr, Path(os.devnull).open("wb") as nowhere:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no stderr
+            yield
+            return
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class VideoFileSource:
@@ -40,7 +64,8 @@ class VideoFileSource:
         self._path = path
         decord.logging.set_level(decord.logging.FATAL)  # what is wrong with a file is told in the one line below
         try:
-            self._reader: Any = decord.VideoReader(str(path), num_threads=1)
+            with _without_decords_log():
+                self._reader: Any = decord.VideoReader(str(path), num_threads=1)
             self._length = len(self._reader)
             self._fps = float(self._reader.get_avg_fps())
         except Exception as error:  # decord raises its own kinds and RuntimeError
@@ -217,7 +242,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if width * height <= _IMAGE_LIMIT_PIXELS:
+            if width * height <= IMAGE_LIMIT_PIXELS:
                 return np.asarray(image.convert("RGB"))
     except Exception as error:  # decoders raise many kinds on broken data
         raise InputError(f"{path}: not an image that can be read ({one_line(error)})") from None

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from jaxvsr.data.importers.answers import Answer, RowError, decide, untagged
 from jaxvsr.data.importers.question_types import question_type, type_of_question
 from jaxvsr.data.importers.turns import Picture, pictures_of, question_and_answer_turns, text_of
-from jaxvsr.data.importers.vsi_bench import question_of_row
+from jaxvsr.data.importers.vsi_bench import is_pruned, question_of_row
 from jaxvsr.errors import InputError
 
 Format = Literal["vsi-bench", "vsi100k", "spacer", "video-r1", "trl", "vqasynth", "q-spatial", "jsonl"]
@@ -48,7 +48,8 @@ _EMBEDDED_OPTIONS = re.compile(r"\s*\n\s*Options:\s*\n(.*)\Z", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SourceRow:
-    """One question as published: `video` or `images` are names still to be paired with files, or the pictures."""
+    """One question as published: `video` or `images` are names still to be paired with files, or the pictures;
+    `pruned` is whether VSI-Bench's debiased subset goes without it, where the set says so."""
 
     question: str
     answer: Answer
@@ -59,6 +60,7 @@ class SourceRow:
     scene: str | None = None
     mirror_of: str | None = None
     response: str | None = None
+    pruned: bool | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -162,7 +164,7 @@ def _option_list(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _vsi_bench(row: dict[str, Any], where: str) -> list[SourceRow]:
     try:
-        question = question_of_row(row, where)
+        question, pruned = question_of_row(row, where), is_pruned(row, where)
     except InputError as error:
         raise RowError(str(error).removeprefix(f"{where}: ")) from None
     except TypeError as error:  # a list where a text should stand
@@ -176,6 +178,7 @@ def _vsi_bench(row: dict[str, Any], where: str) -> list[SourceRow]:
             video=question.video,
             id=question.id.removeprefix("vsi-bench-"),
             scene=question.scene,
+            pruned=pruned,
         )
     ]
 

@@ -19,11 +19,11 @@ from jaxvsr.data.generate import is_procedural
 from jaxvsr.data.importers.formats import SourceRow
 from jaxvsr.data.importers.turns import Picture
 from jaxvsr.data.media import MediaIndex, Medium, name_parts
+from jaxvsr.data.video_sources import IMAGE_LIMIT_PIXELS
 
 IMAGES_DIR = "images"
 _SCANNET_NAME = re.compile(r"scene\d{4}_\d{2}(?!\d)")
 _SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
-_IMAGE_LIMIT_PIXELS = 1 << 26
 # A scene's name is a folder's, and stands in other names with a few letters before and after it.
 _NAME_LIMIT_BYTES = 160
 
@@ -120,7 +120,7 @@ class Pairing:
                 kind, (width, height) = image.format or "", image.size
         except Exception as error:  # decoders raise many kinds on broken data
             return "", f"its picture cannot be read ({one_line(error)})"
-        if width * height > _IMAGE_LIMIT_PIXELS:
+        if width * height > IMAGE_LIMIT_PIXELS:
             return "", f"its picture says it has {width}×{height} pixels; refused"
         name = f"{hashlib.sha256(data).hexdigest()[:20]}{_SUFFIX_OF[kind]}"
         path = self._partial / name

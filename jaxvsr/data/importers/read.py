@@ -56,7 +56,8 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class ImportReport:
-    """The rows, which of their scenes belong to a benchmark, every row left out, and what else is to be told."""
+    """The rows, which of their scenes belong to a benchmark, every row left out, and what else is to be told; of
+    VSI-Bench's form the ids of the debiased subset, where every row says whether it was pruned."""
 
     format: Format
     source_rows: int
@@ -64,6 +65,7 @@ class ImportReport:
     benchmark_scenes: dict[str, str]
     left_out: tuple[LeftOut, ...]
     notes: dict[str, int]
+    debiased: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """How many rows were left out, by kind."""
@@ -138,9 +140,18 @@ def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport,
             {scene: owner for scene, owner in benchmarks.items() if scene in scenes},
             tuple(left_out),
             dict(notes),
+            _debiased(consistent, questions, settings.name),
         ),
         pairing,
     )
+
+
+def _debiased(paired: list[_Paired], questions: list[Question], name: str) -> tuple[str, ...]:
+    """The ids of rows that were not pruned; none where not every row says whether it was."""
+    pruned = {f"{name}-{one.row.id}": one.row.pruned for one in reversed(paired)}  # the first of an id is the one taken
+    if any(pruned.get(question.id) is None for question in questions):
+        return ()
+    return tuple(question.id for question in questions if not pruned[question.id])
 
 
 def _asked(one: _Paired) -> tuple[object, ...]:

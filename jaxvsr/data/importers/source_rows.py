@@ -32,6 +32,11 @@ def read_rows(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, row
 
 
+def file_of(where: str) -> Path:
+    """The file of a place as `read_rows` names it."""
+    return Path(where.rsplit(" ", 2)[0])
+
+
 def source_files(source: Path) -> list[Path]:
     """The file itself, or a folder's files; `InputError` where there are none, or of several kinds."""
     if source.is_file():
@@ -43,7 +48,7 @@ def source_files(source: Path) -> list[Path]:
     files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     kinds = sorted({path.suffix.lower() for path in files})
     if len(kinds) != 1:
-        found = "and ".join(f"{kind} " for kind in kinds) or "no question sets "
+        found = " and ".join(kinds) or "no question sets"
         raise InputError(f"{source}: holds {found}; name one file, or a folder with files of one kind")
     return files
 

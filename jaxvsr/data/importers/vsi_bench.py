@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import re
 import tempfile
 import zipfile
@@ -24,6 +23,7 @@ from typing import Any
 from jaxvsr.data.file_errors import one_line
 from jaxvsr.data.folder import QUESTIONS_FILE
 from jaxvsr.data.frame_sources import FrameSource
+from jaxvsr.data.importers.source_rows import file_of, read_rows
 from jaxvsr.data.questions import AnswerKind, Question
 from jaxvsr.data.video_sources import VideoFileSource
 from jaxvsr.errors import InputError
@@ -43,9 +43,8 @@ KINDS: dict[str, AnswerKind] = {
     "route_planning": "choice",
     "obj_appearance_order": "choice",
 }
-_FIELDS = ("id", "dataset", "scene_name", "question_type", "question", "options", "ground_truth", "pruned")
+_PRUNED_BY_FILE = {"test_debiased.parquet": False, "test_pruned.parquet": True}
 _NAME = re.compile(r"\w[\w.-]*")  # of a source or a scene: part of a path
-_MOST_ROWS = 1_000_000  # the benchmark has 5,131
 _MOST_VIDEO_BYTES = 2 << 30  # its largest video has some 100 MB
 _CHUNK_BYTES = 1 << 20
 
@@ -82,29 +81,48 @@ def read_vsi_bench(folder: Path) -> VsiBench:
     questions: dict[str, Question] = {}
     said: dict[str, dict[str, bool]] = {}  # by id, what each witness says about pruning
     for path in paths:
-        by_name = {"test_debiased.parquet": False, "test_pruned.parquet": True}.get(path.name)
-        for number, row in enumerate(_rows(path), start=1):
-            where = f"{path} row {number}"
+        for where, row in read_rows(path):
             question = question_of_row(row, where)
             if questions.setdefault(question.id, question) != question:
                 raise InputError(f"{where}: question {question.id!r} differs from that of another file")
-            witnesses = said.setdefault(question.id, {})
-            if by_name is not None:
-                witnesses[path.name] = by_name
-            if row.get("pruned") is not None:
-                witnesses[f"field pruned in {path.name}"] = bool(row["pruned"])
-    if (folder / PRUNED_IDS).is_file():
-        listed = {_question_id(line) for line in (folder / PRUNED_IDS).read_text(encoding="utf-8").split()}
-        for name, witnesses in said.items():
-            witnesses[PRUNED_IDS] = name in listed
-    for name, witnesses in said.items():
-        if len(set(witnesses.values())) > 1:
-            told = ", ".join(f"{who}: {'pruned' if what else 'kept'}" for who, what in witnesses.items())
-            raise InputError(f"{folder}: question {name!r} is both pruned and kept ({told}); download it again")
-    pruned = None
-    if all(said.values()):
-        pruned = frozenset(name for name, witnesses in said.items() if next(iter(witnesses.values())))
+            said.setdefault(question.id, {}).update(_witnesses(row, where))
+    verdicts = {name: _verdict(witnesses, f"{folder}: question {name!r}") for name, witnesses in said.items()}
+    known = None not in verdicts.values()
+    pruned = frozenset(name for name, verdict in verdicts.items() if verdict) if known else None
     return VsiBench(tuple(sorted(questions.values(), key=lambda one: _order(one.id))), pruned)
+
+
+def is_pruned(row: dict[str, Any], where: str) -> bool | None:
+    """Whether a row of the full benchmark is outside of the debiased subset; None where nothing says so.
+
+    Raises:
+        InputError: the places that say it contradict each other.
+    """
+    return _verdict(_witnesses(row, where), where)
+
+
+def _witnesses(row: dict[str, Any], where: str) -> dict[str, bool]:
+    """Who says whether a row was pruned, and what: its file's name, its own field, the list beside the file."""
+    file = file_of(where)
+    said = {file.name: _PRUNED_BY_FILE[file.name]} if file.name in _PRUNED_BY_FILE else {}
+    if row.get("pruned") is not None:
+        said[f"field pruned in {file.name}"] = bool(row["pruned"])
+    listed = file.with_name(PRUNED_IDS)
+    if listed.is_file():
+        said[PRUNED_IDS] = str(row.get("id")) in _listed_ids(listed, listed.stat().st_mtime_ns)
+    return said
+
+
+@functools.lru_cache(maxsize=8)
+def _listed_ids(path: Path, _modified: int) -> frozenset[str]:
+    return frozenset(path.read_text(encoding="utf-8", errors="replace").split())
+
+
+def _verdict(witnesses: dict[str, bool], where: str) -> bool | None:
+    if len(set(witnesses.values())) > 1:
+        told = ", ".join(f"{who}: {'pruned' if what else 'kept'}" for who, what in witnesses.items())
+        raise InputError(f"{where} is both pruned and kept ({told}); download it again")
+    return next(iter(witnesses.values()), None)
 
 
 def question_of_row(row: dict[str, Any], where: str) -> Question:
@@ -224,46 +242,12 @@ def _annotations(folder: Path) -> list[Path]:
     return [*sorted(folder.glob("test*.parquet")), *([jsonl] if jsonl.is_file() else [])]
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    raise InputError(f"{path} line {number}: not JSON") from None
-                if not isinstance(row, dict):
-                    raise InputError(f"{path} line {number}: expected a JSON object, found {type(row).__name__}")
-                yield row
-        return
-    yield from read_parquet(path, _FIELDS, _MOST_ROWS)
-
-
-def read_parquet(path: Path, fields: tuple[str, ...], most_rows: int) -> list[dict[str, Any]]:
-    """The rows of a parquet file, with those of `fields` that it has.
-
-    Raises:
-        InputError: it is broken, or has more rows than `most_rows`.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(f"{path}: reading parquet needs pyarrow: pip install 'jaxvsr[scans]'") from None
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            if file.metadata.num_rows > most_rows:
-                raise InputError(f"{path}: says it has {file.metadata.num_rows:,} rows; refused")
-            return file.read(columns=[name for name in fields if name in file.schema_arrow.names]).to_pylist()
-    except InputError:
-        raise
-    except Exception as error:  # pyarrow raises its own kinds, OSError and ValueError
-        raise InputError(f"{path}: not a readable parquet file ({one_line(error)})") from None
-
-
 def _question_id(number: Any) -> str:
     return f"vsi-bench-{number}"
 
 
-def _order(question_id: str) -> tuple[int, str]:
+def _order(question_id: str) -> tuple[bool, int, str]:
+    """By number; what is not a number comes last."""
     number = question_id.rpartition("-")[2]
-    return (int(number) if number.isdecimal() else _MOST_ROWS, question_id)
+    counts = number.isdecimal() and len(number) < 19
+    return (not counts, int(number) if counts else 0, question_id)

@@ -6,12 +6,13 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from jaxvsr.data.folder import QUESTIONS_FILE, merge_questions, summary_table, write_card_section
+from jaxvsr.data.folder import QUESTIONS_FILE, bullets, merge_questions, summary_table, write_card_section
 from jaxvsr.data.importers.formats import TERMS
 from jaxvsr.data.importers.pairing import Pairing
 from jaxvsr.data.importers.read import ImportReport, ImportSettings
 from jaxvsr.data.questions import write_questions
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, room_of, split_by_room, write_splits
+from jaxvsr.data.subsets import DEBIASED, write_subsets
 
 SCANNET_TERMS = "http://kaldir.vc.in.tum.de/scannet/ScanNet_TOS.pdf"
 _SHOWN = 3
@@ -37,6 +38,7 @@ def write_import(
     pairing.keep({image for row in report.questions for image in row.images or ()})
     write_questions(out / QUESTIONS_FILE, rows)
     write_splits(out, splits)
+    write_subsets(out, {DEBIASED: report.debiased}, owner=f"{settings.name}-")
     _write_left_out(out / f"{settings.name}-left-out.tsv", report)
     terms = [TERMS[report.format]] if report.format in TERMS else []
     if any(room_of(scene) != scene for scene in scenes):
@@ -50,11 +52,11 @@ def write_import(
         "questions": f"{len(report.questions):,}",
         "paired with video or images": f"{report.paired:,}",
         **{f"left out, {kind}": f"{count:,}" for kind, count in report.counts().items()},
+        f"in the {DEBIASED} subset": f"{len(report.debiased):,}",
         "scenes of benchmarks, held out": f"{len(report.benchmark_scenes):,}",
         **{note: f"{count:,}" for note, count in report.notes.items()},
     }
-    bullets = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    write_card_section(out, f"Questions: {settings.name}", f"{bullets}\n\n{summary_table(report.questions)}")
+    write_card_section(out, f"Questions: {settings.name}", f"{bullets(facts)}\n\n{summary_table(report.questions)}")
     return splits
 
 
@@ -64,6 +66,8 @@ def left_out_lines(report: ImportReport) -> list[str]:
     lines = [summary_table(report.questions), f"pairs: {report.paired:,} found, {missing:,} missing"]
     by_owner = Counter(report.benchmark_scenes.values())
     lines += [f"{count:,} scenes of {owner}, held out" for owner, count in sorted(by_owner.items())]
+    if report.debiased:
+        lines.append(f"subset {DEBIASED}: {len(report.debiased):,} questions were not pruned")
     lines += [f"{note}: {count:,} rows" for note, count in sorted(report.notes.items())]
     for kind, count in report.counts().items():
         if count:

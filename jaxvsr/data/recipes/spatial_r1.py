@@ -32,7 +32,7 @@ from jaxvsr.data import drafts, geometry
 from jaxvsr.data.appearances import first_times
 from jaxvsr.data.categories import is_structural
 from jaxvsr.data.object_distance import CenterDefinition, DistanceDefinition, object_center, scene_distances
-from jaxvsr.data.recipe import Census, Recipe
+from jaxvsr.data.recipe import Census, Recipe, check_options
 from jaxvsr.data.recipes.vsi100k import COUNT, DIRECTION, DISTANCE, NEAREST, ROOM, SIZE
 from jaxvsr.data.room_area import RoomPoints, room_area
 from jaxvsr.data.scannet import Scene, SceneObject
@@ -119,16 +119,9 @@ class Options:
     balance: bool = True
 
     def __post_init__(self) -> None:
-        for task in self.tasks:
-            if task not in TEMPLATES:
-                raise InputError(f"tasks: {task!r} is not one of {', '.join(TEMPLATES)}")
-        for name in ("count_minimum", "per_task", "per_answer", "order_frames"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value}: must be at least 1")
-        for name in ("room_radius", "room_height"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} {getattr(self, name)}: must be above 0 metres")
+        counts = ("count_minimum", "per_task", "per_answer", "order_frames")
+        ranges = (("direction_minimum_distance", "direction_maximum_distance"),)
+        check_options(self, TEMPLATES, counts=counts, positive=("room_radius", "room_height"), ordered=ranges)
         if not 0 <= self.room_outliers < 1:
             raise InputError(f"room_outliers {self.room_outliers}: must be a share from 0 to below 1")
 
@@ -215,9 +208,9 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Ite
         places, minimum=options.direction_minimum_distance, maximum=options.direction_maximum_distance
     )
     clear = geometry.degrees_from_line(turns) >= options.direction_minimum_angle
-    for (stand, face, query), turn in zip(found[clear], turns[clear], strict=True):
+    for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
         fields = {"stand": unique[stand][0], "face": unique[face][0], "query": unique[query][0]}
-        yield Draft(fields, geometry.side(float(turn)))
+        yield Draft(fields, geometry.side(turn))
 
 
 def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:

@@ -25,14 +25,13 @@ from typing import Literal
 
 import numpy as np
 
-from jaxvsr.data import geometry
+from jaxvsr.data import drafts, geometry
 from jaxvsr.data.alpha_shape import alpha_shape_area
 from jaxvsr.data.categories import is_structural
 from jaxvsr.data.object_distance import CenterDefinition, DistanceDefinition, object_center, object_distance
-from jaxvsr.data.recipe import Census, Recipe
+from jaxvsr.data.recipe import Census, Recipe, check_options
 from jaxvsr.data.scannet import Scene, SceneObject
 from jaxvsr.data.tasks import Draft, Selection, Task
-from jaxvsr.errors import InputError
 
 COUNT, SIZE, ROOM = "object_counting", "object_size_estimation", "room_size_estimation"
 DISTANCE, NEAREST, DIRECTION = "object_abs_distance", "object_rel_distance", "object_rel_direction_easy"
@@ -56,7 +55,7 @@ class Options:
     Args:
         tasks: only these; empty takes all six.
         exclude_structural: leave walls, floors and labels that name nothing out of every question.
-        count_minimum: a category is counted where it has at least so many instances.
+        count_minimum: a category is counted where it has at least so many instances, one or more.
         count_absent: also ask for categories that the scene does not have, as many as it has; the answer is 0. They are
             drawn so that a category's zeros are in proportion to the scans that have it.
         distance: between which points distances are measured, also for the nearest of four.
@@ -95,17 +94,8 @@ class Options:
     balance: bool = True
 
     def __post_init__(self) -> None:
-        for task in self.tasks:
-            if task not in TEMPLATES:
-                raise InputError(f"tasks: {task!r} is not one of {', '.join(TEMPLATES)}")
-        if self.count_minimum < 1:
-            raise InputError(f"count_minimum {self.count_minimum}: must be at least 1; count_absent adds zeros")
-        for name in ("per_task", "per_answer", "direction_per_scene"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value}: must be at least 1, or none")
-        if self.room_radius <= 0:
-            raise InputError(f"room_radius {self.room_radius}: must be above 0 metres")
+        counts = ("count_minimum", "per_task", "per_answer", "direction_per_scene")
+        check_options(self, TEMPLATES, counts=counts, positive=("room_radius",))
 
 
 def tasks(options: Options, census: Census) -> tuple[Task, ...]:
@@ -117,8 +107,8 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
     def counts(scene: Scene, rng: np.random.Generator) -> Iterator[Draft]:
         yield from _counts(scene, rng, options, census)
 
-    def bind(drafts: Callable[[Scene, np.random.Generator, Options], Iterator[Draft]]):
-        return lambda scene, rng: drafts(scene, rng, options)
+    def bind(make: Callable[[Scene, np.random.Generator, Options], Iterator[Draft]]):
+        return lambda scene, rng: make(scene, rng, options)
 
     every = (
         Task(COUNT, "number", TEMPLATES[COUNT], counts, selection),
@@ -191,20 +181,12 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
 
 def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
     objects = _unique(scene, options)
-    if len(objects) < 3:
-        return
-    centers = np.stack([object_center(item, options.center) for item in objects])
-    triples = np.array(list(itertools.permutations(range(len(objects)), 3)))
-    stand, face, query = centers[triples].transpose(1, 0, 2)
-    turns = geometry.turn_degrees(stand, face, query)
-    apart = np.min(
-        [np.linalg.norm((a - b)[:, :2], axis=1) for a, b in ((stand, face), (face, query), (query, stand))], 0
-    )
+    centers = np.array([object_center(item, options.center) for item in objects]).reshape(-1, 3)
+    found, turns = drafts.triples(centers, minimum=options.direction_minimum_distance, maximum=np.inf)
     clear = geometry.degrees_from_line(turns) >= options.direction_minimum_angle
-    clear &= apart >= options.direction_minimum_distance
-    for triple, turn in zip(triples[clear], turns[clear], strict=True):
-        names = (objects[i].category for i in triple)
-        yield Draft(dict(zip(("stand", "face", "query"), names, strict=True)), geometry.side(float(turn)))
+    for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
+        named = {"stand": objects[stand], "face": objects[face], "query": objects[query]}
+        yield Draft({role: item.category for role, item in named.items()}, geometry.side(turn))
 
 
 def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:

@@ -34,7 +34,7 @@ from jaxvsr.data import drafts, geometry
 from jaxvsr.data.appearances import first_times
 from jaxvsr.data.categories import is_structural
 from jaxvsr.data.object_distance import DistanceDefinition, scene_distances
-from jaxvsr.data.recipe import Census, Recipe
+from jaxvsr.data.recipe import Census, Recipe, check_options
 from jaxvsr.data.recipes.spatial_r1 import ORDER
 from jaxvsr.data.recipes.vsi100k import COUNT, DISTANCE, NEAREST, ROOM, SIZE
 from jaxvsr.data.room_area import RoomPoints, room_area
@@ -148,17 +148,11 @@ class Options:
     balance: bool = True
 
     def __post_init__(self) -> None:
-        for task in self.tasks:
-            if task not in TEMPLATES:
-                raise InputError(f"tasks: {task!r} is not one of {', '.join(TEMPLATES)}")
-        for name in ("count_minimum", "per_task", "per_answer", "order_frames"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value}: must be at least 1")
+        counts = ("count_minimum", "per_task", "per_answer", "order_frames")
+        ranges = (("direction_minimum_distance", "direction_maximum_distance"),)
+        check_options(self, TEMPLATES, counts=counts, positive=("room_radius",), ordered=ranges)
         if not 2 <= self.nearest_choices <= 26:
             raise InputError(f"nearest_choices {self.nearest_choices}: must lie between 2 and 26")
-        if self.room_radius <= 0:
-            raise InputError(f"room_radius {self.room_radius}: must be above 0 metres")
 
 
 LARGE_ROOM_SQUARE_METRES = 40.0
@@ -265,8 +259,9 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options, diffic
     clear &= stray <= options.direction_stray_corners
     if difficulty == "easy":
         clear &= sectors != 1  # the back
-    for triple, turn in zip(found[clear], turns[clear].tolist(), strict=True):
-        fields = dict(zip(("stand", "face", "query"), (unique[i][0] for i in triple), strict=True))
+    names = [name for name, _ in unique]
+    for (first, second, third), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
+        fields = {"stand": names[first], "face": names[second], "query": names[third]}
         yield Draft(fields, *_answer(turn, difficulty))
 
 
@@ -280,14 +275,18 @@ def _degrees_from_border(turns: Float[np.ndarray, " N"], difficulty: Difficulty,
 def _answer(turn: float, difficulty: Difficulty) -> tuple[str, tuple[str, ...]]:
     """The answer and all options, in an order that a mirror keeps: the answer, then the others as seen from it."""
     answer = geometry.quadrant(turn) if difficulty == "hard" else geometry.sector(turn)
+    return answer, _choices(answer, geometry.side(turn), difficulty)
+
+
+@functools.cache
+def _choices(answer: str, side: str, difficulty: Difficulty) -> tuple[str, ...]:
     if difficulty == "hard":
         end, hand = answer.split("-")
         other = {"front": "back", "back": "front"}[end]
-        return answer, (answer, swap_sides(answer), f"{other}-{hand}", swap_sides(f"{other}-{hand}"))
+        return answer, swap_sides(answer), f"{other}-{hand}", swap_sides(f"{other}-{hand}")
     if difficulty == "easy":
-        return answer, (answer, swap_sides(answer))
-    side = geometry.side(turn)
-    return answer, tuple(dict.fromkeys((answer, side, swap_sides(side), "back")))
+        return answer, swap_sides(answer)
+    return tuple(dict.fromkeys((answer, side, swap_sides(side), "back")))
 
 
 def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
