@@ -4,6 +4,7 @@
     python launch/bench.py --model FOLDER --questions 1           a real model
     python launch/bench.py --shape qwen2-vl-2b --scenes 2         random weights of a published shape
     python launch/bench.py --compare separate                     the same rollouts as separate sequences beside it
+    python launch/bench.py --shape qwen2-vl-7b --compile          seconds to compile, memory and FLOPs as XLA counts
     python launch/bench.py --run RUN                              the first scenes of a training run, both ways
 
 Needs jax, flax, optax and numpy alone. Every rollout has all of its answer tokens; the vision tower runs in every step.
@@ -48,6 +49,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--repeats", type=positive_int, default=9, help="counted runs of each kind")
     parser.add_argument("--compare", choices=["separate"], help="run S·Q·G separate sequences beside it")
+    parser.add_argument("--compile", action="store_true", help="compile on abstract values, run nothing")
     parser.add_argument("--json", type=Path, help="write everything here")
     return parser
 
@@ -78,8 +80,10 @@ def _command(argv: Sequence[str] | None) -> int:
     work = dataclasses.replace(
         work, lora=dataclasses.replace(work.lora, rank=arguments.lora, alpha=2.0 * arguments.lora)
     )
-    config, parameters = _model(arguments, work)
     forward = ForwardOptions(dtype=dtype, remat=arguments.remat)
+    if arguments.compile:
+        return _compiled(arguments, work, forward)
+    config, parameters = _model(arguments, work)
     result = _measure(config, parameters, work, forward, arguments.repeats)
     result["versions"] = _versions()
     result["model"] = str(arguments.model or arguments.shape)
@@ -110,14 +114,34 @@ def _savings_of_run(run: Path, scenes: int) -> int:
     return 0
 
 
-def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
-    """The model's shape and its parameters: real ones from a folder, or random ones, with an adapter in either case."""
-    import jax
-    import jax.numpy as jnp
+def _compiled(arguments: Any, work: Any, forward: Any) -> int:
+    """Print and keep what XLA says of each program of the step."""
+    from jaxvsr.grpo.compiled_costs import program_costs
+    from jaxvsr.grpo.costs import needed_flops
 
+    if arguments.compare:
+        raise InputError("--compile: runs nothing, so there is nothing to compare; leave --compare out")
+    config = _config(arguments)
+    costs, needed = program_costs(config, work, forward), needed_flops(config, work.sizes)
+    needed["sample"] = needed["vision"] + needed["prefill"] + needed["decode"]
+    print(f"{arguments.model or arguments.shape}, {forward.dtype}, remat {forward.remat}: one device, nothing run")
+    print(f"{'program':<12}{'compile':>9}{'arguments':>12}{'temporary':>12}{'TFLOP by XLA':>15}{'needed':>10}")
+    for name, cost in costs.items():
+        print(
+            f"{name:<12}{cost.compile_seconds:>7.1f} s{cost.need.arguments / 2**20:>8,.0f} MiB"
+            f"{cost.need.temporary / 2**20:>8,.0f} MiB{cost.flops / 1e12:>15.3f}{needed[name] / 1e12:>10.3f}"
+        )
+    if arguments.json:
+        programs = {name: dataclasses.asdict(cost) for name, cost in costs.items()}
+        result = {"workload": dataclasses.asdict(work), "programs": programs, "needed_flops": needed}
+        arguments.json.write_text(json.dumps({**result, "versions": _versions()}, indent=2) + "\n")
+    return 0
+
+
+def _config(arguments: Any) -> Any:
+    """The model's shape: a folder's, a published one's, or one of two small ones."""
     from jaxvsr.models.config import ModelConfig, TextConfig, VisionConfig
     from jaxvsr.models.published import PUBLISHED
-    from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
 
     tiny = ModelConfig(  # 2.8M parameters: width 128, four layers in tower and language model
         "qwen2_vl",
@@ -130,12 +154,9 @@ def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
         dtype="float32",
     )
     if arguments.model:
-        from jaxvsr.models.folder import load_parameters
         from jaxvsr.models.hf_config import read_config
 
-        config = read_config(arguments.model)
-        adapters = jax.jit(lambda: _adapters(QwenVL(config, lora=work.lora)))()
-        return config, {**jax.tree.map(jnp.asarray, load_parameters(arguments.model)), **adapters}
+        return read_config(arguments.model)
     quarter = dataclasses.replace(  # 0.27 billion: width 1024, 20 layers; for machines without an accelerator
         tiny,
         text=TextConfig(32768, 1024, 2816, 20, 16, 2, 1e6, (8, 12, 12), 1e-6, True),
@@ -144,7 +165,22 @@ def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
     shapes = {TINY: tiny, QUARTER: quarter, **PUBLISHED}
     if arguments.shape not in shapes:
         raise InputError(f"--shape {arguments.shape!r}: must be one of {', '.join(shapes)}")
-    config = shapes[arguments.shape]
+    return shapes[arguments.shape]
+
+
+def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
+    """The model's shape and its parameters: real ones from a folder, or random ones, with an adapter in either case."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
+
+    config = _config(arguments)
+    if arguments.model:
+        from jaxvsr.models.folder import load_parameters
+
+        adapters = jax.jit(lambda: _adapters(QwenVL(config, lora=work.lora)))()
+        return config, {**jax.tree.map(jnp.asarray, load_parameters(arguments.model)), **adapters}
     return config, jax.jit(lambda: flat_parameters(QwenVL(config, lora=work.lora)))()
 
 

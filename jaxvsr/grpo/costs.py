@@ -39,8 +39,9 @@ def needed_flops(config: ModelConfig, sizes: StepSizes) -> dict[str, float]:
     """Floating-point operations of matrix products that a step needs, by phase: no recomputation.
 
     forward(n tokens) = 2 n (weights of the linear layers) + 4 (visible key-query pairs) N D layers, with
-    pairs = V²/2 + Q T (V + T/2) + Q G R (V + T + R/2); tower likewise with full or windowed rows;
-    head 2 H W a scored token.
+    pairs = V²/2 + Q T (V + T/2) + Q G R (V + T + R/2); of the last layer a scene's and its questions' tokens need
+    keys and values alone, but for the Q that are read; tower likewise with full or windowed rows; head 2 H W a scored
+    token.
     update = 2 forward + 2 head (activation gradients; base weights are frozen) + LoRA's own, which is left out.
     """
     text, vision = config.text, config.vision
@@ -48,13 +49,15 @@ def needed_flops(config: ModelConfig, sizes: StepSizes) -> dict[str, float]:
     questions, rollouts = sizes.questions, sizes.questions * sizes.rollouts
     width = text.num_attention_heads * text.head_dim
 
-    def language(tokens: float, pairs: float) -> float:
-        return text.num_hidden_layers * (2 * tokens * _layer_weights(config) + 4 * pairs * width)
+    def layer(tokens: float, pairs: float) -> float:
+        return 2 * tokens * _layer_weights(config) + 4 * pairs * width
 
-    prompt_pairs = scene**2 / 2 + questions * question * (scene + question / 2)
+    prompt, prompt_pairs = scene + questions * question, scene**2 / 2 + questions * question * (scene + question / 2)
     answer_pairs = rollouts * (answer - 1) * (scene + question + answer / 2)
-    prefill = language(scene + questions * question, prompt_pairs)
-    decode = language(rollouts * (answer - 1), answer_pairs)
+    keys_and_values = 2 * (prompt - questions) * text.hidden_size * 2 * text.num_key_value_heads * text.head_dim
+    last = keys_and_values + layer(questions, questions * (scene + question))
+    prefill = (text.num_hidden_layers - 1) * layer(prompt, prompt_pairs) + last
+    decode = text.num_hidden_layers * layer(rollouts * (answer - 1), answer_pairs)
     patches = sizes.row_patches * sizes.vision_rows
     mlp = (3 if vision.window_size else 2) * vision.embed_dim * vision.intermediate_size
     window = (vision.window_size // vision.patch_size) ** 2 or sizes.row_patches

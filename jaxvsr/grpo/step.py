@@ -80,10 +80,10 @@ class Policy:
 
     config: ModelConfig
     lora: LoraConfig | None
-    frozen: dict[str, Array]
-    reference: dict[str, Array] | None = None
+    frozen: dict[str, Any]  # arrays; shapes of them are enough to compile
+    reference: dict[str, Any] | None = None
 
-    def reference_parameters(self) -> dict[str, Array]:
+    def reference_parameters(self) -> dict[str, Any]:
         return {**self.frozen, **(self.reference or {})}
 
 
@@ -107,18 +107,22 @@ class CompiledFunction:
         if key not in self.compiled:
             self.on_compile(self.name, len(self.compiled) + 1)
             start = time.perf_counter()
-
-            # Traced on leaves: the pytrees of abstract values that JAX would build are not what their types promise.
-            def on_leaves(*leaves: Any) -> Any:
-                return self.function(*jax.tree.unflatten(structure, leaves))
-
-            on_leaves.__name__ = self.name
-            ends = np.cumsum([len(jax.tree.leaves(arg)) for arg in args]).tolist()
-            donated = [leaf for arg in self._donate for leaf in range(ends[arg - 1] if arg else 0, ends[arg])]
-            lowered = jax.jit(on_leaves, donate_argnums=donated).lower(*leaves)
-            self.compiled[key] = _compile(lowered)
+            self.compiled[key] = _compile(self.lowered(*args))
             self.seconds += time.perf_counter() - start
         return self.compiled[key]
+
+    def lowered(self, *args: Any) -> Any:
+        """The program before XLA compiles it."""
+        leaves, structure = jax.tree.flatten(args)
+
+        # Traced on leaves: the pytrees of abstract values that JAX would build are not what their types promise.
+        def on_leaves(*leaves: Any) -> Any:
+            return self.function(*jax.tree.unflatten(structure, leaves))
+
+        on_leaves.__name__ = self.name
+        ends = np.cumsum([len(jax.tree.leaves(arg)) for arg in args]).tolist()
+        donated = [leaf for arg in self._donate for leaf in range(ends[arg - 1] if arg else 0, ends[arg])]
+        return jax.jit(on_leaves, donate_argnums=donated).lower(*leaves)
 
     def __call__(self, *args: Any) -> Any:
         return self.executable(*args)(*jax.tree.leaves(args))

@@ -34,7 +34,7 @@ class ForwardOptions:
     attention_keep: int = 1024  # scene tokens up to which those scores are kept for the backward pass
     score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
     logit_chunk: int = 1024  # rollout tokens of a scene whose logits are in memory at once
-    unroll: bool | None = None  # layer by layer instead of a scan; None: where the model has few layers
+    unroll: bool | None = None  # layer by layer instead of a scan; None: the language model's where they are few
 
     @property
     def compute_dtype(self) -> jnp.dtype:
@@ -70,7 +70,7 @@ def rollout_positions(prompt: TreePrompt, first: int | Int[Array, ""], count: in
 
 def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) -> Float[Array, "S U H"]:
     """The merged vision tokens of every scene: the tower runs once a scene."""
-    return model.visual(prompt.vision, options.compute_dtype, options.remat != "none")
+    return model.visual(prompt.vision, options.compute_dtype, options.remat != "none", bool(options.unroll))
 
 
 def tree_hidden(

@@ -153,7 +153,9 @@ class VisionTower(nnx.Module):
         self.blocks = VisionBlock(config, "visual.blocks", build, (config.depth,))
         self.merger = PatchMerger(config, "visual.merger", build)
 
-    def __call__(self, vision: VisionInput, dtype: jnp.dtype, remat: bool = False) -> Float[Array, "S U H"]:
+    def __call__(
+        self, vision: VisionInput, dtype: jnp.dtype, remat: bool = False, unroll: bool = False
+    ) -> Float[Array, "S U H"]:
         config = self.config
         scenes, frames, length, _ = vision.patches.shape
         rows = scenes * frames
@@ -179,7 +181,8 @@ class VisionTower(nnx.Module):
             return block(x, cos, sin, lambda *heads: jax.lax.cond(is_full, full, windowed, *heads)), None
 
         is_full = jnp.array([index in config.fullatt_block_indexes for index in range(config.depth)])
-        x, _ = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, (weights, is_full))
+        one = jax.checkpoint(layer) if remat else layer
+        x, _ = jax.lax.scan(one, x, (weights, is_full), unroll=config.depth if unroll else 1)
         return self.merger(x).reshape(scenes, -1, config.out_hidden_size)
 
 
