@@ -141,6 +141,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_check)
     parser.add_argument("out", type=Path, metavar="OUT", help="a data folder, or a folder of scans")
     parser.add_argument("--label-map", type=Path, help="scannetv2-labels.combined.tsv (default: beside the scans)")
+    parser.add_argument("--batches", metavar="CONFIG", help="also how many batches of a training config come a second")
 
 
 def _add_scans_and_out(parser: argparse.ArgumentParser) -> None:
@@ -350,6 +351,10 @@ def _check(arguments: argparse.Namespace) -> int:
 
     check = check_folder(arguments.out, label_map=arguments.label_map)
     print("\n".join(check.lines))
+    if arguments.batches:
+        from jaxvsr.grpo.batch_speed import batches_a_second
+
+        print(batches_a_second(arguments.out, arguments.batches))
     print("\n".join(f"missing: {line}" for line in check.missing) or "nothing is missing")
     return 1 if check.missing else 0
 

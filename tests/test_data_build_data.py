@@ -148,6 +148,24 @@ def test_one_folder_from_rooms_to_batches(rooms, tmp_path, capsys):
     assert "procedural rooms" in card and "- per_task: 2" in card and "## Frames" in card
 
 
+@pytest.mark.slow
+def test_check_says_how_many_batches_of_a_config_come_a_second(rooms, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxvsr.grpo.batch_speed._MEASURED_SECONDS", 0.1)
+    out, config = tmp_path / "data", tmp_path / "small.yaml"
+    questions_of(rooms, out, "--heldout", "0", "--set", "count_minimum=1")
+    assert main(["frames", str(rooms), str(out), "--frames", "4", "--max-pixels", "6000"]) == 0
+    config.write_text("model: {path: rooms-base}\ndata: {scenes: 2, questions: 2, frames: 4}\n")
+    capsys.readouterr()
+    assert main(["check", str(out), "--batches", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"^batches of .*small\.yaml \(2 scenes, 2 questions, 4 frames\): \d+\.\d a second, \d+ ms", said, re.M
+    )
+    config.write_text("model: {path: rooms-base}\ndata: {scenes: 2, questions: 2, frames: 8}\n")
+    assert main(["check", str(out), "--batches", str(config)]) == 2
+    assert "has 4 frames stored, not 8" in one_line(capsys)
+
+
 def test_commands_may_be_run_again_and_add_to_the_folder(rooms, tmp_path, capsys):
     first = questions_of(rooms, tmp_path)
     splits = (tmp_path / "splits.json").read_bytes()

@@ -336,6 +336,7 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path):
         ("x = 1", "defines no RECIPE"),
         ("import nothing_like_this", "ModuleNotFoundError"),
         ("from jaxvsr.data.recipe import Recipe\nRECIPE = Recipe('a b', None, lambda o, c: ())", "letters, digits"),
+        ("from jaxvsr.data.recipe import Recipe\nRECIPE = Recipe('a', None, lambda o, c: ())", "must be a dataclass"),
     ],
 )
 def test_recipe_files_that_are_none_are_refused(tmp_path, text, says):

@@ -14,11 +14,12 @@ and upright ones before tilted ones.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Float64, Int64
 from scipy.spatial import ConvexHull, QhullError
+
+from jaxvsr.data.hull_widths import hull_widths
 
 # Face normals from which boxes are refined, and turns of each.
 _STARTS = 8
@@ -142,7 +143,7 @@ def _starts(shape: _Polyhedron) -> Float64[np.ndarray, "K 3 3"]:
     of the best normals."""
     frames = _face_frames(shape)
     sides = frames[:, :, 1:].reshape(-1, 3)
-    widths = _widths(np.concatenate([sides, shape.normals]), shape.corners)
+    widths = hull_widths(np.concatenate([sides, shape.normals]), shape.corners)
     across = widths[: len(sides)].reshape(-1, 3, 2)
     sizes = across[..., 0] * across[..., 1] * widths[len(sides) :, None] * _penalty(frames)
     # A sliver of a face whose edge vanished has no frame.
@@ -166,80 +167,6 @@ def _face_frames(shape: _Polyhedron) -> Float64[np.ndarray, "F 3 3 3"]:
     along /= np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-300)
     normal = np.broadcast_to(normal, along.shape)
     return np.stack([normal, along, np.cross(normal, along)], axis=2)
-
-
-def _widths(directions: Float64[np.ndarray, "N 3"], corners: Float64[np.ndarray, "V 3"]) -> Float32[np.ndarray, " N"]:
-    """How far the corners of a convex hull reach along unit vectors.
-
-    In float32: the box that is preferred is ahead by more than the rounding. Of a hull with many corners only those are
-    looked at that can be outermost in some direction near to the one asked for.
-    """
-    points = corners.astype(np.float32)
-    widths = np.empty(len(directions), np.float32)
-    if len(corners) < _MANY_CORNERS:
-        vectors = directions.astype(np.float32)
-        for start in range(0, len(vectors), _DIRECTIONS_AT_ONCE):
-            reach = vectors[start : start + _DIRECTIONS_AT_ONCE] @ points.T
-            widths[start : start + _DIRECTIONS_AT_ONCE] = reach.max(axis=1) - reach.min(axis=1)
-        return widths
-    highest, lowest = _outermost(corners, 1), _outermost(corners, -1)
-    cell, ahead = _cell_of(directions)
-    vectors = np.where(ahead[:, None], directions, -directions).astype(np.float32)
-    order = np.argsort(cell, kind="stable")
-    bounds = np.searchsorted(cell[order], np.arange(len(_CELLS) + 1))
-    for number, (start, end) in enumerate(itertools.pairwise(bounds.tolist())):
-        if start < end:
-            asked = order[start:end]
-            near = vectors[asked]
-            above, below = near @ points[highest[number]].T, near @ points[lowest[number]].T
-            widths[asked] = above.max(axis=1) - below.min(axis=1)
-    return widths
-
-
-def _outermost(corners: Float64[np.ndarray, "V 3"], sign: int) -> Bool[np.ndarray, "C V"]:
-    """Of each cell of directions the corners that can be the outermost one along some direction in it, or (sign -1)
-    against it.
-
-    Let v be outermost along the middle c of a cell, whose directions are at most an angle t away from c. Along any of
-    them another corner w is outside of v only if (v - w)·c ≤ sin t · |v - w|.
-    """
-    height = sign * (_CELLS @ corners.T)
-    best = height.argmax(axis=1)
-    squares = (corners * corners).sum(axis=1)
-    apart = squares + squares[best, None] - 2 * corners[best] @ corners.T
-    drop = height.max(axis=1, keepdims=True) - height
-    return np.asarray(drop <= _CELL_SINES[:, None] * np.sqrt(np.maximum(apart, 0)) + 1e-6)
-
-
-def _cell_of(directions: Float64[np.ndarray, "N 3"]) -> tuple[Int64[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """The number of the cell that a direction lies in, or (False) its opposite."""
-    largest = np.abs(directions).argmax(axis=1)
-    turned = np.take_along_axis(directions, (largest[:, None] + [0, 1, 2]) % 3, axis=1)
-    place = (turned[:, 1:] / turned[:, :1] + 1) * (_CELLS_A_SIDE / 2)
-    row, column = np.minimum(place.astype(np.int64), _CELLS_A_SIDE - 1).T
-    return (largest * _CELLS_A_SIDE + row) * _CELLS_A_SIDE + column, turned[:, 0] > 0
-
-
-def _cells() -> tuple[Float64[np.ndarray, "C 3"], Float64[np.ndarray, " C"]]:
-    """Half of all directions as the cells of a grid on three sides of a cube: the middle of each, and the sine of the
-    angle from there to its farthest corner."""
-    lines = np.linspace(-1, 1, _CELLS_A_SIDE + 1)
-    corners = np.stack(np.meshgrid(lines, lines, indexing="ij"), axis=-1)
-    corners = np.stack([corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:]], axis=2)
-    corners = corners.reshape(-1, 4, 2)
-    rays = np.concatenate([np.ones((*corners.shape[:2], 1)), corners], axis=2)
-    rays = np.concatenate([np.roll(rays, side, axis=2) for side in range(3)])
-    middles = rays.mean(axis=1)
-    middles /= np.linalg.norm(middles, axis=1, keepdims=True)
-    cosines = (rays @ middles[:, :, None])[..., 0] / np.linalg.norm(rays, axis=2)
-    return middles, np.sqrt(1 - cosines.min(axis=1) ** 2)
-
-
-_CELLS_A_SIDE = 6
-_CELLS, _CELL_SINES = _cells()
-# Hulls with fewer corners are measured as they are, along so many directions at once: they stay in the cache.
-_MANY_CORNERS = 600
-_DIRECTIONS_AT_ONCE = 256
 
 
 def _refined(

@@ -112,10 +112,10 @@ def load_recipe(name_or_path: str) -> Recipe:
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise InputError(f"{name_or_path}: defines no RECIPE (an object of jaxvsr.data.recipe.Recipe)")
-    if not dataclasses.is_dataclass(recipe.options):
-        raise InputError(f"{name_or_path}: the options of its RECIPE must be a dataclass, found {recipe.options!r:.60}")
     if not recipe.name.isidentifier():
         raise InputError(f"{name_or_path}: recipe name {recipe.name!r} must be letters, digits and underscores")
+    if not dataclasses.is_dataclass(recipe.options):
+        raise InputError(f"{name_or_path}: the options of its RECIPE must be a dataclass, found {recipe.options!r:.60}")
     return recipe
 
 
