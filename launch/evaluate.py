@@ -16,6 +16,7 @@ best-constant (one answer a question type, fitted on the training split).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from jaxvsr.data.questions import Question
 from jaxvsr.data.splits import SPLITS
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
-from jaxvsr.evaluation.asked import asked_questions
+from jaxvsr.evaluation.asked import asked_questions, training_questions
 from jaxvsr.evaluation.baselines import (
     MODELS_WITHOUT_WEIGHTS,
     best_constants,
@@ -35,11 +36,12 @@ from jaxvsr.evaluation.baselines import (
     chance_random,
     constant_predictions,
 )
-from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, evaluate, write_result
-from jaxvsr.evaluation.open_ended import Judge
+from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, check_questions, evaluate, write_result
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.evaluation.predictions_log import SETTINGS_FILE
 from jaxvsr.rewards.prompts import Prompt, prompt_from
+from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
+from jaxvsr.rewards.svqa_r1 import check_model
 from jaxvsr.rewards.user_file import function_of_file
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--judge", metavar="FILE.py:fn", help="fn(question, answer, prediction) -> bool, for open-ended"
     )
+    sentences = f"of open-ended's similarity, by name or folder; none: without; default {SENTENCE_MODEL}"
+    parser.add_argument("--sentence-model", metavar="MODEL", help=sentences)
     model = parser.add_argument_group("a model")
     model.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
     model.add_argument("--checkpoints", metavar="STEP,…|all", help="of the run that --model is: the score by step")
@@ -103,8 +107,7 @@ def _without_weights(arguments: Namespace, questions: Sequence[Question]) -> lis
         return chance_random(questions)
     if arguments.model == "chance-frequency":
         return chance_frequency(questions)
-    train = [question for _, question in asked_questions(arguments.data, split="train")]
-    return constant_predictions(best_constants(train), questions)
+    return constant_predictions(best_constants(training_questions(arguments.data)), questions)
 
 
 def _with_weights(
@@ -166,11 +169,18 @@ def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.judge and arguments.benchmark != "open-ended":
         raise InputError(f"--judge {arguments.judge}: only --benchmark open-ended has a judge")
+    if arguments.sentence_model and arguments.benchmark != "open-ended":
+        raise InputError(f"--sentence-model {arguments.sentence_model}: only --benchmark open-ended compares sentences")
     if arguments.score or arguments.model in MODELS_WITHOUT_WEIGHTS:
         for flag in ONLY_WITH_WEIGHTS:
             if getattr(arguments, flag):
                 raise InputError(f"--{flag.replace('_', '-')}: only a --model with weights looks at videos")
-    judge = function_of_file(arguments.judge, "judge") if arguments.judge else None
+    if arguments.model in MODELS_WITHOUT_WEIGHTS:
+        if arguments.prompt:
+            raise InputError(f"--prompt {arguments.prompt}: {arguments.model} reads no prompt")
+        if arguments.benchmark != "vsi-bench":
+            raise InputError(f"--model {arguments.model}: answers for --benchmark vsi-bench alone")
+    score = functools.partial(evaluate, arguments.benchmark, **_open_ended_options(arguments))
     if not arguments.data:
         for flag in ("split", "subset", "limit"):
             if getattr(arguments, flag):
@@ -181,29 +191,41 @@ def _command(argv: Sequence[str] | None) -> int:
     if arguments.data:
         asked = asked_questions(arguments.data, split=arguments.split, subset=arguments.subset, limit=arguments.limit)
     questions = None if asked is None else [question for _, question in asked]
+    if questions is not None:
+        check_questions(arguments.benchmark, questions)
+    score = functools.partial(score, questions=questions)
     if asked is None or arguments.score or arguments.model in MODELS_WITHOUT_WEIGHTS:
-        _without_a_model(arguments, questions, judge)
+        _without_a_model(arguments, questions, score)
     else:
         prompt = prompt_from(arguments.prompt or DEFAULT_PROMPTS[arguments.benchmark])
-
-        def score(predictions: Sequence[Prediction]) -> Result:
-            return evaluate(arguments.benchmark, predictions, answer_of=prompt.answer, questions=questions, judge=judge)
-
-        _with_weights(arguments, asked, prompt, score)
+        _with_weights(arguments, asked, prompt, functools.partial(score, answer_of=prompt.answer))
     if not arguments.process_id:
         print(f"\nwritten to {arguments.out}/{'series' if arguments.checkpoints else 'scores'}.json")
     return 0
 
 
-def _without_a_model(arguments: Namespace, questions: Sequence[Question] | None, judge: Judge | None) -> None:
+def _open_ended_options(arguments: Namespace) -> dict[str, Any]:
+    """Judge and sentence model, loaded before anything is answered: what is wrong with them is said now."""
+    if arguments.benchmark != "open-ended":
+        return {}
+    judge = function_of_file(arguments.judge, "judge") if arguments.judge else None
+    model = arguments.sentence_model or SENTENCE_MODEL
+    if model != "none":
+        check_model(model)
+    return {"judge": judge, "sentence_model": None if model == "none" else model}
+
+
+def _without_a_model(arguments: Namespace, questions: Sequence[Question] | None, score: Callable[..., Result]) -> None:
     """Score a file of predictions, or answers that need no weights."""
     answer_of: Callable[[str], str] | None = None
     if arguments.score:
         predictions = read_predictions(arguments.score)
         origin: dict[str, Any] = {"predictions": str(arguments.score), **provenance.beside(arguments.score)}
         if arguments.prompt:
-            origin |= provenance.of_prompt(prompt_from(arguments.prompt))
+            origin = provenance.read_as(origin, prompt_from(arguments.prompt))
         answer_of = provenance.answer_rule(origin)
+        if answer_of is None and arguments.benchmark != "open-ended":
+            print(f"{arguments.score}: nothing beside it says how it was asked: completions are read whole (--prompt)")
         if questions is not None:
             wanted = {question.id for question in questions}
             kept = [one for one in predictions if one.question.id in wanted]
@@ -220,7 +242,7 @@ def _without_a_model(arguments: Namespace, questions: Sequence[Question] | None,
         origin = {"model": arguments.model, "data": ",".join(map(str, arguments.data)), "commit": provenance.commit()}
         if arguments.subset:
             origin["subset"] = arguments.subset
-    result = evaluate(arguments.benchmark, predictions, answer_of=answer_of, questions=questions, judge=judge)
+    result = score(predictions, answer_of=answer_of)
     write_result(arguments.out, result, {"benchmark": arguments.benchmark, **origin})
     if arguments.model in MODELS_WITHOUT_WEIGHTS:
         (arguments.out / SETTINGS_FILE).unlink(missing_ok=True)  # no model may go on from these answers

@@ -9,7 +9,8 @@
 
 Runs that differ in nothing but the seed are one group; --group-by names the config field that makes the groups. What
 --compare and --answers name are folders that evaluate.py wrote; --compare gives the differences of the last of them to
-each of the others, and to the constant answers that are best on the run's training questions.
+each of the others, and to the constant answers that are best on the run's training questions (each once, without
+mirror images).
 """
 
 from __future__ import annotations
@@ -64,26 +65,21 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def _compare(run_path: Path, named: Sequence[str]) -> None:
     """Write RUN/comparison.json from predictions.jsonl of several models, and print it."""
-    from jaxvsr.data.questions import read_questions
-    from jaxvsr.data.splits import read_splits
-    from jaxvsr.evaluation import provenance
+    from jaxvsr.evaluation.asked import training_questions
     from jaxvsr.evaluation.baselines import best_constants
     from jaxvsr.evaluation.comparison import CONSTANT, compare
-    from jaxvsr.evaluation.predictions import read_predictions
+    from jaxvsr.evaluation.provenance import read_answers
     from jaxvsr.grpo.run_folder import RunFolder, write_text
     from jaxvsr.report.build import COMPARISON
 
     folders = _named_folders("--compare", named)
-    training = []
-    for folder, _ in RunFolder(run_path).read_config().data.weighted_folders():
-        scenes = set(read_splits(Path(folder))["train"])
-        training += [row for row in read_questions(Path(folder) / "questions.jsonl") if row.scene in scenes]
+    data = RunFolder(run_path).read_config().data
+    training = training_questions([Path(folder) for folder, _ in data.weighted_folders()], data.split)
     last = list(folders)[-1]
     comparison = compare(
-        {name: read_predictions(folder / "predictions.jsonl") for name, folder in folders.items()},
+        {name: read_answers(folder / "predictions.jsonl") for name, folder in folders.items()},
         constants=best_constants(training),
         differences=[(last, name) for name in (*list(folders)[:-1], CONSTANT)],
-        answer_of=provenance.answer_rule(provenance.beside(folders[last] / "predictions.jsonl")) or str,
     )
     write_text(run_path / COMPARISON, json.dumps(comparison.to_json(), indent=1) + "\n")
     print(comparison.to_text())

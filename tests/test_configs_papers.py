@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
+import torchvision_cpu  # noqa: F401
 
 from jaxvsr.data.frame_writer import FrameSettings, write_frames
 from jaxvsr.data.questions import Question, write_questions

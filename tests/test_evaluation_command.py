@@ -98,9 +98,61 @@ def test_q_spatial_is_scored_from_a_file(tmp_path):
     assert read(tmp_path / "o" / "scores.json")["success_rate"] == 100
 
 
+def test_a_killed_evaluation_is_scored_by_what_its_settings_say(tmp_path, capsys):
+    """It has no scores.json, and its completions must not be read in another way than when it is finished."""
+    said = "<think>three</think><answer>2</answer>"
+    write_predictions(tmp_path / "predictions.jsonl", [Prediction(question(0, "s"), said)])
+    command = ["--score", str(tmp_path / "predictions.jsonl"), "--benchmark", "vsi-bench", "--out"]
+    assert main([*command, str(tmp_path / "unknown")]) == 0
+    assert "nothing beside it says how it was asked: completions are read whole" in capsys.readouterr().out
+    assert read(tmp_path / "unknown" / "scores.json")["overall"] == 0
+    prompt = {"name": "vsgrpo-think-train", "extraction": "answer_tag", "max_answer_tokens": 256, "stop": []}
+    (tmp_path / "settings.json").write_text(json.dumps({"prompt": prompt, "frames": 16, "weights": "abc"}))
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert "nothing beside it" not in capsys.readouterr().out
+    scores = read(tmp_path / "out" / "scores.json")
+    assert (scores["overall"], scores["prompt"], scores["frames"]) == (100, "vsgrpo-think-train", 16)
+    assert "weights" not in scores
+    assert main([*command, str(tmp_path / "as"), "--prompt", "vsi-bench"]) == 0
+    scores = read(tmp_path / "as" / "scores.json")  # asked with one prompt, read by another's rule
+    assert (scores["overall"], scores["prompt"], scores["read_as"]) == (0, "vsgrpo-think-train", "vsi-bench")
+
+
+def test_questions_that_a_benchmark_cannot_score_are_said_before_a_model_is_looked_for(tmp_path, capsys):
+    for name, answer in (("text", "a red sofa"), ("long", "1.5")):
+        (tmp_path / name).mkdir()
+        write_questions(tmp_path / name / "questions.jsonl", [Question("q", "s", "open", "?", None, answer, "text")])
+    for benchmark, name, words in (
+        ("vsi-bench", "text", "all 1 questions are of kind text; --benchmark open-ended scores them"),
+        ("q-spatial", "long", "question 'q': answer '1.5' is no length"),
+    ):
+        command = ["--model", "nowhere", "--data", str(tmp_path / name), "--benchmark", benchmark]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        complaint = capsys.readouterr().err
+        assert words in complaint and complaint.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_what_open_ended_scores_need_is_said_before_anything_is_answered(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    write_questions(tmp_path / "data" / "questions.jsonl", [Question("q", "s", "open", "?", None, "a sofa", "text")])
+    command = ["--model", "nowhere", "--data", str(tmp_path / "data"), "--benchmark", "open-ended"]
+    command += ["--out", str(tmp_path / "out")]
+    (tmp_path / "judge.py").write_text("import sys\nsys.exit(3)\n")
+    for more, words in (
+        (["--judge", f"{tmp_path}/none.py:judge"], "none.py:judge: no such file"),
+        (["--judge", f"{tmp_path}/judge.py:judge"], "importing the file raised SystemExit: 3"),
+        (["--sentence-model", str(tmp_path / "absent")], "sentence-transformers cannot load"),
+    ):
+        assert main([*command, *more]) == 2
+        complaint = capsys.readouterr().err
+        assert words in complaint and complaint.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--model", "chance-random", "--data", "x", "--prompt", "vsi-bench"], "chance-random reads no prompt"),
+        (["--score", "x", "--sentence-model", "m"], "only --benchmark open-ended compares sentences"),
         (["--score", "missing.jsonl"], "missing.jsonl: no such file"),
         (["--model", "chance-random"], "needs --data DIR"),
         (["--score", "x", "--prompt", "nonsense"], "no such file"),

@@ -122,10 +122,23 @@ def test_columns_counted_by_hand(no_sentence_bert):
     assert any("no judge" in note for note in scores.notes) and any("1 of 5" in note for note in scores.notes)
 
 
+def test_without_a_sentence_model_its_column_is_empty_and_a_note_says_so():
+    scores = score(ROWS, model=None)
+    assert scores.columns["sentence_bert"] is None and scores.to_json()["overall"] is None
+    assert scores.columns["box_miou"] == pytest.approx(80)
+    assert any("no sentence model was given" in note for note in scores.notes)
+
+
 def test_a_judge_fills_its_columns_and_its_fault_is_named(no_sentence_bert):
     scores = score(ROWS, judge=lambda question, answer, said: said.startswith("No") or "3 m" in said)
     assert scores.columns["judge"] == pytest.approx(40) and scores.columns["yes_no_judge"] == 50
     assert scores.to_json()["overall"] == pytest.approx(40)
+
+    assert score(ROWS, judge=lambda *row: np.True_).columns["judge"] == 100
+    assert score(ROWS, judge=lambda *row: 0).columns["judge"] == 0
+    for verdict in ("0", "no", None, 2, [True], float("nan")):
+        with pytest.raises(InputError, match=r"the judge returned .* at question '1'; expected True or False"):
+            score(ROWS, judge=lambda *row, verdict=verdict: verdict)
 
     def broken(question, answer, said):
         raise ValueError("no key")

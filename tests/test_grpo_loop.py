@@ -264,6 +264,23 @@ def test_advantages_and_masks_of_an_update_are_those_of_its_rollouts(
     assert float(normaliser.tokens) == length.sum()
 
 
+def test_rewards_are_called_as_trl_calls_them_with_prompts_completions_and_columns(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    called = []
+
+    def as_in_trl(prompts: list[str], completions: list[str], answer: list[str], **kwargs: Any) -> list[float]:
+        called.append((prompts, completions, answer, kwargs["question"], kwargs["id"]))
+        return [0.0] * len(completions)
+
+    run = bench(tmp_path / "run", config(steps=1, intervals=IntervalSettings(samples=0)))
+    training = dataclasses.replace(run.training, rewards=(Reward("mine", as_in_trl),))
+    train(training, fresh_state(), StopRequest())
+    prompts, completions, answer, question, names = called[0]
+    assert len(completions) == S * Q * G and prompts == [f"<{text}>" for text in question]
+    assert names[: G + 1] == ["0/0/0"] * G + ["0/0/1"] and answer[: G + 1] == ["0"] * G + ["1"]
+
+
 def test_padding_share_counts_what_is_not_real(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=1))
     train(run.training, fresh_state(), StopRequest())

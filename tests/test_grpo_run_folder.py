@@ -152,9 +152,13 @@ class StandInWandb(types.ModuleType):
     def init(self, **settings: Any) -> Any:
         self.runs.append(settings)
         run_id = settings["id"] or f"run{len(self.runs)}"
-        return types.SimpleNamespace(
-            id=run_id, log=lambda row, step: self.rows.append((run_id, step, row)), finish=lambda: None
-        )
+
+        def log(row: dict[str, Any], step: int, commit: bool) -> None:
+            assert commit  # else the last row waits for the next, and a kill loses it
+            self.rows.append((run_id, step, row))
+
+        there = [step for name, step, _ in self.rows if name == run_id and settings["resume"]]
+        return types.SimpleNamespace(id=run_id, starting_step=max(there, default=-1) + 1, log=log, finish=lambda: None)
 
 
 def test_wandb_gets_project_name_group_and_tags_and_a_resumed_run_is_the_same(

@@ -22,7 +22,7 @@ from jaxvsr.grpo.mesh import MeshShape, make_mesh
 from jaxvsr.grpo.run_folder import read_rows
 from jaxvsr.grpo.scored_rollouts import check_view_consistency, correct_views
 from jaxvsr.grpo.stopping import StopRequest
-from jaxvsr.grpo.video_gain import WINDOW, VideoGainWatch, with_other_videos
+from jaxvsr.grpo.video_gain import WINDOW, VideoGainWatch, check_video_gain, with_other_videos
 from jaxvsr.rewards.registry import Reward
 from tests import test_grpo_loop
 from tests.test_grpo_loop import Bench, G, Q, S, batch_of, config, fresh_state
@@ -149,8 +149,15 @@ def test_another_video_is_never_ones_own_nor_its_mirror_image(paired: bool, shif
         np.testing.assert_array_equal(other.prompt.vision.patches[s], four.vision.patches[source])
         np.testing.assert_array_equal(other.prompt.question_tokens[s], four.question_tokens[s])
         assert other.features is not None and other.features[s, 0, 0] == source
-    with pytest.raises(InputError, match="a process holds 2 scenes"):
-        with_other_videos(batch, paired=True)
+
+
+def test_a_step_without_another_video_is_refused_at_the_start() -> None:
+    gain, none = IntervalSettings(video_gain=2), IntervalSettings()
+    for scenes, settings in ((1, config(intervals=gain)), (2, dataclasses.replace(spatial(), intervals=gain))):
+        with pytest.raises(InputError, match=f"process holds {scenes} scenes of a step, and needs more than {scenes}"):
+            check_video_gain(settings, scenes)
+        check_video_gain(settings, 2 * scenes)
+        check_video_gain(dataclasses.replace(settings, intervals=none), scenes)
 
 
 def test_video_gain_is_the_difference_of_mean_rewards(bench: Callable[..., Bench], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """launch/report.py from outside: one run, several runs, scores beside each other, mistakes."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.data.questions import Question, read_questions, write_questions
 from jaxvsr.data.splits import write_splits
-from jaxvsr.evaluation.predictions import Prediction, write_predictions
+from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.grpo.config import DataSettings, IntervalSettings, TrainConfig
 from jaxvsr.grpo.config_file import to_yaml
+from launch.evaluate import main as evaluate
 
 SCRIPT = Path(__file__).parents[1] / "launch" / "report.py"
 
@@ -79,6 +81,46 @@ def test_compare_puts_scores_and_differences_on_the_page(report, folder: Path, c
     assert row["now - constant"]["mean"] == pytest.approx(100 - sum(reached) / 2)
     assert "now − before" in (folder / "a-0" / "report.html").read_text()
     assert "object_counting" in capsys.readouterr().out
+
+
+def test_constants_are_fitted_on_training_questions_once_each_without_their_mirror_images(report, folder: Path):
+    """Mirror images would make left as frequent as right, and count what has one twice."""
+    fields = {"scene": "scene0000_00", "question_type": "object_rel_direction_easy", "question": "Which side?"}
+    fields |= {"options": None, "answer_kind": "word"}
+    rows = read_questions(folder / "data" / "questions.jsonl")
+    for number, (answer, twin) in enumerate([("left", "right"), ("left", "right"), ("left", None), ("right", "left")]):
+        rows.append(Question(id=f"d{number}", answer=answer, **fields))
+        if twin:
+            rows.append(Question(id=f"d{number}-mirror", answer=twin, mirror_of=f"d{number}", **fields))
+    rows += [Question(id=f"d9{k}-mirror", answer="right", mirror_of="d2", **fields) for k in range(5)]
+    write_questions(folder / "data" / "questions.jsonl", rows)
+    held = Question("h", "scene0001_00", "object_rel_direction_easy", "Which side?", None, "left", "word")
+    for name in ("before", "now"):
+        predictions = read_predictions(folder / name / "predictions.jsonl")
+        write_predictions(folder / name / "predictions.jsonl", [*predictions, Prediction(held, "right")])
+    assert report([str(folder / "a-0"), "--compare", f"before={folder / 'before'}", f"now={folder / 'now'}"]) == 0
+    found = {row["question_type"]: row for row in json.loads((folder / "a-0" / "comparison.json").read_text())}
+    assert found["object_rel_direction_easy"]["constant_answer"] == "left"
+    assert found["object_rel_direction_easy"]["score/constant"] == 100
+    # The same constants are evaluate.py's.
+    command = ["--model", "best-constant", "--data", str(folder / "data"), "--benchmark", "vsi-bench"]
+    assert evaluate([*command, "--out", str(folder / "constant")]) == 0
+    said = {
+        one.question.question_type: one.prediction for one in read_predictions(folder / "constant/predictions.jsonl")
+    }
+    assert said["object_counting"] == found["object_counting"]["constant_answer"]
+
+
+def test_each_column_of_a_comparison_is_read_as_it_was_asked(report, folder: Path):
+    rows = read_predictions(folder / "now" / "predictions.jsonl")
+    tagged = [dataclasses.replace(row, prediction=f"<think>9</think><answer>{row.prediction}</answer>") for row in rows]
+    write_predictions(folder / "before" / "predictions.jsonl", tagged)
+    (folder / "before" / "scores.json").write_text('{"extraction": "answer_tag", "stop": []}')
+    (folder / "now" / "scores.json").write_text('{"extraction": "plain", "stop": []}')
+    for pair in (("before", "now"), ("now", "before")):
+        assert report([str(folder / "a-0"), "--compare", *(f"{name}={folder / name}" for name in pair)]) == 0
+        row = json.loads((folder / "a-0" / "comparison.json").read_text())[0]
+        assert row["score/before"] == row["score/now"] == 100
 
 
 def test_several_runs_get_tables_and_curves(report, folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -64,6 +64,8 @@ def test_evaluation_prompts_of_vsgrpo():
         for asked in (NUMBER, CHOICE):
             assert PROMPTS[name].render(asked).endswith("\n" + end)
     assert "Options:\nA. stove\nB. tv\n" in PROMPTS["vsgrpo-think"].render(CHOICE)
+    # Short answers end where the harness ends them; a thought may hold an empty line.
+    assert [PROMPTS[name].stop for name in ends] == [("\n\n",), (), ()]
 
 
 def test_prompts_of_both_releases_of_spatial_r1():
@@ -150,6 +152,9 @@ def test_a_prompt_from_a_file(tmp_path):
             "'magic' is not one of plain, answer_tag",
         ),
         ("template: '{question}'\nmax_answer_tokens: 8\nstop: [3]\n", "stop must be texts"),
+        ("template: '{question}'\nmax_answer_tokens: 8\nstop: 3\n", "stop must be texts, found 3"),
+        ("template: '{question}'\nmax_answer_tokens: 8\nstop: {a: b}\n", "stop must be texts"),
+        ("template: '{question}'\nmax_answer_tokens: 8\nchoice_template: x\n", "choice_template must be text with {q"),
         ("template: '{question}'\nmax_answer_tokens: 8\nsystem: 3\n", "system must be text"),
         ("just words", "expected fields"),
         ("a: [", "not YAML"),

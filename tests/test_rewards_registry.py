@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxvsr.errors import InputError
-from jaxvsr.rewards.registry import Reward, rewards_from
+from jaxvsr.rewards import svqa_r1
+from jaxvsr.rewards.registry import Reward, check_rewards, rewards_from
 from jaxvsr.rewards.scoring import reward_metrics, score
 
 COLUMNS = {"id": ["q0", "q1", "q2"], "answer": ["4", "5", "left"], "answer_kind": ["number", "number", "word"]}
@@ -124,10 +125,22 @@ def test_a_file_without_the_function_or_that_cannot_be_imported_is_named(user_fi
         rewards_from(f"{user_file}:absent")
     with pytest.raises(InputError, match="has no function 'value'"):
         rewards_from(f"{user_file}:value")
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nsys.exit(0)")
+    with pytest.raises(InputError, match="importing the file raised SystemExit: 0"):
+        rewards_from(f"{script}:f")
     broken = tmp_path / "broken.py"
     broken.write_text("import nothing_of_that_name")
     with pytest.raises(InputError, match="importing the file raised ModuleNotFoundError"):
         rewards_from(f"{broken}:f")
+
+
+def test_a_reward_that_lacks_what_it_computes_with_is_named_before_it_is_called(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(svqa_r1, "_encoder", loaded.append)
+    check_rewards(rewards_from("vsi_bench,svqa_format,0.5*svqa_semantic(model=mine)"))
+    check_rewards(rewards_from("svqa_semantic"))
+    assert loaded == ["mine", "all-MiniLM-L6-v2"]
 
 
 def test_columns_of_another_length_are_refused():

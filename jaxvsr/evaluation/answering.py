@@ -56,6 +56,13 @@ class AnswerSettings:
         }
 
 
+def _in_words(prompt: Prompt) -> str:
+    """What a prompt carries besides its words."""
+    cut = "".join(f", cut at {text!r}" for text in prompt.stop)
+    budget = f"at most {prompt.max_answer_tokens} tokens"
+    return f"prompt {prompt.name}, answers read by {prompt.extraction}; greedy, {budget}{cut}"
+
+
 class Answering:
     """Answers the same questions with one model after another; models of one shape share the compiled program."""
 
@@ -89,8 +96,7 @@ class Answering:
             model = self._loaded(chosen)
             penalty = model.repetition_penalty
             source = "" if penalty == 1 else " of the model's generation_config.json"
-            budget = self._settings.prompt.max_answer_tokens
-            self._say(f"greedy, at most {budget} tokens, repetition penalty {penalty:g}{source}")
+            self._say(f"{_in_words(self._settings.prompt)}, repetition penalty {penalty:g}{source}")
             rest = [(folder, question) for folder, question in self._asked if question.id in todo]
             compiling = model.program.seconds
             self._answer(model, rest, log)

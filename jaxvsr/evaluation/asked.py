@@ -9,10 +9,8 @@ from jaxvsr.data.folder import QUESTIONS_FILE
 from jaxvsr.data.importers.vsi_bench import is_download, read_vsi_bench
 from jaxvsr.data.questions import Question, read_questions
 from jaxvsr.data.splits import SPLITS, SPLITS_FILE, read_splits
-from jaxvsr.data.subsets import read_subset
+from jaxvsr.data.subsets import DEBIASED, read_subset
 from jaxvsr.errors import InputError
-
-DEBIASED = "debiased"
 
 
 def asked_questions(
@@ -34,6 +32,15 @@ def asked_questions(
                 f"question id {question.id!r} is in {folder_of[question.id]} and in {folder}; evaluate one"
             )
     return asked[:limit]
+
+
+def training_questions(folders: Sequence[Path], split: str = "train") -> list[Question]:
+    """The questions that constant answers are fitted on: of that split of every folder, each once.
+
+    Mirror images are left out. They double the questions that have one and leave the others, and where left and right
+    change places they make every answer equally frequent, which the held-out questions, never mirrored, need not be.
+    """
+    return [question for folder in folders for question in _of_folder(folder, split, None)]
 
 
 def _of_folder(folder: Path, split: str | None, subset: str | None) -> list[Question]:

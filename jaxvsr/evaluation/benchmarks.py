@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxvsr.data.questions import Question
+from jaxvsr.errors import InputError
 from jaxvsr.evaluation import open_ended, q_spatial, vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.published import OPEN_ENDED, PUBLISHED, Q_SPATIAL, Rows
 from jaxvsr.evaluation.tables import Cells, markdown, number, plain
 from jaxvsr.rewards.answers import extract_answer
+from jaxvsr.rewards.svqa_r1 import MODEL
 
 BENCHMARKS = ("vsi-bench", "q-spatial", "open-ended")
 RESULT_FILES = ("scores.json", "scores-robust.json", "details.json", "table.md")
@@ -51,18 +53,34 @@ def evaluate(
     answer_of: Callable[[str], str] | None = None,
     questions: Iterable[Question] | None = None,
     judge: open_ended.Judge | None = None,
+    sentence_model: str | None = MODEL,
 ) -> Result:
     """Score predictions with one of `BENCHMARKS`.
 
     `answer_of` is the prompt's way from completion to answer (`Prompt.answer`); without it the completion is the
-    answer, in open-ended its first <answer> pair. `questions`: all that should have been answered.
+    answer, in open-ended its first <answer> pair. `questions`: all that should have been answered. `judge` and
+    `sentence_model` (None: that column stays empty) are for open-ended alone.
     """
     asked = None if questions is None else list(questions)
     if benchmark == "vsi-bench":
         return _vsi_bench(predictions, answer_of or str, asked)
     if benchmark == "q-spatial":
         return _q_spatial(predictions, answer_of or str, asked)
-    return _open_ended(predictions, answer_of, asked, judge)
+    return _open_ended(predictions, answer_of, asked, judge, sentence_model)
+
+
+def check_questions(benchmark: str, questions: Iterable[Question]) -> None:
+    """`InputError` where a benchmark has no way to score these questions: said before a model answers them."""
+    asked = list(questions)
+    if benchmark == "q-spatial":
+        for question in asked:
+            q_spatial.true_length_cm(question)
+    elif benchmark == "vsi-bench" and not any(one.answer_kind in vsi_bench.SCORED_KINDS for one in asked):
+        kinds = ", ".join(sorted({question.answer_kind for question in asked}))
+        raise InputError(
+            f"--benchmark vsi-bench: scores numbers, choices and words, and all {len(asked):,} questions are of kind "
+            f"{kinds}; --benchmark open-ended scores them"
+        )
 
 
 def _vsi_bench(
@@ -131,8 +149,10 @@ def _open_ended(
     answer_of: Callable[[str], str] | None,
     questions: Sequence[Question] | None,
     judge: open_ended.Judge | None,
+    model: str | None,
 ) -> Result:
-    scores = open_ended.score(predictions, answer_of=answer_of or extract_answer, judge=judge, questions=questions)
+    rule = answer_of or extract_answer
+    scores = open_ended.score(predictions, answer_of=rule, judge=judge, model=model, questions=questions)
     kinds = {
         "box_miou": "box",
         "box_accuracy_75": "box",
@@ -149,7 +169,7 @@ def _open_ended(
     short |= {"box_accuracy_75": "acc. 0.75", "yes_no_judge": "yes/no", "distance": "distance"}
     beside = _beside(short, {"these predictions": scores.columns}, OPEN_ENDED)
     tables = ((heading, table), ("Beside published rows (judge and yes/no by GPT-4o)", beside))
-    return Result(scores.to_json(), None, details, tables, scores.notes)
+    return Result({**scores.to_json(), "sentence_model": model}, None, details, tables, scores.notes)
 
 
 def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Columns: a judge's share, BLEU-1, BLEU-2, Sentence-BERT similarity over all questions; box IoU, accuracy at 0.75;
 yes/no; distances within 50 to 200 %. The paper's judge is GPT-4o. Here a judge is a function that the caller passes;
-without one its columns are None.
+without one its columns are None, as is the similarity without a sentence model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxvsr.rewards.numerals import parse_length_cm, parse_number, parse_numbers
 from jaxvsr.rewards.svqa_r1 import MODEL, svqa_semantic
 from jaxvsr.rewards.user_file import described
 
-# judge(question, true answer, predicted answer) -> right or wrong
+# judge(question, true answer, predicted answer) -> right or wrong, as True, False, 1 or 0
 Judge = Callable[[str, str, str], bool]
 IOU_RIGHT = 0.75
 
@@ -37,8 +37,8 @@ class OpenEndedScores:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The flat form of scores.json; `overall` is the judge's share, or Sentence-BERT's similarity without a
-        judge.
+        """The flat form of scores.json; `overall` is the judge's share, or Sentence-BERT's similarity without a judge,
+        None without either.
         """
         overall = self.columns["judge"] if self.columns["judge"] is not None else self.columns["sentence_bert"]
         return {"overall": overall, **self.columns}
@@ -81,10 +81,11 @@ def score(
     *,
     answer_of: Callable[[str], str] = extract_answer,
     judge: Judge | None = None,
-    model: str = MODEL,
+    model: str | None = MODEL,
     questions: Iterable[Question] | None = None,
 ) -> OpenEndedScores:
-    """Score free answers; a missing prediction counts as an empty answer. `model` is the Sentence-BERT model."""
+    """Score free answers; a missing prediction counts as an empty answer. `model` is the Sentence-BERT model; None
+    goes without."""
     answered = {one.question.id for one in predictions}
     rows = [*predictions, *(Prediction(question, None) for question in questions or () if question.id not in answered)]
     if not rows:
@@ -92,7 +93,7 @@ def score(
     said = [answer_of(row.prediction or "") for row in rows]
     meant = [row.question.answer for row in rows]
     types = [_type_of(row.question) for row in rows]
-    similar = svqa_semantic(said, answer=meant, model=model)
+    similar = [] if model is None else svqa_semantic(said, answer=meant, model=model)
     ours, theirs = [tokens(one) for one in said], [tokens(one) for one in meant]
     ious = [
         box_iou(parse_box(one) or (0, 0, 0, 0), truth)
@@ -122,7 +123,7 @@ def score(
         "reasoning_words": float(np.mean([reasoning_words(row.prediction or "") for row in rows])),
     }
     counts = {"questions": len(rows), "box": len(ious), "yes_no": len(yes_no), "distance": len(distances)}
-    return OpenEndedScores(columns, counts, _notes(rows, types, counts, judge))
+    return OpenEndedScores(columns, counts, _notes(rows, types, counts, judge, model))
 
 
 def _type_of(question: Question) -> OpenEndedType:
@@ -133,11 +134,15 @@ def _type_of(question: Question) -> OpenEndedType:
 
 def _judged(judge: Judge, question: Question, said: str) -> bool:
     try:
-        return bool(judge(question.question, question.answer, said))
+        verdict = judge(question.question, question.answer, said)
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"the judge raised {described(error)} at question {question.id!r}") from error
+    # A model's reply "0" is true as a text: only what cannot be mistaken counts.
+    if not isinstance(verdict, bool | int | float | np.bool_ | np.number) or verdict not in (0, 1):
+        raise InputError(f"the judge returned {verdict!r} at question {question.id!r}; expected True or False")
+    return bool(verdict)
 
 
 def _per_cent(values: Sequence[float]) -> float | None:
@@ -145,7 +150,7 @@ def _per_cent(values: Sequence[float]) -> float | None:
 
 
 def _notes(
-    rows: Sequence[Prediction], types: Sequence[str], counts: dict[str, int], judge: Judge | None
+    rows: Sequence[Prediction], types: Sequence[str], counts: dict[str, int], judge: Judge | None, model: str | None
 ) -> tuple[str, ...]:
     notes = []
     missing = [row.question.id for row in rows if row.prediction is None]
@@ -157,6 +162,8 @@ def _notes(
         notes.append(
             "no judge was given (--judge FILE.py:function): judge and yes_no_judge are empty; yes_no is by alias lists"
         )
+    if model is None:
+        notes.append("no sentence model was given (--sentence-model none): sentence_bert is empty")
     for kind in ("box", "distance"):
         without = types.count(kind) - counts[kind]
         if without:

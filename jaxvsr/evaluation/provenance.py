@@ -4,6 +4,7 @@ again.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jaxvsr
+from jaxvsr.evaluation.predictions import Prediction, read_predictions
 from jaxvsr.rewards.answers import EXTRACTION
 from jaxvsr.rewards.prompts import Prompt
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 # What generation writes; scoring again keeps it.
 FIELDS = (
     *("model", "revision", "data", "split", "subset", "limit", "frames", "blank", "max_pixels", "decoding", "commit"),
-    *("prompt", "extraction", "max_answer_tokens", "stop", "repetition_penalty"),
+    *("prompt", "extraction", "max_answer_tokens", "stop", "repetition_penalty", "read_as"),
 )
 
 
@@ -42,12 +44,41 @@ def of_model(model: StartModel) -> dict[str, Any]:
 
 
 def beside(predictions: Path) -> dict[str, Any]:
-    """The provenance in the scores.json of the folder that the predictions lie in; empty where there is none."""
+    """The provenance in the scores.json of the folder that the predictions lie in; of a killed evaluation, which has no
+    scores, what its settings.json says; empty where there is neither.
+    """
+    scores = _read_object(predictions.parent / "scores.json")
+    if not scores:
+        settings = _read_object(predictions.parent / "settings.json")
+        prompt = settings.pop("prompt", None)
+        if isinstance(prompt, dict):
+            scores = {**settings, **prompt, "prompt": prompt.get("name")}
+    return {name: scores[name] for name in FIELDS if name in scores}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        scores = json.loads((predictions.parent / "scores.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {name: scores[name] for name in FIELDS if name in scores} if isinstance(scores, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_as(origin: Mapping[str, Any], prompt: Prompt) -> dict[str, Any]:
+    """The provenance of answers that are read as `prompt` says, whatever prompt they were asked for with."""
+    given = of_prompt(prompt)
+    if origin.get("prompt") in (None, prompt.name):
+        return {**origin, **given}
+    return {**origin, "extraction": given["extraction"], "stop": given["stop"], "read_as": prompt.name}
+
+
+def read_answers(path: Path) -> list[Prediction]:
+    """predictions.jsonl with answers in place of completions, taken out as the evaluation that wrote it does."""
+    rule = answer_rule(beside(path)) or str
+    return [
+        dataclasses.replace(one, prediction=None if one.prediction is None else rule(one.prediction))
+        for one in read_predictions(path)
+    ]
 
 
 def answer_rule(origin: Mapping[str, Any]) -> Callable[[str], str] | None:

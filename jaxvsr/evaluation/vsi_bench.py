@@ -44,6 +44,7 @@ TASKS = (
     "route_planning",
     "obj_appearance_order",
 )
+SCORED_KINDS = ("number", "choice", "word")  # of answers; words are VSI-100k's
 DIRECTION = "object_rel_direction"
 DIRECTIONS = tuple(f"{DIRECTION}_{level}" for level in ("easy", "medium", "hard"))
 
@@ -151,7 +152,7 @@ def intervals(predictions: Sequence[Prediction], scores: Scores, **options: Any)
 
 def _score_one(row: Prediction, parser: Parser, answer_of: Callable[[str], str], words: frozenset[str]) -> float:
     question = row.question
-    if question.answer_kind not in ("number", "choice", "word"):
+    if question.answer_kind not in SCORED_KINDS:
         return float("nan")
     if row.prediction is None:
         return 0.0

@@ -44,6 +44,7 @@ from jaxvsr.grpo.step import (
     start_state,
 )
 from jaxvsr.grpo.training import Training
+from jaxvsr.grpo.video_gain import check_video_gain
 from jaxvsr.grpo.vision_features import usable_features
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.naming import expected_shapes
@@ -52,7 +53,7 @@ from jaxvsr.models.qwen_vl import QwenVL, flat_parameters, parameter_shapes
 from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings, state_shardings
 from jaxvsr.models.tree import ForwardOptions
 from jaxvsr.rewards.prompts import prompt_from
-from jaxvsr.rewards.registry import rewards_from
+from jaxvsr.rewards.registry import check_rewards, rewards_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,7 @@ def ready_run(
     prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
     builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens, config.data.rejected)
     check_view_consistency(config, rewards)
+    check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
     check_trackers(config.logging)
     pools = read_run_pools(config)
     evaluates = score_answers is not None and config.intervals.evaluate > 0
@@ -112,6 +114,8 @@ def ready_run(
     batches = functools.partial(host_batches, config, builder, mesh, pools=pools, features=features)
     batches(0).close()  # whatever is wrong with the data is said now
     builder.check_answers(asked_questions(pools))
+    if config.objective == "grpo":
+        check_rewards(rewards)
     asking = dataclasses.replace(builder, objective="grpo")
     heldout_batches = functools.partial(
         host_batches, config, asking, mesh, split=config.evaluation.split, pools=heldout_pools, features=features
@@ -153,7 +157,8 @@ def ready_run(
         batches=batches,
         decode=lambda tokens, length: [processor.chat.text(row[:n]) for row, n in zip(tokens, length, strict=True)],
         rewards=rewards,
-        record=dataclasses.replace(record, run_id=log.run_id if log is not None else None),
+        # A part of the run without Weights & Biases does not forget which run it was there.
+        record=dataclasses.replace(record, run_id=(log.run_id if log is not None else None) or record.run_id),
         checkpoints=checkpoints,
         console=console,
         compile_times=times,

@@ -39,7 +39,11 @@ class HeldOut:
         wanted, split = self.config.evaluation.questions, self.config.evaluation.split
         if len(questions) < wanted:
             self._say_once(f"evaluation.questions={wanted}: only {len(questions)} are scored, {split} deals no others")
-        return {f"eval/{name}": value for name, value in self.score_answers(questions, answers).items()}
+        scores = self.score_answers(questions, answers)
+        if not scores:
+            kinds = ", ".join(sorted({question.answer_kind for question in questions}))
+            self._say_once(f"evaluation: answers of kind {kinds} have no score here, so there is no eval/ and no @best")
+        return {f"eval/{name}": value for name, value in scores.items()}
 
     def _say_once(self, line: str) -> None:
         if line not in self.said:

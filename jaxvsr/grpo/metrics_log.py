@@ -46,14 +46,14 @@ class MetricsLog:
         cut_rows(folder.samples, restored_step)
         cut_rows(folder.hacking, restored_step)
         self._folder = folder
+        self._trackers: list[Tracker] = []
+        if "wandb" in config.logging.trackers:  # first: it may refuse, and then nothing else is open
+            self._trackers.append(WeightsAndBiases(folder, config, run_id))
+        if "tensorboard" in config.logging.trackers:
+            self._trackers.append(TensorBoard(folder.tensorboard, restored_step))
         self._metrics = folder.metrics.open("a", encoding="utf-8")
         self._samples = folder.samples.open("a", encoding="utf-8")
         self._hacking = folder.hacking.open("a", encoding="utf-8")
-        self._trackers: list[Tracker] = []
-        if "tensorboard" in config.logging.trackers:
-            self._trackers.append(TensorBoard(folder.tensorboard, restored_step))
-        if "wandb" in config.logging.trackers:
-            self._trackers.append(WeightsAndBiases(folder.path, config, run_id))
 
     @property
     def run_id(self) -> str | None:
@@ -137,26 +137,46 @@ def _float32(value: float) -> float:
 
 
 class WeightsAndBiases:
-    """The same run goes on where `run_id` is given. WANDB_MODE=offline works as everywhere."""
+    """The same run goes on where `run_id` is given, and has every step once, whatever it was told before a kill:
 
-    def __init__(self, folder: Path, config: TrainConfig, run_id: str | None):
+        rows there     1 2 3 4       4 was made after the checkpoint that the run goes on from: it stays as it is
+        metrics.jsonl  1 2 3         the rows up to that checkpoint; those that a kill kept from being sent are sent now
+        made from now        4 5     4 is not sent again: Weights & Biases takes no step a second time
+
+    WANDB_MODE=offline works as everywhere. Each part of a run then leaves a folder of its own, which cannot know what
+    the others hold: it gets all rows, so that the newest folder alone is the run.
+    """
+
+    def __init__(self, folder: RunFolder, config: TrainConfig, run_id: str | None):
         import wandb
 
         settings: LoggingSettings = config.logging
-        self._run = wandb.init(
-            project=settings.project,
-            name=settings.name or folder.name,
-            group=settings.group,
-            tags=list(settings.tags),
-            id=run_id,
-            resume="must" if run_id and os.environ.get("WANDB_MODE") != "offline" else None,
-            dir=str(folder),
-            config=to_tree(config),
-        )
+        try:
+            self._run = wandb.init(
+                project=settings.project,
+                name=settings.name or folder.path.name,
+                group=settings.group,
+                tags=list(settings.tags),
+                id=run_id,
+                resume="must" if run_id and os.environ.get("WANDB_MODE") != "offline" else None,
+                dir=str(folder.path),
+                config=to_tree(config),
+            )
+        except Exception as error:  # no login, no network, no such run: wandb has its own kinds
+            said = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"logging.trackers: wandb cannot start ({said}); WANDB_MODE=offline goes without a server, and the run "
+                f"in {folder.path} goes on with --resume"
+            ) from error
         self.run_id: str = self._run.id
+        self._next = int(self._run.starting_step)  # the first step that is not there; 0 in a new run and offline
+        for row in read_rows(folder.metrics):
+            known = {name: value for name, value in row.items() if name != "step" and value is not None}
+            self.write(row["step"], known)
 
     def write(self, step: int, row: Row) -> None:
-        self._run.log(dict(row), step=step)
+        if step >= self._next:
+            self._run.log(dict(row), step=step, commit=True)  # not held back until the next step
 
     def close(self) -> None:
         self._run.finish()

@@ -22,7 +22,7 @@ from jaxvsr.models.processor import SceneProcessor
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.rewards.prompts import Prompt, prompt_from
-from jaxvsr.rewards.registry import Reward, rewards_from
+from jaxvsr.rewards.registry import Reward, check_rewards, rewards_from
 
 GIB = 2**30
 MOMENTS = 2  # of Adam, float32, for each trainable number
@@ -57,6 +57,8 @@ def plan(config: TrainConfig, mesh: Mesh) -> Iterator[str]:
         blank=data.blank,
     )
     builder.check_answers(asked_questions(pools))
+    if config.objective == "grpo":
+        check_rewards(rewards)
     batches = [builder(batch) for batch in itertools.islice(loader, min(PLANNED_STEPS, config.steps))]
     loader.close()
     yield f"model       {model.name}: {model.config.family}, {_parameters(config, model.config)}"

@@ -62,9 +62,16 @@ def reward_rollouts(training: Training, batch: HostBatch, sampled: Sampled) -> R
     rewards, scenes = training.rewards, training.config.data.scenes
     tokens, length, truncated = map(own_rows, (sampled.rollouts.tokens, sampled.rollouts.length, sampled.truncated))
     answers = training.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
-    own = score(rewards, answers, batch.columns(training.config.sampling.group)).reshape(len(rewards), *length.shape)
+    own = score(rewards, answers, _columns(training, batch)).reshape(len(rewards), *length.shape)
     everyone = np.moveaxis(all_rows(np.moveaxis(own, 0, -1), training.mesh, scenes), -1, 0)
     return RewardedRollouts(answers, length, truncated, everyone, scene_rows(training.mesh, scenes)[0])
+
+
+def _columns(training: Training, batch: HostBatch) -> dict[str, list[Any]]:
+    """What a reward is called with besides the completions: the fields of the questions, and `prompts` as in TRL."""
+    group = training.config.sampling.group
+    texts = [training.prompt_text(question) for scene in batch.questions for question in scene]
+    return {**batch.columns(group), "prompts": [text for text in texts for _ in range(group)]}
 
 
 def score_rollouts(training: Training, batch: HostBatch, rewarded: RewardedRollouts) -> ScoredRollouts:

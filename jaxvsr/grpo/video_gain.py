@@ -31,17 +31,8 @@ _SCENE_PARTS = ("vision", "scene_tokens", "scene_length", "scene_positions", "vi
 
 
 def with_other_videos(batch: HostBatch, *, paired: bool) -> HostBatch:
-    """The batch with the videos of its scenes moved on by one; by two where a scene and its mirror image are paired.
-
-    Raises:
-        InputError: this process holds no other scene.
-    """
+    """The batch with the videos of its scenes moved on by one; by two where a scene and its mirror image are paired."""
     shift = 2 if paired else 1
-    if len(batch.questions) <= shift:
-        raise InputError(
-            f"intervals.video_gain: a process holds {len(batch.questions)} scenes of a step, and needs more than "
-            f"{shift} to show a question another video; take more data.scenes or fewer processes"
-        )
 
     def moved(leaf: Any) -> np.ndarray:
         return np.roll(np.asarray(leaf), shift, axis=0)
@@ -49,6 +40,18 @@ def with_other_videos(batch: HostBatch, *, paired: bool) -> HostBatch:
     parts = {name: jax.tree.map(moved, getattr(batch.prompt, name)) for name in _SCENE_PARTS}
     features = None if batch.features is None else moved(batch.features)
     return dataclasses.replace(batch, prompt=dataclasses.replace(batch.prompt, **parts), features=features)
+
+
+def check_video_gain(config: TrainConfig, scenes: int) -> None:
+    """`InputError` where a process that holds so many scenes of a step has no other video for a question: said at the
+    start, not when the gain is first measured.
+    """
+    least = 2 if config.data.mirror == "pairs" else 1
+    if config.objective == "grpo" and config.intervals.video_gain and scenes <= least:
+        raise InputError(
+            f"intervals.video_gain: a process holds {scenes} scenes of a step, and needs more than {least} to show a "
+            "question another video; take more data.scenes or fewer processes, or intervals.video_gain=0"
+        )
 
 
 def sample_other_videos(training: Training, state: TrainState, batch: HostBatch, temperature: jax.Array) -> Sampled:

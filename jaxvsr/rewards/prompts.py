@@ -151,10 +151,11 @@ PROMPTS: dict[str, Prompt] = {
         ),
         Prompt(
             "vsgrpo-vanilla",
-            _VSGRPO_EVAL + "16 tokens as VSI-Bench",
+            _VSGRPO_EVAL + "16 tokens and the stop string as VSI-Bench",
             _FRAMES + "Please answer the question using a single word or phrase.",
             16,
             choice_template=_FRAMES_CHOICE + "Please answer the question using a single word or phrase.",
+            stop=("\n\n",),
         ),
         Prompt(
             "vsgrpo-think",
@@ -326,8 +327,9 @@ def _prompt_of_fields(path: Path, fields: dict[str, Any]) -> Prompt:
     for name in ("name", "source", "template", "choice_template", "system", "extraction"):
         if not isinstance(fields.get(name, ""), str) and fields[name] is not None:
             raise InputError(f"prompt {path}: {name} must be text, found {fields[name]!r}")
-    if "{question}" not in (fields.get("template") or ""):
-        raise InputError(f"prompt {path}: template must be text with {{question}} in it")
+    for name in ("template", "choice_template"):
+        if "{question}" not in (fields.get(name) or ("" if name == "template" else "{question}")):
+            raise InputError(f"prompt {path}: {name} must be text with {{question}} in it")
     budget = fields.get("max_answer_tokens")
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise InputError(f"prompt {path}: max_answer_tokens must be a whole number of at least 1, found {budget!r}")
@@ -335,7 +337,7 @@ def _prompt_of_fields(path: Path, fields: dict[str, Any]) -> Prompt:
         if name in fields and fields[name] not in allowed:
             raise InputError(f"prompt {path}: {name} {fields[name]!r} is not one of {', '.join(map(str, allowed))}")
     stop = fields.get("stop") or ()
-    stop = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(text, str) and text for text in stop):
-        raise InputError(f"prompt {path}: stop must be texts, found {list(stop)!r}")
-    return Prompt(**{**fields, "stop": stop})
+    stop = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(stop, list | tuple) or not all(isinstance(text, str) and text for text in stop):
+        raise InputError(f"prompt {path}: stop must be texts, found {stop!r}")
+    return Prompt(**{**fields, "stop": tuple(stop)})

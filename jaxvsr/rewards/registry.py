@@ -67,6 +67,16 @@ def rewards_from(terms: str | Sequence[str]) -> tuple[Reward, ...]:
     return rewards
 
 
+def check_rewards(rewards: Sequence[Reward]) -> None:
+    """`InputError` where what a reward computes with cannot be loaded: said before anything is sampled."""
+    for reward in rewards:
+        function, options = reward.function, {}
+        if isinstance(function, functools.partial):
+            function, options = function.func, function.keywords
+        if function is svqa_r1.svqa_semantic:
+            svqa_r1.check_model(**options)
+
+
 def _reward(term: str) -> Reward:
     match = _TERM.match(term)
     if match is None:

@@ -44,6 +44,11 @@ def svqa_semantic(
     return [float(np.clip(np.dot(rows[one], rows[other]), -1, 1)) for one, other in zip(said, answer, strict=True)]
 
 
+def check_model(model: str = MODEL) -> None:
+    """`InputError` where the sentence model cannot be loaded: said before anything is sampled or answered."""
+    _encoder(model)
+
+
 @functools.lru_cache(maxsize=2)
 def _encoder(model: str) -> Callable[[list[str]], np.ndarray]:
     """texts -> unit vectors [N, D]. Loading takes seconds and torch, so it waits for the first call."""

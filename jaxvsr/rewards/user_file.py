@@ -25,7 +25,7 @@ def function_of_file(target: str, what: str) -> Callable[..., Any]:
     sys.modules[spec.name] = module  # dataclasses in the file look themselves up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that calls sys.exit() would end us without a word
         raise InputError(f"{what} {target}: importing the file raised {described(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -33,6 +33,6 @@ def function_of_file(target: str, what: str) -> Callable[..., Any]:
     return function
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """An exception on one line: ValueError: what it said."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
