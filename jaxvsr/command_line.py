@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import errno
 import os
 import signal
 import subprocess
@@ -58,6 +59,11 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # whoever looks for a file meets it first
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_INPUT_ERROR
 
 
 def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
@@ -101,7 +107,10 @@ def progress(what: str, total: int) -> Iterator[Callable[[object], None]]:
 
 def positive_int(text: str) -> int:
     """argparse type: an integer of at least 1."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an integer, found {text!r}") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
     return value

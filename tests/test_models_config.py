@@ -159,6 +159,8 @@ def test_what_a_file_leaves_out_has_transformers_defaults(family):
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"hidden_size": "1536"}, "hidden_size '1536'"),
         ({"num_hidden_layers": 0}, "num_hidden_layers 0"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers 1000000000000 must be at most 1000"),
+        ({"vision_config": {**TOWER_2024, "depth": 10**12}}, "depth 1000000000000 must be at most 1000"),
         ({"num_attention_heads": 7}, "7 heads"),
         ({"torch_dtype": "float8"}, "dtype 'float8'"),
         ({"rope_scaling": {"type": "yarn", "mrope_section": [16, 24, 24]}}, "type 'yarn'"),

@@ -1,5 +1,6 @@
 """Model folders against transformers: what it writes we read, what we write it loads with nothing missing."""
 
+import errno
 import json
 import os
 import shutil
@@ -278,6 +279,42 @@ print(json.dumps({"parts": parts, "devices": devices, "names": len(whole)}))
 """
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("o" * 251, "File name too long"),  # with .partial behind it
+        ("o" * 300, "File name too long"),
+        ("a\0b", "null byte"),
+        ("a file/out", "Not a directory"),
+        ("taken", "Not a directory"),  # taken.partial is a file
+        ("link", "is a link"),
+    ],
+)
+def test_a_name_that_cannot_be_a_new_folder_is_one_line(tiny, tmp_path, name, what):
+    (tmp_path / "a file").touch()
+    (tmp_path / "taken.partial").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=what):
+        save_folder(tmp_path / name, open_folder(tiny["qwen2_vl"]))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path):
+    def full(name, layer):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match=r"out: cannot be written \(No space left on device\)"):
+        save_folder(tmp_path / "out", open_folder(tiny["qwen2_vl"]), full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_interruption_left_is_no_model(tiny, tmp_path):
+    shutil.copytree(tiny["qwen2_vl"], tmp_path / "out.partial")
+    with pytest.raises(InputError, match="was left by a conversion that was interrupted"):
+        open_folder(tmp_path / "out.partial")
+
+
 @pytest.mark.slow
 def test_each_device_of_a_mesh_receives_only_its_slice_and_nothing_more_is_read(sharded):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
@@ -378,10 +415,15 @@ def test_a_stacked_folder_without_its_layout_is_refused(tiny, tmp_path):
     layout.write_text(json.dumps(content))
     with pytest.raises(InputError, match="does not list the weights"):
         save_folder(tmp_path / "out", open_folder(tmp_path / "stacked"))
-    content["files"] = {"../evil": []}
+    content["files"] = {"model.safetensors": [["a list"]]}
     layout.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="must name a style and files"):
+    with pytest.raises(InputError, match="does not list the weights"):
         save_folder(tmp_path / "out", open_folder(tmp_path / "stacked"))
+    for file in ("../evil", "config.json"):
+        content["files"] = {file: []}
+        layout.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="must name a style and files"):
+            save_folder(tmp_path / "out", open_folder(tmp_path / "stacked"))
     layout.unlink()
     with pytest.raises(InputError, match=LAYOUT_FILE):
         save_folder(tmp_path / "out", open_folder(tmp_path / "stacked"))

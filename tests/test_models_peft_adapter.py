@@ -226,6 +226,9 @@ def test_merging_rounds_once():
         ({"some_new_variant": "on"}, "some_new_variant 'on'"),
         ({"r": 5}, r"is \[2, 4, 32\], rank 5 of this model needs \[2, 5, 32\]"),
         ({"r": "4"}, "r '4'"),
+        ({"lora_alpha": None}, "adapter_config.json: lora_alpha None must be a number"),
+        ({"lora_alpha": float("nan")}, "adapter_config.json: lora_alpha nan must be a number"),
+        ({"lora_alpha": True}, "lora_alpha True must be a number"),
     ],
 )
 def test_adapters_that_compute_something_else_are_refused(folders, tmp_path, change, message):

@@ -14,13 +14,15 @@ import pytest
 import torch
 import torchvision_cpu  # noqa: F401  (before transformers' processors)
 from test_models_pixels import to_uint8
-from transformers import AutoProcessor
+from transformers import AutoProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.collate import TreeShape
 from jaxvsr.models.folder import load_parameters
+from jaxvsr.models.hf_config import read_config
 from jaxvsr.models.positions import MediaGrid, mrope_positions
 from jaxvsr.models.processor import Image, SceneProcessor, ScenePrompt, Video
+from jaxvsr.models.processor_config import read_processor_config
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tiny import write_tiny_model
 from jaxvsr.models.tree import ForwardOptions, encode_vision
@@ -236,6 +238,7 @@ def test_decoding_stops_at_the_length_and_leaves_special_tokens_out(processor):
         (ScenePrompt((video(2, 56, 56),), ("a<|im_end|>",)), "contains <|im_end|>"),
         (ScenePrompt(("<|video_pad|>", video(2, 56, 56)), (COUNT,)), "contains <|video_pad|>"),
         (ScenePrompt((video(2, 56, 56),), (COUNT,), system="<|im_start|>"), "system prompt: contains"),
+        (ScenePrompt((video(2, 56, 56),), ("a\udcff?",)), "its character 2 is not Unicode"),
         (ScenePrompt((video(2, 56, 56),), ()), "at least one question"),
         (ScenePrompt((Video(np.zeros((0, 56, 56, 3), np.uint8)),), (COUNT,)), "has no pixels"),
         (ScenePrompt((image(28, 6000),), (COUNT,)), "200 times"),
@@ -287,6 +290,43 @@ def edit(folder, tmp_path, file, change):
     return copy
 
 
+SIZE_OF_IMAGES = {"shortest_edge": 4 * 784, "longest_edge": 300 * 784}
+SIZE_OF_VIDEOS = {"shortest_edge": 8 * 784, "longest_edge": 500 * 784}
+OLD_LIMITS = {"min_pixels": 5 * 784, "max_pixels": 600 * 784}
+KIND_OF_IMAGES = {"image_processor_type": "Qwen2VLImageProcessor"}
+KIND_OF_VIDEOS = {"video_processor_type": "Qwen2VLVideoProcessor"}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"preprocessor_config.json": KIND_OF_IMAGES | OLD_LIMITS},  # of 2024
+        {"preprocessor_config.json": KIND_OF_IMAGES},
+        {"preprocessor_config.json": KIND_OF_IMAGES | OLD_LIMITS | {"size": SIZE_OF_IMAGES}},
+        {
+            "preprocessor_config.json": KIND_OF_IMAGES | {"size": SIZE_OF_IMAGES},
+            "video_preprocessor_config.json": KIND_OF_VIDEOS | {"size": SIZE_OF_VIDEOS},
+        },
+        {  # transformers 5
+            "processor_config.json": {
+                "image_processor": KIND_OF_IMAGES | {"size": SIZE_OF_IMAGES},
+                "video_processor": KIND_OF_VIDEOS | {"size": SIZE_OF_VIDEOS},
+            },
+            "preprocessor_config.json": KIND_OF_IMAGES | OLD_LIMITS,
+        },
+    ],
+    ids=["2024", "nothing said", "both", "two files", "nested"],
+)
+def test_pixel_limits_are_those_that_transformers_reads(folders, tmp_path, files):
+    (tmp_path / "config.json").write_bytes((folders["qwen2_vl"] / "config.json").read_bytes())
+    for file, content in files.items():
+        (tmp_path / file).write_text(json.dumps(content))
+    ours = read_processor_config(tmp_path, read_config(tmp_path))
+    for limits, kind in ((ours.image, Qwen2VLImageProcessor), (ours.video, Qwen2VLVideoProcessor)):
+        size = kind.from_pretrained(tmp_path).size
+        assert (limits.minimum, limits.maximum) == (size["shortest_edge"], size["longest_edge"]), kind
+
+
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
@@ -297,6 +337,10 @@ def edit(folder, tmp_path, file, change):
         ("tokenizer.json", lambda _: {"not": "a tokenizer"}, "no usable tokenizer"),
         ("preprocessor_config.json", lambda raw: raw | {"patch_size": 16}, "patch_size 16 is 14 in config.json"),
         ("preprocessor_config.json", lambda raw: raw | {"image_mean": [0.5] * 3}, "image_mean"),
+        ("preprocessor_config.json", lambda raw: raw | {"image_mean": 0.5}, "image_mean 0.5 is not supported"),
+        ("preprocessor_config.json", lambda raw: raw | {"image_std": ["x", 1, 1]}, "image_std .* is not supported"),
+        ("preprocessor_config.json", lambda raw: raw | {"size": 5}, "image processor: it and its size must be JSON"),
+        ("tokenizer.json", lambda _: None, "has no tokenizer"),
         ("video_preprocessor_config.json", lambda raw: raw | {"size": {"longest_edge": "x"}}, "max_pixels 'x'"),
     ],
 )

@@ -127,6 +127,13 @@ def test_files_too_short_for_their_header_are_refused(tmp_path, content):
         open_safetensors(path)
 
 
+def test_a_pointer_of_git_lfs_is_called_that(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4418050848\n")
+    with pytest.raises(InputError, match=r"model.safetensors: is a pointer of Git LFS"):
+        open_safetensors(path)
+
+
 def test_a_fuzzed_header_never_crashes_and_never_eats_memory(tmp_path):
     """800 mutations: each is refused, or gives tensors that lie within the file."""
     rng = random.Random(0)

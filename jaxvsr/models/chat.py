@@ -23,6 +23,8 @@ from jaxvsr.models.hf_config import GenerationConfig, read_generation_config, re
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, VISION_PAD = "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+# Without them transformers makes up an empty tokenizer instead of saying so.
+TOKENIZER_FILE, SLOW_TOKENIZER = "tokenizer.json", ("vocab.json", "merges.txt")
 # Tokens that give a prompt its structure: text that spells one out would change it.
 STRUCTURE_TOKENS = (IM_START, IM_END, "<|endoftext|>", VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD)
 
@@ -42,6 +44,9 @@ class Chat:
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig) -> Chat:
         """Read tokenizer, template and end-of-sequence ids; they must fit the model's config."""
+        if not (folder / TOKENIZER_FILE).is_file() and not all((folder / name).is_file() for name in SLOW_TOKENIZER):
+            wanted = f"{TOKENIZER_FILE}, or {' and '.join(SLOW_TOKENIZER)}"
+            raise InputError(f"{folder}: has no tokenizer ({wanted}); copy it from the model that this one came from")
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # transformers and tokenizers raise many kinds, tokenizers a bare Exception
@@ -113,7 +118,11 @@ class Chat:
 
 
 def check_text(text: str, what: str) -> None:
-    """Refuse text that spells out a token which structures prompts."""
+    """Refuse text that spells out a token which structures prompts, and half characters that no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what}: its character {error.start + 1} is not Unicode text") from None
     for token in STRUCTURE_TOKENS:
         if token in text:
             raise InputError(f"{what}: contains {token}, which only the chat template may write")

@@ -24,6 +24,7 @@ ARCHITECTURES: dict[str, str] = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 DTYPES = ("float32", "bfloat16", "float16")
+MAX_LAYERS = 1000  # every layer has names of its own: a number without sense must not fill the memory with them
 
 # Defaults of transformers' configuration classes, under the names of the files.
 _TEXT_DEFAULTS: dict[str, Any] = {
@@ -203,6 +204,8 @@ class _Fields:
             value = value[0]  # patch_size may be written as [14, 14]
         if not _is_integer(value) or value < minimum:
             raise InputError(f"{self.where}: {name} {value!r} must be an integer of at least {minimum}")
+        if name in ("num_hidden_layers", "depth") and value > MAX_LAYERS:
+            raise InputError(f"{self.where}: {name} {value} must be at most {MAX_LAYERS}")
         return value
 
     def positive(self, name: str, default: int | float) -> float:

@@ -45,6 +45,9 @@ def read_processor_config(folder: Path, config: ModelConfig) -> ProcessorConfig:
     image_path, video_path = folder / IMAGE_FILE, folder / VIDEO_FILE
     image = nested.get("image_processor") or _read(image_path)
     video = nested.get("video_processor") or (_read(video_path) if video_path.is_file() else _read(image_path))
+    for raw, what in ((image, "image"), (video, "video")):
+        if not isinstance(raw, dict) or not isinstance(raw.get("size") or {}, dict):
+            raise InputError(f"{folder}: {what} processor: it and its size must be JSON objects")
     if not image and not video:
         raise InputError(
             f"{folder}: no {IMAGE_FILE} or {PROCESSOR_FILE}; copy it from the model that this one came from"
@@ -87,7 +90,8 @@ def _check_constants(raw: dict[str, Any], config: ModelConfig, where: str) -> No
             raise InputError(f"{where}: {name} {raw[name]!r} is {value} in config.json")
     for name, constant in (("image_mean", PIXEL_MEAN), ("image_std", PIXEL_STD)):
         values = raw.get(name, constant)
-        if len(values) != 3 or not all(map(math.isclose, values, constant)):
+        numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+        if not numbers or len(values) != 3 or not all(map(math.isclose, values, constant)):
             raise InputError(f"{where}: {name} {values!r} is not supported; it must be {list(constant)}")
 
 

@@ -25,6 +25,7 @@ MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_AXES = 8
 MAX_ELEMENTS = 2**60  # NumPy refuses more, even where another axis is zero
 _LENGTH_BYTES = 8
+_GIT_LFS = b"version "  # how the small file begins that a clone without Git LFS has in the place of a large one
 _COPY_BYTES = 2**20  # at a time
 
 _DTYPES: dict[str, np.dtype] = {
@@ -95,6 +96,8 @@ def open_safetensors(path: Path) -> SafetensorsFile:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(_LENGTH_BYTES)
+            if start == _GIT_LFS:
+                raise InputError(f"{path}: is a pointer of Git LFS and not the weights; run `git lfs pull` there")
             length = int.from_bytes(start, "little")
             if len(start) < _LENGTH_BYTES or length < 2 or length > min(MAX_HEADER_BYTES, size - _LENGTH_BYTES):
                 raise InputError(f"{path}: not a safetensors file, or cut off: {size} bytes, header of {length}")
