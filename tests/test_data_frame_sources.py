@@ -181,6 +181,18 @@ def test_frames_by_rate_are_as_many_as_the_rule_takes(videos, tmp_path, capsys):
     assert main([*base, "--fps", "0.1"]) == 2 and "too few for 0.1 a second" in capsys.readouterr().err
 
 
+def test_several_threads_store_the_frames_of_one_video_that_a_single_one_does(tmp_path):
+    scan = make_scan(tmp_path / "scans", "scene0000_00", frames=24, height=56, width=84)
+    video = write_mp4(tmp_path / "walk.mp4", tuple(range(0, 240, 10)))
+    stored = []
+    for workers in (1, 6):
+        out = tmp_path / f"out{workers}"
+        for source in (scan, video):
+            assert write_frames([source], out, FrameSettings((5, 24), 3000), workers=workers).broken == {}
+        stored.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert len(stored[0]) == 4 and stored[0] == stored[1]
+
+
 def test_where_all_sources_are_broken_no_frames_folder_is_left(tmp_path, capfd):
     (tmp_path / "v").mkdir()
     (tmp_path / "v/a.mp4").write_bytes(b"no video" * 100)

@@ -19,7 +19,7 @@ _INFO_LIMIT_BYTES = 1 << 20
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """A video with random access to its frames."""
+    """A video with random access to its frames, for several threads at once."""
 
     name: str
     bytes_on_disk: int

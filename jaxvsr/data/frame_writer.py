@@ -74,15 +74,17 @@ def write_frames(
     `on_done` is called after each scene. Where all are broken, nothing is left behind.
     """
     sources = [_source_of(scene) for scene in scenes]
+    workers = workers or os.cpu_count() or 1
+    threads = max(workers // max(len(sources), 1), 1)  # of one scene, where there are fewer scenes than workers
 
     def write(source: SceneSource) -> bool | str:
         try:
-            return write_scene_frames(source, folder, settings)
+            return write_scene_frames(source, folder, settings, threads=threads)
         except (InputError, OSError) as error:
             return " ".join(str(error).split())
 
     outcomes: dict[str, bool | str] = {}
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         try:
             for source, outcome in zip(sources, pool.map(write, sources), strict=True):
                 outcomes[source.scene] = outcome
@@ -106,7 +108,7 @@ def _source_of(scene: SceneSource | Path) -> SceneSource:
     return scene if isinstance(scene, SceneSource) else SceneSource(scene.name, (scene,))
 
 
-def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameSettings) -> bool:
+def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameSettings, *, threads: int = 1) -> bool:
     """Store the frames of one scene; False where they lie there already, from a source of the same size or one that is
     gone.
 
@@ -144,8 +146,13 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
     first = source.frame(indices[0])
     height, width = smart_resize(first.shape[0], first.shape[1], settings.max_pixels)
     pixels = np.empty((len(indices), height, width, 3), np.uint8)
-    for position, index in enumerate(indices):
-        pixels[position] = resize_frame(source.frame(index) if position else first, height, width)
+
+    def fill(position: int) -> None:
+        pixels[position] = resize_frame(source.frame(indices[position]) if position else first, height, width)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(fill, range(len(indices))):
+            pass
     attributes = {
         "schema": SCHEMA,
         "scene": described.scene,

@@ -139,7 +139,7 @@ def _read_binary(path: Path, header: _Header, body: memoryview) -> tuple[dict[st
         raise InputError(
             f"{path}: a face has {faces['count'][faces['count'] != 3][0]} corners; expected triangles only"
         )
-    return {name: table[name] for name, _ in header.vertex_fields}, faces["corners"].astype(np.int64)
+    return {name: table[name] for name, _ in header.vertex_fields}, np.ascontiguousarray(faces["corners"])
 
 
 def _read_ascii(path: Path, header: _Header, body: memoryview) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -16,6 +16,7 @@ The formats are those of ScanNet's own repository; flaws that real scans are kno
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import json
@@ -228,9 +229,12 @@ def _read_json(path: Path, key: str) -> list[Any]:
 def _integers(path: Path, values: list[Any], what: str) -> Int64[np.ndarray, " N"]:
     """A flat list of integers as an array; anything else in the list is an `InputError`."""
     # By type, because numpy would take true for 1 and "7" for a string array.
-    if not all(type(value) is int and 0 <= value < 2**62 for value in values):
-        raise InputError(f"{path}: {what} must be a list of integers from 0 up")
-    return np.array(values, np.int64)
+    if set(map(type, values)) <= {int}:
+        with contextlib.suppress(OverflowError):
+            array = np.array(values, np.int64)
+            if not len(array) or (array.min() >= 0 and array.max() < 2**62):
+                return array
+    raise InputError(f"{path}: {what} must be a list of integers from 0 up")
 
 
 def _read_segments(path: Path, vertex_count: int) -> Int64[np.ndarray, " V"]:

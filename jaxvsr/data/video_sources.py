@@ -62,6 +62,7 @@ class VideoFileSource:
         self.bytes_on_disk = path.stat().st_size
         self.flaws: dict[str, int] = {}
         self._path = path
+        self._one_at_a_time = threading.Lock()  # decord's readers are for one thread
         decord.logging.set_level(decord.logging.FATAL)  # what is wrong with a file is told in the one line below
         try:
             with _without_decords_log():
@@ -82,7 +83,8 @@ class VideoFileSource:
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         try:
-            return np.asarray(self._reader[int(index)].asnumpy())
+            with self._one_at_a_time:
+                return np.asarray(self._reader[int(index)].asnumpy())
         except Exception as error:
             raise InputError(f"{self._path}: cannot decode frame {index} ({one_line(error)})") from None
 
