@@ -210,7 +210,7 @@ def _questions(arguments: argparse.Namespace) -> int:
         )
         return 0
     lines = write_question_set(out, QuestionSet(recipe, settings, scans, excluded, arguments.heldout), report)
-    print("\n".join(lines) + f", {time.monotonic() - start:.1f} s")
+    print("\n".join(lines).removesuffix(")") + f"; {time.monotonic() - start:.1f} s)")
     return 0
 
 
