@@ -40,18 +40,23 @@ def _parser() -> ArgumentParser:
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     start = time.monotonic()
+    import jax
+
     from jaxvsr.data.questions import Question
     from jaxvsr.data.video_sources import open_video
     from jaxvsr.evaluation.generate import GreedyModel, open_mesh
     from jaxvsr.evaluation.videos import read_video
     from jaxvsr.grpo.devices import keep_compiled_programs
     from jaxvsr.grpo.start_model import open_model
+    from jaxvsr.models.chat import check_text
     from jaxvsr.models.processor import ScenePrompt
+    from jaxvsr.models.processor_config import read_processor_config
     from jaxvsr.rewards.prompts import prompt_from
 
     if not arguments.question.strip():
         raise InputError("the question is empty")
     prompt = prompt_from(arguments.prompt)
+    check_text(arguments.question, "the question")
     source = open_video(arguments.video)
     frames = arguments.frames or min(FRAMES, len(source))
     try:
@@ -63,11 +68,27 @@ def _command(argv: Sequence[str] | None) -> int:
     print(line, file=sys.stderr, flush=True)
     keep_compiled_programs()
     answer_tokens = arguments.answer_tokens or prompt.max_answer_tokens
-    model = GreedyModel(chosen, mesh, answer_tokens=answer_tokens, max_pixels=arguments.max_pixels)
+    # Frames of a data folder have their size; those of a video get the one that the model's folder says.
+    max_pixels = arguments.max_pixels or read_processor_config(chosen.folder.path, chosen.config).video.maximum
+    model = GreedyModel(chosen, mesh, answer_tokens=answer_tokens, max_pixels=max_pixels)
     question = Question("ask", source.name, "question", arguments.question, None, "", "text")
-    scene = model.processor.encode(ScenePrompt((video,), (prompt.render(question),), prompt.system))
+    try:
+        scene = model.processor.encode(ScenePrompt((video,), (prompt.render(question),), prompt.system))
+    except InputError as error:
+        raise InputError(f"--video {arguments.video}: {error}") from None
+    asked, room = len(scene.tokens) + len(scene.questions[0]), chosen.config.text.max_position_embeddings
+    if asked + answer_tokens > room:
+        raise InputError(
+            f"video and question are {asked:,} tokens, the answer may be {answer_tokens:,}: the model has {room:,} "
+            "places; take fewer --frames, a smaller --max-pixels or fewer --answer-tokens"
+        )
     model.program.on_compile = lambda *_: print("compiling", file=sys.stderr, flush=True)
-    answer = model.answer([scene] * model.scene_shards)[0][0]
+    try:
+        answer = model.answer([scene] * model.scene_shards)[0][0]
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError("out of device memory: fewer --frames, a smaller --max-pixels, or a larger --mesh") from None
     for stop in prompt.stop:
         answer = answer.split(stop)[0]
     print(answer.strip())

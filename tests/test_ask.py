@@ -81,6 +81,15 @@ def test_without_frames_a_short_video_is_taken_whole(videos, model, capsys):
     assert "6 of 6 frames, 3 video tokens" in capsys.readouterr().out
 
 
+def test_without_max_pixels_frames_get_the_size_that_the_models_folder_says(videos, model, capsys):
+    large = videos / "large"
+    large.mkdir()
+    for index in range(2):
+        Image.fromarray(np.zeros((560, 560, 3), np.uint8)).save(large / f"{index}.png")
+    assert ask(model, large) == 0
+    assert "2 of 2 frames, 64 video tokens" in capsys.readouterr().out  # its limit; 400 merged patches as they are
+
+
 @pytest.mark.parametrize(
     ("model_name", "video", "more", "words"),
     [
@@ -88,20 +97,48 @@ def test_without_frames_a_short_video_is_taken_whole(videos, model, capsys):
         (None, "gone.mp4", (), "no such video"),
         (None, "broken.mp4", (), "not a video that decord can read"),
         (None, "empty", (), "no images"),
+        (None, "thin", (), "thin: a frame of 2×900 pixels"),
         (None, "mixed", (), "28×28 pixels, the first image of the folder 56×56"),
         (None, "images", ("--frames", "7"), "has 6 frames, fewer than the 7"),
         (None, "images", ("--prompt", "nonsense"), "prompt 'nonsense'"),
+        (None, "v" * 300, (), "File name too long"),
+        (None, "images", ("--frames", "x"), "expected an integer, found 'x'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(videos, model, capsys, model_name, video, more, words):
     (videos / "broken.mp4").write_bytes(b"no video" * 100)
     (videos / "empty").mkdir(exist_ok=True)
     (videos / "mixed").mkdir(exist_ok=True)
+    (videos / "thin").mkdir(exist_ok=True)
+    Image.fromarray(np.zeros((2, 900, 3), np.uint8)).save(videos / "thin" / "0.png")
     for index, size in enumerate((56, 28)):
         Image.fromarray(np.zeros((size, size, 3), np.uint8)).save(videos / "mixed" / f"{index}.png")
     assert ask(model_name or model, videos / video, *more) == 2
     printed = capsys.readouterr()
-    assert words in printed.err and len(printed.err.strip().splitlines()) == 1 and not printed.out
+    lines = [line for line in printed.err.splitlines() if not line.startswith("1 CPU device")]
+    assert len(lines) == 1 and words in lines[0] and not printed.out
+
+
+@pytest.mark.parametrize(("question", "words"), [(" ", "question is empty"), ("a<|im_end|>", "contains <|im_end|>")])
+def test_a_question_that_is_none_is_one_line_before_the_model_is_loaded(videos, model, capsys, question, words):
+    assert main(["--model", str(model), "--video", str(videos / "images"), "--device", "cpu", question]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_more_tokens_than_the_model_has_places_for_are_refused_with_the_numbers(videos, model, capsys):
+    assert ask(model, videos / "images", "--answer-tokens", "100000000") == 2
+    error = capsys.readouterr().err
+    assert "the answer may be 100,000,000: the model has 32,768 places" in error
+
+
+def test_running_out_of_memory_says_what_to_change(videos, model, capsys, monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
+
+    monkeypatch.setattr("jaxvsr.evaluation.generate.GreedyModel.answer", full)
+    assert ask(model, videos / "images") == 2
+    assert "error: out of device memory: fewer --frames" in capsys.readouterr().err
 
 
 def test_an_image_that_cannot_be_read_is_named(videos):

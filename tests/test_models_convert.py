@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -127,13 +128,15 @@ def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder
     (scores / "scores.json").write_text('{"overall": 40.5, "benchmark": "vsi-bench", "model": "runs/x", "frames": 8}')
     assert command("to-hf", source, tmp_path / "out", "--scores", scores) == 2
     assert "has no table.md" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    (scores / "table.md").write_text("| task | score |\n| --- | --- |\n| overall | 40.5 |\n")
+    (scores / "table.md").write_text("## Official\n\n| task | score |\n| --- | --- |\n| overall | 40.5 |\n\n### More\n")
     assert command("to-hf", source, tmp_path / "out", "--scores", scores) == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"- Trained on `{data}`:\n  - {terms}\n" in card and "`nowhere`:\n  - its card names no source" in card
     assert "after step 5" in card and "| overall | 31.25 |" in card and "| 99 |" not in card
     assert "vsi-bench (model runs/x, frames 8)" in card and "| overall | 40.5 |" in card
     assert "python launch/train.py --config config.yaml" in card and "objective: sft" in card
+    headings = [line for line in card.splitlines() if line.startswith("#")]
+    assert headings[1:5] == ["## Base model and data", "## Scores", "### Official", "#### More"]
     assert command("to-hf", folder, tmp_path / "plain", "--scores", scores) == 2
     assert "keeps its own README" in capsys.readouterr().err
 
@@ -214,6 +217,7 @@ def test_verify_finds_a_tiny_model_the_same_and_a_changed_one_not(family, tmp_pa
     load = verify.load_parameters
 
     def altered(*arguments):
+        assert jax.config.jax_default_matmul_precision == "highest", "or an accelerator would multiply in fewer bits"
         parameters = load(*arguments)
         parameters["visual.merger.mlp.2.weight"] = parameters["visual.merger.mlp.2.weight"] * np.float32(1.01)
         return parameters

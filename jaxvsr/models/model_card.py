@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -88,13 +89,20 @@ def model_card(
         lines += [f"  - {source}" for source in said]
     lines += ["", "## Scores", ""]
     for table in scores:
-        lines += [f"{table.title}:", "", table.text.strip(), ""]
+        lines += [f"{table.title}:", "", _below_section(table.text.strip()), ""]
     if not scores:
         lines += ["None were measured.", ""]
     lines += ["## Commands", "", *(f"    {command}" for command in commands), ""]
     if config:
         lines += ["with this `config.yaml`:", "", "```yaml", config.strip(), "```", ""]
     return "\n".join([*lines, "## Serving", "", SERVING_NOTE, ""])
+
+
+def _below_section(text: str) -> str:
+    """Markdown with its headings moved down as far as they belong under one of the card's own (`##`)."""
+    found = re.findall(r"^(#+) ", text, re.MULTILINE)
+    deeper = "#" * max(0, 3 - min(map(len, found), default=3))
+    return re.sub(r"^(?=#+ )", deeper, text, flags=re.MULTILINE)
 
 
 def _terms(licence: Mapping[str, str]) -> str:

@@ -70,7 +70,8 @@ def compare(folder: ModelFolder, answer_tokens: int = 32) -> Comparison:
         raise InputError(f"{folder.path}: transformers cannot read this folder; convert it with to-hf first")
     sequence = _sequence(SceneProcessor.from_folder(folder.path))
     their_logits, theirs = _transformers(folder, sequence, answer_tokens)
-    our_logits, ours = _jax(folder, sequence, answer_tokens)
+    with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless told
+        our_logits, ours = _jax(folder, sequence, answer_tokens)
     return Comparison(
         prompt_tokens=len(sequence.tokens),
         logit_scale=float(np.abs(their_logits).max()),
@@ -88,13 +89,14 @@ def merging_difference(folder: ModelFolder, stages: Sequence[Adapter]) -> float:
     sequence = _sequence(SceneProcessor.from_folder(folder.path))
     joined, weight = join(stages), merged_weights(folder, stages)
     base = load_parameters(folder, "float32")
-    beside = np.asarray(_forward(folder.config, {**base, **joined.leaves}, sequence, joined.lora)(sequence.tokens))
-    for module in joined.modules:
-        name = f"{module}.weight"
-        layers = range(len(base[name])) if stack_of(name) else None
-        merged = np.stack([weight(name, layer) for layer in layers]) if layers is not None else weight(name, None)
-        base[name] = merged.astype(np.float32)
-    merged_logits = np.asarray(_forward(folder.config, base, sequence)(sequence.tokens))
+    with jax.default_matmul_precision("highest"):
+        beside = np.asarray(_forward(folder.config, {**base, **joined.leaves}, sequence, joined.lora)(sequence.tokens))
+        for module in joined.modules:
+            name = f"{module}.weight"
+            layers = range(len(base[name])) if stack_of(name) else None
+            merged = np.stack([weight(name, layer) for layer in layers]) if layers is not None else weight(name, None)
+            base[name] = merged.astype(np.float32)
+        merged_logits = np.asarray(_forward(folder.config, base, sequence)(sequence.tokens))
     return float(np.abs(merged_logits - beside).max())
 
 
