@@ -1,8 +1,10 @@
 """The tiny model as transformers sees it: a complete folder that loads, generates, and computes what JAX does."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 import torchvision_cpu  # noqa: F401  (before transformers' models)
 from test_models_processor import hugging_face
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.video_utils import VideoMetadata
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.folder import load_parameters
@@ -51,6 +54,33 @@ def test_transformers_loads_the_folder_and_generates_from_a_video(folder):
     assert model.generation_config.eos_token_id == [
         processor.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")
     ]
+
+
+def test_the_code_on_the_page_about_serving_runs_and_passes_the_trained_positions(folder):
+    page = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    frames, a_frame = np.zeros((10, 56, 56, 3), np.uint8), 2.0  # longer than wide: there the rules differ
+    processor = AutoProcessor.from_pretrained(folder)
+    content = [{"type": "video"}, {"type": "text", "text": QUESTION}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def with_metadata(**inputs):
+        metadata = VideoMetadata(10, 1 / a_frame, frames_indices=list(range(10)))
+        return processor(**inputs, videos_kwargs={"video_metadata": [metadata], "do_sample_frames": False})
+
+    names = {"processor": with_metadata, "prompt": prompt, "frames": torch.tensor(frames).permute(0, 3, 1, 2)}
+    names["model"] = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    with torch.no_grad():
+        exec(code.replace('"OUT"', repr(str(folder))), names)
+
+    tree = SceneProcessor.from_folder(folder).tree_prompt(
+        [ScenePrompt((Video(frames, np.arange(10) * a_frame),), (QUESTION,))]
+    )
+    scene, question = int(tree.scene_length[0]), int(tree.question_length[0, 0])
+    np.testing.assert_array_equal(names["positions"][:scene], tree.scene_positions[0, :scene])
+    behind = int(tree.question_start[0]) + np.arange(question)
+    np.testing.assert_array_equal(names["positions"][scene:], behind[:, None].repeat(3, axis=1))
+    assert names["logits"].shape[1] == scene + question
 
 
 @pytest.mark.parametrize(
