@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.data.questions import Question
-from jaxvsr.data.splits import SPLITS
+from jaxvsr.data.splits import SPLITS, SPLITS_FILE
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
 from jaxvsr.evaluation.asked import asked_questions, training_questions
@@ -36,7 +36,7 @@ from jaxvsr.evaluation.baselines import (
     chance_random,
     constant_predictions,
 )
-from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, check_questions, evaluate, write_result
+from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, check_out, check_questions, evaluate, write_result
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.evaluation.predictions_log import SETTINGS_FILE
 from jaxvsr.rewards.prompts import Prompt, prompt_from
@@ -102,6 +102,13 @@ def _folders(text: str) -> tuple[Path, ...]:
     return tuple(Path(part) for part in text.split(",") if part)
 
 
+def _in_words(arguments: Namespace, asked: Sequence[tuple[Path, Question]]) -> str:
+    """How many questions, of which split: of a folder with splits the held-out one, unless another is asked for."""
+    held_out = arguments.split is None and any((folder / SPLITS_FILE).is_file() for folder in arguments.data)
+    rest = " of the held-out split (--split all asks all)" if held_out else ""
+    return f"{len(asked):,} questions{rest}"
+
+
 def _without_weights(arguments: Namespace, questions: Sequence[Question]) -> list[Prediction]:
     if arguments.model == "chance-random":
         return chance_random(questions)
@@ -136,6 +143,7 @@ def _with_weights(
             print(text, flush=True)
 
     say(line)
+    say(_in_words(arguments, asked))
     keep_compiled_programs()
     answering = Answering(asked, settings, mesh, arguments.data, say)
     scores: dict[int, dict[str, Any]] = {}
@@ -167,6 +175,7 @@ def _origin(arguments: Namespace, asked: Sequence[tuple[Path, Question]], settin
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    check_out(arguments.out)
     if arguments.judge and arguments.benchmark != "open-ended":
         raise InputError(f"--judge {arguments.judge}: only --benchmark open-ended has a judge")
     if arguments.sentence_model and arguments.benchmark != "open-ended":
@@ -180,7 +189,6 @@ def _command(argv: Sequence[str] | None) -> int:
             raise InputError(f"--prompt {arguments.prompt}: {arguments.model} reads no prompt")
         if arguments.benchmark != "vsi-bench":
             raise InputError(f"--model {arguments.model}: answers for --benchmark vsi-bench alone")
-    score = functools.partial(evaluate, arguments.benchmark, **_open_ended_options(arguments))
     if not arguments.data:
         for flag in ("split", "subset", "limit"):
             if getattr(arguments, flag):
@@ -193,9 +201,10 @@ def _command(argv: Sequence[str] | None) -> int:
     questions = None if asked is None else [question for _, question in asked]
     if questions is not None:
         check_questions(arguments.benchmark, questions)
-    score = functools.partial(score, questions=questions)
+    options = _open_ended_options(arguments)
+    score = functools.partial(evaluate, arguments.benchmark, questions=questions, **options)
     if asked is None or arguments.score or arguments.model in MODELS_WITHOUT_WEIGHTS:
-        _without_a_model(arguments, questions, score)
+        _without_a_model(arguments, asked, score)
     else:
         prompt = prompt_from(arguments.prompt or DEFAULT_PROMPTS[arguments.benchmark])
         _with_weights(arguments, asked, prompt, functools.partial(score, answer_of=prompt.answer))
@@ -215,8 +224,11 @@ def _open_ended_options(arguments: Namespace) -> dict[str, Any]:
     return {"judge": judge, "sentence_model": None if model == "none" else model}
 
 
-def _without_a_model(arguments: Namespace, questions: Sequence[Question] | None, score: Callable[..., Result]) -> None:
+def _without_a_model(
+    arguments: Namespace, asked: Sequence[tuple[Path, Question]] | None, score: Callable[..., Result]
+) -> None:
     """Score a file of predictions, or answers that need no weights."""
+    questions = None if asked is None else [question for _, question in asked]
     answer_of: Callable[[str], str] | None = None
     if arguments.score:
         predictions = read_predictions(arguments.score)
@@ -237,7 +249,8 @@ def _without_a_model(arguments: Namespace, questions: Sequence[Question] | None,
             if getattr(arguments, name) is not None:
                 origin[name] = getattr(arguments, name)
     else:
-        assert questions is not None
+        assert asked is not None and questions is not None
+        print(_in_words(arguments, asked))
         predictions = _without_weights(arguments, questions)
         origin = {"model": arguments.model, "data": ",".join(map(str, arguments.data)), "commit": provenance.commit()}
         if arguments.subset:

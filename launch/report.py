@@ -41,6 +41,9 @@ def _parser() -> ArgumentParser:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    from jaxvsr.evaluation.benchmarks import check_out
+
+    check_out(arguments.out)
     if arguments.answers:
         if arguments.runs:
             raise InputError(f"--answers {arguments.answers[0]}: goes without runs, {arguments.runs[0]} given")

@@ -132,6 +132,15 @@ def test_questions_that_a_benchmark_cannot_score_are_said_before_a_model_is_look
         assert words in complaint and complaint.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def test_an_out_that_is_no_folder_is_said_before_anything_is_answered(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/below"):
+        assert main(["--score", "absent", "--benchmark", "vsi-bench", "--out", str(tmp_path / out)]) == 2
+        complaint = capsys.readouterr().err
+        assert "is a file; expected a folder" in complaint and complaint.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_what_open_ended_scores_need_is_said_before_anything_is_answered(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     write_questions(tmp_path / "data" / "questions.jsonl", [Question("q", "s", "open", "?", None, "a sofa", "text")])

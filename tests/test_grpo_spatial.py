@@ -153,7 +153,8 @@ def test_another_video_is_never_ones_own_nor_its_mirror_image(paired: bool, shif
 
 def test_a_step_without_another_video_is_refused_at_the_start() -> None:
     gain, none = IntervalSettings(video_gain=2), IntervalSettings()
-    for scenes, settings in ((1, config(intervals=gain)), (2, dataclasses.replace(spatial(), intervals=gain))):
+    paired = dataclasses.replace(spatial(), data=dataclasses.replace(PAIRS, scenes=4), intervals=gain)
+    for scenes, settings in ((1, config(intervals=gain)), (2, paired)):
         with pytest.raises(InputError, match=f"process holds {scenes} scenes of a step, and needs more than {scenes}"):
             check_video_gain(settings, scenes)
         check_video_gain(settings, 2 * scenes)

@@ -164,6 +164,7 @@ def test_answers_of_two_models_stand_side_by_side_the_most_different_first(repor
         (["nowhere"], "nowhere: not a run folder"),
         (["a-0", "--compare", "now"], "'now': expected NAME=DIR"),
         (["a-0", "--compare", "now=nowhere"], "predictions.jsonl: no such file"),
+        (["a-0", "a-1", "--out", "a-0/config.yaml"], "is a file; expected a folder"),
         (["a-0", "a-1", "--compare", "now=now"], "goes on the page of one run"),
         (["a-0", "a-1", "--group-by", "beta"], "no such field"),
         (["a-0", "a-1", "--metrics", "no/such"], "no/such"),

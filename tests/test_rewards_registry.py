@@ -141,6 +141,8 @@ def test_a_reward_that_lacks_what_it_computes_with_is_named_before_it_is_called(
     check_rewards(rewards_from("vsi_bench,svqa_format,0.5*svqa_semantic(model=mine)"))
     check_rewards(rewards_from("svqa_semantic"))
     assert loaded == ["mine", "all-MiniLM-L6-v2"]
+    with pytest.raises(InputError, match="rewards: none are given"):
+        check_rewards(rewards_from(()))
 
 
 def test_columns_of_another_length_are_refused():

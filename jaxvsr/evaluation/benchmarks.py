@@ -172,6 +172,15 @@ def _open_ended(
     return Result({**scores.to_json(), "sentence_model": model}, None, details, tables, scores.notes)
 
 
+def check_out(out: Path) -> None:
+    """`InputError` where OUT is no place for a folder: said before anything is answered."""
+    there = next(place for place in (out, *out.resolve().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"--out {out}: {there} is a file; expected a folder, new or there already")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"--out {out}: {there} cannot be written to")
+
+
 def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> None:
     """Write scores.json, scores-robust.json, details.json and table.md; each to a temporary name first, then renamed.
 

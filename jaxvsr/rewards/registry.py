@@ -68,7 +68,11 @@ def rewards_from(terms: str | Sequence[str]) -> tuple[Reward, ...]:
 
 
 def check_rewards(rewards: Sequence[Reward]) -> None:
-    """`InputError` where what a reward computes with cannot be loaded: said before anything is sampled."""
+    """`InputError` where there is no reward, or what one computes with cannot be loaded: said before anything is
+    sampled.
+    """
+    if not rewards:
+        raise InputError(f"rewards: none are given, and GRPO needs one; the built-in ones are {', '.join(REWARDS)}")
     for reward in rewards:
         function, options = reward.function, {}
         if isinstance(function, functools.partial):
