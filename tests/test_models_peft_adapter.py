@@ -202,6 +202,14 @@ def test_full_weights_of_a_stage_take_the_bases_place(folders):
     np.testing.assert_array_equal(weight("visual.blocks.norm1.weight", 1), np.ones(32, np.float32))
 
 
+def test_an_adapter_of_another_rank_than_its_config_says_is_not_merged(folders):
+    """Scaling is alpha / rank: it would be merged with another weight than it was trained with."""
+    base = open_folder(folders["qwen2_vl"])
+    adapter = random_adapter(base.config, LoraConfig(4, 2.0, LANGUAGE_ATTENTION))
+    with pytest.raises(InputError, match=r"is \[2, 4, 32\], rank 8 of this model needs \[2, 8, 32\]"):
+        merged_weights(base, [Adapter(LoraConfig(8, 2.0, LANGUAGE_ATTENTION), adapter.leaves)])
+
+
 def test_merging_rounds_once():
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(2, 6, 5)).astype("bfloat16")

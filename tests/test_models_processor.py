@@ -305,7 +305,8 @@ KIND_OF_VIDEOS = {"video_processor_type": "Qwen2VLVideoProcessor"}
         {"preprocessor_config.json": KIND_OF_IMAGES | OLD_LIMITS | {"size": SIZE_OF_IMAGES}},
         {
             "preprocessor_config.json": KIND_OF_IMAGES | {"size": SIZE_OF_IMAGES},
-            "video_preprocessor_config.json": KIND_OF_VIDEOS | {"size": SIZE_OF_VIDEOS},
+            "video_preprocessor_config.json": KIND_OF_VIDEOS
+            | {"size": SIZE_OF_VIDEOS, "cap_pixels_per_frame": True, "max_video_tokens": 5000},
         },
         {  # transformers 5
             "processor_config.json": {
@@ -322,9 +323,10 @@ def test_pixel_limits_are_those_that_transformers_reads(folders, tmp_path, files
     for file, content in files.items():
         (tmp_path / file).write_text(json.dumps(content))
     ours = read_processor_config(tmp_path, read_config(tmp_path))
-    for limits, kind in ((ours.image, Qwen2VLImageProcessor), (ours.video, Qwen2VLVideoProcessor)):
-        size = kind.from_pretrained(tmp_path).size
-        assert (limits.minimum, limits.maximum) == (size["shortest_edge"], size["longest_edge"]), kind
+    images, videos = Qwen2VLImageProcessor.from_pretrained(tmp_path), Qwen2VLVideoProcessor.from_pretrained(tmp_path)
+    for limits, size in ((ours.image, images.size), (ours.video, videos.size)):
+        assert (limits.minimum, limits.maximum) == (size["shortest_edge"], size["longest_edge"])
+    assert ours.max_video_tokens == (videos.max_video_tokens if videos.cap_pixels_per_frame else None)
 
 
 @pytest.mark.parametrize(

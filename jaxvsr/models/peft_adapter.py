@@ -70,7 +70,14 @@ def merge(
 
 
 def merged_weights(base: ModelFolder, stages: Sequence[Adapter | Mapping[str, np.ndarray]]) -> Weight:
-    """The base's weights with each stage applied in turn: an adapter merged, or full weights in the base's place."""
+    """The base's weights with each stage applied in turn: an adapter merged, or full weights in the base's place.
+
+    Raises:
+        InputError: an adapter does not fit the base, or has another rank than its config, which scales it, says.
+    """
+    for stage in stages:
+        if isinstance(stage, Adapter):
+            _check(stage, base.config)
 
     def weight(name: str, layer: int | None) -> np.ndarray:
         index = () if layer is None else (layer,)
