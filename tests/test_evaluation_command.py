@@ -107,12 +107,13 @@ def test_a_killed_evaluation_is_scored_by_what_its_settings_say(tmp_path, capsys
     assert "nothing beside it says how it was asked: completions are read whole" in capsys.readouterr().out
     assert read(tmp_path / "unknown" / "scores.json")["overall"] == 0
     prompt = {"name": "vsgrpo-think-train", "extraction": "answer_tag", "max_answer_tokens": 256, "stop": []}
-    (tmp_path / "settings.json").write_text(json.dumps({"prompt": prompt, "frames": 16, "weights": "abc"}))
+    settings = {"prompt": prompt, "frames": 16, "weights": "abc", "data": ["/a", "/b"]}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
     assert main([*command, str(tmp_path / "out")]) == 0
     assert "nothing beside it" not in capsys.readouterr().out
     scores = read(tmp_path / "out" / "scores.json")
     assert (scores["overall"], scores["prompt"], scores["frames"]) == (100, "vsgrpo-think-train", 16)
-    assert "weights" not in scores
+    assert "weights" not in scores and scores["data"] == "/a,/b"
     assert main([*command, str(tmp_path / "as"), "--prompt", "vsi-bench"]) == 0
     scores = read(tmp_path / "as" / "scores.json")  # asked with one prompt, read by another's rule
     assert (scores["overall"], scores["prompt"], scores["read_as"]) == (0, "vsgrpo-think-train", "vsi-bench")
@@ -139,6 +140,12 @@ def test_an_out_that_is_no_folder_is_said_before_anything_is_answered(tmp_path, 
         complaint = capsys.readouterr().err
         assert "is a file; expected a folder" in complaint and complaint.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_given_twice_is_refused(tmp_path, data, capsys):
+    command = ["--model", "chance-random", "--data", f"{data},{data}", "--benchmark", "vsi-bench"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert "stands there twice" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_what_open_ended_scores_need_is_said_before_anything_is_answered(tmp_path, capsys):

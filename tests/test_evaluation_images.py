@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -21,22 +23,21 @@ from jaxvsr.rewards.prompts import prompt_from
 from launch import build_data
 from launch.evaluate import main
 
+pytestmark = pytest.mark.slow
+
 SMALL = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "evaluation.md"
+# What the page leaves to its reader, a model that answers 0 or 1; and a judge that hands its reply on as text.
 JUDGE = """
-from jaxvsr.rewards.prompts import YES_NO_JUDGE
-
-
 def ask_my_model(prompt):
     said, meant = prompt.split("Predicted answer: ")[1].split(", ground-truth answer: ")
     return " 1 " if meant.startswith("Yes") and said is not None else "0"
 
 
-def judge(question: str, answer: str, prediction: str) -> bool:
-    return ask_my_model(YES_NO_JUDGE.format(pred=prediction, gt=answer)).strip() == "1"
-
-
 def replies(question, answer, prediction):
     return "0"
+
+
 """
 
 
@@ -77,7 +78,8 @@ def place(tmp_path_factory):
             own.append({"question": f"{text} {number}", "answer": answer, "answer_kind": "text"})
             own[-1] |= {"images": [f"{name}.png" for name in names], "question_type": "open"}
     (root / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
-    (root / "judge.py").write_text(JUDGE)
+    (example,) = re.findall(r"```python\n(# judge\.py\n.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    (root / "judge.py").write_text(JUDGE + example)
     for words in (
         ["import", root / "published", root / "q-spatial", "--format", "q-spatial", "--heldout", "0"],
         ["frames", root / "q-spatial", root / "q-spatial", "--frames", "1", "--max-pixels", "3136"],

@@ -19,6 +19,8 @@ from jaxvsr.models.tiny import TinyShape, write_tiny_model
 from launch import train
 from tests.test_data_loader import make_folder
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 objective: sft
 model: {path: tiny}

@@ -22,8 +22,11 @@ def asked_questions(
     `debiased` of a downloaded VSI-Bench.
 
     Raises:
-        InputError: no such questions, or one id in two folders.
+        InputError: no such questions, one id in two folders, or a folder given twice.
     """
+    for folder in folders:
+        if list(folders).count(folder) > 1:
+            raise InputError(f"--data: {folder} stands there twice; each question is asked once")
     asked = [(folder, question) for folder in folders for question in _of_folder(folder, split, subset)]
     folder_of: dict[str, Path] = {}
     for folder, question in asked:

@@ -186,7 +186,10 @@ def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> No
 
     `provenance` (model, prompt, frames, …) stands in both files of scores, after the numbers.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
     texts = (
         _json({**result.scores, **provenance}),
         None if result.robust is None else _json({**result.robust, **provenance}),

@@ -52,7 +52,9 @@ def beside(predictions: Path) -> dict[str, Any]:
         settings = _read_object(predictions.parent / "settings.json")
         prompt = settings.pop("prompt", None)
         if isinstance(prompt, dict):
-            scores = {**settings, **prompt, "prompt": prompt.get("name")}
+            folders = settings.get("data")
+            data = {"data": ",".join(map(str, folders))} if isinstance(folders, list) else {}
+            scores = {**settings, **data, **prompt, "prompt": prompt.get("name")}
     return {name: scores[name] for name in FIELDS if name in scores}
 
 
