@@ -74,11 +74,12 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
     if not rewards:
         raise InputError(f"rewards: none are given, and GRPO needs one; the built-in ones are {', '.join(REWARDS)}")
     for reward in rewards:
-        function, options = reward.function, {}
-        if isinstance(function, functools.partial):
-            function, options = function.func, function.keywords
-        if function is svqa_r1.svqa_semantic:
-            svqa_r1.check_model(**options)
+        given = reward.function
+        bound = (
+            given if isinstance(given, functools.partial) else functools.partial(given)
+        )  # a term with options is one
+        if bound.func is svqa_r1.svqa_semantic:
+            svqa_r1.check_model(**bound.keywords)
 
 
 def _reward(term: str) -> Reward:
