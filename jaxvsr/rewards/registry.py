@@ -74,10 +74,8 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
     if not rewards:
         raise InputError(f"rewards: none are given, and GRPO needs one; the built-in ones are {', '.join(REWARDS)}")
     for reward in rewards:
-        given = reward.function
-        bound = (
-            given if isinstance(given, functools.partial) else functools.partial(given)
-        )  # a term with options is one
+        given = reward.function  # of a term with options a partial
+        bound = given if isinstance(given, functools.partial) else functools.partial(given)
         if bound.func is svqa_r1.svqa_semantic:
             svqa_r1.check_model(**bound.keywords)
 
