@@ -233,7 +233,8 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
         "answer_tokens": work.answer_tokens,
         "beta": work.beta,
         "lora": work.lora.rank,
-        "padding_share": 0.0,  # every length is exactly its bucket's
+        "padding_share": 0.0,  # of tokens: every length is exactly its bucket's
+        "vision_padding_share": 1 - float(jnp.mean(prompt.vision.valid)),  # of patches: windows that are not filled
         "parameters": sum(leaf.size for name, leaf in parameters.items() if "lora_" not in name),
         "dtype": forward.dtype,
         "remat": forward.remat,

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
 from jaxvsr.errors import InputError
 from jaxvsr.grpo import devices
 from jaxvsr.grpo.mesh import MeshShape, check_mesh, parse_mesh
+from jaxvsr.grpo.step import CompiledFunction
 from jaxvsr.models.config import ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.naming import expected_shapes
 from jaxvsr.models.sharding import parameter_spec, without_fsdp
@@ -195,6 +197,29 @@ def test_eight_virtual_devices_on_a_machine_without_accelerators_say_so() -> Non
 
 def test_one_device_is_not_called_virtual() -> None:
     assert devices.describe_devices(jax.devices()[:1], MeshShape()).startswith("1 CPU device (")
+
+
+def test_running_out_of_memory_names_the_function_and_its_bucket(monkeypatch) -> None:
+    function = CompiledFunction("update", lambda x: x + 1)
+    for size in (2, 3):
+        function(jnp.zeros(size))
+    program = list(function.compiled.values())[1]
+
+    class Full:
+        memory_analysis = staticmethod(program.memory_analysis)
+
+        def __call__(self, *leaves):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9.5GiB.")
+
+    function.compiled[list(function.compiled)[1]] = Full()
+    function(jnp.zeros(2))
+    with (
+        pytest.raises(
+            InputError, match=r"in update, bucket 2, which needs [\d.e-]+ GiB .*9.5GiB more .*model.remat=full"
+        ),
+        devices.out_of_memory_in_words(MeshShape()),
+    ):
+        function(jnp.zeros(3))
 
 
 def test_running_out_of_memory_says_what_to_change_first() -> None:

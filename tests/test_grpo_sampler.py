@@ -125,6 +125,40 @@ def test_greedy_takes_the_likeliest_allowed_token():
         assert (best >= score(other)).all()
 
 
+@pytest.mark.slow
+def test_rollouts_follow_the_models_own_distribution_at_temperature_1():
+    """First and second tokens of 4,000 rollouts of each question against the exact probabilities; false alarm 1e-6."""
+    options = SamplingOptions(4000, 2, eos_ids=())
+    out, _, _ = _sampled(options, scenes=1, temperature=1.0)
+    config = small_config("qwen2_vl")
+    prompt, _ = random_tree(1, 2, 1).on_device
+    every_pair = np.stack(np.meshgrid(np.arange(WORDS), np.arange(WORDS), indexing="ij"), -1).reshape(1, 1, -1, 2)
+    pairs = jnp.asarray(np.broadcast_to(every_pair, (1, 2, *every_pair.shape[2:])), jnp.int32)
+
+    @jax.jit
+    def exact(parameters):
+        model = bind(model_definition(config), parameters)
+        rollouts = Rollouts(pairs, jnp.full(pairs.shape[:3], 2))
+        return tree_logprobs(model, prompt, encode_vision(model, prompt, OPTIONS), rollouts, 1.0, OPTIONS)[0]
+
+    joint = np.exp(np.asarray(exact(random_parameters(config, None, jnp.float32)), np.float64).sum(-1))
+    joint = joint.reshape(2, WORDS, WORDS)
+    np.testing.assert_allclose(joint.sum((1, 2)), 1, atol=1e-4)
+    for question in range(2):
+        for place, expected in enumerate((joint[question].sum(1), joint[question].sum(0))):
+            counted = np.bincount(out.rollouts.tokens[0, question, :, place], minlength=WORDS)
+            assert _chi_square(counted, expected / expected.sum()) > 1e-6 / 4
+
+
+def _chi_square(counted, probability):
+    """p-value; words that are expected fewer than ten times are counted together."""
+    rare = probability * counted.sum() < 10
+    counted = np.append(counted[~rare], counted[rare].sum())
+    expected = np.append(probability[~rare], probability[rare].sum()) * counted.sum()
+    assert (~rare).sum() >= 5
+    return stats.chisquare(counted[expected > 0], expected[expected > 0]).pvalue
+
+
 def test_draws_follow_the_softmax():
     """Chi-square of 200,000 draws over 50 words at temperature 0.7; a correct sampler fails once in a million seeds."""
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvsr.grpo.benchmark import Workload, random_prompt
-from jaxvsr.grpo.compiled_plan import Need, memory_need
+from jaxvsr.grpo.costs import Need, memory_need
 from jaxvsr.grpo.objectives import Objective, step_normaliser
 from jaxvsr.grpo.optimizer import OptimizerConfig, make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions

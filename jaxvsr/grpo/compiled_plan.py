@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxvsr.grpo.assemble import compute_dtype, load_policy
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.config import TrainConfig
-from jaxvsr.grpo.costs import StepSizes, matmul_peak, needed_flops
+from jaxvsr.grpo.costs import Need, StepSizes, matmul_peak, memory_need, needed_flops
 from jaxvsr.grpo.mesh import replicated, scene_sharding
 from jaxvsr.grpo.objectives import Normaliser
 from jaxvsr.grpo.sampler import Sampled
@@ -28,26 +28,6 @@ from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 
 MIB = 2**20
 USUAL_SHARE_OF_PEAK = 0.35  # of the matrix-product peak over a whole step; the bench measures the real one
-
-
-@dataclasses.dataclass(frozen=True)
-class Need:
-    """Bytes on one device while a compiled function runs, as XLA plans them."""
-
-    arguments: int
-    temporary: int
-    output: int  # those that do not take an argument's place
-
-    @property
-    def total(self) -> int:
-        return self.arguments + self.temporary + self.output
-
-
-def memory_need(executable: Any) -> Need:
-    """Of a compiled function, on one of its devices."""
-    memory = executable.memory_analysis()
-    output = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return Need(memory.argument_size_in_bytes, memory.temp_size_in_bytes, max(output, 0))
 
 
 def compiled_lines(

@@ -98,6 +98,26 @@ def _layer_weights(config: ModelConfig) -> int:
     return text.hidden_size * (2 * text.hidden_size + 2 * kv) + 3 * text.hidden_size * text.intermediate_size
 
 
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Bytes on one device while a compiled function runs, as XLA plans them."""
+
+    arguments: int
+    temporary: int
+    output: int  # those that do not take an argument's place
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.temporary + self.output
+
+
+def memory_need(executable: Any) -> Need:
+    """Of a compiled function, on one of its devices."""
+    memory = executable.memory_analysis()
+    output = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Need(memory.argument_size_in_bytes, memory.temp_size_in_bytes, max(output, 0))
+
+
 def matmul_peak(dtype: str, size: int | None = None, times: int = 10) -> float:
     """FLOP/s of this machine's square matrix product, the best of `times`, on random data."""
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)

@@ -156,7 +156,8 @@ def keep_compiled_programs() -> Path:
 
 @contextlib.contextmanager
 def out_of_memory_in_words(mesh: MeshShape) -> Iterator[None]:
-    """Running out of device memory inside ends in one line with what was asked for and what to change first."""
+    """Running out of device memory inside ends in one line: the function and its bucket of shapes, what it needs, and
+    what to change first."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -164,8 +165,9 @@ def out_of_memory_in_words(mesh: MeshShape) -> Iterator[None]:
             raise
         wanted = re.search(r"allocat\w+ ([\d.]+ ?\w*)", str(error))
         need = f" ({wanted[1]} more were asked for)" if wanted else ""
+        where = "".join(f" in {note}" for note in getattr(error, "__notes__", ()))
         raise InputError(
-            f"out of device memory on mesh {mesh}{need}: first --set model.remat=full, then --set "
+            f"out of device memory on mesh {mesh}{where}{need}: first --set model.remat=full, then --set "
             "update.accumulation=2 (or more), then fewer data.scenes or a larger mesh; --dry-run does the arithmetic"
         ) from None
 

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
+from jaxvsr.grpo.costs import memory_need
 from jaxvsr.grpo.objectives import AnyArray, Normaliser, Objective, grpo_loss, merge_metrics
 from jaxvsr.grpo.preference import PreferenceObjective, dpo_loss
 from jaxvsr.grpo.sampler import Sampled, SamplingOptions, rollout_keys, sample
@@ -125,7 +126,15 @@ class CompiledFunction:
         return jax.jit(on_leaves, donate_argnums=donated).lower(*leaves)
 
     def __call__(self, *args: Any) -> Any:
-        return self.executable(*args)(*jax.tree.leaves(args))
+        program = self.executable(*args)
+        try:
+            return program(*jax.tree.leaves(args))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                bucket = list(self.compiled.values()).index(program) + 1
+                gib = memory_need(program).total / 2**30
+                error.add_note(f"{self.name}, bucket {bucket}, which needs {gib:.3g} GiB a device by XLA's account")
+            raise
 
 
 def _compile(lowered: Any) -> Any:
