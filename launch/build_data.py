@@ -302,7 +302,7 @@ def _import(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.importers.formats import parse_field_map
     from jaxvsr.data.importers.mirror import add_mirrored_rows
     from jaxvsr.data.importers.read import ImportSettings, import_questions
-    from jaxvsr.data.importers.write import left_out_lines, write_import
+    from jaxvsr.data.importers.write import former_rows, left_out_lines, write_import
 
     start = time.monotonic()
     _check_split(arguments)
@@ -315,8 +315,11 @@ def _import(arguments: argparse.Namespace) -> int:
     )
     check_can_be_added_to(arguments.out)
     report, pairing = import_questions(settings, arguments.out)
+    replaced = former_rows(arguments.out, settings)
     splits = write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed)
     print("\n".join(left_out_lines(report)))
+    if replaced:
+        print(f"in place of {replaced:,} rows of a former import named {settings.name}; another name keeps both")
     print(
         f"{len(report.questions):,} questions out of {report.source_rows:,} rows of {settings.source} "
         f"imported as {report.format}, about {len({row.scene for row in report.questions}):,} scenes, "

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from jaxvsr.data.folder import check_folder, merge_questions, summarize, summary_table, write_card_section
+from jaxvsr.data.folder import (
+    check_folder,
+    merge_questions,
+    repeated_line,
+    summarize,
+    summary_table,
+    write_card_section,
+)
 from jaxvsr.data.frame_writer import FrameSettings, write_scene_frames
 from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
@@ -74,3 +81,18 @@ def test_check_compares_checksums(tmp_path):
     metadata["attributes"]["pixels_sha256"] = "0" * 64
     path.write_text(json.dumps(metadata))
     assert "pixels differ from their checksum" in check_folder(tmp_path).missing[0]
+
+
+def test_what_two_recipes_ask_and_answer_differently_is_said(tmp_path):
+    def asked(id, answer, kind="number", options=None, **more):
+        return Question(id, "a", "t", "How  many?", options, answer, kind, **more)
+
+    assert repeated_line([asked("a-1", "3"), asked("a-2", "3", mirror_of="a-1")]) is None
+    assert "2 questions are asked more than once, 1 of them answered differently" in str(
+        repeated_line([
+            asked("a-1", "3"), asked("b-1", "3.0"),
+            asked("a-2", "A", "choice", ("A. x", "B. y")), asked("b-2", "A", "choice", ("A. y", "B. x")),
+        ])
+    )  # fmt: skip
+    write_questions(tmp_path / "questions.jsonl", [asked("a-1", "3"), asked("b-1", "4")])
+    assert any("1 of them answered differently" in line for line in check_folder(tmp_path).lines)

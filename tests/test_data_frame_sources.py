@@ -319,3 +319,12 @@ def test_a_video_may_be_deleted_once_its_frames_are_stored(tmp_path):
     with pytest.raises(InputError, match=r"no such file scene0000_00\.sens"):
         write_scene_frames(scan, out, FrameSettings((8,), 4000))
     FrameStore(out).check("scene0000_00")
+
+
+def test_a_picture_is_upright_where_its_camera_says_how_it_was_held(tmp_path):
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:, :30] = 255  # white on the left
+    tag = Image.Exif()
+    tag[0x0112] = 6  # to be turned clockwise by a quarter
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "held.png", exif=tag)
+    np.testing.assert_array_equal(open_video(tmp_path / "held.png").frame(0), upright)

@@ -276,6 +276,7 @@ def test_the_kind_of_an_answer_is_decided_by_options_and_form(text, options, kin
         ("C", ["sofa", "bed"], None, "none of the 2 options"),
         ("A. bed", ["sofa", "bed"], None, "none of the 2 options"),
         ("A", ["sofa", "Sofa "], None, "the same"),
+        ("A", ["B", "A"], None, "the letter of one option and the words of another"),
         ("A", ["sofa", ""], None, "empty"),
         ("A", ["x"] * 27, None, "at most 26"),
         ("4", None, "integer", "not one of number"),
@@ -348,3 +349,80 @@ def test_pictures_that_are_no_pictures_are_left_out(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "imported as q-spatial" in printed and "left out, without video or images: 2" in printed
     assert len([path for path in (tmp_path / "out/images").rglob("*") if path.is_file()]) == 1
+
+
+def test_benchmark_scenes_are_known_by_whatever_a_row_or_a_file_calls_them(tmp_path):
+    extra = tmp_path / "videos"
+    for name in ("scannetpp_0d2ee665be", "41069025-rgb", "clip"):
+        write_mp4(extra / f"{name}.mp4", GREYS[:4])
+    rows = [
+        {"prompt": "How wide?", "solution": "2", "video": "scannetpp_0d2ee665be.mp4"},
+        {"prompt": "How wide?", "solution": "2", "video": "41069025-rgb.mp4"},
+        {"prompt": "How wide?", "solution": "2", "video": "clip", "scene_name": "scene0568_02"},
+        {"prompt": "How tall?", "solution": "2", "video": "clip", "scene_name": "scene0000_00"},
+    ]
+    source, out = write_rows(tmp_path / "set.jsonl", rows), tmp_path / "out"
+    assert [row.question for row in imported(source, out, "--videos", extra)] == ["How tall?"]
+    listed = [line.split("\t") for line in (out / "import_set-left-out.tsv").read_text().splitlines()]
+    assert [kind for kind, _, _ in listed] == ["benchmark"] * 3 and "is a scene of vsi-bench" in listed[0][2]
+
+
+def test_benchmark_scenes_stay_held_out_where_the_splits_were_deleted(videos, tmp_path):
+    rows = [{"question": "How wide?", "answer": "2", "video": name} for name in ("scene0568_02", "scene0000_00")]
+    out = tmp_path / "out"
+    imported(write_rows(tmp_path / "one.jsonl", rows), out, "--videos", videos, "--include", "vsi-bench")
+    (out / "splits.json").unlink()
+    other = [{"question": "How wide?", "answer": "2", "video": "kitchen"}]
+    imported(write_rows(tmp_path / "two.jsonl", other), out, "--videos", videos, "--heldout", "0")
+    assert json.loads((out / "splits.json").read_text())["heldout"] == ["scene0568_02"]
+
+
+def test_answers_are_compared_by_what_they_mean(videos, tmp_path):
+    def row(question, answer, *options):
+        return {"question": question, "answer": answer, "video": "kitchen", "options": list(options) or None}
+
+    rows = [
+        row("How many?", "4"),
+        row("How many?", "4.0"),  # the same number: said twice
+        row("Nearest?", "B", "A. sofa", "B. bed"),
+        row("Nearest?", "A", "A. bed", "B. sofa"),  # the same thing, by another letter: no contradiction
+        row("Largest?", "A", "A. sofa", "B. bed"),
+        row("Largest?", "A", "A. bed", "B. sofa"),  # another thing, by the same letter
+    ]
+    out = tmp_path / "out"
+    kept = imported(write_rows(tmp_path / "set.jsonl", rows), out, "--videos", videos)
+    assert [(one.question, one.answer) for one in kept] == [("How many?", "4"), ("Nearest?", "B"), ("Nearest?", "A")]
+    left_out = (out / "import_set-left-out.tsv").read_text()
+    assert left_out.count("contradiction\t") == 2 and "is answered bed, sofa" in left_out
+    assert left_out.count("duplicate\t") == 1
+
+
+def test_the_id_of_a_row_without_one_does_not_depend_on_other_rows(videos, tmp_path):
+    rows = [
+        {"question": "How wide?", "answer": "2", "video": "gone"},
+        {"question": "How tall?", "answer": "", "video": "kitchen"},
+        {"question": "How deep?", "answer": "2", "video": "kitchen"},
+        {"question": "How old?", "answer": "2", "video": "kitchen", "id": 4},
+        {"question": "How far?", "answer": "2", "video": "kitchen"},  # row 4, whose number another one has as its id
+    ]
+    kept = imported(write_rows(tmp_path / "set.jsonl", rows), tmp_path / "out", "--videos", videos)
+    assert [one.id for one in kept] == ["import_set-2", "import_set-4", "import_set-row-4"]
+
+
+def test_an_import_in_place_of_another_of_its_name_says_so(videos, tmp_path, capsys):
+    sources = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        row = {"question": f"How wide is {name}?", "answer": "2", "video": "kitchen"}
+        sources.append(write_rows(tmp_path / name / "train.jsonl", [row]))
+    assert len(imported(sources[0], tmp_path / "out", "--videos", videos)) == 1
+    assert "in place of" not in capsys.readouterr().out
+    assert [row.question for row in imported(sources[1], tmp_path / "out", "--videos", videos)] == ["How wide is b?"]
+    assert "in place of 1 rows of a former import named import_train" in capsys.readouterr().out
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(videos, tmp_path):
+    row = {"question": "How wide?", "answer": "2", "video": "kitchen"}
+    source = tmp_path / "set.jsonl"
+    source.write_text(json.dumps(row), encoding="utf-8-sig")
+    assert len(imported(source, tmp_path / "out", "--videos", videos)) == 1

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxvsr.data.importers import source_rows, vsi_bench
-from jaxvsr.data.importers.vsi_bench import BenchmarkVideos, is_download, read_vsi_bench
+from jaxvsr.data.importers.vsi_bench import BenchmarkVideos, is_download, question_of_row, read_vsi_bench
 from jaxvsr.data.subsets import read_subset, write_subsets
 from jaxvsr.errors import InputError
 from launch.build_data import main
@@ -237,3 +237,12 @@ def test_subsets_are_kept_by_name(tmp_path):
     (tmp_path / "subsets.json").write_text("[]")
     with pytest.raises(InputError, match="expected a JSON object of lists"):
         read_subset(tmp_path, "debiased")
+
+
+def test_options_that_are_one_text_are_refused_rather_than_taken_apart():
+    row = {
+        "id": 1, "dataset": "scannet", "scene_name": "scene0568_02", "question_type": "object_rel_distance",
+        "question": "Which?", "ground_truth": "A", "options": "['A. x', 'B. y']",
+    }  # fmt: skip
+    with pytest.raises(InputError, match="options must be a list or null"):
+        question_of_row(row, "row 1")

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxvsr.data import drafts
+from jaxvsr.data.generate import QuestionSettings, generate_questions
+from jaxvsr.data.geometry import turn_degrees
 from jaxvsr.data.questions import Question
 from jaxvsr.data.recipe import Census, ask_scene, load_recipe
 from jaxvsr.data.recipes import vsi100k
@@ -358,3 +361,60 @@ def test_random_numbers_belong_to_seed_scene_and_task():
     assert len(set(draws.values())) == 8
     assert task_rng(1, "a", "d").integers(2**60) == draws[1, "a", "d"]
     assert dataclasses.is_dataclass(Options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "draft", "says"),
+    [
+        ("word", Draft({}, ""), "an answer must be a text of at least one letter"),
+        ("word", Draft({}, "\ud800"), "an answer must be a text"),
+        ("number", Draft({}, "three"), "its answers are numbers"),
+        ("choice", Draft({}, "a"), "options go with answers of the kind 'choice'"),
+        ("word", Draft({}, "a", ("a", "b")), "options go with answers of the kind 'choice'"),
+        ("choice", Draft({}, "a", ("a", "b", "b")), "2 to 26 different options"),
+        ("choice", Draft({}, "c", ("a", "b")), "'c' among them"),
+        ("choice", Draft({}, "0", tuple(map(str, range(27)))), "2 to 26 different options"),
+    ],
+)
+def test_drafts_that_could_not_be_read_again_are_refused(kind, draft, says):
+    with pytest.raises(InputError, match=says):
+        Task("mine", kind, "Which?", lambda scene, rng: [draft]).generate(make_scene([]), np.random.default_rng(0))
+
+
+def test_fields_of_a_wrong_type_are_refused_where_types_are_not_checked():
+    task, draft = Task("mine", "number", "Which?", lambda scene, rng: [draft]), Draft({}, "3")
+    object.__setattr__(draft, "answer", 3)
+    with pytest.raises(InputError, match="an answer must be a text of at least one letter, found 3"):
+        task.generate(make_scene([]), np.random.default_rng(0))
+    object.__setattr__(task, "answer_kind", "nmber")
+    with pytest.raises(InputError, match="answer_kind 'nmber' is not one of number"):
+        task.__post_init__()
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from jaxvsr.data.recipe import Recipe\n"
+        "from jaxvsr.data.tasks import Draft, Task\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Options:\n"
+        "    pass\n"
+        "def drafts(scene, rng):\n"
+        "    return [Draft({}, 'a')]\n"
+        "task = Task('mine', 'word', 'Which?', drafts)\n"
+        "RECIPE = Recipe('mine', Options(), lambda o, c: (task, task))\n"
+    )
+    with pytest.raises(InputError, match="two of its tasks have one name"):
+        generate_questions([], QuestionSettings(str(path), None), workers=1)
+
+
+def test_triples_of_very_many_objects_are_drawn_and_stay_true(monkeypatch):
+    monkeypatch.setattr(drafts, "_PLACES", 6)
+    places = np.random.default_rng(0).uniform(0, 5, (20, 3))
+    found, turns = drafts.triples(places, np.random.default_rng(1), minimum=0.3, maximum=4.0)
+    assert len(np.unique(found)) <= 6 and found.max() >= 6, "indices are those of all places"
+    for (stand, face, query), turn in zip(found, turns, strict=True):
+        assert turn == turn_degrees(places[stand], places[face], places[query])
+        pairs = itertools.combinations(places[[stand, face, query], :2], 2)
+        assert all(0.3 <= np.linalg.norm(a - b) <= 4.0 for a, b in pairs)

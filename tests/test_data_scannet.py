@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scan_files import ALIGNED, GROUPS, NAME, SEGMENTS, VERTICES, png, write_scan, write_zip
+from scan_files import ALIGNED, ALIGNMENT, GROUPS, NAME, SEGMENTS, VERTICES, png, write_scan, write_zip
 
 from jaxvsr.data.categories import STRUCTURAL, category_of, is_structural
 from jaxvsr.data.instance_masks import InstanceMasks, write_instance_masks
@@ -37,6 +37,11 @@ def test_a_scan_without_alignment_keeps_its_frame_and_says_so(tmp_path: Path):
     scene = read_scene(write_scan(tmp_path, info="sceneType = Apartment\n"))
     assert not scene.has_axis_alignment and scene.flaws == {"no_axis_alignment": 1}
     np.testing.assert_array_equal(scene.vertices, np.array(VERTICES, np.float32))
+
+
+def test_a_mark_at_the_beginning_of_a_file_hides_no_alignment(tmp_path: Path):
+    scene = read_scene(write_scan(tmp_path, info=f"\ufeffaxisAlignment = {ALIGNMENT}\n"))
+    assert scene.has_axis_alignment and not scene.flaws
 
 
 def with_group(**changes: Any) -> list[dict[str, Any]]:
@@ -95,6 +100,8 @@ def test_known_flaws_are_worked_around_and_counted(
         ({"info": "axisAlignment = 1 0 0\n"}, "16 numbers"),
         ({"info": "axisAlignment = " + "nan " * 16 + "\n"}, "a rotation and a translation"),
         ({"info": "axisAlignment = " + "1e300 " * 16 + "\n"}, "a rotation and a translation"),
+        ({"info": "axisAlignment = -1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\n"}, "a rotation and a translation"),  # a mirror
+        ({"groups": [GROUPS[0]] * 1001}, "1,001 objects in segGroups; expected at most 1,000"),
         ({"info": "axisAlignment = 2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1\n"}, "a rotation and a translation"),
     ],
 )
@@ -131,6 +138,13 @@ def test_scans_are_listed_in_both_layouts_and_their_absence_is_an_error(tmp_path
         list_scans(tmp_path / "scans" / "notes")
     with pytest.raises(InputError, match="no such folder"):
         list_scans(tmp_path / "nowhere")
+
+
+def test_scans_of_colour_frames_alone_are_listed_beside_others(tmp_path: Path):
+    first = write_scan(tmp_path)
+    second = tmp_path / "scans" / "scene0124_00"
+    (second / "color").mkdir(parents=True)
+    assert list_scans(tmp_path) == [first, second]
 
 
 def test_masks_are_read_by_frame_index(tmp_path: Path):
@@ -194,6 +208,8 @@ def test_synonyms_and_plurals_mean_one_category():
         "office chair",
     ]
     assert category_of(" ") == ""
+    # Labels that look the same are the same, however their letters are composed.
+    assert category_of("caf\u00e9 table") == category_of("Cafe\u0301  table") == "caf\u00e9 table"
 
 
 def test_the_table_of_categories_is_consistent():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvsr.data.benchmark_scenes import benchmark_of, excluded_by
+from jaxvsr.data.benchmark_scenes import benchmark_in, benchmark_of, excluded_by
 from jaxvsr.data.splits import read_splits, room_of, split_by_room, write_splits
 from jaxvsr.errors import InputError
 
@@ -76,3 +76,19 @@ def test_a_benchmark_is_let_in_by_its_own_name_only():
     assert excluded_by("scene0568_00", ("scannet-val",)) is None
     assert excluded_by("scene0568_02", ("scannet-val",)) == "vsi-bench"
     assert excluded_by("scene0000_00", ()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("nas/Scene0568_02_vh_clean.mp4", "vsi-bench"),
+        ("pictures--scene0568_00--000100", "scannet-val"),
+        ("scannetpp-0d2ee665be.mp4", "vsi-bench"),
+        ("arkitscenes_41069025_rgb", "vsi-bench"),
+        ("scene0568_021", None),
+        ("x41069025", None),
+        ("kitchen", None),
+    ],
+)
+def test_a_benchmark_scene_is_found_inside_of_longer_names(name, owner):
+    assert benchmark_in(name) == owner

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Collection
 from importlib.resources import files
 from typing import Literal, get_args
 
 Benchmark = Literal["vsi-bench", "scannet-val"]
 BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)
+_SCANNET_NAME = re.compile(r"scene\d{4}_\d{2}(?!\d)")
 
 
 @functools.cache
@@ -28,6 +30,16 @@ def _scenes() -> dict[str, Benchmark]:
 def benchmark_of(scene: str) -> Benchmark | None:
     """The benchmark that a real scene belongs to; VSI-Bench's own validation scenes count as VSI-Bench's."""
     return _scenes().get(scene)
+
+
+def benchmark_in(name: str) -> Benchmark | None:
+    """The benchmark of a scene that a file's or a row's name speaks of: `nas/scene0568_00_vh_clean.mp4`,
+    `scannetpp-0d2ee665be.mp4`, `arkitscenes/41069021`."""
+    # Longest stretches first: scene0568_00 as a whole, then what stands between all other signs.
+    for part in (*_SCANNET_NAME.findall(name.lower()), *re.findall(r"[a-z0-9]+", name.lower())):
+        if (owner := benchmark_of(part)) is not None:
+            return owner
+    return None
 
 
 def excluded_by(scene: str, included: Collection[str]) -> Benchmark | None:

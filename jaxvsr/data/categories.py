@@ -7,6 +7,8 @@ chair" is no synonym of "chair"), except where the same object gets either name 
 
 from __future__ import annotations
 
+import unicodedata
+
 # category: the other labels that mean it. Plurals stand here one by one, because "glasses" and "blinds" have none to
 # strip.
 _SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -144,8 +146,11 @@ STRUCTURAL = frozenset({
 
 
 def category_of(raw_label: str) -> str:
-    """The category that a raw label means: lower case, single spaces, synonyms joined; "" for an empty label."""
-    label = " ".join(raw_label.lower().split())
+    """The category that a raw label means: lower case, single spaces, synonyms joined; "" for an empty label.
+
+    Letters with marks are one sign each (Unicode's NFC): two labels that look the same are the same.
+    """
+    label = " ".join(unicodedata.normalize("NFC", raw_label).lower().split())
     return _CATEGORY_OF.get(label, label)
 
 

@@ -25,6 +25,8 @@ _TRIES = 20
 # Sets of four categories from which questions about their order are chosen, and of how many categories they are.
 _ORDERS = 60
 _ORDERED_NAMES = 40
+# Objects among which triples are looked for; real scans have fewer with a name of their own.
+_PLACES = 48
 
 
 def name_objects(scene: Scene, name_of: Callable[[SceneObject], str | None]) -> dict[str, tuple[SceneObject, ...]]:
@@ -110,11 +112,18 @@ def nearest_drafts(
 
 
 def triples(
-    places: Float[np.ndarray, "N 3"], *, minimum: float, maximum: float
+    places: Float[np.ndarray, "N 3"], rng: np.random.Generator, *, minimum: float, maximum: float
 ) -> tuple[Int[np.ndarray, "T 3"], Float[np.ndarray, " T"]]:
-    """All (stand, face, query) any two of which are `minimum` to `maximum` apart seen from above, and their turns."""
+    """All (stand, face, query) any two of which are `minimum` to `maximum` apart seen from above, and their turns.
+
+    Of more than 48 places, as many are drawn from `rng`: triples go with the third power.
+    """
     if len(places) < 3:
         return np.zeros((0, 3), np.int64), np.zeros(0)
+    if len(places) > _PLACES:
+        drawn = np.sort(rng.choice(len(places), _PLACES, replace=False))
+        found, turns = triples(places[drawn], rng, minimum=minimum, maximum=maximum)
+        return drawn[found], turns
     apart = np.linalg.norm(places[:, None, :2] - places[None, :, :2], axis=-1)
     fits = (apart >= minimum) & (apart <= maximum)
     found = _threes(len(places))

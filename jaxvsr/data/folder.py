@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
-from jaxvsr.data.questions import Question, read_questions
+from jaxvsr.data.questions import Question, choices, meaning, read_questions
 from jaxvsr.data.scan_check import check_scans, looks_like_scans
 from jaxvsr.data.splits import SPLITS_FILE, read_splits
 from jaxvsr.errors import InputError
@@ -127,6 +127,29 @@ def _answers(task: TaskSummary) -> str:
     return ", ".join(common) + (", …" if len(task.answers) > 5 else "")
 
 
+def repeated_line(rows: Iterable[Question]) -> str | None:
+    """What is to be said where several recipes ask the same of a scene; None where none do.
+
+    Within a recipe nothing is asked twice, but recipes share templates and measure differently.
+    """
+    said: dict[tuple[object, ...], list[float | str]] = defaultdict(list)
+    for row in rows:
+        if row.answer_kind == "text":  # two descriptions of one thing do not contradict each other
+            continue
+        words = " ".join(row.question.casefold().split())
+        said[row.scene, row.mirror_of is None, words, choices(row.options)].append(
+            meaning(row.answer, row.answer_kind, row.options)
+        )
+    repeated = [answers for answers in said.values() if len(answers) > 1]
+    if not repeated:
+        return None
+    different = sum(len(set(answers)) > 1 for answers in repeated)
+    return (
+        f"{len(repeated):,} questions are asked more than once, {different:,} of them answered differently: their "
+        "recipes or sets measure differently; train on one of them, or keep them in folders of their own"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class FolderCheck:
     """What a folder holds, as lines to print, and what is missing, as lines to mend."""
@@ -157,6 +180,7 @@ def check_folder(folder: Path, *, read_pixels: bool = True, label_map: Path | No
         rows = read_questions(folder / QUESTIONS_FILE)
         asked = {row.scene for row in rows}
         lines += [f"{len(rows):,} questions about {len(asked):,} scenes", "", summary_table(rows), ""]
+        lines += [line] if (line := repeated_line(rows)) else []
     if (folder / SPLITS_FILE).exists():
         splits = read_splits(folder)
         lines.append("splits: " + ", ".join(f"{len(scenes):,} {split}" for split, scenes in splits.items()))

@@ -169,6 +169,9 @@ class _Worker:
         self._recipe = load_recipe(settings.recipe)
         with own_mistakes(settings.recipe, "its tasks"):
             self._tasks: tuple[Task, ...] = self._recipe.tasks(settings.options, work.census)
+            names = [task.name for task in self._tasks]
+        if len(set(names)) != len(names):
+            raise InputError(f"{settings.recipe}: two of its tasks have one name ({', '.join(names)})")
         self._settings = settings
         self._out = work.out
         self._uses_masks = self._recipe.uses_masks(settings.options)

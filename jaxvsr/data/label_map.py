@@ -53,7 +53,7 @@ def read_label_map(path: Path) -> LabelMap:
     try:
         if path.stat().st_size > _LIMIT_BYTES:
             raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a label map of some 80 kB")
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected ScanNet's {LABEL_MAP_FILE}") from None
     except UnicodeDecodeError:
@@ -61,7 +61,8 @@ def read_label_map(path: Path) -> LabelMap:
     names = [name.strip() for name in lines[0].split("\t")]
     for name in ("id", "raw_category", "nyu40id"):
         if names.count(name) != 1:
-            raise InputError(f"{path} line 1: no column {name!r}; expected ScanNet's {LABEL_MAP_FILE}")
+            found = "no column" if name not in names else f"{names.count(name)} columns"
+            raise InputError(f"{path} line 1: {found} {name!r}; expected one, as in ScanNet's {LABEL_MAP_FILE}")
     columns = [names.index(name) for name in ("id", "raw_category", "nyu40id")]
     raw_labels: dict[int, str] = {}
     nyu40_ids: dict[str, int] = {}

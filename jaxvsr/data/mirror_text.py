@@ -30,6 +30,8 @@ _SWAPPED = {"left": "right", "right": "left", "clockwise": "counterclockwise", "
 # Whole words, and those that begin with a side: leftmost, rightward, left-hand.
 _SIDE = re.compile(r"\b(left|right)(?=\b|most\b|wards?\b|hand\b)", re.IGNORECASE)
 _TURN = re.compile(r"\b(counterclockwise|clockwise)\b", re.IGNORECASE)
+# Without regard to case these stand for i and s as well, in words that are none of ours.
+_OTHER_LETTERS = re.compile("[\u0130\u0131\u017f]")
 
 _REFUSED = (
     (r"o['’]?\s?clock\b|\btime does\b|\bwhat time\b", "a clock face"),
@@ -44,6 +46,10 @@ _REFUSALS = tuple((re.compile(pattern, re.IGNORECASE), reason) for pattern, reas
 
 # Where § stands for a side, it is one here; matched against the text in lower case with § for left and right.
 _AFTER = r"(?=[\s.,;:!?)'\"/\]]|$)"
+# "left and right", but not "turned left and left the room".
+_LAST = _AFTER + r"(?!\s(?:the|his|her|their|its|my|our|your|a|an|this|that|early|home|it|him|them|us|me)\b)"
+# The bed's left, but not "that's right", "what's left".
+_POSSESSIVE = r"(?<!\bit)(?<!\bthat)(?<!\bwhat)(?<!\bthere)(?<!\bhere)(?<!\bwho)(?<!\bhe)(?<!\bshe)(?<!\blet)['’]s"
 _NOUN = (
     r"(?:side|hand|half|part|corner|edge|end|portion|section|third|quarter|wall|arm|leg|foot|eye|ear|shoulder|lane|"
     r"border|margin|foreground|background|image|picture|frame|view|chair|table|door|window|lamp|person|man|woman|object)"
@@ -51,16 +57,18 @@ _NOUN = (
 _DIRECTIONAL = tuple(
     re.compile(pattern)
     for pattern in (
-        r"(?:\b(?:the|my|your|its|his|her|their|our)|['’]s)\s(?:far\s|extreme\s|immediate\s|very\s|upper\s|lower\s|top\s|"
-        r"bottom\s|front\s|back\s)?§(?=\s(?:of(?!\sway)|or|and|than|from|in the (?:image|picture|frame|video))\b|"
-        r"[-\s]?" + _NOUN + r"s?\b|[.,;:!?)'\"/\]]|\s*$)",
+        r"(?:\b(?:the|my|your|its|his|her|their|our)|" + _POSSESSIVE + r")\s(?:far\s|extreme\s|immediate\s|very\s|"
+        r"upper\s|lower\s|top\s|bottom\s|front\s|back\s)?§(?=\s(?:of(?!\sway)|or|and(?!\s"
+        r"(?:only|proper|wrong|correct|true|just|best)\b)|than|from|in the (?:image|picture|frame|video))\b|"
+        r"[-\s]?" + _NOUN + r"s?\b(?!\s(?:for|to(?!\sthe))\b)|[.,;:!?)'\"/\]]|\s*$)",
         r"\b(?:top|bottom|upper|lower|front|back|rear|center|middle|mid|far)[-\s]§" + _AFTER,
         r"§[-\s](?:top|bottom|upper|lower|front|back|rear|of(?!\sway))\b",
         r"§(?:most|wards?|hand)\b",
         r"§-(?:hand|most|side|facing|ward|wards|handed)\b",
         r"\b(?:turn|turns|turning|go|move|moving|facing|faces|look|looking|looks|pointing|points|point)\s§" + _AFTER,
-        r"§(?=,?\s(?:or|and|to)\s(?:the\s)?§)",
-        r"§(?:\sside)?,?\s(?:or|and|to)\s(?:to\s)?(?:the\s|my\s|your\s)?§" + _AFTER,
+        r"§(?:\sside)?,?\s(?:or|and)\s(?:to\s)?(?:the\s|my\s|your\s)?§" + _LAST,
+        r"§\sto\s§" + _LAST,
+        r"\b(?:the|my|your)\s§(?:\sside)?\sto\s(?:the|my|your)\s§" + _LAST,
         r"^\s*(?:\(?[a-z][.)]\s*)?§\s*[.!]?\s*$",
     )
 )  # fmt: skip
@@ -94,6 +102,8 @@ def _rewritten(text: str, width: float | None) -> str:
     for pattern, reason in _REFUSALS:
         if pattern.search(text):
             raise Undecided(reason)
+    if _OTHER_LETTERS.search(text):
+        raise Undecided("letters that are like others but for their case")
     _check_sides(text)
     text = _mirror_boxes(text, width)
     return _TURN.sub(_swap_word, _SIDE.sub(_swap_word, text))

@@ -6,11 +6,18 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvsr.data.benchmark_scenes import benchmark_of
-from jaxvsr.data.folder import QUESTIONS_FILE, bullets, merge_questions, summary_table, write_card_section
+from jaxvsr.data.benchmark_scenes import benchmark_in, benchmark_of
+from jaxvsr.data.folder import (
+    QUESTIONS_FILE,
+    bullets,
+    merge_questions,
+    repeated_line,
+    summary_table,
+    write_card_section,
+)
 from jaxvsr.data.generate import QuestionReport, QuestionSettings, is_procedural
 from jaxvsr.data.question_parts import remove_parts
-from jaxvsr.data.questions import write_questions
+from jaxvsr.data.questions import read_questions, write_questions
 from jaxvsr.data.recipe import Recipe
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, split_by_room, write_splits
 from jaxvsr.errors import InputError
@@ -60,6 +67,8 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
         )
     if report.flaws:
         lines.append("flaws worked around: " + ", ".join(f"{name} {count}" for name, count in report.flaws.items()))
+    if line := repeated_line(read_questions(out / QUESTIONS_FILE)):
+        lines.append(line)
     twins = len(report.questions) - len(originals)
     mirrored = f" and {twins:,} mirrored ones" if twins else ""
     about = f"about {len(scans) - len(report.broken)} scans in {out}"
@@ -70,9 +79,11 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
 def _write_rows(out: Path, asked: QuestionSet, report: QuestionReport, procedural: set[str]) -> dict[str, list[str]]:
     """Put the rows into the folder and their scenes into the splits, which are returned."""
     merged = merge_questions(out, asked.recipe.name, report.questions)
-    benchmark = [scan.name for scan in asked.scans if benchmark_of(scan.name) and scan.name not in procedural]
     before = read_splits(out) if (out / SPLITS_FILE).exists() else None
     scenes = {row.scene for row in merged}
+    benchmark = [scan.name for scan in asked.scans if benchmark_of(scan.name) and scan.name not in procedural]
+    if before is None:  # imported ones too, where the file was deleted
+        benchmark += [scene for scene in scenes - procedural if benchmark_in(scene)]
     splits = split_by_room(scenes, asked.heldout, seed=asked.settings.seed, always_heldout=benchmark, before=before)
     write_questions(out / QUESTIONS_FILE, merged)
     write_splits(out, splits)

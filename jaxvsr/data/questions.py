@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -73,6 +73,20 @@ class Question:
             if row.get(name) is not None and not isinstance(row[name], str):
                 raise InputError(f"{where}: field {name!r} must be a string, found {row[name]!r}")
         return cls(**row)
+
+
+def meaning(answer: str, kind: AnswerKind, options: Sequence[str] | None) -> float | str:
+    """What an answer says, of whatever form: 4 and 4.0 are one number, a choice is its words and not its letter."""
+    if kind == "number":
+        return float(answer)
+    if kind == "choice":
+        answer = next((option[3:] for option in options or () if option[:1] == answer), answer)
+    return " ".join(answer.casefold().split())
+
+
+def choices(options: Sequence[str] | None) -> frozenset[str] | None:
+    """What there is to choose from, in whichever order: options are `A. sofa`."""
+    return None if options is None else frozenset(" ".join(option[3:].casefold().split()) for option in options)
 
 
 def is_number(text: str) -> bool:

@@ -31,12 +31,15 @@ from jaxvsr.data.categories import category_of
 from jaxvsr.data.file_errors import one_line
 from jaxvsr.data.instance_masks import PixelCounts
 from jaxvsr.data.ply import read_ply
+from jaxvsr.data.video_sources import color_folder
 from jaxvsr.errors import InputError
 
 # ScanNet's largest text file (segs.json) has a few MB.
 _TEXT_LIMIT_BYTES = 1 << 28
 # No indoor scan is larger; beyond it, coordinates are garbage.
 _COORDINATE_LIMIT_METRES = 1e4
+# The 8-bit masks of ScanNet have room for 255; questions about pairs and triples of thousands would fill the memory.
+_MOST_OBJECTS = 1000
 # axisAlignment is printed with six decimals.
 _RIGID_TOLERANCE = 1e-3
 
@@ -128,7 +131,8 @@ def list_scans(root: Path) -> list[Path]:
 
 
 def _looks_like_a_scan(path: Path) -> bool:
-    return any(file(path).is_file() for file in (mesh_path, sens_path, info_path, aggregation_path))
+    files = (mesh_path, sens_path, info_path, aggregation_path)
+    return any(file(path).is_file() for file in files) or color_folder(path) is not None
 
 
 def read_scene(scan_dir: Path) -> Scene:
@@ -189,6 +193,7 @@ def read_axis_alignment(path: Path) -> Float64[np.ndarray, "4 4"] | None:
         rigid = (np.abs(matrix) < _COORDINATE_LIMIT_METRES).all() and (
             np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max() < _RIGID_TOLERANCE
             and np.abs(matrix[3] - [0, 0, 0, 1]).max() < _RIGID_TOLERANCE
+            and np.linalg.det(matrix[:3, :3]) > 0  # a reflection would swap left and right
         )
         if not rigid:
             raise InputError(
@@ -207,7 +212,7 @@ def _read_text(path: Path, expected: str) -> str:
     try:
         if path.stat().st_size > _TEXT_LIMIT_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes; expected {expected}, at most {_TEXT_LIMIT_BYTES}")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from None
     except UnicodeDecodeError:
@@ -249,7 +254,10 @@ def _read_groups(path: Path, flaws: collections.Counter[str]) -> list[tuple[int,
     groups = []
     ids: set[int] = set()
     contents: set[bytes] = set()
-    for number, group in enumerate(_read_json(path, "segGroups")):
+    listed = _read_json(path, "segGroups")
+    if len(listed) > _MOST_OBJECTS:
+        raise InputError(f"{path}: {len(listed):,} objects in segGroups; expected at most {_MOST_OBJECTS:,}")
+    for number, group in enumerate(listed):
         where = f"segGroups[{number}]"
         if not isinstance(group, dict) or not isinstance(group.get("segments"), list):
             raise InputError(f"{path}: {where} must be an object with objectId, label and segments")

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 import numpy as np
 
@@ -67,11 +68,19 @@ class Task:
     selection: Selection = Selection()
     swaps_sides: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.name or not self.template:
+            raise InputError(f"task {self.name!r}: name and template must not be empty")
+        if self.answer_kind not in get_args(AnswerKind):
+            kinds = ", ".join(get_args(AnswerKind))
+            raise InputError(f"task {self.name!r}: answer_kind {self.answer_kind!r} is not one of {kinds}")
+
     def generate(self, scene: Scene, rng: np.random.Generator) -> list[Question]:
         """The questions about one scene: none asked twice, and none whose drafts disagree about the answer."""
         by_text: dict[str, Draft] = {}
         contradicted: set[str] = set()
         for draft in self.drafts(scene, rng):
+            self._check(draft)
             text = self._text(draft, sorted(draft.options or ()))
             if text in by_text and by_text[text].answer != draft.answer:
                 contradicted.add(text)
@@ -81,8 +90,6 @@ class Task:
         rows = []
         for draft, options in zip(chosen, deal_options(chosen, rng), strict=True):
             text = self._text(draft, options or ())
-            if self.answer_kind == "number" and not is_number(draft.answer):
-                raise InputError(f"task {self.name!r}: its answers are numbers, but {draft.answer[:60]!r} is none")
             letter_of = dict(zip(options, LETTERS[: len(options)], strict=True)) if options else {}
             rows.append(
                 Question(
@@ -96,6 +103,23 @@ class Task:
                 )
             )
         return rows
+
+    def _check(self, draft: Draft) -> None:
+        """Refuse what could be written, but not read again or answered."""
+        answer, options = draft.answer, draft.options
+        if not isinstance(answer, str) or not answer or any("\ud800" <= sign <= "\udfff" for sign in answer):
+            raise InputError(f"task {self.name!r}: an answer must be a text of at least one letter, found {answer!r}")
+        if self.answer_kind == "number" and not is_number(answer):
+            raise InputError(f"task {self.name!r}: its answers are numbers, but {answer[:60]!r} is none")
+        if (options is None) == (self.answer_kind == "choice"):
+            raise InputError(f"task {self.name!r}: options go with answers of the kind 'choice', found {options!r:.60}")
+        if options is not None and not (
+            answer in options and len(set(options)) == len(options) and 2 <= len(options) <= len(LETTERS)
+        ):
+            raise InputError(
+                f"task {self.name!r}: expected 2 to {len(LETTERS)} different options, {answer[:40]!r} among them, "
+                f"found {options!r:.80}"
+            )
 
     def _text(self, draft: Draft, options: Sequence[str]) -> str:
         return self.template.format(**draft.fields, options=", ".join(options))

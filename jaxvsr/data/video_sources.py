@@ -238,14 +238,15 @@ def _images(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB pixels of an image file; its size is looked at before anything is decoded."""
-    from PIL import Image
+    """RGB pixels of an image file, upright where a camera wrote down how it was held; its size is looked at before
+    anything is decoded."""
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             width, height = image.size
             if width * height <= IMAGE_LIMIT_PIXELS:
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # decoders raise many kinds on broken data
         raise InputError(f"{path}: not an image that can be read ({one_line(error)})") from None
     raise InputError(f"{path}: says it has {height}×{width} pixels; refused")

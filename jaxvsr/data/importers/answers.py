@@ -91,6 +91,8 @@ def lettered_options(options: Sequence[str]) -> tuple[str, ...]:
 def _chosen(text: str, options: Sequence[str]) -> str:
     folded = " ".join(text.casefold().split())
     same = [option[0] for option in options if " ".join(option[3:].casefold().split()) == folded]
+    if len(same) == 1 and len(text) == 1 and text.upper() in {option[0] for option in options} - set(same):
+        raise RowError(f"answer {text!r} is the letter of one option and the words of another")
     if len(same) == 1:
         return same[0]
     match = _LETTER.match(text)

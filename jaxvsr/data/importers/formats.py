@@ -35,6 +35,11 @@ TERMS: dict[str, str] = {
     "q-spatial": "https://huggingface.co/datasets/andrewliao11/Q-Spatial-Bench",
 }
 _FIELDS = ("id", "scene", "question_type", "question", "options", "answer", "answer_kind", "video", "images")
+# Where sets say which scene a row is about.
+_PLACE_FIELDS = (
+    *("scene", "scene_name", "scene_id", "scan", "scan_id", "video", "video_path", "video_id", "path", "image"),
+    *("image_path", "image_id"),
+)
 _OPTIONAL_FIELDS = ("image", "mirror_of", "response")
 _KIND_OF_PROBLEM = {
     "multiple choice": "choice",
@@ -49,7 +54,8 @@ _EMBEDDED_OPTIONS = re.compile(r"\s*\n\s*Options:\s*\n(.*)\Z", re.DOTALL)
 @dataclasses.dataclass(frozen=True, eq=False)
 class SourceRow:
     """One question as published: `video` or `images` are names still to be paired with files, or the pictures;
-    `pruned` is whether VSI-Bench's debiased subset goes without it, where the set says so."""
+    `pruned` is whether VSI-Bench's debiased subset goes without it, where the set says so; `names` is all that the row
+    calls its scene and files, whichever of them it was paired by."""
 
     question: str
     answer: Answer
@@ -62,6 +68,7 @@ class SourceRow:
     response: str | None = None
     pruned: bool | None = None
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def read_row(row: dict[str, Any], form: Format, where: str) -> list[SourceRow]:
@@ -127,6 +134,11 @@ def parse_field_map(text: str) -> dict[str, str]:
             )
         found[ours] = theirs
     return found
+
+
+def place_names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a published row calls its scene and files, in whichever of its fields."""
+    return tuple(name for field in _PLACE_FIELDS if isinstance(name := row.get(field), str))
 
 
 def _string(row: Mapping[str, Any], *names: str) -> str | None:

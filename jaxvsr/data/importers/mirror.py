@@ -12,6 +12,8 @@ from jaxvsr.data.folder import QUESTIONS_FILE, write_card_section
 from jaxvsr.data.mirror_text import MirrorReport, mirror_rows
 from jaxvsr.data.questions import Question, read_questions, write_questions
 
+_ORIENTATION = 0x0112  # EXIF's tag
+
 
 def add_mirrored_rows(out: Path, name: str, imported: Sequence[Question], videos: Path | None) -> MirrorReport:
     """Put the mirror images of the rows of an import into the folder `out`, beside the rows; what has one keeps it.
@@ -36,5 +38,6 @@ def _image_width(folders: Sequence[Path], images: Sequence[str] | None) -> float
     for path in (folder / images[0] for folder in folders):
         # Decoders raise many kinds on broken data; boxes in pixels are then refused. The header alone is read.
         with contextlib.suppress(Exception), Image.open(path) as image:
-            return float(image.width)
+            sideways = image.getexif().get(_ORIENTATION, 1) >= 5  # held so; frames are stored upright
+            return float(image.height if sideways else image.width)
     return None

@@ -6,23 +6,21 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import re
 import shutil
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from jaxvsr.data.benchmark_scenes import Benchmark, benchmark_of
+from jaxvsr.data.benchmark_scenes import Benchmark, benchmark_in
 from jaxvsr.data.file_errors import one_line
 from jaxvsr.data.generate import is_procedural
 from jaxvsr.data.importers.formats import SourceRow
 from jaxvsr.data.importers.turns import Picture
-from jaxvsr.data.media import MediaIndex, Medium, name_parts
+from jaxvsr.data.media import MediaIndex, Medium
 from jaxvsr.data.video_sources import IMAGE_LIMIT_PIXELS
 
 IMAGES_DIR = "images"
-_SCANNET_NAME = re.compile(r"scene\d{4}_\d{2}(?!\d)")
 _SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
 # A scene's name is a folder's, and stands in other names with a few letters before and after it.
 _NAME_LIMIT_BYTES = 160
@@ -63,7 +61,7 @@ class Pairing:
             images = tuple(path for path, _ in found)
             scene = self._scene(_image_scene(images), " ".join(images))
             names = [picture.name for picture in row.images]
-            return Place(scene, None, images, self._benchmark((*names, *images, row.scene or ""), None))
+            return Place(scene, None, images, self._benchmark((*names, *images, row.scene or "", *row.names), None))
         if row.video is None:
             return "the row names neither video nor images"
         if self._index is None:
@@ -76,7 +74,7 @@ class Pairing:
         if medium.kind == "scan" and not medium.path.suffix:
             scene = medium.path.name
         scene = self._scene(scene, path)
-        return Place(scene, path, None, self._benchmark((row.video, path, row.scene or ""), medium))
+        return Place(scene, path, None, self._benchmark((row.video, path, row.scene or "", *row.names), medium))
 
     def keep(self, images: set[str]) -> None:
         """Give the pictures written their final place; those that no row uses are removed."""
@@ -134,11 +132,7 @@ class Pairing:
             path = self._index.root / medium.path
             if is_procedural(path if path.is_dir() else path.parent):
                 return None  # those have names like ScanNet's
-        for name in names:
-            for part in (*name_parts(name), *_SCANNET_NAME.findall(name.lower())):
-                if (owner := benchmark_of(part)) is not None:
-                    return owner
-        return None
+        return next((owner for name in names if (owner := benchmark_in(name)) is not None), None)
 
 
 def _image_scene(images: tuple[str, ...]) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from jaxvsr.data.importers.answers import RowError
-from jaxvsr.data.importers.formats import Format, SourceRow, detect, read_row, renamed
+from jaxvsr.data.importers.formats import Format, SourceRow, detect, place_names, read_row, renamed
 from jaxvsr.data.importers.pairing import Pairing, Place
 from jaxvsr.data.importers.source_rows import read_rows, source_files
 from jaxvsr.data.media import MediaIndex
-from jaxvsr.data.questions import Question
+from jaxvsr.data.questions import Question, choices, meaning
 from jaxvsr.errors import InputError
 
 
@@ -82,6 +82,7 @@ class ImportReport:
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Paired:
     where: str
+    number: int  # of the question among all of the set, whatever becomes of the others
     row: SourceRow
     place: Place
 
@@ -99,26 +100,29 @@ def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport,
     left_out: list[LeftOut] = []
     notes: Counter[str] = Counter()
     paired: list[_Paired] = []
-    total = 0
+    total = asked = 0
     try:
         for where, raw in read_rows(settings.source):
             total += 1
             form = form or detect(raw, where)
             try:
                 rows = read_row(renamed(raw, settings.field_map) if form == "jsonl" else raw, form, where)
+                rows = [dataclasses.replace(row, names=place_names(raw)) for row in rows]
             except RowError as error:
                 left_out.append(LeftOut(REFUSED, where, str(error)))
+                asked += 1
                 continue
-            for number, row in enumerate(rows, start=1):
+            for turn, row in enumerate(rows, start=1):
                 place = pairing.place(row)
-                name = where if len(rows) == 1 else f"{where} turn {number}"
+                name = where if len(rows) == 1 else f"{where} turn {turn}"
+                number, asked = asked, asked + 1
                 notes.update(row.notes)
                 if isinstance(place, str):
                     left_out.append(LeftOut(UNPAIRED, name, place))
                 elif place.benchmark and place.benchmark not in settings.include and form != "vsi-bench":
                     left_out.append(LeftOut(BENCHMARK, name, f"{place.scene} is a scene of {place.benchmark}"))
                 else:
-                    paired.append(_Paired(name, row, place))
+                    paired.append(_Paired(name, number, row, place))
         if form is None:
             raise InputError(f"{settings.source}: holds no rows")
         consistent = _without_duplicates(_without_contradictions(paired, left_out), left_out)
@@ -160,28 +164,41 @@ def _asked(one: _Paired) -> tuple[object, ...]:
     return one.place.scene, one.row.mirror_of is not None, words, one.row.answer.options
 
 
+def _said(one: _Paired) -> float | str:
+    return meaning(one.row.answer.text, one.row.answer.kind, one.row.answer.options)
+
+
 def _without_contradictions(paired: list[_Paired], left_out: list[LeftOut]) -> list[_Paired]:
-    """Rows that answer one question differently are all left out: which one is right, nothing says."""
-    answers: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    """Rows that answer one question differently are all left out: which one is right, nothing says. Options in another
+    order are the same question."""
+    answers: dict[tuple[object, ...], set[float | str]] = defaultdict(set)
+
+    def question(one: _Paired) -> tuple[object, ...]:
+        return *_asked(one)[:-1], choices(one.row.answer.options)
+
     for one in paired:
         if one.row.answer.kind != "text":  # two descriptions of one thing do not contradict each other
-            answers[_asked(one)].add(" ".join(one.row.answer.text.casefold().split()))
+            answers[question(one)].add(_said(one))
     kept = []
     for one in paired:
-        different = answers.get(_asked(one), set())
+        different = answers.get(question(one), set())
         if len(different) > 1:
-            said = ", ".join(sorted(different)[:4])
+            said = ", ".join(sorted(map(_shown, different))[:4])
             left_out.append(LeftOut(CONTRADICTION, one.where, f"{one.row.question[:80]!r} is answered {said}"))
         else:
             kept.append(one)
     return kept
 
 
+def _shown(said: float | str) -> str:
+    return f"{said:g}" if isinstance(said, float) else said
+
+
 def _without_duplicates(paired: list[_Paired], left_out: list[LeftOut]) -> list[_Paired]:
     first: dict[tuple[object, ...], str] = {}
     kept = []
     for one in paired:
-        key = (*_asked(one), " ".join(one.row.answer.text.casefold().split()), one.row.response)
+        key = (*_asked(one), _said(one), one.row.response)
         if key in first:
             left_out.append(LeftOut(DUPLICATE, one.where, f"the same as {first[key]}"))
         else:
@@ -190,13 +207,19 @@ def _without_duplicates(paired: list[_Paired], left_out: list[LeftOut]) -> list[
     return kept
 
 
+def _unnamed(number: int, given: Collection[str | None]) -> str:
+    """The name of a row without one; the set may have given its number to another row."""
+    return str(number) if str(number) not in given else f"row-{number}"
+
+
 def _questions(paired: list[_Paired], name: str, left_out: list[LeftOut]) -> list[Question]:
-    """Rows with ids of their own: the set's, or the row's number."""
+    """Rows with ids of their own: the set's, or the row's number, which no other row's fate changes."""
     by_id: dict[str, Question] = {}
     places: dict[str, str] = {}
-    for number, one in enumerate(paired):
+    given = {one.row.id for one in paired}
+    for one in paired:
         row, place = one.row, one.place
-        own = f"{name}-{row.id or number}"
+        own = f"{name}-{row.id or _unnamed(one.number, given)}"
         if own in by_id:
             left_out.append(LeftOut(REFUSED, one.where, f"its id {row.id!r} already stands in {places[own]}"))
             continue

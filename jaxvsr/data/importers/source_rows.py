@@ -84,7 +84,7 @@ def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parsed(data: bytes, where: str) -> Any:
     try:
-        return json.loads(data.decode("utf-8"))
+        return json.loads(data.decode("utf-8-sig"))  # Windows' editors begin a file with a mark
     except UnicodeDecodeError:
         raise InputError(f"{where}: not UTF-8 text") from None
     except (ValueError, RecursionError) as error:

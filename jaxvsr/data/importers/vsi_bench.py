@@ -139,12 +139,15 @@ def question_of_row(row: dict[str, Any], where: str) -> Question:
             raise InputError(f"{where}: {name} must be a name, found {row.get(name)!r}")
     if row.get("id") is None or row.get("ground_truth") is None:
         raise InputError(f"{where}: {'id' if row.get('id') is None else 'ground_truth'} is missing")
+    options = row.get("options")
+    if options is not None and not isinstance(options, list | tuple):  # a text would come apart into its letters
+        raise InputError(f"{where}: options must be a list or null, found {str(options)[:60]!r}")
     fields = {
         "id": _question_id(row["id"]),
         "scene": str(row["scene_name"]),
         "question_type": question_type,
         "question": row.get("question"),
-        "options": list(row["options"]) if row.get("options") else None,
+        "options": list(options) if options else None,
         "answer": str(row["ground_truth"]),
         "answer_kind": KINDS[question_type],
         "video": f"{row['dataset']}/{row['scene_name']}.mp4",

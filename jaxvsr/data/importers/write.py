@@ -6,11 +6,12 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from jaxvsr.data.benchmark_scenes import benchmark_in
 from jaxvsr.data.folder import QUESTIONS_FILE, bullets, merge_questions, summary_table, write_card_section
 from jaxvsr.data.importers.formats import TERMS
 from jaxvsr.data.importers.pairing import Pairing
 from jaxvsr.data.importers.read import ImportReport, ImportSettings
-from jaxvsr.data.questions import write_questions
+from jaxvsr.data.questions import read_questions, write_questions
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, room_of, split_by_room, write_splits
 from jaxvsr.data.subsets import DEBIASED, write_subsets
 
@@ -34,7 +35,10 @@ def write_import(
     rows = merge_questions(out, settings.name, report.questions)
     before = read_splits(out) if (out / SPLITS_FILE).exists() else None
     scenes = {row.scene for row in rows}
-    splits = split_by_room(scenes, heldout, seed=seed, always_heldout=report.benchmark_scenes, before=before)
+    benchmark = set(report.benchmark_scenes)
+    if before is None:  # those of other imports too, where the file was deleted
+        benchmark |= {row.scene for row in rows if (row.video or row.images) and benchmark_in(row.scene)}
+    splits = split_by_room(scenes, heldout, seed=seed, always_heldout=benchmark, before=before)
     pairing.keep({image for row in report.questions for image in row.images or ()})
     write_questions(out / QUESTIONS_FILE, rows)
     write_splits(out, splits)
@@ -58,6 +62,13 @@ def write_import(
     }
     write_card_section(out, f"Questions: {settings.name}", f"{bullets(facts)}\n\n{summary_table(report.questions)}")
     return splits
+
+
+def former_rows(out: Path, settings: ImportSettings) -> int:
+    """How many rows of a former import of this name lie in the folder: those that `write_import` replaces."""
+    path = out / QUESTIONS_FILE
+    rows = read_questions(path) if path.exists() else []
+    return sum(row.id.startswith(f"{settings.name}-") for row in rows)
 
 
 def left_out_lines(report: ImportReport) -> list[str]:

@@ -205,7 +205,7 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Ite
     unique = drafts.once(_named(scene, options))
     places = np.array([object_center(item, options.direction_center) for _, item in unique]).reshape(-1, 3)
     found, turns = drafts.triples(
-        places, minimum=options.direction_minimum_distance, maximum=options.direction_maximum_distance
+        places, rng, minimum=options.direction_minimum_distance, maximum=options.direction_maximum_distance
     )
     clear = geometry.degrees_from_line(turns) >= options.direction_minimum_angle
     for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):

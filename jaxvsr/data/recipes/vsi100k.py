@@ -182,7 +182,7 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
 def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
     objects = _unique(scene, options)
     centers = np.array([object_center(item, options.center) for item in objects]).reshape(-1, 3)
-    found, turns = drafts.triples(centers, minimum=options.direction_minimum_distance, maximum=np.inf)
+    found, turns = drafts.triples(centers, rng, minimum=options.direction_minimum_distance, maximum=np.inf)
     clear = geometry.degrees_from_line(turns) >= options.direction_minimum_angle
     for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
         named = {"stand": objects[stand], "face": objects[face], "query": objects[query]}

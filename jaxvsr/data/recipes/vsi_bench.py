@@ -245,7 +245,7 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options, diffic
     unique = drafts.once(_named(scene, options))
     places = np.array([item.obb.center for _, item in unique]).reshape(-1, 3)
     found, turns = drafts.triples(
-        places, minimum=options.direction_minimum_distance, maximum=options.direction_maximum_distance
+        places, rng, minimum=options.direction_minimum_distance, maximum=options.direction_maximum_distance
     )
     if not len(found):
         return
