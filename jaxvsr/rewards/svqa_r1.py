@@ -56,7 +56,9 @@ def _encoder(model: str) -> Callable[[list[str]], np.ndarray]:
         raise InputError("reward svqa_semantic needs sentence-transformers: pip install 'jaxvsr[semantic]'")
     try:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # of loading weights: it takes a second, and stderr is for what is wrong
         encoder = SentenceTransformer(_model_folder(model), device="cpu")
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # a broken torch or torchvision among them
         reason = " ".join(str(error).split())[:200]
