@@ -218,6 +218,45 @@ def test_answers_of_vsi_bench_equal_brute_force(seed):
     assert min(counts[f"object_rel_direction_{name}"] for name in ("easy", "medium", "hard")) > 5
 
 
+@pytest.mark.parametrize(
+    ("kind", "borders"), [("easy", (0, 135, 225)), ("medium", (0, 135, 225)), ("hard", (0, 90, 180, 270))]
+)
+def test_vsi_bench_asks_every_direction_that_its_rules_let_pass(kind, borders):
+    scene = room(1)
+    boxes = {item.category: item.obb for item in scene.objects if item.category in NAMES}
+    expected = set()
+    for names in itertools.permutations(boxes, 3):
+        stand, face, query = (boxes[name] for name in names)
+
+        def turn(point, stand=stand, face=face):
+            (x, y), (u, v) = (face.center - stand.center)[:2], (point - stand.center)[:2]
+            return np.degrees(np.arctan2(v, u) - np.arctan2(y, x)) % 360
+
+        def sector(point, turn=turn):
+            return sum(turn(point) >= border for border in borders)
+
+        pairs = itertools.combinations((stand, face, query), 2)
+        near = all(0.3 <= np.linalg.norm((a.center - b.center)[:2]) <= 5 for a, b in pairs)
+        clear = min(abs(turn(query.center) - border) for border in (*borders, 360)) >= 10
+        stray = sum(sector(corner) != sector(query.center) for corner in query.corners)
+        behind = kind == "easy" and sector(query.center) == 2
+        if near and clear and stray <= 2 and not behind:
+            expected.add(names)
+    rows = ask("vsi-bench", scene, per_task=None, tasks=(f"object_rel_direction_{kind}",))
+    said = r"If I am standing by the (\w+) and facing the (\w+), is the (\w+) to "
+    assert {re.match(said, row.question).groups() for row in rows} == expected and len(rows) == len(expected) > 5
+
+
+def test_vsi_bench_rounds_a_distance_before_it_is_left_out_as_too_near():
+    cube = [1, 1, 1]
+    scene = make_scene([("bed", [0, 0, 0], cube), ("sofa", [1.16, 0, 0], cube), ("lamp", [0, 1.14, 0], cube)])
+    rows = ask("vsi-bench", scene, tasks=("object_abs_distance",))
+    assert {(*re.findall(r"the (bed|sofa|lamp)", row.question), row.answer) for row in rows} == {
+        ("bed", "sofa", "0.2"),  # 16 cm; the bed and the lamp are 14 cm apart
+        ("sofa", "lamp", "0.2"),
+    }
+
+
 @pytest.mark.parametrize("name", ["spatial-r1", "vsi-bench"])
 @pytest.mark.parametrize("seed", range(5))
 def test_appearance_order_equals_a_full_scan_of_all_frames(name, seed):
