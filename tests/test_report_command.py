@@ -85,14 +85,17 @@ def test_compare_puts_scores_and_differences_on_the_page(report, folder: Path, c
 
 def test_constants_are_fitted_on_training_questions_once_each_without_their_mirror_images(report, folder: Path):
     """Mirror images would make left as frequent as right, and count what has one twice."""
-    fields = {"scene": "scene0000_00", "question_type": "object_rel_direction_easy", "question": "Which side?"}
-    fields |= {"options": None, "answer_kind": "word"}
+
+    def asked(name: str, answer: str, mirror_of: str | None = None) -> Question:
+        kind = "object_rel_direction_easy"
+        return Question(name, "scene0000_00", kind, "Which side?", None, answer, "word", mirror_of=mirror_of)
+
     rows = read_questions(folder / "data" / "questions.jsonl")
     for number, (answer, twin) in enumerate([("left", "right"), ("left", "right"), ("left", None), ("right", "left")]):
-        rows.append(Question(id=f"d{number}", answer=answer, **fields))
+        rows.append(asked(f"d{number}", answer))
         if twin:
-            rows.append(Question(id=f"d{number}-mirror", answer=twin, mirror_of=f"d{number}", **fields))
-    rows += [Question(id=f"d9{k}-mirror", answer="right", mirror_of="d2", **fields) for k in range(5)]
+            rows.append(asked(f"d{number}-mirror", twin, f"d{number}"))
+    rows += [asked(f"d9{k}-mirror", "right", "d2") for k in range(5)]
     write_questions(folder / "data" / "questions.jsonl", rows)
     held = Question("h", "scene0001_00", "object_rel_direction_easy", "Which side?", None, "left", "word")
     for name in ("before", "now"):
