@@ -13,6 +13,7 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.importers.answers import RowError, decide
 from jaxvsr.data.importers.formats import detect
 from jaxvsr.data.questions import Question, read_questions
+from jaxvsr.data.splits import read_splits
 from launch.build_data import main
 
 RNG = np.random.default_rng(0)
@@ -237,7 +238,7 @@ def test_pictures_of_one_room_never_part_between_training_and_held_out(videos, t
             rows.append({"question": f"How wide {frame}?", "answer": "1", "image": f"{path.parent.name}/{path.name}"})
     imported(write_rows(tmp_path / "set.jsonl", rows), tmp_path / "out", "--videos", extra, "--heldout", "0.5",
              "--include", "scannet-val")  # fmt: skip
-    splits = json.loads((tmp_path / "out/splits.json").read_text())
+    splits = read_splits(tmp_path / "out")
     rooms = {split: {scene[:9] for scene in scenes} for split, scenes in splits.items()}
     assert rooms["train"] and rooms["heldout"] and not rooms["train"] & rooms["heldout"]
 

@@ -1,5 +1,6 @@
 """Splits by room, and the scenes that belong to benchmarks."""
 
+import json
 import re
 
 import pytest
@@ -61,6 +62,17 @@ def test_splits_read_back_and_broken_ones_are_refused(tmp_path):
             read_splits(tmp_path)
     with pytest.raises(InputError, match="held-out share 1"):
         split_by_room(["a"], 1.0)
+
+
+def test_a_folder_of_another_schema_is_refused(tmp_path):
+    write_splits(tmp_path, {"train": ["a"], "heldout": []})
+    path = tmp_path / "splits.json"
+    assert json.loads(path.read_text())["schema"] == 1
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(InputError, match="schema 2, but this jaxvsr reads schema 1"):
+        read_splits(tmp_path)
+    path.write_text('{"train": ["a"], "heldout": []}')  # of folders that said nothing
+    assert read_splits(tmp_path)["train"] == ["a"]
 
 
 def test_scannet_validation_and_vsi_bench_scenes_are_known():

@@ -13,6 +13,7 @@ from jaxvsr.errors import InputError
 
 SPLITS_FILE = "splits.json"
 SPLITS = ("train", "heldout")
+SCHEMA = 1  # of the folder's text files: questions.jsonl, splits.json, subsets.json
 # Also inside of longer names: a picture out of a scan is of that room.
 _SCANNET_NAME = re.compile(r"(?<![A-Za-z0-9])(scene\d{4})_\d{2}(?![0-9])")
 
@@ -66,6 +67,9 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
         splits = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from None
+    schema = splits.pop("schema", SCHEMA) if isinstance(splits, dict) else SCHEMA
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema {schema!r}, but this jaxvsr reads schema {SCHEMA}; take a newer jaxvsr")
     if not isinstance(splits, dict) or set(splits) != set(SPLITS):
         raise InputError(f'{path}: expected {{"train": [...], "heldout": [...]}}')
     for split, scenes in splits.items():
@@ -81,6 +85,7 @@ def write_splits(folder: Path, splits: Mapping[str, Iterable[str]]) -> None:
     """Write `splits.json` whole: to a temporary name first, then renamed."""
     path = folder / SPLITS_FILE
     partial = path.with_name(path.name + ".partial")
-    text = json.dumps({split: sorted(splits[split]) for split in SPLITS}, indent=1, ensure_ascii=False)
+    rows: dict[str, object] = {"schema": SCHEMA, **{split: sorted(splits[split]) for split in SPLITS}}
+    text = json.dumps(rows, indent=1, ensure_ascii=False)
     partial.write_text(text + "\n", encoding="utf-8")
     os.replace(partial, path)
