@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from jaxvsr.data import generate, scannet
+from jaxvsr.data.question_parts import scan_digest
 from jaxvsr.data.questions import read_questions
 from jaxvsr.data.room_scans import write_rooms
 from launch.build_data import main
@@ -96,6 +98,19 @@ def _stop_at(name, ask_scene):
         return ask_scene(recipe, tasks, scene, seed)
 
     return asking
+
+
+def test_other_masks_of_the_same_size_are_another_scan(tmp_path):
+    scan = tmp_path / "scene0000_00"
+    scan.mkdir()
+    digests = set()
+    for value in (1, 2):
+        with zipfile.ZipFile(scan / "scene0000_00_2d-instance-filt.zip", "w") as masks:
+            masks.writestr(
+                zipfile.ZipInfo("instance-filt/0.png"), bytes([value]) * 3_000_000
+            )  # longer than what is read
+        digests.add(scan_digest(scan))
+    assert len(digests) == 2
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b"])

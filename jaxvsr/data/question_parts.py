@@ -29,8 +29,8 @@ def parts_folder(out: Path, recipe: str) -> Path:
 
 
 def scan_digest(scan_dir: Path) -> str:
-    """A hash of the files that questions follow from: mesh, segments, annotation, alignment; masks by size alone, as
-    they are checked where they are counted."""
+    """A hash of the files that questions follow from: mesh, segments, annotation, alignment; of the masks their size and
+    the end of the zip, which lists every entry with its checksum."""
     digest = hashlib.sha256()
     for path in (scannet.mesh_path, scannet.segments_path, scannet.aggregation_path, scannet.info_path):
         file = path(scan_dir)
@@ -44,7 +44,12 @@ def scan_digest(scan_dir: Path) -> str:
             except OSError:
                 digest.update(b"unreadable")
     masks = scannet.instance_masks_path(scan_dir)
-    digest.update(f"{masks.stat().st_size if masks.is_file() else -1}".encode())
+    size = masks.stat().st_size if masks.is_file() else -1
+    digest.update(f"{size}".encode())
+    if size > 0:
+        with masks.open("rb") as source:
+            source.seek(max(size - _CHUNK_BYTES, 0))
+            digest.update(source.read(_CHUNK_BYTES))
     return digest.hexdigest()
 
 
