@@ -166,7 +166,9 @@ def _write_adapter(arguments: Namespace, model: StartModel) -> None:
 def _card(arguments: Namespace, model: StartModel) -> str:
     from jaxvsr.grpo.run_card import export_card
 
-    command = ("python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter))
+    command = ["python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter)]
+    if arguments.revision is not None:
+        command += ["--revision", arguments.revision]
     return export_card(model, shlex.join(command), adapter=arguments.adapter, scores=arguments.scores)
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -27,6 +28,7 @@ NAME = "language_model.layers.self_attn.q_proj.lora_A"
 RECORD = RunRecord(
     "models/tiny", "/models/tiny", None, "1" * 64, (Stage("start/0.safetensors", LoraConfig(rank=4)),), "id7"
 )
+LORA = LoraConfig(rank=2)
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1e-3, 0.0, 10)))
 
 
@@ -84,7 +86,7 @@ def test_an_interrupted_save_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_run_is_named_with_best_or_step(tmp_path: Path) -> None:
-    config = TrainConfig(lora=LoraConfig(rank=4))
+    config = TrainConfig(lora=LORA)
     run = make_run_folder(tmp_path / "runs" / "a@b", config)
     assert is_run(str(run.path)) and not is_run(str(tmp_path))
     with pytest.raises(InputError, match="no checkpoint yet"):
@@ -110,6 +112,98 @@ def test_best_without_any_evaluation_says_what_is_missing(tmp_path: Path) -> Non
     checkpoints.close()
     with pytest.raises(InputError, match=r"no evaluation was made \(intervals.evaluate\)"):
         open_run(f"{run.path}@best")
+
+
+@pytest.fixture
+def run_of_two(tmp_path: Path) -> Path:
+    run = make_run_folder(tmp_path / "run", TrainConfig(lora=LORA))
+    checkpoints = Checkpoints(run.checkpoints, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, state_after(step), dataclasses.replace(RECORD, lora=LORA), score=0.5)
+    checkpoints.close()
+    return run.path
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (empty, ""),
+        (shutil.rmtree, "weights"),
+        (cut, "weights/manifest.ocdbt"),
+        (cut, "weights/_METADATA"),
+        (cut, "_CHECKPOINT_METADATA"),
+        (cut, "metrics/metrics"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line_that_names_it_and_the_steps_that_are_left(
+    damage: Callable[[Path], None], part: str, run_of_two: Path
+) -> None:
+    damaged = run_of_two / "checkpoints" / "2"
+    damage(damaged / part)
+    with pytest.raises(InputError) as refused:
+        open_run(str(run_of_two))
+    line = str(refused.value)
+    assert line.startswith(f"{damaged}: the checkpoint is cut, damaged or empty (") and "\n" not in line
+    assert line.endswith(f"move its folder away, or take another step with {run_of_two}@STEP (it has 1)")
+    shutil.rmtree(damaged)
+    assert open_run(str(run_of_two)).step == 1
+
+
+def test_a_damaged_state_is_not_resumed_from_and_its_weights_still_serve(run_of_two: Path) -> None:
+    shutil.rmtree(run_of_two / "checkpoints" / "2" / "training")
+    record = dataclasses.replace(RECORD, lora=LORA)
+    with pytest.raises(InputError, match="checkpoints/2: the checkpoint is cut, damaged or empty"):
+        Checkpoints(run_of_two / "checkpoints").restore(2, state_after(0), record)
+    assert open_run(str(run_of_two)).step == 2
+
+
+EDITED = {
+    "rank": (LoraConfig(rank=4), "lora.rank is 4, but step 2 was trained with 2"),
+    "alpha": (LoraConfig(rank=2, alpha=64.0), "lora.alpha is 64.0, but step 2 was trained with 32.0"),
+    "targets": (LoraConfig(rank=2, target_modules=("o_proj",)), r"lora.target_modules .*o_proj"),
+    "null": (None, "lora is null, but step 2"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITED)
+def test_a_config_that_was_edited_is_not_merged_with_another_lora(edit: str, run_of_two: Path) -> None:
+    lora, says = EDITED[edit]
+    make_run_folder(run_of_two, TrainConfig(lora=lora))
+    with pytest.raises(InputError, match=f"config.yaml: {says}"):
+        open_run(str(run_of_two))
+    checkpoints = Checkpoints(run_of_two / "checkpoints")
+    with pytest.raises(InputError, match=f"config.yaml: {says}"):
+        checkpoints.restore(2, state_after(0), dataclasses.replace(RECORD, lora=lora))
+
+
+@pytest.mark.parametrize("edit", ["rank", "targets", "null"])  # a file of weights does not tell alpha
+def test_a_run_that_did_not_record_its_lora_is_read_and_refused_by_its_weights(edit: str, tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run", TrainConfig(lora=LORA))
+    checkpoints = Checkpoints(run.checkpoints, keep=1)
+    checkpoints.save(2, state_after(2), RECORD)
+    checkpoints.close()
+    before = RECORD.to_json()
+    del before["lora"]
+    assert RunRecord.from_json(before, "") == RECORD
+    assert open_run(str(run.path)).lora == LORA
+    make_run_folder(run.path, TrainConfig(lora=EDITED[edit][0]))
+    with pytest.raises(InputError, match=r"config.yaml: lora"):
+        open_run(str(run.path))
+
+
+def test_a_state_of_other_shapes_is_not_resumed(run_of_two: Path) -> None:
+    other = start_state({**state_after(0).trainable, NAME: jnp.zeros((2, 4, 4))}, OPTIMIZER, seed=7)
+    with pytest.raises(InputError, match=r"config.yaml: does not fit .*2, where .*lora_A has shape \(2, 2, 4\)"):
+        Checkpoints(run_of_two / "checkpoints").restore(2, other, dataclasses.replace(RECORD, lora=LORA))
 
 
 _ON_MESH = """

@@ -246,6 +246,22 @@ def test_every_step_has_a_row_with_what_a_run_is_judged_by(bench: Callable[..., 
         assert wanted <= set(row)
 
 
+def test_the_gap_to_the_sampler_is_that_of_the_first_update_of_a_step(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench(tmp_path / "run", config(steps=2, update=UpdateSettings(inner_steps=3)))
+    update = run.step.update
+
+    def with_gap(*given: Any) -> Any:
+        state, metrics = update(*given)
+        return state, {**metrics, "logprob_gap": jnp.float32(len(run.step.seen)), "ratio_max": len(run.step.seen)}
+
+    monkeypatch.setattr(run.step, "update", with_gap)
+    train(run.training, fresh_state(), StopRequest())
+    assert [row["logprob_gap"] for row in run.rows()] == [1, 4]
+    assert [row["ratio_max"] for row in run.rows()] == [3, 6]
+
+
 def test_advantages_and_masks_of_an_update_are_those_of_its_rollouts(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:

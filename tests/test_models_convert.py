@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from jaxvsr.command_line import run
+from jaxvsr.grpo import start_model
 from jaxvsr.grpo.checkpoints import Checkpoints, RunRecord
 from jaxvsr.grpo.config import DataSettings, ModelSettings, TrainConfig
 from jaxvsr.grpo.run_card import loaded_by
@@ -125,7 +128,10 @@ def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder
     (source / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     scores = tmp_path / "scores"
     scores.mkdir()
-    (scores / "scores.json").write_text('{"overall": 40.5, "benchmark": "vsi-bench", "model": "runs/x", "frames": 8}')
+    (scores / "scores.json").write_text(
+        '{"overall": 40.5, "benchmark": "vsi-bench", "model": "runs/x", "frames": 8, '
+        '"revision": "v2", "split": "train", "subset": "debiased", "limit": 9, "blank": true}'
+    )
     assert command("to-hf", source, tmp_path / "out", "--scores", scores) == 2
     assert "has no table.md" in capsys.readouterr().err and not (tmp_path / "out").exists()
     (scores / "table.md").write_text("## Official\n\n| task | score |\n| --- | --- |\n| overall | 40.5 |\n\n### More\n")
@@ -133,7 +139,12 @@ def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"- Trained on `{data}`:\n  - {terms}\n" in card and "`nowhere`:\n  - its card names no source" in card
     assert "after step 5" in card and "| overall | 31.25 |" in card and "| 99 |" not in card
-    assert "vsi-bench (model runs/x, frames 8)" in card and "| overall | 40.5 |" in card
+    part = "revision v2, split train, subset debiased, limit 9, frames 8, on blank video"
+    assert (
+        f"vsi-bench (model runs/x, {part})" in card
+        and "greedy, per cent, after" in card
+        and "| overall | 40.5 |" in card
+    )
     assert "python launch/train.py --config config.yaml" in card and "objective: sft" in card
     headings = [line for line in card.splitlines() if line.startswith("#")]
     assert headings[1:5] == ["## Base model and data", "## Scores", "### Official", "#### More"]
@@ -176,12 +187,61 @@ def test_a_peft_adapter_is_a_model(lora_run, folder, tmp_path, capsys):
     for change, words in (
         ({"base_model_name_or_path": str(tmp_path / "gone")}, "its base model cannot be opened"),
         ({"base_model_name_or_path": None}, "must name the base model"),
+        ({"base_model_name_or_path": str(tmp_path / "adapter")}, "stands on itself"),
+        ({"revision": 3}, "revision 3 must be a branch, tag or commit"),
+        ({"revision": "v2"}, "revision 'v2': only a hub id has revisions"),
         ({"lora_dropout": 0.1}, "lora_dropout 0.1 is not supported"),
     ):
         path.write_text(json.dumps(settings | change))
         assert command("to-hf", tmp_path / "adapter", tmp_path / "out") == 2
         error = capsys.readouterr().err
         assert words in error and "adapter_config.json" in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def hub(folder, lora_run, tmp_path, monkeypatch):
+    """A hub with the tiny model and an adapter of it."""
+    places = {"org/tiny": tmp_path / "cache" / "models--org--tiny" / "snapshots" / "0a1b"}
+    shutil.copytree(folder, places["org/tiny"])
+    places["org/adapter"] = places["org/tiny"].parents[2] / "adapter"
+    assert command("to-hf", lora_run, places["org/adapter"], "--adapter") == 0
+    path = places["org/adapter"] / "adapter_config.json"
+    named = {"base_model_name_or_path": "org/tiny", "revision": "v1"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    monkeypatch.setattr(start_model, "_download", lambda name, revision: places[name])
+    return places
+
+
+@pytest.mark.parametrize("start", ["org/adapter", "run"])
+def test_what_starts_from_a_run_or_an_adapter_keeps_the_hub_id_of_its_base(start, hub, folder, tmp_path):
+    leaves = random_lora(open_folder(folder).config, 5)
+    if start == "run":
+        start = write_run(tmp_path / "run", "org/tiny", leaves)
+    second = write_run(tmp_path / "second", start, leaves)
+    assert command("to-hf", second, tmp_path / "adapter", "--adapter") == 0
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert settings["base_model_name_or_path"] == "org/tiny" and "\nbase_model: org/tiny\n" in card
+    assert "models--org--tiny" not in card
+
+
+def test_an_adapter_of_the_hub_is_merged_and_its_card_names_base_and_revision(hub, tmp_path):
+    assert command("to-hf", "org/adapter", tmp_path / "out", "--revision", "main") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\nbase_model: org/tiny\n" in card and "at revision `v1`" in card
+    assert "the adapter `org/adapter` merged in" in card and "to-hf org/adapter OUT --revision main\n" in card
+
+
+def test_a_revision_is_of_a_hub_id_alone_and_named_where_the_hub_does_not_have_it(
+    folder, lora_run, tmp_path, capsys, monkeypatch
+):
+    for model in (folder, lora_run, f"{lora_run}@7", "rooms-base"):
+        assert command("to-hf", model, tmp_path / "out", "--revision", "v2") == 2
+        error = capsys.readouterr().err
+        assert "revision 'v2': only a hub id has revisions" in error and error.count("\n") == 1
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: 1 / 0)
+    assert command("to-hf", "org/tiny", tmp_path / "out", "--revision", "v2") == 2
+    assert "'org/tiny'" in (error := capsys.readouterr().err) and "at revision 'v2'" in error
 
 
 def test_a_fully_trained_run_replaces_the_bases_weights(folder, tmp_path):

@@ -16,6 +16,7 @@ from jaxvsr.data.folder import (
     write_card_section,
 )
 from jaxvsr.data.generate import QuestionReport, QuestionSettings, is_procedural
+from jaxvsr.data.importers.write import SCANNET_TERMS
 from jaxvsr.data.question_parts import remove_parts
 from jaxvsr.data.questions import read_questions, write_questions
 from jaxvsr.data.recipe import Recipe
@@ -50,6 +51,7 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
     table = summary_table(originals, recipe.paper_counts)
     facts = {
         "source": recipe.source,
+        "terms": "; ".join(_terms(scans, procedural)),
         "scans": f"{len(scans)}, {len(procedural)} of them procedural rooms",
         "scans left out as benchmarks": sum(asked.left_out.values()),
         "scans left out as broken": len(report.broken),
@@ -74,6 +76,14 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
     about = f"about {len(scans) - len(report.broken)} scans in {out}"
     shares = f"{len(splits['train'])} train, {len(splits['heldout'])} held out"
     return [*lines, f"{len(originals):,} questions{mirrored} {about} ({shares})"]
+
+
+def _terms(scans: Sequence[Path], procedural: set[str]) -> list[str]:
+    """Under which terms the scans stand: procedural rooms come with this project."""
+    terms = ["procedural rooms, made by jaxvsr, under its licence alone (Apache-2.0)"] if procedural else []
+    if len(procedural) < len(scans):
+        terms.append(f"scans of ScanNet under its terms of use, {SCANNET_TERMS}")
+    return terms
 
 
 def _write_rows(out: Path, asked: QuestionSet, report: QuestionReport, procedural: set[str]) -> dict[str, list[str]]:

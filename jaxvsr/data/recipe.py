@@ -48,7 +48,7 @@ class Recipe:
         tasks: the tasks under given options, on scans of which the census is known.
         uses_census: whether `tasks` looks at it (it costs a pass over the annotations).
         uses_masks: whether a task looks at `Scene.pixel_counts` (it costs a pass over the 2D instance masks).
-        source: what the recipe follows, with links to terms, for the card.
+        source: what the recipe follows, for the card; the terms of the scans are added to it.
         paper_counts: questions per task that the paper reports.
     """
 

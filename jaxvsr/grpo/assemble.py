@@ -125,7 +125,7 @@ def ready_run(
 
     writes = jax.process_index() == 0
     run = check_run_folder(run_path, config, resume=resume) if writes else RunFolder(run_path)
-    record = start_record(model)
+    record = start_record(model, config.lora)
     make_step, trainable, optimizer = load_policy(config, model, processor, mesh)
     state = start_state(trainable, optimizer, config.seed)
     state = jax.device_put(state, state_shardings(state, mesh, model.config))

@@ -116,10 +116,14 @@ def grpo_step(
     with phases("update"):
         normaliser = _normaliser(scored.mask, config.grpo, training)
         loss_inputs, kept = _loss_inputs(training, scored, sampled, reference)
+        first: dict[str, jax.Array] = {}
         for _ in range(config.update.inner_steps):
             state, metrics = step.update(
                 state, prompt, features, sampled.rollouts, loss_inputs, normaliser, temperature
             )
+            first = first or metrics
+        # Only before the first update is the policy the one that sampled: the gap would measure training behind it.
+        metrics |= {name: first[name] for name in ("logprob_gap",) if name in first}
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
         # The entropy is a mean over the tokens that the update read.
         metrics["entropy"] *= float(normaliser.tokens) / max(kept, 1.0)

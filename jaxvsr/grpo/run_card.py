@@ -14,10 +14,9 @@ from jaxvsr.grpo.run_folder import RunFolder, read_rows
 from jaxvsr.grpo.start_model import StartModel, is_hub_id
 from jaxvsr.models.hf_config import read_json
 from jaxvsr.models.model_card import DataSource, ScoreTable, base_licence, model_card
-from jaxvsr.models.peft_adapter import ADAPTER_CONFIG
 
-# What stands beside the numbers in evaluate.py's scores.json and says what they are of.
-_SETTINGS = ("model", "data", "frames", "max_pixels", "prompt")
+# What stands beside the numbers in evaluate.py's scores.json and says what they are of: all of it or a part.
+_SETTINGS = ("model", "revision", "data", "split", "subset", "limit", "frames", "max_pixels", "prompt")
 
 
 def export_card(model: StartModel, command: str, *, adapter: bool = False, scores: Sequence[Path] = ()) -> str:
@@ -28,10 +27,9 @@ def export_card(model: StartModel, command: str, *, adapter: bool = False, score
     """
     licence, measured = base_licence(model.folder.path), [_benchmark_scores(folder) for folder in scores]
     if not is_run(model.name):
-        named = read_json(Path(model.name) / ADAPTER_CONFIG)["base_model_name_or_path"]
         return model_card(
-            base=named,
-            on_hub=is_hub_id(named),
+            base=model.base,
+            on_hub=is_hub_id(model.base),
             revision=model.revision,
             licence=licence,
             what=f"Weights with the adapter `{model.name}` merged in.",
@@ -74,7 +72,7 @@ def _heldout_scores(run: Path, step: int) -> list[ScoreTable]:
     if not found:
         return []
     last = max(found)
-    title = f"Held-out questions of its own data, greedy, after step {last}"
+    title = f"Held-out questions of its own data, greedy, per cent, after step {last}"
     return [ScoreTable(title, "\n".join(["| task | score |", "| --- | --- |", *found[last]]))]
 
 
@@ -86,5 +84,7 @@ def _benchmark_scores(folder: Path) -> ScoreTable:
             raise InputError(f"--scores {folder}: has no {path.name}; give a folder that evaluate.py wrote")
     scores = read_json(file)
     settings = [f"{name} {scores[name]}" for name in _SETTINGS if scores.get(name) is not None]
+    if scores.get("blank"):
+        settings.append("on blank video")
     title = f"{scores.get('benchmark', folder.name)} ({', '.join(settings)})"
     return ScoreTable(title, table.read_text(encoding="utf-8"))

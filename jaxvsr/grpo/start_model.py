@@ -53,7 +53,8 @@ class StartModel:
 
     name: str  # as the user gave it
     folder: ModelFolder
-    revision: str | None = None
+    base: str  # what the base was named by, which a run or an adapter carries on: a folder or hub id
+    revision: str | None = None  # of the base
     stages: tuple[MergedStage, ...] = ()
 
     @property
@@ -101,23 +102,32 @@ def adapter_name(weight: str, side: str) -> str:
 
 
 def open_model(argument: str, revision: str | None = None) -> StartModel:
-    """The model that a folder, a hub id or a run (`RUN`, `RUN@best`, `RUN@STEP`) means.
+    """The model that a folder, a hub id (at `revision`) or a run (`RUN`, `RUN@best`, `RUN@STEP`) means.
 
     Raises:
-        InputError: there is no such model; or a run's base folder is gone or has changed.
+        InputError: there is no such model; it has no revisions; or a run's base folder is gone or has changed.
     """
+    return _open(argument, revision)
+
+
+def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = ()) -> StartModel:
+    """`open_model` of the base model of `adapters`, each on the next."""
     if not argument:
         raise InputError(
             f"no model given: --model FOLDER, a hub id such as Qwen/Qwen2-VL-2B-Instruct, a run, or {ROOMS_BASE}"
         )
-    if is_run(argument):
+    kind = "a run" if is_run(argument) else "a folder" if Path(argument).is_dir() else None
+    if revision is not None and (kind or argument == ROOMS_BASE):
+        what = kind or "part of jaxvsr"
+        raise InputError(f"revision {revision!r}: only a hub id has revisions, {argument!r} is {what}; leave it out")
+    if kind == "a run":
         return _of_run(argument, open_run(argument))
-    if Path(argument).is_dir():
-        return _of_folder(argument, Path(argument), None)
+    if kind == "a folder":
+        return _of_folder(argument, Path(argument), None, adapters)
     if argument == ROOMS_BASE:
-        return StartModel(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE))
+        return StartModel(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE), argument)
     if is_hub_id(argument):
-        return _of_folder(argument, _download(argument, revision), revision)
+        return _of_folder(argument, _download(argument, revision), revision, adapters)
     raise InputError(
         f"model {argument!r}: no such folder, and neither a run, a hub id (ORGANISATION/NAME) nor {ROOMS_BASE}"
     )
@@ -129,16 +139,26 @@ def is_hub_id(argument: str) -> bool:
     return is_id and not Path(argument).is_dir()
 
 
-def _of_folder(argument: str, folder: Path, revision: str | None) -> StartModel:
+def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tuple[Path, ...]) -> StartModel:
     """A model, or where there is an adapter and no model, the adapter on the base model that it names."""
     if not (folder / ADAPTER_CONFIG).is_file() or (folder / CONFIG_FILE).is_file():
-        return StartModel(argument, open_folder(folder), revision)
+        return StartModel(argument, open_folder(folder), argument, revision)
+    if folder.resolve() in adapters:
+        raise InputError(
+            f"{folder} is an adapter that stands on itself; base_model_name_or_path must name its base model"
+        )
+    adapters = (*adapters, folder.resolve())
     named = read_json(folder / ADAPTER_CONFIG)
     base, its_revision = named.get("base_model_name_or_path"), named.get("revision")
-    if not isinstance(base, str) or not base or not isinstance(its_revision, str | None):
+    if not isinstance(base, str) or not base:
         raise InputError(f"{folder / ADAPTER_CONFIG}: base_model_name_or_path {base!r} must name the base model")
+    if not isinstance(its_revision, str | None):
+        raise InputError(
+            f"{folder / ADAPTER_CONFIG}: revision {its_revision!r} must be a branch, tag or commit of the base model, "
+            "or null"
+        )
     try:
-        model = open_model(base, its_revision)
+        model = _open(base, its_revision, adapters)
     except InputError as error:
         raise InputError(f"{folder / ADAPTER_CONFIG}: its base model cannot be opened: {error}") from None
     adapter = load_adapter(folder, model.config)
@@ -179,7 +199,7 @@ def _recorded(name: str, run_folder: Path, record: RunRecord) -> StartModel:
     if content_hash(folder) != record.content_hash:
         raise InputError(f"model {name!r}: its base model at {path} has changed since the run was made")
     stages = tuple(MergedStage(_read_stage(run_folder / stage.file), stage.lora) for stage in record.stages)
-    return StartModel(name, folder, record.revision, stages)
+    return StartModel(name, folder, record.base, record.revision, stages)
 
 
 def _read_stage(path: Path) -> dict[str, np.ndarray]:
@@ -195,14 +215,15 @@ def _download(argument: str, revision: str | None) -> Path:
         return Path(snapshot_download(argument, revision=revision, allow_patterns=_WANTED_FILES))
     except Exception as error:  # network, authorisation, unknown name: the library raises many kinds
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"model {argument!r}: no such folder, and the hub does not give it ({reason})") from None
+        at = f" at revision {revision!r}" if revision is not None else ""
+        raise InputError(f"model {argument!r}: no such folder, and the hub does not give it{at} ({reason})") from None
 
 
-def start_record(model: StartModel) -> RunRecord:
-    """The record of a run that starts from `model`."""
+def start_record(model: StartModel, lora: LoraConfig | None = None) -> RunRecord:
+    """The record of a run that starts from `model` and trains an adapter of `lora`; None: full weights."""
     stages = tuple(Stage(_stage_file(number), stage.lora) for number, stage in enumerate(model.stages))
-    base = model.name if not model.stages else str(model.folder.path)
-    return RunRecord(base, os.path.abspath(model.folder.path), model.revision, model.content_hash, stages)
+    folder = os.path.abspath(model.folder.path)
+    return RunRecord(model.base, folder, model.revision, model.content_hash, stages, lora=lora)
 
 
 def write_stages(model: StartModel, run_folder: Path) -> None:

@@ -224,8 +224,7 @@ RECIPE = Recipe(
     options=Options(),
     tasks=tasks,
     uses_masks=lambda options: not options.tasks or ORDER in options.tasks,
-    source="Spatial-R1's SR, built anew from its paper and released rows; scans under ScanNet's terms of use "
-    "(http://www.scan-net.org)",
+    source="Spatial-R1's SR, built anew from its paper and released rows",
     # The rows released in April 2025, of about 9,000 in the paper.
     paper_counts={COUNT: 995, SIZE: 648, ROOM: 56, DISTANCE: 1_000, NEAREST: 551, DIRECTION: 1_000, ORDER: 0},
 )

@@ -218,6 +218,6 @@ RECIPE = Recipe(
     options=Options(),
     tasks=tasks,
     uses_census=lambda options: options.count_absent,
-    source="vsGRPO's VSI-100k, built anew from its paper; scans under ScanNet's terms of use (http://www.scan-net.org)",
+    source="vsGRPO's VSI-100k, built anew from its paper",
     paper_counts={COUNT: 6_400, DISTANCE: 75_000, NEAREST: 13_000, DIRECTION: 8_000, SIZE: 13_000, ROOM: 1_500},
 )

@@ -301,8 +301,7 @@ RECIPE = Recipe(
     options=Options(),
     tasks=tasks,
     uses_masks=lambda options: not options.tasks or ORDER in options.tasks,
-    source="questions by VSI-Bench's definitions, after VLM-3R's generator; scans under ScanNet's terms of use "
-    "(http://www.scan-net.org)",
+    source="questions by VSI-Bench's definitions, after VLM-3R's generator",
     # VSI-Bench itself, on 288 videos.
     paper_counts={
         COUNT: 565, SIZE: 953, ROOM: 288, DISTANCE: 834, NEAREST: 710, DIRECTIONS["easy"]: 217,

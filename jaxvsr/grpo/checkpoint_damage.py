@@ -1,0 +1,86 @@
+"""Checkpoints that were cut, damaged or emptied: what can be told before Orbax reads them, and the line about it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jaxvsr.errors import InputError
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what Orbax and its tasks say of a checkpoint that cannot be read: that is said in one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for logger in loggers:
+            logger.addFilter(nothing)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(nothing)
+
+
+def check_arrays(folder: Path) -> None:
+    """Whether what describes a tree and each of its arrays can be read; the arrays themselves are not.
+
+    Raises:
+        ValueError, OSError: it cannot. Orbax, which reads them in tasks, would print a traceback for each.
+    """
+    import tensorstore
+
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"{folder.resolve().as_uri()}/"}).result()
+    described = [key for key in store.list().result() if key.endswith(b"zarr.json")]
+    if not described:
+        raise ValueError(f"{folder.name} holds no arrays")
+    for reading in [store.read(key) for key in described]:
+        reading.result()
+    for path in (folder / "_METADATA", *folder.glob("_sharding"), *folder.glob("array_metadatas/*")):
+        json.loads(path.read_bytes())
+
+
+def check_scores(folder: Path) -> None:
+    """Whether the scores of all checkpoints can be read.
+
+    Raises:
+        InputError: those of one cannot.
+    """
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and path.is_dir())
+    for step in steps:
+        scores = folder / str(step) / "metrics" / "metrics"
+        try:
+            if scores.is_file():
+                json.loads(scores.read_bytes())
+        except ValueError:
+            raise damaged(
+                folder, step, steps, "its scores are no JSON, which keeps all others from being read"
+            ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, short; tasks that failed with it are collected, which complain when they are."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+    error.__traceback__ = None
+    gc.collect()
+    return reason
+
+
+def damaged(folder: Path, step: int, steps: Sequence[int], reason: str) -> InputError:
+    """The line for a checkpoint that cannot be read, with the run's other `steps`."""
+    run, others = folder.parent, ", ".join(str(other) for other in steps if other != step)
+    instead = f"move its folder away, or take another step with {run}@STEP (it has {others})"
+    return InputError(
+        f"{folder}/{step}: the checkpoint is cut, damaged or empty ({reason}); "
+        + (instead if others else "the run has no other one")
+    )
