@@ -38,7 +38,8 @@ def make_questions():
             options = ("A. chair", "B. a very long lamp", "C. sofa", "D. bed") if k % 3 == 2 else None
             kind = "choice" if options else "number"
             name = ("object_counting", "room_size_estimation", "object_rel_distance")[k % 3]
-            rows.append(Question(f"{scene}-{k}", scene, name, TEXTS[k % 3] + " " * k, options, "AB"[k % 2], kind))
+            answer = "AB"[k % 2] if options else str(k + 1)
+            rows.append(Question(f"{scene}-{k}", scene, name, TEXTS[k % 3] + " " * k, options, answer, kind))
     return rows
 
 
