@@ -29,8 +29,8 @@ def parts_folder(out: Path, recipe: str) -> Path:
 
 
 def scan_digest(scan_dir: Path) -> str:
-    """A hash of the files that questions follow from: mesh, segments, annotation, alignment; of the masks their size and
-    the end of the zip, which lists every entry with its checksum."""
+    """A hash of the files that questions follow from: mesh, segments, annotation, alignment; of the masks their size
+    and the end of the zip, which lists every entry with its checksum."""
     digest = hashlib.sha256()
     for path in (scannet.mesh_path, scannet.segments_path, scannet.aggregation_path, scannet.info_path):
         file = path(scan_dir)
