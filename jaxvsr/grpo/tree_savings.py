@@ -88,7 +88,7 @@ def measure_tree_savings(
     return TreeSavings(
         rollouts=length.size,
         tree_tokens=count_tokens(prompt, length, 0).real,
-        separate_tokens=count_tokens(separate, length, 0).real,
+        separate_tokens=count_tokens(separate, np.asarray(alone[0].length), 0).real,
         tree_seconds=tree_seconds,
         separate_seconds=separate_seconds,
         gradient_difference=_norm(difference) / _norm(separate_gradients),
