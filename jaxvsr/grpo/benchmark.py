@@ -68,6 +68,10 @@ class Workload:
             -(-self.frames // 2), patches, self.beta,
         )  # fmt: skip
 
+    @property
+    def objective(self) -> Objective:
+        return Objective(reduction="grpo", kl="k3", beta=self.beta)
+
     def separate(self) -> Workload:
         """The same rollouts as S·Q·G scenes of one question and one rollout each, every one with its own video."""
         count = self.scenes * self.questions * self.rollouts
@@ -115,20 +119,25 @@ def random_prompt(config: ModelConfig, work: Workload, seed: int = 0) -> TreePro
     )
 
 
+def bench_step(
+    config: ModelConfig, parameters: dict[str, Any], work: Workload, forward: ForwardOptions
+) -> CompiledStep:
+    """The step of the training loop; shapes in place of parameters are enough to compile it."""
+    trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
+    frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
+    sampling = SamplingOptions(work.rollouts, work.answer_tokens, eos_ids=())
+    return CompiledStep(Policy(config, work.lora, frozen), trainable, work.objective, optimizer, sampling, forward)
+
+
 class StepBench:
     """One policy and one workload, with the compiled step of the training loop."""
 
     def __init__(self, config: ModelConfig, parameters: dict[str, jax.Array], work: Workload, forward: ForwardOptions):
         self.config, self.work, self.forward = config, work, forward
-        trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
-        frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
-        self.objective = Objective(reduction="grpo", kl="k3", beta=work.beta)
-        optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
-        sampling = SamplingOptions(work.rollouts, work.answer_tokens, eos_ids=())
-        self.step = CompiledStep(
-            Policy(config, work.lora, frozen), trainable, self.objective, optimizer, sampling, forward
-        )
-        self.state = start_state({name: jnp.copy(leaf) for name, leaf in trainable.items()}, optimizer, 0)
+        self.step = bench_step(config, parameters, work, forward)
+        adapters = {name: jnp.copy(leaf) for name, leaf in parameters.items() if "lora_" in name}
+        self.state = start_state(adapters, self.step.optimizer, 0)
         self.temperature = jnp.float32(1.0)
         questions = work.scenes * work.questions
         self.question_keys = jnp.arange(questions, dtype=jnp.uint32).reshape(work.scenes, work.questions)
@@ -172,7 +181,7 @@ class StepBench:
         clock.lap("reward", None)
         mask = token_mask(sampled.rollouts.length, self.work.answer_tokens)
         inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages))
-        normaliser = step_normaliser(mask, self.objective)
+        normaliser = step_normaliser(mask, self.work.objective)
         self.state, metrics = self.step.update(
             self.state, prompt, features, sampled.rollouts, inputs, normaliser, self.temperature
         )
@@ -202,7 +211,7 @@ class StepBench:
             features,
             sampled.rollouts,
             inputs,
-            step_normaliser(mask, self.objective),
+            step_normaliser(mask, self.work.objective),
             self.temperature,
         )
         clock.start = time.perf_counter()

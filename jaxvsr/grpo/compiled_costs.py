@@ -12,12 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvsr.grpo.benchmark import Workload, random_prompt
+from jaxvsr.grpo.benchmark import Workload, bench_step, random_prompt
 from jaxvsr.grpo.costs import Need, memory_need
-from jaxvsr.grpo.objectives import Objective, step_normaliser
-from jaxvsr.grpo.optimizer import OptimizerConfig, make_optimizer
-from jaxvsr.grpo.sampler import SamplingOptions
-from jaxvsr.grpo.step import CompiledStep, LossInputs, Policy, start_state
+from jaxvsr.grpo.objectives import step_normaliser
+from jaxvsr.grpo.step import CompiledStep, LossInputs, start_state
 from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree import ForwardOptions
@@ -57,13 +55,7 @@ def program_flops(config: ModelConfig, work: Workload, forward: ForwardOptions) 
 
 
 def _abstract_step(config: ModelConfig, work: Workload, forward: ForwardOptions) -> CompiledStep:
-    shapes = parameter_shapes(config, work.lora, forward.compute_dtype)
-    trainable = {name: shape for name, shape in shapes.items() if "lora_" in name}
-    frozen: dict[str, Any] = {name: shape for name, shape in shapes.items() if name not in trainable}
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
-    sampling = SamplingOptions(work.rollouts, work.answer_tokens, eos_ids=())
-    objective = Objective(reduction="grpo", kl="k3", beta=work.beta)
-    return CompiledStep(Policy(config, work.lora, frozen), trainable, objective, optimizer, sampling, forward)
+    return bench_step(config, parameter_shapes(config, work.lora, forward.compute_dtype), work, forward)
 
 
 def _arguments(step: CompiledStep, work: Workload) -> dict[str, tuple[Any, ...]]:
@@ -83,7 +75,7 @@ def _arguments(step: CompiledStep, work: Workload) -> dict[str, tuple[Any, ...]]
     if work.beta:
         programs["reference"] = (step.policy.reference_parameters(), prompt, features, rollouts, temperature)
     inputs = LossInputs(np.ones(tree, bool), logprobs, logprobs if work.beta else None, jnp.zeros(tree[:3]))
-    normaliser = step_normaliser(np.ones(tree, bool), Objective())
+    normaliser = step_normaliser(np.ones(tree, bool), work.objective)
     programs["update"] = (state, frozen, prompt, features, rollouts, inputs, normaliser, temperature)
     return programs
 
