@@ -1,9 +1,13 @@
 """Shape types are checked while the tests run; JAX sees the CPU alone."""
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
+import jaxtyping
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -12,3 +16,14 @@ install_import_hook("jaxvsr", "shape_types.checker")
 # Random inputs are the same in every run, and how long one takes is nobody's promise.
 settings.register_profile("jaxvsr", deadline=None, derandomize=True)
 settings.load_profile("jaxvsr")
+
+
+@pytest.fixture(scope="module")
+def without_shape_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,7 +1,6 @@
 """ask.py in process: video files, scans and folders of images; mistakes in one line."""
 
 import jax
-import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,15 +14,7 @@ from tests.test_data_frames import make_scan
 GREYS = (0, 40, 80, 120, 160, 200)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_types(tmp_path_factory):
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_shape_types")
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,8 @@ smaller sizes alone. Four of them always, one of each kind; all with JAXVSR_ALL_
 import io
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-import jaxtyping
 import numpy as np
 import pytest
 import torchvision_cpu  # noqa: F401
@@ -21,7 +18,7 @@ from jaxvsr.models.tiny import TinyShape, write_tiny_model
 from jaxvsr.rewards.registry import rewards_from
 from launch import build_data, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ONE_OF_EACH = ("vsgrpo-2b-observe", "vsgrpo-dpo-2b", "spatial-r1-7b-april", "svqa-r1-3b")
@@ -41,17 +38,6 @@ SIZES = {
 }
 # Held-out answers compile a sampler of their own: one recipe keeps them.
 EVALUATED = "vsgrpo-2b"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def write_pictures(folder: Path, count: int = 12) -> None:

@@ -2,8 +2,6 @@
 
 import json
 
-import jax
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -43,15 +41,7 @@ def make_questions():
     return rows
 
 
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_types(tmp_path_factory):
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_shape_types")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ import json
 import re
 from pathlib import Path
 
-import jax
-import jaxtyping
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -23,7 +21,7 @@ from jaxvsr.rewards.prompts import prompt_from
 from launch import build_data
 from launch.evaluate import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
 
 SMALL = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "evaluation.md"
@@ -39,17 +37,6 @@ def replies(question, answer, prediction):
 
 
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_types(tmp_path_factory):
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def picture(number, height, width):

@@ -8,9 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -39,15 +37,7 @@ SCENES = {"scannet": "scene0011_00", "arkitscenes": "41069025"}
 PRUNED = {1, 2, 5}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_types(tmp_path_factory):
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_shape_types")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,8 @@
 """The examples do what they say: an own reward, an own data set, and an own task from scans to scores."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,15 +21,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RECIPE = str(EXAMPLES / "height_recipe.py")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_shape_types")
 
 
 @pytest.fixture(scope="module")

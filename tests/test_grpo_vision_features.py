@@ -4,12 +4,10 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -49,15 +47,7 @@ TREE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_shape_types")
 
 
 @pytest.fixture(scope="module")

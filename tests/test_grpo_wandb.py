@@ -6,12 +6,9 @@ import importlib.machinery
 import json
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import jaxtyping
 import pytest
 
 from jaxvsr.grpo.checkpoints import Checkpoints
@@ -19,7 +16,7 @@ from jaxvsr.models.tiny import TinyShape, write_tiny_model
 from launch import train
 from tests.test_data_loader import make_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
 
 RECIPE = """
 objective: sft
@@ -71,17 +68,6 @@ class Server(types.ModuleType):
         return types.SimpleNamespace(
             id=name, starting_step=max(kept) + 1 if kept else 0, log=log, finish=lambda: kept.update(held)
         )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
