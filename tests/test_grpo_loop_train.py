@@ -1,5 +1,6 @@
 """`launch/train.py` on a tiny model and a small data folder: the whole way, in processes of its own."""
 
+import json
 import os
 import re
 import signal
@@ -79,6 +80,17 @@ def test_a_run_leaves_its_folder(place: Path) -> None:
     assert {"config.yaml", "metrics.jsonl", "samples.jsonl", "tensorboard", "checkpoints", "report.html"} <= left
     assert [row["step"] for row in rows(place / "whole")] == [1, 2, 3, 4]
     assert rows(place / "whole")[0]["kl"] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_the_tree_saves_on_a_run_is_counted_from_both_ways(place: Path) -> None:
+    line = [sys.executable, str(ROOT / "launch" / "bench.py"), "--run", "whole", "--scenes", "2"]
+    done = subprocess.run(line, cwd=place, env=environment(place), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = json.loads((place / "whole" / "tree_savings.json").read_text())
+    assert kept["line"] in done.stdout and kept["rollouts"] == 2 * 2 * 3
+    # 12 sequences read their scene and question again: less than 12 times the tree, whose rollouts are nobody's twice.
+    assert 2 < kept["separate_tokens"] / kept["tree_tokens"] < 12
+    assert kept["gradient_difference"] < 1e-4
 
 
 def test_a_killed_run_goes_on_and_equals_the_uninterrupted_one_exactly(place: Path) -> None:
