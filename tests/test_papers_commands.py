@@ -184,10 +184,15 @@ def needs_a_model(line: str) -> bool:
     return bool(re.match(r"python launch/(train|evaluate|report)", line)) and "chance-" not in line
 
 
-def test_data_and_rows_without_a_model(place: Path) -> None:
-    lines = [line for line in commands() if not needs_a_model(line)]
-    assert {line: run_line(line) for line in lines} == dict.fromkeys(lines, 0)
-    for line in lines:
+@pytest.fixture(scope="module")
+def without_a_model(place: Path) -> dict[str, int]:
+    """The lines that need no model, with their exit status."""
+    return {line: run_line(line) for line in commands() if not needs_a_model(line)}
+
+
+def test_data_and_rows_without_a_model(without_a_model: dict[str, int]) -> None:
+    assert without_a_model == dict.fromkeys(without_a_model, 0)
+    for line in without_a_model:
         if "questions scannet" in line or " import " in line:
             folder = Path(shlex.split(line)[4])
             assert (folder / "splits.json").is_file() and (folder / "frames").is_dir()
@@ -195,7 +200,7 @@ def test_data_and_rows_without_a_model(place: Path) -> None:
 
 
 @pytest.mark.skipif(not os.environ.get("JAXVSR_ALL_PAPERS"), reason="long: JAXVSR_ALL_PAPERS=1 runs it")
-def test_trainings_evaluations_and_reports(place: Path) -> None:
+def test_trainings_evaluations_and_reports(without_a_model: dict[str, int]) -> None:
     """In the page's order; a line that fails does not keep the others from running."""
     lines = [line for line in commands() if needs_a_model(line)]
     waiting = [line for line in lines if "--answers" in line]  # beside each other once both are there
