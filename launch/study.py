@@ -18,9 +18,13 @@ import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxvsr.command_line import ArgumentParser, run, run_child
 from jaxvsr.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxvsr.study.commands import Command, Manifest
 
 LAUNCH = Path(__file__).resolve().parent
 STUDIES = "studies"  # in configs/
@@ -52,7 +56,7 @@ def _seeds(text: str) -> list[int]:
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     from jaxvsr.grpo.config_file import find_config, parse_assignment
-    from jaxvsr.study.commands import Manifest, commands, plan_lines
+    from jaxvsr.study.commands import Manifest, commands, only_study_in, plan_lines
     from jaxvsr.study.definition import checked_seeds, read_study
     from jaxvsr.study.results import write_results
 
@@ -70,7 +74,16 @@ def _command(argv: Sequence[str] | None) -> int:
         print("\n".join(plan_lines(study, planned, manifest, more)))
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    code = 0
+    with only_study_in(out):
+        code = _run(planned, manifest)
+        written = write_results(study, out, seeds)
+    if written:
+        print(f"\n{written[0].read_text(encoding='utf-8')}\n{out}: {', '.join(path.name for path in written)}")
+    return code
+
+
+def _run(planned: Sequence[Command], manifest: Manifest) -> int:
+    """Run what is not done, up to the first command that fails or is stopped; returns its exit code, else 0."""
     for number, command in enumerate(planned, start=1):
         print(f"\n[{number}/{len(planned)}] {command.key}\n$ {command.text}", flush=True)
         if manifest.is_done(command):
@@ -82,13 +95,10 @@ def _command(argv: Sequence[str] | None) -> int:
         code = run_child([first, *command.arguments[1:]])
         if code:
             print(f"the study stopped in {command.key}; the same command goes on there", file=sys.stderr)
-            break
+            return code
         manifest.record(command, time.monotonic() - start)
         print(f"({time.monotonic() - start:.1f} s)", flush=True)
-    written = write_results(study, out, seeds)
-    if written:
-        print(f"\n{written[0].read_text(encoding='utf-8')}\n{out}: {', '.join(path.name for path in written)}")
-    return code
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

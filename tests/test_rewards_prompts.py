@@ -140,6 +140,14 @@ def test_a_prompt_from_a_file(tmp_path):
     assert prompt_from("vsi-bench") is PROMPTS["vsi-bench"]
 
 
+def test_a_template_that_places_the_options_itself_shows_them_once(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("template: |-\n  {question}\n  {options}\n  Answer {briefly}.\nmax_answer_tokens: 8\n")
+    prompt = prompt_from(str(path))
+    assert prompt.render(CHOICE) == "Which is closest?\nA. stove\nB. tv\nAnswer {briefly}."
+    assert prompt.render(NUMBER) == NUMBER.question + "\n\nAnswer {briefly}."
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -155,6 +163,11 @@ def test_a_prompt_from_a_file(tmp_path):
         ("template: '{question}'\nmax_answer_tokens: 8\nstop: 3\n", "stop must be texts, found 3"),
         ("template: '{question}'\nmax_answer_tokens: 8\nstop: {a: b}\n", "stop must be texts"),
         ("template: '{question}'\nmax_answer_tokens: 8\nchoice_template: x\n", "choice_template must be text with {q"),
+        (
+            "template: '{question}'\nmax_answer_tokens: 8\nchoice_template: '{question} A or B?'\n",
+            "choice_template must have {options} in it, or the model would not see them",
+        ),
+        ("template: '{question}'\nmax_answer_tokens: 8\nname:\n", "name must be text, found None"),
         ("template: '{question}'\nmax_answer_tokens: 8\nsystem: 3\n", "system must be text"),
         ("just words", "expected fields"),
         ("a: [", "not YAML"),

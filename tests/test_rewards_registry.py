@@ -86,6 +86,35 @@ def word(completions, **columns):
 def nan(completions, **columns):
     return [1.0, 0.0, float("nan")]
 
+def digits(completions, **columns):
+    return ["1", "0", "1"]
+
+def one_text(completions, **columns):
+    return "101"
+
+def yields(completions, answer, **columns):
+    for text in answer:
+        yield float(text)
+
+def too_large(completions, **columns):
+    return [0, 10**400, 0]
+
+def leaves(completions, answer, **columns):
+    if "left" in answer:
+        raise SystemExit(0)
+    return [0.0] * len(completions)
+
+def eats(completions, answer, **columns):
+    completions.clear()
+    columns["id"].reverse()
+    return [float(len(answer.pop())) for _ in range(len(answer))]
+
+def mean(completions, **columns):
+    return [0.0] * len(completions)
+
+def hinted(completions, limit: "Unknown" = 3, **columns):
+    return [float(limit)] * len(completions)
+
 value = 3
 """
 
@@ -112,11 +141,46 @@ def test_a_users_function_drops_in_with_options(user_file):
         ("no_list", "'no_list' returned float, not a list of 3 numbers"),
         ("word", "'word' returned 'high' for row 1 (question 'q1')"),
         ("nan", "'nan' returned nan for row 2 (question 'q2')"),
+        ("digits", "'digits' returned '1' for row 0 (question 'q0')"),
+        ("one_text", "'one_text' returned str, not a list of 3 numbers"),
+        ("yields", "'yields' raised ValueError: could not convert string to float: 'left' at row 2 (question 'q2')"),
+        ("too_large", "'too_large' returned an int too large to convert to float for row 1 (question 'q1')"),
+        ("leaves", "'leaves' raised SystemExit: 0 at row 2 (question 'q2')"),
     ],
 )
 def test_a_users_fault_ends_in_a_line_with_name_and_row(user_file, name, words):
     with pytest.raises(InputError) as error:
         score(rewards_from(f"{user_file}:{name}"), COMPLETIONS, COLUMNS)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_reward_that_changes_its_lists_changes_none_of_the_others(user_file):
+    first, second = score(rewards_from(f"{user_file}:eats,vsi_bench"), COMPLETIONS, COLUMNS)
+    assert first.tolist() == [4, 1, 1] and second == pytest.approx([1, 0.6, 1])
+    assert COLUMNS["answer"] == ["4", "5", "left"] and COMPLETIONS == ["4", "4", "left"]
+
+
+def test_a_reward_whose_name_is_a_number_of_the_log_is_refused(user_file):
+    with pytest.raises(InputError, match=r"'mean' is the name of the sum in the log \(reward/mean\); call it another"):
+        rewards_from(f"vsi_bench,{user_file}:mean")
+
+
+def test_an_option_whose_type_is_not_known_is_read_as_its_default_is(user_file):
+    (reward,) = rewards_from(f"{user_file}:hinted(limit=2)")
+    assert score([reward], ["a"], {}).tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize(
+    ("term", "words"),
+    [
+        ("vsgrpo_length(characters=0)", "characters=0: must be at least 1"),
+        ("vsgrpo_length(characters=-5)", "characters=-5: must be at least 1"),
+        ("spatial_r1_nar(thresholds=0)", "thresholds=0: must be at least 1"),
+    ],
+)
+def test_options_that_leave_a_rewards_range_are_refused(term, words):
+    with pytest.raises(InputError) as error:
+        score(rewards_from(term), ["<answer>4</answer>"], {"answer": ["4"], "answer_kind": ["number"]})
     assert words in str(error.value) and "\n" not in str(error.value)
 
 

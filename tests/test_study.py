@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxvsr.data.questions import Question, read_questions, write_questions
@@ -14,9 +15,9 @@ from jaxvsr.grpo.config_file import find_config
 from jaxvsr.grpo.targets import target_answer
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.vsgrpo import vsgrpo_format_observe, vsgrpo_format_think
-from jaxvsr.study.commands import MANIFEST, commands
+from jaxvsr.study.commands import MANIFEST, commands, only_study_in
 from jaxvsr.study.definition import Claim, read_study
-from jaxvsr.study.results import ArmResult, difference, reading
+from jaxvsr.study.results import ArmResult, difference, differences_by_seed, reading
 from jaxvsr.study.scenes_with_questions import keep_scenes_with_questions
 from jaxvsr.study.tagged_answers import tagged_response, write_tagged
 from launch import build_data, evaluate, study, train
@@ -106,6 +107,7 @@ def test_a_study_runs_every_arm_once_and_writes_table_and_figure(place, capsys):
     assert "low wins" in page
     # 20 of 40 differ by 100 points: mean 50, standard error 50.64 / sqrt(40).
     assert "| low rate − base | +50.0 ± 8.0 | +6.2 | as the paper |" in page.replace("  ", " ").replace("  ", " ")
+    assert "by seed" not in page
     assert Path("out/study.png").read_bytes().startswith(b"\x89PNG")
     assert Path("out/study.pdf").read_bytes().startswith(b"%PDF")
     rows = list(csv.DictReader(Path("out/study.csv").read_text().splitlines()))
@@ -120,7 +122,10 @@ def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):
     assert len(calls()) == before
     assert run_study("--seeds", "0,1") == 0
     assert calls()[before:] == ["train", "evaluate"] * 2
-    assert "| low rate | 2 | 100 ± 0 | 100 ± 0 |" in Path("out/study.md").read_text()
+    page = Path("out/study.md").read_text()
+    assert "| low rate | 2 | 100 ± 0 | 100 ± 0 |" in page
+    row = "| low rate − base | +50.0 ± 8.0 | +50.0, +50.0 | +6.2 | as the paper |"
+    assert row in page.replace("  ", " ").replace("  ", " ") and "| by seed |" in page
 
 
 def test_a_stopped_arm_goes_on_and_the_table_says_what_is_missing(place, capsys):
@@ -157,6 +162,63 @@ def test_other_settings_in_the_same_folder_are_refused(place, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "seed-0/low train" in error and "--set steps=7" in error and "--out" in error
     assert len(calls()) == before
+
+
+def test_a_base_config_that_changed_since_an_arm_was_done_is_refused(place, capsys):
+    Path("base.yaml").write_text(find_config("demo-grpo").read_text())
+    Path("small.yaml").write_text(STUDY.replace("base: demo-grpo", "base: base.yaml"))
+    assert run_study("--arms", "low") == 0
+    before = len(calls())
+    Path("base.yaml").write_text(find_config("demo-grpo").read_text().replace("warmup_steps: 5", "warmup_steps: 7"))
+    assert run_study() == 2
+    error = capsys.readouterr().err
+    assert (
+        error.count("\n") == 1 and "seed-0/low train was done with optimizer.warmup_steps=5, now it would be 7" in error
+    )
+    assert len(calls()) == before
+
+
+def test_what_was_done_before_configs_were_recorded_is_kept(place):
+    assert run_study() == 0
+    path = Path("out", MANIFEST)
+    rows = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({key: {name: row[name] for name in ("command", "seconds")} for key, row in rows.items()})
+    )
+    before = len(calls())
+    assert run_study() == 0 and len(calls()) == before
+
+
+def test_two_studies_at_once_in_one_folder_are_refused(place, capsys):
+    Path("out").mkdir()
+    with only_study_in(Path("out")):
+        assert run_study() == 2
+        error = capsys.readouterr().err
+        assert error == "error: out: another study runs in it; wait for it, or take another --out\n"
+        assert calls() == [] and list(Path("out").iterdir()) == []
+        assert run_study("--dry-run") == 0
+    assert run_study("--arms", "base") == 0
+
+
+def test_a_time_limit_is_refused_because_a_cut_training_would_count_as_done(place, capsys):
+    assert run_study("--set", "intervals.time_limit=60") == 2
+    error = capsys.readouterr().err
+    assert (
+        error.count("\n") == 1 and "arm low: intervals.time_limit 60.0: would end a training before its last" in error
+    )
+
+
+def test_arms_are_asked_with_the_pixels_that_they_were_trained_with(place):
+    assert run_study("--arms", "low", "--set", "data.max_pixels=7840") == 0
+    assert "--frames 8 --max-pixels 7840 --prompt" in Path("calls.txt").read_text().splitlines()[-1]
+
+
+def test_the_table_says_which_seeds_of_an_arm_are_missing(place):
+    assert run_study("--seeds", "0,1") == 0
+    Path("out/seed-1/again/scores/scores.json").unlink()
+    Path("stop").touch()  # the training is kept; its evaluation cannot write into the folder that is there
+    assert run_study("--seeds", "0,1,2") != 0
+    assert "Not scored yet: low rate (seed 2), again (seeds 1, 2)." in Path("out/study.md").read_text()
 
 
 def test_some_arms_bring_those_that_they_start_from(place):
@@ -226,12 +288,27 @@ def test_differences_are_paired_over_the_seeds_that_both_arms_have():
     results = [result("a", 0, 100, 50), result("a", 1, 0, 50), result("b", 0, 0, 0), result("c", None, 10, 20)]
     found = difference(results, "a", "b")
     assert found is not None and found.mean == pytest.approx(75) and found.n == 2  # seed 0 alone: 100 and 50
+    assert [round(by_seed, 6) for by_seed in differences_by_seed(results, "a", "b").values()] == [75]
     # An untrained model stands against the mean over all seeds: 50 − 10 and 50 − 20.
     against = difference(results, "a", "c")
     assert against is not None and against.mean == pytest.approx(35)
     assert difference(results, "a", "d") is None
     with pytest.raises(InputError, match="answered different questions"):
         difference([result("a", 0, 1, 2), result("b", 0, 1)], "a", "b")
+
+
+def test_standard_errors_over_several_seeds_hold_the_spread_between_trainings():
+    """Questions that agree, trainings that do not: +20 with one seed and 0 with the other is no sure +10."""
+    wild = [result("a", 0, 20, 20, 21, 19), result("a", 1, 0, 0, 1, -1), result("c", None, 0, 0, 0, 0)]
+    found = difference(wild, "a", "c")
+    assert found is not None and found.mean == pytest.approx(10)
+    over_questions, between_seeds = np.std([10, 10, 11, 9], ddof=1) / 2, np.std([20, 0], ddof=1) / np.sqrt(2)
+    assert found.standard_error == pytest.approx(np.hypot(over_questions, between_seeds))
+    assert reading(found, Claim("a", "c", True)) == "no difference to be seen, where the paper has one"
+    one = difference(wild[::2], "a", "c")
+    assert one is not None and one.standard_error == pytest.approx(np.std([20, 20, 21, 19], ddof=1) / 2)
+    assert differences_by_seed(wild, "a", "c") == {0: 20, 1: 0}
+    assert differences_by_seed(wild, "c", "c") == {}
 
 
 def test_readings_say_where_the_study_disagrees_with_a_paper():
@@ -292,8 +369,10 @@ def test_a_tagged_folder_is_the_same_data_with_responses(tmp_path):
     assert target_answer(written[0]) == "<think> tv coffee table </think> <answer> 2.3 </answer>"
     assert written[0].answer == "2.3" and read_splits(tmp_path / "out") == read_splits(tmp_path / "data")
     assert not (tmp_path / "out" / "scans").exists() and (tmp_path / "out" / "frames").is_dir()
-    with pytest.raises(InputError, match="is there already"):
-        write_tagged(tmp_path / "data", tmp_path / "out", "think")
+    # A study that was killed just behind it does it once more.
+    assert write_tagged(tmp_path / "data", tmp_path / "out", "think") == 1
+    with pytest.raises(InputError, match="is there already, with other answers"):
+        write_tagged(tmp_path / "data", tmp_path / "out", "observe")
 
 
 def test_scenes_with_few_questions_leave_the_splits_and_mirror_images_do_not_count(tmp_path):

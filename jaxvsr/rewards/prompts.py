@@ -1,7 +1,8 @@
 """Every prompt of the three papers, VSI-Bench and Q-Spatial, by name, byte for byte where the source has bytes.
 
 A template holds `{question}` and, for questions with options, `{options}`: the options, which already read "A. stove", one
-a line. `source` says where the words come from and what is a guess; token budgets that no source states say so.
+a line; a template without that place has them after the question. `source` says where the words come from and what is a
+guess; token budgets that no source states say so.
 """
 # ruff: noqa: E501  (a prompt's lines are its own)
 
@@ -54,7 +55,7 @@ class Prompt:
         template, asked = self.template, question.question
         if question.options and self.choice_template is not None:
             template = self.choice_template
-        elif question.options:
+        elif question.options and "{options}" not in template:
             asked = f"{asked}\nOptions:\n{options}"
         values = {"{question}": asked, "{options}": options}
         return re.sub(r"\{question\}|\{options\}", lambda match: values[match[0]], template)
@@ -325,11 +326,14 @@ def _prompt_of_fields(path: Path, fields: dict[str, Any]) -> Prompt:
         raise InputError(f"prompt {path}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
     fields = {"name": path.stem, "source": str(path), **fields}
     for name in ("name", "source", "template", "choice_template", "system", "extraction"):
-        if not isinstance(fields.get(name, ""), str) and fields[name] is not None:
+        may_be_none = name in ("choice_template", "system")
+        if not isinstance(fields.get(name, ""), str) and not (may_be_none and fields[name] is None):
             raise InputError(f"prompt {path}: {name} must be text, found {fields[name]!r}")
     for name in ("template", "choice_template"):
         if "{question}" not in (fields.get(name) or ("" if name == "template" else "{question}")):
             raise InputError(f"prompt {path}: {name} must be text with {{question}} in it")
+    if "{options}" not in (fields.get("choice_template") or "{options}"):
+        raise InputError(f"prompt {path}: choice_template must have {{options}} in it, or the model would not see them")
     budget = fields.get("max_answer_tokens")
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise InputError(f"prompt {path}: max_answer_tokens must be a whole number of at least 1, found {budget!r}")

@@ -42,6 +42,9 @@ REWARDS: dict[str, RewardFunction] = {
     )
 }
 
+# `reward/<name>` of the weighted sum in the log (jaxvsr.grpo.advantages).
+_NAMES_OF_THE_SUM = ("mean", "std")
+
 _TERM = re.compile(r"^(?:(?P<weight>[^*(]+)\*)?(?P<target>[^*()]+)(?:\((?P<options>[^()]*)\))?$")
 
 
@@ -64,6 +67,8 @@ def rewards_from(terms: str | Sequence[str]) -> tuple[Reward, ...]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"rewards: {name!r} stands there twice; each may appear once")
+        if name in _NAMES_OF_THE_SUM:
+            raise InputError(f"rewards: {name!r} is the name of the sum in the log (reward/{name}); call it another")
     return rewards
 
 
@@ -105,13 +110,17 @@ def _options(term: str, function: RewardFunction, text: str) -> dict[str, Any]:
     """Keyword options of a term, each read as the type of its parameter."""
     parameters = inspect.signature(function).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if _is_option(parameter)}
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError):  # a name of `if TYPE_CHECKING`, an object with __call__
+        hints = {}
     options: dict[str, Any] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or name not in defaults:
             known = ", ".join(f"{known}={default}" for known, default in defaults.items()) or "none"
             raise InputError(f"reward {term!r}: option {part!r} is not known; its options are: {known}")
-        hint = get_type_hints(function).get(name, type(defaults[name]))
+        hint = hints.get(name, type(defaults[name]))
         options[name] = parse_value(hint, value, f"reward {term!r}, option {name}")
     return options
 

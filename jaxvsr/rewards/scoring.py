@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -25,20 +25,29 @@ def score(
     for name, values in columns.items():
         if len(values) != len(completions):
             raise InputError(f"column {name!r} has {len(values)} rows for {len(completions)} completions")
-    lists = {name: list(values) for name, values in columns.items()}
-    rows = [_score_one(reward, list(completions), lists) for reward in rewards]
+    rows = [_score_one(reward, completions, columns) for reward in rewards]
     return np.array(rows, dtype=np.float64).reshape(len(rewards), len(completions))
 
 
-def _score_one(reward: Reward, completions: list[str], columns: dict[str, list[Any]]) -> list[float]:
+def _call(reward: Reward, completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> Any:
+    """What the reward returns. It gets lists of its own: one that changes them changes no other reward's."""
+    returned = reward.function(
+        completions=list(completions), **{name: list(values) for name, values in columns.items()}
+    )
+    return list(returned) if isinstance(returned, Iterator) else returned
+
+
+def _score_one(reward: Reward, completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> list[float]:
     try:
-        returned = reward.function(completions=completions, **columns)
+        returned = _call(reward, completions, columns)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a reward would end us without a word
         where = _row_that_raises(reward, completions, columns)
         raise InputError(f"reward {reward.name!r} raised {described(error)} at {where}") from error
     try:
+        if isinstance(returned, (str, bytes, Mapping, Set)):  # they can be iterated over, and hold no list of numbers
+            raise TypeError
         values = list(returned)
     except TypeError:
         found = type(returned).__name__
@@ -51,9 +60,13 @@ def _score_one(reward: Reward, completions: list[str], columns: dict[str, list[A
     scores = []
     for index, value in enumerate(values):
         try:
+            if isinstance(value, (str, bytes)):  # float() would read "1"
+                raise TypeError
             number = math.nan if value is None else float(value)
         except (TypeError, ValueError):
             raise InputError(f"reward {reward.name!r} returned {value!r} for {_row(index, columns)}") from None
+        except OverflowError as error:
+            raise InputError(f"reward {reward.name!r} returned an {error} for {_row(index, columns)}") from None
         if value is not None and not math.isfinite(number):
             raise InputError(
                 f"reward {reward.name!r} returned {number} for {_row(index, columns)}; None says that it does not apply"
@@ -62,12 +75,12 @@ def _score_one(reward: Reward, completions: list[str], columns: dict[str, list[A
     return scores
 
 
-def _row_that_raises(reward: Reward, completions: list[str], columns: dict[str, list[Any]]) -> str:
+def _row_that_raises(reward: Reward, completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> str:
     """The first row on which the reward raises alone; a reward that raises only on the whole batch has none."""
     for index, completion in enumerate(completions):
         try:
-            reward.function(completions=[completion], **{name: [values[index]] for name, values in columns.items()})
-        except Exception:
+            _call(reward, [completion], {name: [values[index]] for name, values in columns.items()})
+        except (Exception, SystemExit):
             return _row(index, columns)
     return f"no single row, only the batch of {len(completions)}"
 

@@ -62,6 +62,8 @@ def spatial_r1_nar(
     that is not positive (the released code stops at 0) scores 1 only for exactly that number.
     """
     _check(parsing)
+    if thresholds < 1:
+        raise ValueError(f"thresholds={thresholds}: must be at least 1")
     rewards: list[float | None] = []
     for text, truth, kind in zip(completions, answer, answer_kind, strict=True):
         if kind != "number":

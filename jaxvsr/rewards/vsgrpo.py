@@ -103,4 +103,6 @@ def vsgrpo_length(completions: list[str], *, characters: int = LENGTH_CHARACTERS
     """min(1, length / characters) of the whole completion, tags included: in [0, 1], and gamed by extra tag pairs as
     reported.
     """
+    if characters < 1:
+        raise ValueError(f"characters={characters}: must be at least 1")
     return [min(1.0, len(text) / characters) for text in completions]

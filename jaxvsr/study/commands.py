@@ -3,22 +3,25 @@
 STUDY/data/ …                what the data commands write
 STUDY/seed-0/grpo/run        a training; STUDY/seed-0/grpo/scores its evaluation
 STUDY/untrained/base/scores  a model that is scored as it is, once for all seeds
-STUDY/manifest.json          {"seed-0/grpo train": {"command": "…", "seconds": 123.4}}
+STUDY/manifest.json          {"seed-0/grpo train": {"command": "…", "seconds": 123.4, "config": {"steps": 200, …}}}
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import os
 import shlex
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.baselines import MODELS_WITHOUT_WEIGHTS
-from jaxvsr.grpo.config_file import Override
+from jaxvsr.grpo.config_file import Override, flat_fields, to_tree
 from jaxvsr.grpo.run_folder import write_text
 from jaxvsr.study.definition import Arm, Study
 
@@ -36,6 +39,7 @@ class Command:
     arguments: tuple[str, ...]  # of `python`: a script of launch/ first, or -m and a module
     result: Path | None = None  # is there when it is done; None: the manifest alone says
     arm: str = ""
+    config: Mapping[str, Any] | None = None  # of a training: its fields, those of the base file too
 
     @property
     def text(self) -> str:
@@ -71,12 +75,19 @@ def _training(
     study: Study, out: Path, arm: Arm, seed: int, placed: Callable[[str], tuple[str, ...]], more: Sequence[Override]
 ) -> Command:
     run = arm_folder(out, arm, seed) / "run"
+    config = study.config(arm, more)
+    if config.intervals.time_limit is not None:
+        raise InputError(
+            f"study {study.name}, arm {arm.name}: intervals.time_limit {config.intervals.time_limit}: would end a "
+            "training before its last step, and it would be compared as if it were done"
+        )
     changed = [(field, text) for _, field, text in study.overrides(arm, more)]
     if arm.start:
         changed.append(("model.path", str(arm_folder(out, study.arm(arm.start), seed) / "run")))
     flags = [flag for field, text in changed for flag in ("--set", f"{field}={text.replace('{out}', str(out))}")]
     arguments = ("train.py", "--config", study.base, *flags, "--seed", str(seed), "--run-dir", str(run), "--resume")
-    return Command(_key(out, run.parent, "train"), "train", arguments, run / "report.html", arm.name)
+    fields = {field: value for field, value in flat_fields(to_tree(config)) if field != "seed"}
+    return Command(_key(out, run.parent, "train"), "train", arguments, run / "report.html", arm.name, fields)
 
 
 def _evaluation(
@@ -87,8 +98,15 @@ def _evaluation(
     model = str(folder / "run") if arm.model is None else arm.model.replace("{out}", str(out))
     asked: tuple[str, ...] = ()
     if model not in MODELS_WITHOUT_WEIGHTS:  # what the arm was trained with
-        frames = ("--frames", str(config.data.frames))
-        asked = (*frames, "--prompt", config.data.prompt, *(("--blank",) if config.data.blank else ()))
+        pixels = () if config.data.max_pixels is None else ("--max-pixels", str(config.data.max_pixels))
+        asked = (
+            "--frames",
+            str(config.data.frames),
+            *pixels,
+            "--prompt",
+            config.data.prompt,
+            *(("--blank",) if config.data.blank else ()),
+        )
     arguments = ("evaluate.py", "--model", model, *placed(study.evaluate), *asked, "--out", str(folder / "scores"))
     return Command(_key(out, folder, "evaluate"), "evaluate", arguments, folder / "scores" / "scores.json", arm.name)
 
@@ -104,14 +122,21 @@ class Manifest:
     out: Path
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """key: {"command", "seconds"}; empty where nothing is done."""
+        """key: {"command", "seconds", "config"}; empty where nothing is done. The config is empty where none was
+        recorded.
+        """
         path = self.out / MANIFEST
         if not path.exists():
             return {}
         try:
             done = json.loads(path.read_text(encoding="utf-8"))
             return {
-                key: {"command": str(row["command"]), "seconds": float(row["seconds"])} for key, row in done.items()
+                key: {
+                    "command": str(row["command"]),
+                    "seconds": float(row["seconds"]),
+                    "config": dict(row.get("config") or {}),
+                }
+                for key, row in done.items()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not the manifest of a study ({error!r})") from None
@@ -120,12 +145,21 @@ class Manifest:
         """Refuse to go on where a command that is done would now be another one."""
         done = self.read()
         for command in planned:
-            before = done.get(command.key, {}).get("command")
-            if before not in (None, command.text):
+            before = done.get(command.key)
+            if before is None:
+                continue
+            way_out = "take another --out, or delete the arm's folder and its lines in manifest.json"
+            if before["command"] != command.text:
                 raise InputError(
-                    f"{self.out}: {command.key} was done as `{before}`, now it would be `{command.text}`; "
-                    "take another --out, or delete the arm's folder and its line in manifest.json"
+                    f"{self.out}: {command.key} was done as `{before['command']}`, now it would be `{command.text}`; "
+                    f"{way_out}"
                 )
+            for field, value in (command.config or {}).items():  # the base file may have changed since
+                old = before["config"].get(field, value)  # a field that came later had no other value
+                if old != value:
+                    raise InputError(
+                        f"{self.out}: {command.key} was done with {field}={old}, now it would be {value}; {way_out}"
+                    )
 
     def is_done(self, command: Command) -> bool:
         """Whether the command has ended, and what it made is still there."""
@@ -134,8 +168,29 @@ class Manifest:
 
     def record(self, command: Command, seconds: float) -> None:
         """The command has ended well."""
-        done = {**self.read(), command.key: {"command": command.text, "seconds": round(seconds, 1)}}
+        row = {"command": command.text, "seconds": round(seconds, 1), "config": command.config}
+        done = {**self.read(), command.key: row}
         write_text(self.out / MANIFEST, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def only_study_in(out: Path) -> Iterator[None]:
+    """Two studies in one folder would train the same arm into the same run at once; the lock on the folder goes with
+    the process that holds it.
+
+    Raises:
+        InputError: another study holds it.
+    """
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise InputError(f"{out}: another study runs in it; wait for it, or take another --out") from None
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 @dataclasses.dataclass(frozen=True)

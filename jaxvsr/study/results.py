@@ -77,7 +77,7 @@ def write_results(study: Study, out: Path, seeds: Sequence[int]) -> tuple[Path, 
     if not results:
         return ()
     trained = [one for one in results if one.run is not None]
-    written = {"study.md": _page(study, results, trained), "study.csv": to_csv(_scores_of_arms(study, results))}
+    written = {"study.md": _page(study, seeds, results, trained), "study.csv": to_csv(_scores_of_arms(study, results))}
     for name, text in written.items():
         write_text(out / name, text)
     figures = [f"study.{ending}" for ending in ("png", "pdf")] if trained else []
@@ -86,8 +86,8 @@ def write_results(study: Study, out: Path, seeds: Sequence[int]) -> tuple[Path, 
     return tuple(out / name for name in (*written, *figures))
 
 
-def _page(study: Study, results: Sequence[ArmResult], trained: Sequence[ArmResult]) -> str:
-    """study.md: scores, comparisons, trainings."""
+def _page(study: Study, wanted: Sequence[int], results: Sequence[ArmResult], trained: Sequence[ArmResult]) -> str:
+    """study.md: scores, comparisons, trainings; `wanted` are the seeds that the study has when it is done."""
     seeds = sorted({one.seed for one in trained if one.seed is not None})
     asked = len(results[0].by_question)
     parts = [
@@ -96,24 +96,39 @@ def _page(study: Study, results: Sequence[ArmResult], trained: Sequence[ArmResul
         f"trainings: {', '.join(map(str, seeds)) or 'none yet'}; with several, mean ± standard deviation over them.",
         to_markdown(_scores_of_arms(study, results)),
     ]
-    missing = [arm.label for arm in study.arms if arm.name not in {one.arm for one in results}]
+    missing = _missing(study, wanted, results)
     if missing:
         parts.append(f"Not scored yet: {', '.join(missing)}.")
     if study.comparisons:
         parts.append(
             "Differences below are over all questions (not the mean over tasks), paired question by question after "
-            "averaging over seeds; their standard errors are over questions and hold no spread between trainings."
+            "averaging over seeds. Their standard errors are over questions; with one seed they hold no spread between "
+            "trainings, with several they hold that of the seeds' differences too."
         )
     for comparison in study.comparisons:
         parts.append(f"## {comparison.title}")
         if comparison.paper:
             parts.append(f"The papers: {comparison.paper}")
-        rows = [_difference_row(study, results, claim) for claim in comparison.differences]
-        parts.append(markdown([["difference", "points", "standard errors", "reading"], *rows]))
+        rows = [_difference_row(study, results, claim, by_seed=len(seeds) > 1) for claim in comparison.differences]
+        header = ["difference", "points", *(["by seed"] if len(seeds) > 1 else []), "standard errors", "reading"]
+        parts.append(markdown([header, *rows]))
     if trained:
         note = "Means over the last tenth of the steps. Rewards are each arm's own; different ones are not comparable."
         parts += ["## The trainings", note, to_markdown(_costs_of_arms(study, trained))]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _missing(study: Study, seeds: Sequence[int], results: Sequence[ArmResult]) -> list[str]:
+    """Arms that are not scored yet, with the seeds where only some of them are missing."""
+    scored = {(one.arm, one.seed) for one in results}
+    missing = []
+    for arm in study.arms:
+        wanted: Sequence[int | None] = seeds if arm.is_trained else [None]
+        left = [seed for seed in wanted if (arm.name, seed) not in scored]
+        if left:
+            some = f" (seed{'s' if len(left) > 1 else ''} {', '.join(map(str, left))})"
+            missing.append(arm.label + (some if len(left) < len(wanted) else ""))
+    return missing
 
 
 def _scores_of_arms(study: Study, results: Sequence[ArmResult]) -> dict[str, dict[str, Spread]]:
@@ -155,19 +170,27 @@ def _runs_by_label(study: Study, trained: Sequence[ArmResult]) -> dict[str, list
     return {label: [one.run for one in members if one.run is not None] for label, members in groups.items()}
 
 
-def _difference_row(study: Study, results: Sequence[ArmResult], claim: Claim) -> list[str]:
-    """One line of a comparison: the difference, and whether it is what the paper says."""
+def _difference_row(study: Study, results: Sequence[ArmResult], claim: Claim, *, by_seed: bool) -> list[str]:
+    """One line of a comparison: the difference, with several seeds that of each, and whether it is what the paper
+    says.
+    """
     names = [study.arm(name).label for name in (claim.higher, claim.lower)]
     found = difference(results, claim.higher, claim.lower)
     if found is None:
-        return [" − ".join(names), "–", "–", "not scored yet"]
+        return [" − ".join(names), "–", *(["–"] if by_seed else []), "–", "not scored yet"]
     points = f"{found.mean:+.1f} ± {found.standard_error:.1f}"
-    return [" − ".join(names), points, f"{found.in_standard_errors:+.1f}", reading(found, claim)]
+    each = [f"{value:+.1f}" for value in differences_by_seed(results, claim.higher, claim.lower).values()]
+    seeds = [", ".join(each) or "–"] if by_seed else []
+    return [" − ".join(names), points, *seeds, f"{found.in_standard_errors:+.1f}", reading(found, claim)]
 
 
 def difference(results: Sequence[ArmResult], higher: str, lower: str) -> Difference | None:
     """`higher` less `lower` in points, each question's score averaged over the seeds that both arms have (a model
     that was not trained has them all); None where there is no such seed.
+
+    The standard error is over questions. With several seeds the trainings' spread comes on top, as an independent
+    part: the standard error of the mean over the seeds' differences. Averaging over seeds alone would call a difference
+    sure that one seed has and another has not.
 
     Raises:
         InputError: the arms answered different questions.
@@ -184,7 +207,25 @@ def difference(results: Sequence[ArmResult], higher: str, lower: str) -> Differe
             if one.arm in (higher, lower) and sorted(one.by_question) != ids:
                 raise InputError(f"study: {one.arm} and {name} answered different questions; take another --out")
         means.append(np.mean([[one.by_question[key] for key in ids] for one in chosen], axis=0))
-    return paired_difference(means[0], means[1])
+    found = paired_difference(means[0], means[1])
+    each = list(differences_by_seed(results, higher, lower).values())
+    if len(each) < 2:
+        return found
+    between = float(np.std(each, ddof=1) / np.sqrt(len(each)))
+    return dataclasses.replace(found, standard_error=float(np.hypot(found.standard_error, between)))
+
+
+def differences_by_seed(results: Sequence[ArmResult], higher: str, lower: str) -> dict[int, float]:
+    """`higher` less `lower` in points over all questions, by seed; a model that was not trained is the same in each."""
+    sides = [{one.seed: one for one in results if one.arm == name} for name in (higher, lower)]
+    seeds = [seed for seed in dict.fromkeys(seed for side in sides for seed in side) if seed is not None]
+    found = {}
+    for seed in seeds:
+        high, low = (side.get(seed, side.get(None)) for side in sides)
+        if high is not None and low is not None:
+            gaps = [value - low.by_question[key] for key, value in high.by_question.items()]
+            found[seed] = float(np.nanmean(gaps))
+    return found
 
 
 def reading(found: Difference, claim: Claim) -> str:

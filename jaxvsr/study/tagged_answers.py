@@ -46,12 +46,14 @@ def write_tagged(source: Path, out: Path, tag: str) -> int:
     if not (source / "frames").is_dir():
         raise InputError(f"{source}: no frames in it; `build_data.py frames` stores them")
     rows = read_questions(source / QUESTIONS_FILE)
-    if out.exists():
-        raise InputError(f"{out}: is there already; give another folder, or delete it")
+    tagged = [dataclasses.replace(row, response=tagged_response(row, tag)) for row in rows]
+    if out.exists():  # whole, since it is renamed at the end
+        if (out / QUESTIONS_FILE).is_file() and read_questions(out / QUESTIONS_FILE) == tagged:
+            return len(tagged)
+        raise InputError(f"{out}: is there already, with other answers; give another folder, or delete it")
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, ignore=shutil.ignore_patterns("scans", "*.partial", "features", "appearances"))
-    tagged = [dataclasses.replace(row, response=tagged_response(row, tag)) for row in rows]
     write_questions(partial / QUESTIONS_FILE, tagged)
     os.replace(partial, out)
     return len(tagged)
