@@ -1,6 +1,7 @@
 """The papers' presets: headers and numbers agree, every line in them is a command, and each plans what it says."""
 
 import dataclasses
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -193,6 +194,21 @@ def test_vsgrpos_update_and_epoch(tmp_path: Path) -> None:
     assert "16 scenes × 4 questions × 14 answers = 896 rollouts" in lines[0]
     assert "1,830 steps of 64 questions ask 117,120" in lines[1]
     assert "vsgrpo-vanilla-train" in lines[2] and "16 frames of at most 100,352 pixels" in lines[2]
+
+
+def test_a_dry_run_stops_at_settings_that_the_run_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(*assignments: str) -> str:
+        absent = f"model.path={tmp_path / 'absent'}"
+        config = read_config(
+            ROOT / "configs" / "svqa-r1-3b.yaml", [parse_assignment(text) for text in (absent, *assignments)]
+        )
+        with pytest.raises(InputError) as error:
+            list(plan(config, make_mesh(MeshShape(), jax.devices()[:1])))
+        return str(error.value)
+
+    assert "view_consistency.rewards: 'svqa_semantic' is not one of this run's rewards" in said("rewards=svqa_format")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "wandb is not installed" in said("logging.trackers=wandb")
 
 
 def test_a_prompt_brings_its_token_budget(tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ def test_sft_learns_the_response_where_the_row_has_one() -> None:
     assert target_answer(dataclasses.replace(row, response=thought)) == thought
 
 
+def test_dpo_compares_answers_of_one_form_also_where_the_row_has_a_response() -> None:
+    """A thought and its answer against a bare word would teach the form: the wrong answer is told by its length."""
+    row = dataclasses.replace(question("left", "word"), response="<think>It is there.</think> <answer>left</answer>")
+    builder("dpo", 5).check_answers([row])
+    with pytest.raises(InputError, match="its answer has 49 tokens"):
+        builder("sft", 5).check_answers([row])
+
+
 def builder(objective: Any, answer_tokens: int) -> BatchBuilder:
     """One token a letter."""
     processor = create_autospec(SceneProcessor, instance=True)

@@ -112,9 +112,12 @@ class BatchBuilder:
             )
 
     def _answers(self, question: Question) -> list[str]:
-        """The answer, and in DPO the rejected one behind it."""
-        rejected = [rejected_answer(question, self.rejected)] if self.objective == "dpo" else []
-        return [target_answer(question), *rejected]
+        """What SFT learns; in DPO the answer and the rejected one, both bare: a response's reasoning on one side alone
+        would tell them apart.
+        """
+        if self.objective == "dpo":
+            return [question.answer, rejected_answer(question, self.rejected)]
+        return [target_answer(question)]
 
     def _targets(self, questions: Sequence[Sequence[Question]]) -> Rollouts | None:
         if self.objective == "grpo":

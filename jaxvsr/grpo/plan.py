@@ -14,7 +14,9 @@ from jaxvsr.grpo.batches import BatchBuilder
 from jaxvsr.grpo.compiled_plan import compiled_lines
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.mesh import MeshShape, check_mesh
+from jaxvsr.grpo.metrics_log import check_trackers
 from jaxvsr.grpo.run_data import asked_questions, read_run_pools
+from jaxvsr.grpo.scored_rollouts import check_view_consistency
 from jaxvsr.grpo.start_model import open_model
 from jaxvsr.models.config import ModelConfig
 from jaxvsr.models.naming import expected_shapes
@@ -37,6 +39,8 @@ def plan(config: TrainConfig, mesh: Mesh) -> Iterator[str]:
     shape = MeshShape(**dict(mesh.shape))
     prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
     yield from _config_lines(config, prompt, rewards)
+    check_view_consistency(config, rewards)
+    check_trackers(config.logging)
     model = open_model(config.model.path, config.model.revision)
     check_mesh(
         shape,

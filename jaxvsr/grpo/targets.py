@@ -16,7 +16,7 @@ Difficulty = Literal["mixed", "easy", "medium", "hard"]
 _LEVELS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
 
 # How far a rejected number is from the right one: so many times larger or smaller, and a rejected count so much higher
-# or lower. VSI-Bench's widest tolerance is 50 %: of these only a hard one would still score a little.
+# or lower. VSI-Bench's widest tolerance is 50 %: a hard one would still score a little, half the number a tenth.
 FACTORS = {"easy": "4", "medium": "2", "hard": "1.25"}
 COUNT_MISSES = {"easy": 4, "medium": 2, "hard": 1}
 _LARGEST = 10**20  # numbers beyond are no measure of a room, and leave Decimal's digits
