@@ -16,7 +16,13 @@ from jax.experimental import multihost_utils
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch, all_rows
-from jaxvsr.grpo.config import DataSettings, IntervalSettings, TrainConfig, ViewConsistencySettings
+from jaxvsr.grpo.config import (
+    DataSettings,
+    IntervalSettings,
+    SamplingSettings,
+    TrainConfig,
+    ViewConsistencySettings,
+)
 from jaxvsr.grpo.loop import train
 from jaxvsr.grpo.mesh import MeshShape, make_mesh
 from jaxvsr.grpo.run_folder import read_rows
@@ -25,7 +31,7 @@ from jaxvsr.grpo.stopping import StopRequest
 from jaxvsr.grpo.video_gain import WINDOW, VideoGainWatch, check_video_gain, with_other_videos
 from jaxvsr.rewards.registry import Reward
 from tests import test_grpo_loop
-from tests.test_grpo_loop import Bench, G, Q, S, batch_of, config, fresh_state
+from tests.test_grpo_loop import Bench, G, Q, R, S, batch_of, config, fresh_state
 
 bench = test_grpo_loop.bench  # the fixture
 
@@ -180,6 +186,18 @@ def test_video_gain_is_the_difference_of_mean_rewards(bench: Callable[..., Bench
     assert ["video_gain" in row for row in rows] == [False, True, False, True] and len(drawn) == 6
     np.testing.assert_array_equal(drawn[2], np.roll(drawn[1], 1, axis=0))
     assert rows[1]["video_gain"] > 0 and "seconds/video_gain" in rows[1]  # shorter texts earn less
+
+
+def test_a_model_that_does_not_look_gains_nothing_also_where_questions_are_drawn_again(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """Draws that were chosen for being informative are no fair match for the first draw about another video."""
+    sampling = SamplingSettings(group=G, answer_tokens=R, max_draws=3)
+    run = bench(tmp_path / "run", config(steps=1, sampling=sampling, intervals=IntervalSettings(video_gain=1)))
+    first_token = Reward("first", test_grpo_loop.first_token, 1.0)
+    train(dataclasses.replace(run.training, rewards=(first_token,)), fresh_state(), StopRequest())
+    (row,) = run.rows()
+    assert row["draws"] > 1 and row["video_gain"] == 0  # the stand-in's answers do not depend on the video
 
 
 def test_a_gain_near_zero_for_long_is_said_once() -> None:

@@ -29,6 +29,7 @@ class Drawn:
 
     sampled: Sampled
     rewarded: RewardedRollouts
+    first: RewardedRollouts  # of the first draw, which nothing was chosen by
     draws: int
 
 
@@ -43,7 +44,8 @@ def draw_until_informative(
 ) -> Drawn:
     """Draw again, at most `sampling.max_draws` times in all, until `sampling.min_informative` of the groups inform."""
     sampling, scenes = training.config.sampling, training.config.data.scenes
-    sampled, rewarded = first, reward_rollouts(training, batch, first)
+    first_rewarded = reward_rollouts(training, batch, first)
+    sampled, rewarded = first, first_rewarded
     informative, draws = informative_groups(training, rewarded), 1
     while informative.mean() < sampling.min_informative and draws < sampling.max_draws:
         keys = place(keys_of_draw(batch.question_keys, draws), training.mesh, scenes)
@@ -55,7 +57,7 @@ def draw_until_informative(
         sampled = training.step.choose(place(own, training.mesh, scenes), again, sampled)
         rewarded = _merged(better, own, rewarded_again, rewarded)
         informative |= better
-    return Drawn(jax.block_until_ready(sampled), rewarded, draws)
+    return Drawn(jax.block_until_ready(sampled), rewarded, first_rewarded, draws)
 
 
 def keys_of_draw(question_keys: UInt32[np.ndarray, "S Q"], draw: int) -> UInt32[np.ndarray, "S Q"]:

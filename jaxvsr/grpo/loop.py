@@ -97,11 +97,11 @@ def grpo_step(
     if measure_gain:
         with phases("video_gain"):
             other = sample_other_videos(training, state, batch, temperature)
-    rewarded = None
+    drawn = None
     if config.sampling.max_draws > 1:
         with phases("draw_again"):
             drawn = draw_until_informative(training, state, batch, prompt, features, temperature, sampled)
-            sampled, rewarded = drawn.sampled, drawn.rewarded
+            sampled = drawn.sampled
     reference, reference_ready = None, None
     if config.grpo.beta:
         reference_start = time.perf_counter()
@@ -109,8 +109,10 @@ def grpo_step(
         reference_ready = _when_ready(reference)
 
     with phases("reward"):
-        scored = score_rollouts(training, batch, rewarded or reward_rollouts(training, batch, sampled))
-        gain = {} if other is None else {"video_gain": video_gain(training, batch, scored, other)}
+        rewarded = reward_rollouts(training, batch, sampled) if drawn is None else drawn.rewarded
+        scored = score_rollouts(training, batch, rewarded)
+        first_draw = rewarded if drawn is None else drawn.first
+        gain = {} if other is None else {"video_gain": video_gain(training, batch, first_draw, other)}
     reward_end = time.perf_counter()
 
     with phases("update"):
@@ -136,7 +138,7 @@ def grpo_step(
         phases.seconds["reward_not_hidden"] = max(0.0, reward_end - max(ready, reference_start))
     tokens = _token_metrics(training, batch, scored.length, scored.mask.shape[-1])
     row = {**metrics, **scored.metrics, **gain, **tokens, "update_questions": float(loss_inputs.mask.shape[1])}
-    if rewarded is not None:
+    if drawn is not None:
         row["draws"] = float(drawn.draws)
     if not keep_samples:
         return StepResult(state, row, [])

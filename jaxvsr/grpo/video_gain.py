@@ -19,7 +19,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import HostBatch, place
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.scored_rollouts import ScoredRollouts, mean_reward, reward_rollouts
+from jaxvsr.grpo.scored_rollouts import RewardedRollouts, mean_reward, reward_rollouts
 from jaxvsr.grpo.step import TrainState
 from jaxvsr.grpo.training import Training
 
@@ -63,8 +63,11 @@ def sample_other_videos(training: Training, state: TrainState, batch: HostBatch,
     return jax.block_until_ready(training.step.sample(state, prompt, keys, temperature, features)[0])
 
 
-def video_gain(training: Training, batch: HostBatch, own: ScoredRollouts, other: Sampled) -> float:
-    """The gain of this step's questions: mean reward of their rollouts less that of those about other videos."""
+def video_gain(training: Training, batch: HostBatch, own: RewardedRollouts, other: Sampled) -> float:
+    """The gain of this step's questions: mean reward of their rollouts less that of those about other videos.
+
+    `own` are those of the first draw: draws that were kept for being informative earn more, or less, by that alone.
+    """
     elsewhere = reward_rollouts(training, batch, other).everyone
     return mean_reward(training, own.everyone) - mean_reward(training, elsewhere)
 
