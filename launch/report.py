@@ -139,19 +139,21 @@ def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, 
     from jaxvsr.grpo.run_folder import write_text
     from jaxvsr.report.build import read_run
     from jaxvsr.report.curves import draw
-    from jaxvsr.report.summary import check_metrics, group_runs, metric_names, summarise, to_csv, to_latex, to_markdown
+    from jaxvsr.report import summary as tables
 
     loaded = [read_run(path) for path in runs]
-    groups = group_runs(loaded, group_by)
-    names = metrics.split(",") if metrics else metric_names(loaded)
-    check_metrics(loaded, names)
-    summary = summarise(groups, names)
+    groups = tables.group_runs(loaded, group_by)
+    names = metrics.split(",") if metrics else tables.metric_names(loaded)
+    tables.check_metrics(loaded, names)
+    summary = tables.summarise(groups, names)
     out.mkdir(parents=True, exist_ok=True)
-    for ending, form in ((".md", to_markdown), (".csv", to_csv), (".tex", to_latex)):
-        write_text(out / f"summary{ending}", form(summary))
+    markdown = f"{tables.to_markdown(summary)}\n{tables.CAPTION}\n"
+    texts = {".md": markdown, ".csv": tables.to_csv(summary), ".tex": f"% {tables.CAPTION}\n{tables.to_latex(summary)}"}
+    for ending, text in texts.items():
+        write_text(out / f"summary{ending}", text)
     for ending in (".png", ".pdf"):
         draw(groups, names, out / f"curves{ending}")
-    print(to_markdown(summary), end="")
+    print(markdown)
     print(f"{out}: summary.md, summary.csv, summary.tex, curves.png, curves.pdf")
 
 

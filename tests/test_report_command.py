@@ -137,8 +137,11 @@ def test_several_runs_get_tables_and_curves(report, folder: Path, capsys: pytest
         "summary.md",
         "summary.tex",
     ]
-    assert "| intervals.samples=10 | 2 | 0.5 ± 0.14 |" in (out / "summary.md").read_text()
-    assert "| intervals.samples=20 | 1 | 0.9 |" in capsys.readouterr().out
+    assert "| intervals.samples=10 | 2 | 0.5000 ± 0.1414 |" in (out / "summary.md").read_text()
+    # What the numbers are is said where they stand, in LaTeX as a comment.
+    assert "Mean ± sample standard deviation over runs" in (out / "summary.md").read_text()
+    assert (out / "summary.tex").read_text().startswith("% Mean ± sample standard deviation over runs")
+    assert "| intervals.samples=20 | 1 | 0.9000 |" in capsys.readouterr().out
 
 
 def test_answers_of_two_models_stand_side_by_side_the_most_different_first(report, folder: Path, capsys):
@@ -155,6 +158,19 @@ def test_answers_of_two_models_stand_side_by_side_the_most_different_first(repor
     assert {row["score of now"] for row in table[:7]} == {"1"} and table[0]["before"] == "9"
     assert sorted(path.name for path in out.iterdir()) == ["answers.csv", "answers.html"]
     assert "10 questions" in capsys.readouterr().out
+
+
+def test_free_answers_are_not_called_equally_good(report, folder: Path):
+    asked = [dataclasses.replace(question(number, "picture", "2 m"), answer_kind="text") for number in range(3)]
+    for name, said in (("before", ["1 m", "2 m", "3 m"]), ("now", ["1 m", "2 m", "4 m"])):
+        predictions = [Prediction(row, text) for row, text in zip(asked, said, strict=True)]
+        write_predictions(folder / name / "predictions.jsonl", predictions)
+    out = folder / "answers"
+    assert report(["--answers", f"before={folder / 'before'}", f"now={folder / 'now'}", "--out", str(out)]) == 0
+    page = (out / "answers.html").read_text(encoding="utf-8")
+    assert "scores higher" not in page and "3 have no score (free answers)" in page
+    rows = csv.DictReader((out / "answers.csv").read_text(encoding="utf-8").splitlines())
+    assert [row["id"] for row in rows] == ["q2", "q0", "q1"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxvsr.errors import InputError
-from jaxvsr.report.curves import draw, group_curve
+from jaxvsr.report.curves import Panel, draw, draw_panels, group_curve
 from jaxvsr.report.summary import Run, final_value, group_runs, spread, summarise, to_csv, to_latex, to_markdown
 
 
@@ -30,7 +30,7 @@ def test_spread_is_the_mean_and_sample_deviation_over_seeds():
     assert found.deviation == pytest.approx(np.std(values[:3], ddof=1))
     assert found.count == 3
     assert math.isnan(spread([1.0]).deviation)
-    assert str(spread([])) == "–"
+    assert spread([]).shown(".2f") == "–"
 
 
 def test_final_value_is_the_last_tenth_for_rewards_and_the_last_for_evaluations():
@@ -58,13 +58,13 @@ def test_csv_markdown_and_latex_hold_the_same_numbers():
         ("grpo.beta=0.0", "kl", "3"),
     ]
     assert float(rows[0]["mean"]) == pytest.approx(50.0) and float(rows[0]["standard_deviation"]) == pytest.approx(10.0)
-    assert "| grpo.beta=0.0 | 3 | 50 ± 10 |" in to_markdown(summary)
-    assert r"grpo.beta=0.0 & 3 & 50 $\pm$ 10" in to_latex(summary)
+    assert "| grpo.beta=0.0 | 3 | 50.00 ± 10.00 |" in to_markdown(summary)
+    assert r"grpo.beta=0.0 & 3 & 50.00 $\pm$ 10.00" in to_latex(summary)
 
 
 def test_latex_escapes_what_latex_reads_as_commands():
     latex = to_latex({"a_b & 50% \\x": {"kl": spread([1.0])}})
-    assert r"a\_b \& 50\% \textbackslash{}x & 1 & 1 \\" in latex
+    assert r"a\_b \& 50\% \textbackslash{}x & 1 & 1.00 \\" in latex
     assert not re.search(r"(?<!\\)[%#]", latex)
 
 
@@ -84,3 +84,28 @@ def test_curves_are_drawn_as_png_and_pdf_with_the_same_bytes_every_time(tmp_path
         first, second = (path.read_bytes() for path in paths)
         assert first.startswith(magic) and first == second
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.pdf", "one.png", "two.pdf", "two.png"]
+
+
+def test_a_column_has_one_number_of_decimals_for_means_and_deviations():
+    score = {"a": spread([8.0, 9.0]), "b": spread([50.0]), "c": spread([39.8, 39.9])}
+    summary = {
+        name: {"score": value, "kl": spread([0.1]), "rate": spread([1e-5]), "tokens": spread([2345.6])}
+        for name, value in score.items()
+    }
+    lines = to_markdown(summary).splitlines()
+    assert lines[2:] == [
+        "| a | 2 | 8.50 ± 0.71 | 0.1000 | 1e-05 | 2346 |",
+        "| b | 1 | 50.00 | 0.1000 | 1e-05 | 2346 |",
+        "| c | 2 | 39.85 ± 0.07 | 0.1000 | 1e-05 | 2346 |",
+    ]
+
+
+def test_panels_name_their_axes(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
+    groups = group_runs(RUNS, "grpo.beta")
+    draw_panels([Panel("KL penalty", "eval/overall", groups), Panel("kl", "kl", groups)], tmp_path / "x.png")
+    labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in drawn[0].axes if axes.get_visible()]
+    assert labels == [("step", "eval/overall"), ("step", "")]

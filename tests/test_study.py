@@ -123,7 +123,7 @@ def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):
     assert run_study("--seeds", "0,1") == 0
     assert calls()[before:] == ["train", "evaluate"] * 2
     page = Path("out/study.md").read_text()
-    assert "| low rate | 2 | 100 ± 0 | 100 ± 0 |" in page
+    assert "| low rate | 2 | 100.00 ± 0.00 | 100.00 ± 0.00 |" in page
     row = "| low rate − base | +50.0 ± 8.0 | +50.0, +50.0 | +6.2 | as the paper |"
     assert row in page.replace("  ", " ").replace("  ", " ") and "| by seed |" in page
 

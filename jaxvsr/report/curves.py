@@ -74,6 +74,9 @@ def _draw_panel(axes: Any, panel: Panel, *, legend: bool) -> None:
         if len(runs) > 1:
             axes.fill_between(steps, smoothed(least, window), smoothed(greatest, window), color=colour, alpha=0.15)
     axes.set_title(panel.title, fontsize=10)
+    axes.set_xlabel("step", fontsize=8)
+    if panel.metric != panel.title:
+        axes.set_ylabel(panel.metric, fontsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if legend and axes.get_lines():

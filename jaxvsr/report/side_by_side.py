@@ -49,7 +49,13 @@ def answers_html(names: Sequence[str], rows: Sequence[AnsweredQuestion]) -> str:
     better, worse = (sum(sign * row.difference > 0 for row in rows) for sign in (1, -1))
     first, last = text(names[0]), text(names[-1])
     head = "".join(f"<th>{text(name)}</th>" for name in ("question", "true answer", *names))
-    note = f"{len(rows):,} questions: {last} scores higher than {first} on {better:,}, lower on {worse:,}."
+    unscored = sum(not all(map(math.isfinite, row.scores)) for row in rows)
+    note = f"{len(rows):,} questions:"
+    if unscored < len(rows):
+        note += f" {last} scores higher than {first} on {better:,}, lower on {worse:,}."
+    if unscored:
+        # Texts, boxes and lengths with a unit: 0 would read as "equally good".
+        note += f" {unscored:,} have no score (free answers), and stand behind the others, different answers first."
     if len(rows) > MOST_ROWS:
         note += f" The {MOST_ROWS:,} with the largest difference are shown; the CSV has all."
     body = "".join(_row(row) for row in ordered[:MOST_ROWS])

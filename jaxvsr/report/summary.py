@@ -14,6 +14,10 @@ from jaxvsr.errors import InputError
 # Metrics that a table shows unless others are asked for, and those that start with `eval/`.
 DEFAULT_METRICS = ("reward/mean", "kl", "completion_length", "seconds/step")
 TAIL = 10  # the last tenth of a run's steps stands for its end
+CAPTION = (
+    "Mean ± sample standard deviation over runs. eval/…: per cent, the last evaluation of each run; "
+    "all else: the mean over the last tenth of its steps."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +37,12 @@ class Spread:
     deviation: float
     count: int
 
-    def __str__(self) -> str:
+    def shown(self, form: str) -> str:
+        """`mean ± deviation`, both in this format; the mean alone for a single run, a dash for none."""
         if self.count == 0:
             return "–"
-        shown = f"{self.mean:.4g}"
-        return shown if math.isnan(self.deviation) else f"{shown} ± {self.deviation:.2g}"
+        mean = format(self.mean, form)
+        return mean if math.isnan(self.deviation) else f"{mean} ± {self.deviation:{form}}"
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -100,7 +105,7 @@ def summarise(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str]) -> di
 
 
 def to_markdown(summary: Mapping[str, Mapping[str, Spread]]) -> str:
-    """One row a group, `mean ± standard deviation` in each cell."""
+    """One row a group, `mean ± standard deviation` in each cell, a column in one number of decimals."""
     header, rows = _cells(summary)
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -132,11 +137,20 @@ def to_latex(summary: Mapping[str, Mapping[str, Spread]]) -> str:
 
 def _cells(summary: Mapping[str, Mapping[str, Spread]]) -> tuple[list[str], list[list[str]]]:
     metrics = list(dict.fromkeys(name for values in summary.values() for name in values))
+    forms = {name: _form([values[name] for values in summary.values()]) for name in metrics}
     rows = []
     for group, values in summary.items():
         count = max((value.count for value in values.values()), default=0)
-        rows.append([group, str(count), *(str(values[name]) for name in metrics)])
+        rows.append([group, str(count), *(values[name].shown(forms[name]) for name in metrics)])
     return ["group", "runs", *metrics], rows
+
+
+def _form(values: Sequence[Spread]) -> str:
+    """One number of decimals for a whole column, so that its cells can be read against each other."""
+    largest = max((abs(value.mean) for value in values if math.isfinite(value.mean)), default=0.0)
+    if 0 < largest < 1e-3:
+        return ".3g"
+    return ".4f" if 0 < largest < 1 else ".2f" if largest < 1000 else ".0f"
 
 
 def _full(value: float) -> str:
