@@ -45,8 +45,7 @@ class ScoredRollouts:
     """The rollouts of this process's scenes with what they earned."""
 
     answers: list[str]  # S·Q·G texts
-    everyone: Float[np.ndarray, "K S Q G"]  # each reward of all processes' scenes; NaN where it does not apply
-    scores: Float[np.ndarray, "K S Q G"]  # the same of this process's scenes: unweighted, without corrections
+    scores: Float[np.ndarray, "K S Q G"]  # each reward, unweighted, without corrections; NaN where it does not apply
     totals: Float[np.ndarray, "S Q G"]  # weighted sum, after corrections
     advantages: Float32[np.ndarray, "S Q G"]
     mask: Bool[np.ndarray, "S Q G R"]  # tokens in the loss
@@ -88,7 +87,6 @@ def score_rollouts(training: Training, batch: HostBatch, rewarded: RewardedRollo
     tricks_of_all = all_rows(np.stack([rows.reshape(length.shape) for rows in tricks.values()], -1), mesh, scenes)
     return ScoredRollouts(
         rewarded.answers,
-        rewarded.everyone,
         np.moveaxis(rewarded.own(np.moveaxis(rewarded.everyone, 0, -1)), -1, 0),
         rewarded.own(result.totals),
         rewarded.own(result.advantages),
