@@ -46,6 +46,7 @@ SMALL = {
     "evaluation.questions": 2,
     "logging.sample_questions": 2,
 }
+ASKED = {"VSI-Bench": 8, "data/q-spatial": 3, "data/spacellava-test": 2, "data/openspaces": 2}  # questions of each set
 STEPS = ("500,1000,1500,2000", "1,2,3,4")  # of `--checkpoints`, there and here
 
 
@@ -212,6 +213,11 @@ def test_trainings_evaluations_and_reports(without_a_model: dict[str, int]) -> N
         except Exception as error:
             failed.append(f"{line}: {error!r}")
     assert not failed, "\n".join(failed)
+    check_outputs(lines)
+
+
+def check_outputs(lines: list[str]) -> None:
+    """Every step of each training, every question of each evaluation, every checkpoint of a series."""
     for line in lines:
         if "train.py" in line:
             run = RunFolder(Path(value_of(line, "--run-dir")))
@@ -220,5 +226,10 @@ def test_trainings_evaluations_and_reports(without_a_model: dict[str, int]) -> N
             out = Path(value_of(line, "--out"))
             scores = json.loads((out / "scores.json").read_text())
             assert scores["prompt"] == (value_of(line, "--prompt") if "--prompt" in line else "vsi-bench")
-            assert len((out / "predictions.jsonl").read_text().splitlines()) == scores["questions"]
-    assert list(json.loads(Path("scores/q-steps/series.json").read_text())) == STEPS[1].split(",")
+            assert len((out / "predictions.jsonl").read_text().splitlines()) == ASKED[value_of(line, "--data")]
+        elif "evaluate.py" in line:
+            series = json.loads((Path(value_of(line, "--out")) / "series.json").read_text())
+            assert [row["step"] for row in series] == [1, 2, 3, 4]
+        else:
+            written = "answers.html" if "--answers" in line else "summary.md"
+            assert (Path(value_of(line, "--out")) / written).is_file()
