@@ -137,9 +137,9 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
 
 def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, out: Path) -> None:
     from jaxvsr.grpo.run_folder import write_text
+    from jaxvsr.report import summary as tables
     from jaxvsr.report.build import read_run
     from jaxvsr.report.curves import draw
-    from jaxvsr.report import summary as tables
 
     loaded = [read_run(path) for path in runs]
     groups = tables.group_runs(loaded, group_by)

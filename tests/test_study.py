@@ -13,11 +13,12 @@ from jaxvsr.errors import InputError
 from jaxvsr.evaluation.statistics import Difference
 from jaxvsr.grpo.config_file import find_config
 from jaxvsr.grpo.targets import target_answer
+from jaxvsr.report.summary import Run
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.vsgrpo import vsgrpo_format_observe, vsgrpo_format_think
 from jaxvsr.study.commands import MANIFEST, commands, only_study_in
 from jaxvsr.study.definition import Claim, read_study
-from jaxvsr.study.results import ArmResult, difference, differences_by_seed, reading
+from jaxvsr.study.results import ArmResult, course, difference, differences_by_seed, reading
 from jaxvsr.study.scenes_with_questions import keep_scenes_with_questions
 from jaxvsr.study.tagged_answers import tagged_response, write_tagged
 from launch import build_data, evaluate, study, train
@@ -103,7 +104,7 @@ def test_a_study_runs_every_arm_once_and_writes_table_and_figure(place, capsys):
     assert "--set model.path=out/seed-0/low/run" in lines[4] and lines[5].endswith("--out out/seed-0/again/scores")
     assert "--blank" in lines[5] and "--blank" not in lines[3] and "--prompt vsgrpo-vanilla-train" in lines[3]
     page = Path("out/study.md").read_text()
-    assert "| low rate | 1 | 100 | 100 |" in page and "| base | 1 | 50 | 50 |" in page
+    assert "| low rate | 1 | 100.00 | 100.00 |" in page and "| base | 1 | 50.00 | 50.00 |" in page
     assert "low wins" in page
     # 20 of 40 differ by 100 points: mean 50, standard error 50.64 / sqrt(40).
     assert "| low rate − base | +50.0 ± 8.0 | +6.2 | as the paper |" in page.replace("  ", " ").replace("  ", " ")
@@ -113,6 +114,13 @@ def test_a_study_runs_every_arm_once_and_writes_table_and_figure(place, capsys):
     rows = list(csv.DictReader(Path("out/study.csv").read_text().splitlines()))
     assert {(row["group"], row["metric"], row["mean"]) for row in rows} >= {("base", "overall", "50.0")}
     assert "study.md" in capsys.readouterr().out
+
+
+def test_held_out_curves_of_different_questions_a_scene_are_not_put_into_one_panel():
+    # In training, held-out questions are dealt Q a scene: another Q is asked other questions.
+    one, four = (Run(f"q{q}", {"data.questions": q, "grpo.beta": 0.01 * q}, []) for q in (1, 4))
+    assert course({"Q = 1": [one], "Q = 4": [four]}) == "reward/mean"
+    assert course({"a": [one], "b": [one, one]}) == "eval/overall"
 
 
 def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):

@@ -154,8 +154,18 @@ def _panels(study: Study, trained: Sequence[ArmResult]) -> list[Panel]:
     for comparison in study.comparisons:
         labels = [study.arm(name).label for name in comparison.arms]
         groups = {label: runs[label] for label in labels if label in runs}
-        panels += [Panel(comparison.title, COURSE, groups)] if groups else []
-    return panels or [Panel(OVERALL, COURSE, runs)]
+        panels += [Panel(comparison.title, course(groups), groups)] if groups else []
+    return panels or [Panel(OVERALL, course(runs), runs)]
+
+
+def course(groups: Mapping[str, Sequence[Run]]) -> str:
+    """The metric that these groups' curves can be compared in.
+
+    Held-out questions are dealt in training as its batches are, Q a scene: runs with different Q are asked different
+    questions, and the heights of their curves say nothing about the arms.
+    """
+    questions = {run.fields.get("data.questions") for runs in groups.values() for run in runs}
+    return COURSE if len(questions) < 2 else "reward/mean"
 
 
 def _by_label(study: Study, results: Sequence[ArmResult]) -> dict[str, list[ArmResult]]:
