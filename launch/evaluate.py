@@ -146,7 +146,7 @@ def _with_weights(
     say(_in_words(arguments, asked))
     keep_compiled_programs()
     answering = Answering(asked, settings, mesh, arguments.data, say)
-    scores: dict[int, dict[str, Any]] = {}
+    results: dict[int, Result] = {}
     for index, name in enumerate(names):
         out = arguments.out if steps is None else arguments.out / f"step-{steps[index]}"
         chosen = chosen if index == 0 else open_model(name, arguments.revision)
@@ -156,9 +156,9 @@ def _with_weights(
             result = score(predictions)
             write_result(out, result, {"benchmark": arguments.benchmark, **origin})
             say(result.to_text() if steps is None else f"step {steps[index]}: overall {result.scores['overall']}")
-            scores[0 if steps is None else steps[index]] = result.scores
+            results[0 if steps is None else steps[index]] = result
     if is_first and steps is not None:
-        say("\n" + write_series(arguments.out, scores))
+        say("\n" + write_series(arguments.out, results))
 
 
 def _origin(arguments: Namespace, asked: Sequence[tuple[Path, Question]], settings: AnswerSettings) -> dict[str, Any]:
@@ -255,12 +255,29 @@ def _without_a_model(
         origin = {"model": arguments.model, "data": ",".join(map(str, arguments.data)), "commit": provenance.commit()}
         if arguments.subset:
             origin["subset"] = arguments.subset
-    result = score(predictions, answer_of=answer_of)
+    if arguments.model == "chance-random":
+        result, predictions = _of_drawn_answers(predictions, score)
+    else:
+        result = score(predictions, answer_of=answer_of)
     write_result(arguments.out, result, {"benchmark": arguments.benchmark, **origin})
     if arguments.model in MODELS_WITHOUT_WEIGHTS:
         (arguments.out / SETTINGS_FILE).unlink(missing_ok=True)  # no model may go on from these answers
         write_predictions(arguments.out / "predictions.jsonl", predictions)
     print(result.to_text())
+
+
+def _of_drawn_answers(
+    predictions: Sequence[Prediction], score: Callable[..., Result]
+) -> tuple[Result, list[Prediction]]:
+    """The row of random answers, over what was drawn: no number is, and 0 points for one would be no chance level."""
+    drawn = [one for one in predictions if one.prediction is not None]
+    result = score(drawn, questions=[one.question for one in drawn])
+    if len(drawn) == len(predictions):
+        return result, drawn
+    left_out = len(predictions) - len(drawn)
+    note = f"{left_out:,} of {len(predictions):,} questions are left out: nothing is drawn for them (numbers), as in"
+    notes = (*result.notes, f"{note} the benchmark's row")
+    return dataclasses.replace(result, notes=notes, details={**result.details, "notes": list(notes)}), drawn
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,12 +2,16 @@
 strings.
 """
 
+import json
+
 import pytest
 
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
+from jaxvsr.evaluation.benchmarks import evaluate
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.q_spatial import official_length_cm, robust_length_cm, score
+from jaxvsr.evaluation.series import write_series
 
 
 def row(id, answer, prediction):
@@ -92,3 +96,20 @@ def test_a_ground_truth_without_a_unit_is_refused():
 def test_nothing_completed_leaves_ranges_empty():
     scores = score([row(1, "1 m", "far")])
     assert scores.to_json()["smape"] is None and scores.success_rate == 0
+
+
+def test_a_series_of_free_answers_has_the_robust_parsers_scores_too(tmp_path):
+    # SVQA-R1's prompt asks for no \scalar form: by the benchmark's own parser every step would be 0.
+    asked = Question("1", "image", "distance", "How far?", None, "1 m", "text")
+    results = {
+        step: evaluate("q-spatial", [Prediction(asked, said)])
+        for step, said in ((1000, "about 0.9 meters"), (500, "I cannot tell"))
+    }
+    printed = write_series(tmp_path, results)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["series-robust.json", "series.json", "series.md"]
+    official, robust = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("series", "series-robust"))
+    assert [(row["step"], row["success_rate"]) for row in official] == [(500, 0), (1000, 0)]
+    assert [(row["step"], row["success_rate"]) for row in robust] == [(500, 0), (1000, 100)]
+    page = (tmp_path / "series.md").read_text()
+    assert "Robust parser:" in page and "| 1000 * | 100.0 | 100.0 | 100.0 |" in page
+    assert "| questions |" in page and " 1 |\n" in page and "1000 *" in printed

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxvsr.errors import InputError
+from jaxvsr.evaluation.benchmarks import Result
 from jaxvsr.evaluation.tables import Cells, markdown, number, plain
 from jaxvsr.grpo.checkpoints import Checkpoints
 from jaxvsr.grpo.run_folder import RunFolder
-
-SERIES_FILES = ("series.json", "series.md")
 
 
 def chosen_steps(run: str, wanted: str) -> list[int]:
@@ -50,23 +49,37 @@ def series_table(scores: Mapping[int, Mapping[str, Any]]) -> Cells:
     rows = [
         [
             f"{step}{' *' if best is not None and found[step] == best else ''}",
-            *(number(one.get(name)) for name in names),
+            *(_shown(one.get(name)) for name in names),
         ]
         for step, one in sorted(scores.items())
     ]
     return [["step", *names], *rows]
 
 
-def write_series(out: Path, scores: Mapping[int, Mapping[str, Any]]) -> str:
-    """Write series.json (a list of scores, each with its step) and series.md; returns the table for a terminal."""
-    table = series_table(scores)
-    rows: Sequence[Mapping[str, Any]] = [{"step": step, **one} for step, one in sorted(scores.items())]
-    texts = (json.dumps(rows, indent=1) + "\n", markdown(table) + "\n\n\\* the best overall\n")
-    for name, text in zip(SERIES_FILES, texts, strict=True):
+def write_series(out: Path, results: Mapping[int, Result]) -> str:
+    """Write series.json (a list of scores, each with its step), series-robust.json where the benchmark has a second
+    parser, and series.md with both; returns the tables for a terminal.
+    """
+    scores = {step: result.scores for step, result in sorted(results.items())}
+    robust = {step: result.robust for step, result in sorted(results.items()) if result.robust is not None}
+    tables = [series_table(scores)] + ([series_table(robust)] if robust else [])
+    texts = {"series.json": _rows(scores), "series.md": "\n\nRobust parser:\n\n".join(map(markdown, tables))}
+    texts["series.md"] += "\n\n\\* the best overall\n"
+    if robust:
+        texts["series-robust.json"] = _rows(robust)
+    for name, text in texts.items():
         partial = out / f"{name}.partial"
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, out / name)
-    return plain(table)
+    return "\n\nrobust parser\n\n".join(map(plain, tables))
+
+
+def _rows(scores: Mapping[int, Mapping[str, Any]]) -> str:
+    return json.dumps([{"step": step, **one} for step, one in scores.items()], indent=1) + "\n"
+
+
+def _shown(value: float | None) -> str:
+    return str(value) if isinstance(value, int) else number(value)  # a count of questions is no score
 
 
 def _is_number(value: Any) -> bool:
