@@ -88,6 +88,13 @@ def test_the_papers_row_follows_from_whole_numbers_of_101_questions():
     assert shown == ["58.42", "18.81", "18.81", "21.78"]
 
 
+def test_the_table_has_the_papers_two_decimals_and_its_rows_as_printed():
+    rows = [row(index, "1 m", boxed("1" if index < 59 else "9", "m")) for index in range(101)]
+    page = evaluate("q-spatial", rows).to_markdown()
+    assert "| these predictions | 58.42 | 100.00 |" in page
+    assert "| SVQA-R1 (SVQA-R1, Table 2) | 58.42 | 100.00 | 68.36 | 18.81 | 18.81 | 21.78 |" in page
+
+
 def test_a_ground_truth_without_a_unit_is_refused():
     with pytest.raises(InputError, match="answer '3' is no length"):
         score([row(1, "3", "3 m")])
@@ -111,5 +118,5 @@ def test_a_series_of_free_answers_has_the_robust_parsers_scores_too(tmp_path):
     assert [(row["step"], row["success_rate"]) for row in official] == [(500, 0), (1000, 0)]
     assert [(row["step"], row["success_rate"]) for row in robust] == [(500, 0), (1000, 100)]
     page = (tmp_path / "series.md").read_text()
-    assert "Robust parser:" in page and "| 1000 * | 100.0 | 100.0 | 100.0 |" in page
+    assert "Robust parser:" in page and "| 1000 * | 100.00 | 100.00 | 100.00 |" in page
     assert "| questions |" in page and " 1 |\n" in page and "1000 *" in printed

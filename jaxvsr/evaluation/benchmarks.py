@@ -20,6 +20,7 @@ from jaxvsr.rewards.svqa_r1 import MODEL
 
 BENCHMARKS = ("vsi-bench", "q-spatial", "open-ended")
 RESULT_FILES = ("scores.json", "scores-robust.json", "details.json", "table.md")
+SVQA_DECIMALS = 2  # as SVQA-R1 prints them; VSI-Bench's tables have one
 SHORT = {"object_counting": "count", "object_abs_distance": "abs.dist", "object_size_estimation": "size"}
 SHORT |= {"room_size_estimation": "room", "object_rel_distance": "rel.dist", "object_rel_direction": "rel.dir"}
 SHORT |= {"route_planning": "route", "obj_appearance_order": "order"}
@@ -121,10 +122,13 @@ def _vsi_bench(
     return Result(official.to_json(), robust.to_json(), details, tables, official.notes)
 
 
-def _beside(columns: Mapping[str, str], ours: Mapping[str, Mapping[str, Any]], published: Rows) -> Cells:
+def _beside(
+    columns: Mapping[str, str], ours: Mapping[str, Mapping[str, Any]], published: Rows, decimals: int = 1
+) -> Cells:
     """Our rows, then the published ones; `columns` is the heading of each column by its name."""
     rows = [*ours.items(), *((f"{row} ({source})", values) for (source, row), values in published.items())]
-    return [["", *columns.values()], *([name, *(number(values.get(one)) for one in columns)] for name, values in rows)]
+    cells = ([name, *(number(values.get(one), decimals) for one in columns)] for name, values in rows)
+    return [["", *columns.values()], *cells]
 
 
 def _q_spatial(
@@ -137,10 +141,13 @@ def _q_spatial(
     table = [["", "n", *short.values()]]
     for one in (official, robust):
         values = one.to_json()
-        table.append([f"{one.parser} parser", str(one.questions), *(number(values[name]) for name in short)])
+        table.append(
+            [f"{one.parser} parser", str(one.questions), *(number(values[name], SVQA_DECIMALS) for name in short)]
+        )
     ours = {"these predictions": official.to_json(), "these predictions, robust parser": robust.to_json()}
     details = {"notes": list(official.notes)}
-    tables = (("Q-Spatial, per cent", table), ("Beside published rows (Q-Spatial++)", _beside(short, ours, Q_SPATIAL)))
+    beside = _beside(short, ours, Q_SPATIAL, SVQA_DECIMALS)
+    tables = (("Q-Spatial, per cent", table), ("Beside published rows (Q-Spatial++)", beside))
     return Result(official.to_json(), robust.to_json(), details, tables, official.notes)
 
 
@@ -162,12 +169,12 @@ def _open_ended(
     }
     table = [["column", "n", "score"]]
     for name, value in scores.columns.items():
-        table.append([name, str(scores.counts[kinds.get(name, "questions")]), number(value)])
+        table.append([name, str(scores.counts[kinds.get(name, "questions")]), number(value, SVQA_DECIMALS)])
     details = {"counts": scores.counts, "notes": list(scores.notes)}
     heading = "Open-ended spatial VQA, per cent (reasoning_words: a mean count)"
     short = {"judge": "judge", "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "sentence_bert": "sBERT", "box_miou": "box mIoU"}
     short |= {"box_accuracy_75": "acc. 0.75", "yes_no_judge": "yes/no", "distance": "distance"}
-    beside = _beside(short, {"these predictions": scores.columns}, OPEN_ENDED)
+    beside = _beside(short, {"these predictions": scores.columns}, OPEN_ENDED, SVQA_DECIMALS)
     tables = ((heading, table), ("Beside published rows (judge and yes/no by GPT-4o)", beside))
     return Result({**scores.to_json(), "sentence_model": model}, None, details, tables, scores.notes)
 

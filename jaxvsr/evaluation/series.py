@@ -79,7 +79,7 @@ def _rows(scores: Mapping[int, Mapping[str, Any]]) -> str:
 
 
 def _shown(value: float | None) -> str:
-    return str(value) if isinstance(value, int) else number(value)  # a count of questions is no score
+    return str(value) if isinstance(value, int) else number(value, 2)  # a count of questions is no score
 
 
 def _is_number(value: Any) -> bool:

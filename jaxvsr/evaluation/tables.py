@@ -27,6 +27,6 @@ def plain(table: Cells) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def number(value: float | None) -> str:
-    """One decimal, or a dash."""
-    return "–" if value is None or value != value else f"{value:.1f}"
+def number(value: float | None, decimals: int = 1) -> str:
+    """With so many decimals, or a dash."""
+    return "–" if value is None or value != value else f"{value:.{decimals}f}"

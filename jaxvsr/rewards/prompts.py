@@ -313,7 +313,8 @@ def prompt_from(name_or_file: str) -> Prompt:
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"prompt {path}: not YAML ({' '.join(str(error).split())})") from None
+        expected = "expected fields such as template and max_answer_tokens"
+        raise InputError(f"prompt {path}: not YAML ({' '.join(str(error).split())}); {expected}") from None
     if not isinstance(fields, dict):
         raise InputError(f"prompt {path}: expected fields such as template and max_answer_tokens, found {fields!r}")
     return _prompt_of_fields(path, fields)
