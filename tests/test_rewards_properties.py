@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -205,3 +206,44 @@ def test_long_hostile_strings_take_no_time():
         hacks([text], ["How many?"], "think")
         parse_length_cm(text)
         choice_letter(text, OPTIONS)
+
+
+def test_long_tags_that_never_close_take_no_time():
+    """A rollout that repeats itself up to its budget; each open tag would look for its end through the whole text."""
+    for piece in ("a <think>", "<answer>", "<think> </think> <answer>", "<observe></observe><answer>"):
+        text = "<think>" + piece * (300_000 // len(piece))
+        for term in (term for term in RANGES if "format" in term or "parsing" in term):
+            ((value,),) = score(rewards_from(term), [text], columns_for([("4", "number")]))
+            assert value == 0 or math.isnan(value), term
+        assert hacks([text], ["How many?"], "think")["repeated_tags"].all()
+
+
+def test_formats_and_tricks_are_those_of_plain_patterns():
+    """What the same patterns say that look again from every tag."""
+    draw = random.Random(5)
+    tags = ["<think>", "</think>", "<answer>", "</answer>", "<observe>", "</observe>"]
+    texts = [
+        "".join(draw.choice([*tags, *tags, " ", "\n", "a", "4"]) for _ in range(draw.randint(0, 12)))
+        for _ in range(5000)
+    ]
+    texts += [f"<{tag}>{text}</{tag}> <answer>{text}</answer>" for tag in ("think", "observe") for text in texts[:500]]
+    forms = {
+        "vsgrpo_format_think": r"\s*<think>.*?</think>\s*<answer>.+?</answer>\s*",
+        "vsgrpo_format_observe": r"\s*<observe>.*?</observe>\s*<answer>.+?</answer>\s*",
+        "spatial_r1_format": r"<think>.*?</think>\s*<answer>.+?</answer>",
+        "svqa_format": r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*",
+    }
+    for term, pattern in forms.items():
+        expected = [float(re.fullmatch(pattern, text, re.DOTALL) is not None) for text in texts]
+        assert 0 < sum(expected) < len(texts)
+        assert score(rewards_from(term), texts, {})[0].tolist() == expected
+    found = hacks(texts, ["?"] * len(texts), "think")
+    for text, empty, outside in zip(texts, found["empty_thought"], found["outside_tags"], strict=True):
+        thoughts = [
+            thought for tag in ("think", "observe") for thought in re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        ]
+        assert empty == any("a" not in re.sub("</?[a-z]+>", " ", thought) for thought in thoughts)
+        rest = text
+        for tag in ("think", "observe", "answer"):
+            rest = re.sub(f"<{tag}>.*?</{tag}>", " ", rest, flags=re.DOTALL)
+        assert outside == bool(re.search("[a4]", re.sub("</?[a-z]+>", " ", rest)))

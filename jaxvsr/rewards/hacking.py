@@ -6,7 +6,7 @@ vsGRPO reports `<think> </think> <answer>xx</answer>` (an empty thought) and, on
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,13 +21,23 @@ MINIMUM_WORDS = 5  # different words that make a thought
 LONGEST_ANSWER = 12  # words; "two words or a number" is asked for, an option may be repeated in full
 
 _TAG = re.compile(r"</?(think|observe|answer)\s*>", re.IGNORECASE)
-_PAIR = {tag: re.compile(rf"<{tag}>(.*?)</{tag}>", re.DOTALL) for tag in (*THOUGHT_TAGS, "answer")}
 _WORD = re.compile(r"[^\W\d_]+")
+
+
+def _pairs(text: str, tag: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each `<tag>…</tag>`, tags included, one behind the other. A pattern would look for the end of
+    every open tag anew, through the whole text of a rollout that only repeats them.
+    """
+    opening, closing, end = f"<{tag}>", f"</{tag}>", 0
+    while (start := text.find(opening, end)) >= 0 and (close := text.find(closing, start)) >= 0:
+        end = close + len(closing)
+        yield start, end
 
 
 def empty_thought(completion: str) -> bool:
     """Some thought pair holds no word."""
-    return any(not _WORD.search(_TAG.sub(" ", text)) for tag in THOUGHT_TAGS for text in _PAIR[tag].findall(completion))
+    thoughts = (completion[start:end] for tag in THOUGHT_TAGS for start, end in _pairs(completion, tag))
+    return any(not _WORD.search(_TAG.sub(" ", thought)) for thought in thoughts)
 
 
 def repeated_tags(completion: str) -> bool:
@@ -38,8 +48,13 @@ def repeated_tags(completion: str) -> bool:
 
 def outside_tags(completion: str) -> bool:
     """Words or numbers stand outside of all pairs: before, between or after them."""
-    for pattern in _PAIR.values():
-        completion = pattern.sub(" ", completion)
+    for tag in (*THOUGHT_TAGS, "answer"):
+        ends = [0]
+        kept = []
+        for start, end in _pairs(completion, tag):
+            kept.append(completion[ends[-1] : start])
+            ends.append(end)
+        completion = " ".join([*kept, completion[ends[-1] :]])
     return re.search(r"\w", _TAG.sub(" ", completion)) is not None
 
 

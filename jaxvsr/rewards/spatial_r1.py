@@ -17,8 +17,8 @@ from jaxvsr.rewards.vsi_bench import THRESHOLDS, number_reward, to_float
 
 Parsing = Literal["robust", "released"]
 
-_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.+?</answer>", re.DOTALL)
-_RELEASED_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+# Atomic: what fails behind the first </think> <answer> fails behind every later one.
+_FORMAT = re.compile(r"<think>(?>.*?</think>\s*<answer>).+?</answer>", re.DOTALL)
 _RELEASED_WORDS = {
     **{"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10},
     **{"eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17},
@@ -69,11 +69,10 @@ def spatial_r1_nar(
         if kind != "number":
             rewards.append(None)
             continue
+        said = tag_text(text)
         if parsing == "released":
-            match = _RELEASED_ANSWER.search(text)
-            number = released_number(match[1] if match else "None")
+            number = released_number("None" if said is None else said)
         else:
-            said = tag_text(text)
             number = None if said is None else parse_number(said)
         rewards.append(number_reward(number, parse_number(truth), thresholds))
     return rewards
@@ -97,13 +96,12 @@ def spatial_r1_mar(
     for text, truth, kind, choices in zip(
         completions, answer, answer_kind, options or [None] * len(answer), strict=True
     ):
+        said = tag_text(text)
         if kind in ("number", "box"):
             rewards.append(None)
         elif parsing == "released":
-            match = _RELEASED_ANSWER.search(text)
-            rewards.append(float(released_letter(match[1].strip() if match else "None").lower() == truth.lower()))
+            rewards.append(float(released_letter("None" if said is None else said).lower() == truth.lower()))
         else:
-            said = tag_text(text)
             rewards.append(0.0 if said is None else match_score(said, truth, kind, choices))
     return rewards
 

@@ -21,7 +21,8 @@ from jaxvsr.rewards.answers import extract_answer
 MODEL = "all-MiniLM-L6-v2"  # the paper's
 DELTA, ETA = 0.5, 1.0  # the paper's
 
-_FORMAT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+# Atomic: what fails behind the first </think> <answer> fails behind every later one.
+_FORMAT = re.compile(r"\s*<think>(?>.*?</think>\s*<answer>).*?</answer>\s*", re.DOTALL)
 
 
 def svqa_format(completions: list[str], **columns: Any) -> list[float | None]:

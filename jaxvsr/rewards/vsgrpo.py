@@ -78,7 +78,8 @@ def vsgrpo_accuracy(
 
 
 def _tagged(tag: str) -> re.Pattern[str]:
-    return re.compile(rf"\s*<{tag}>.*?</{tag}>\s*<answer>.+?</answer>\s*", re.DOTALL)
+    # Atomic: what fails behind the first </think> <answer> fails behind every later one.
+    return re.compile(rf"\s*<{tag}>(?>.*?</{tag}>\s*<answer>).+?</answer>\s*", re.DOTALL)
 
 
 _FORMS = {"think": _tagged("think"), "observe": _tagged("observe")}
