@@ -39,6 +39,7 @@ from jaxvsr.evaluation.baselines import (
 from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, check_out, check_questions, evaluate, write_result
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.evaluation.predictions_log import SETTINGS_FILE
+from jaxvsr.evaluation.tables import number
 from jaxvsr.rewards.prompts import Prompt, prompt_from
 from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
 from jaxvsr.rewards.svqa_r1 import check_model
@@ -155,7 +156,8 @@ def _with_weights(
             origin = {**_origin(arguments, asked, settings), **provenance.of_model(chosen), "model": name}
             result = score(predictions)
             write_result(out, result, {"benchmark": arguments.benchmark, **origin})
-            say(result.to_text() if steps is None else f"step {steps[index]}: overall {result.scores['overall']}")
+            overall = number(result.scores["overall"], 2)
+            say(result.to_text() if steps is None else f"step {steps[index]}: overall {overall}")
             results[0 if steps is None else steps[index]] = result
     if is_first and steps is not None:
         say("\n" + write_series(arguments.out, results))

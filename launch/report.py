@@ -148,7 +148,8 @@ def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, 
     summary = tables.summarise(groups, names)
     out.mkdir(parents=True, exist_ok=True)
     markdown = f"{tables.to_markdown(summary)}\n{tables.CAPTION}\n"
-    texts = {".md": markdown, ".csv": tables.to_csv(summary), ".tex": f"% {tables.CAPTION}\n{tables.to_latex(summary)}"}
+    latex = f"% {tables.CAPTION}\n% \\usepackage{{booktabs}}\n{tables.to_latex(summary)}"
+    texts = {".md": markdown, ".csv": tables.to_csv(summary), ".tex": latex}
     for ending, text in texts.items():
         write_text(out / f"summary{ending}", text)
     for ending in (".png", ".pdf"):

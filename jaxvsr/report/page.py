@@ -122,7 +122,7 @@ def _curves(page: Page) -> str:
         charts.insert(1, ("Rewards by name", tuple(rewards), ""))
     evaluations = _names(page.metrics, "eval/", known)
     if evaluations:
-        charts.insert(1, ("Held-out questions, greedy", tuple(evaluations), ""))
+        charts.insert(1, ("Held-out questions, greedy", tuple(evaluations), "Per cent."))
     hacking = _names(page.metrics, "hacking/", known)
     if hacking:
         charts.append(("Reward hacking", tuple(hacking), "Share of rollouts."))
