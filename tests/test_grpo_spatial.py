@@ -167,6 +167,13 @@ def test_a_step_without_another_video_is_refused_at_the_start() -> None:
         check_video_gain(dataclasses.replace(settings, intervals=none), scenes)
 
 
+@pytest.mark.parametrize("setting", [{"eta": math.inf}, {"eta": -1.0}, {"eta": math.nan}, {"delta": math.nan}])
+def test_a_correction_that_would_make_rewards_disappear_is_refused(setting: dict[str, float]) -> None:
+    """inf times a difference of 0 is nan, and a reward of nan "does not apply"."""
+    with pytest.raises(InputError, match=f"{next(iter(setting))} "):
+        ViewConsistencySettings(("meaning",), **setting)
+
+
 def test_video_gain_is_the_difference_of_mean_rewards(bench: Callable[..., Bench], tmp_path: Path) -> None:
     settings = config(steps=4, intervals=IntervalSettings(checkpoint=100, samples=0, video_gain=2))
     run = bench(tmp_path / "run", settings)

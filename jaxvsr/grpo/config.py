@@ -125,7 +125,10 @@ class ViewConsistencySettings:
     eta: float = 1.0  # times the difference of the two means
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "eta")
+        if not 0 <= self.eta < float("inf"):
+            raise InputError(f"eta {self.eta}: must be at least 0, and finite")
+        if self.delta != self.delta:
+            raise InputError(f"delta {self.delta}: must be a number")
 
 
 @dataclasses.dataclass(frozen=True)
