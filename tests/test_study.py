@@ -123,6 +123,17 @@ def test_held_out_curves_of_different_questions_a_scene_are_not_put_into_one_pan
     assert course({"a": [one], "b": [one, one]}) == "eval/overall"
 
 
+def test_the_table_states_what_the_scores_need_to_be_read_with(place):
+    """As every evaluation does: a true answer of zero, which the benchmark never asks for; an arm's empty answers."""
+    scripts = Path("launch/evaluate.py")
+    body = scripts.read_text().replace('"answer": "2"', '"answer": "0" if index > 37 else "2"')
+    scripts.write_text(body.replace('"prediction": said', '"prediction": None if every == 2 and index == 1 else said'))
+    assert run_study("--arms", "base,low") == 0
+    page = Path("out/study.md").read_text()
+    assert "\n\nThe true answer of 3 number questions is zero" in page
+    assert "\n\nbase: " in page and "q1" in page and "low rate: " not in page
+
+
 def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):
     assert run_study() == 0
     before = len(calls())

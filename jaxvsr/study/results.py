@@ -37,6 +37,7 @@ class ArmResult:
     scores: Mapping[str, float]
     by_question: Mapping[str, float]
     run: Run | None
+    notes: tuple[str, ...] = ()  # what a reader of the scores must know
 
 
 def read_results(study: Study, out: Path, seeds: Sequence[int]) -> list[ArmResult]:
@@ -49,7 +50,9 @@ def read_results(study: Study, out: Path, seeds: Sequence[int]) -> list[ArmResul
             if not path.is_file():
                 continue
             run = read_run(folder / "run") if RunFolder(folder / "run").metrics.is_file() else None
-            results.append(ArmResult(arm.name, seed if arm.is_trained else None, _scores(path), _questions(path), run))
+            by_question, notes = _questions(path)
+            seed_of_run = seed if arm.is_trained else None
+            results.append(ArmResult(arm.name, seed_of_run, _scores(path), by_question, run, notes))
     return results
 
 
@@ -61,12 +64,13 @@ def _scores(path: Path) -> dict[str, float]:
     return {name: float(row[name]) for name in (OVERALL, *TASKS) if isinstance(row.get(name), (int, float))}
 
 
-def _questions(path: Path) -> dict[str, float]:
-    """Per cent of each question, answers taken out as the evaluation did."""
+def _questions(path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Per cent of each question, answers taken out as the evaluation did, and the notes on them."""
     predictions = read_predictions(path.parent / "predictions.jsonl")
     rule = provenance.answer_rule(provenance.beside(path.parent / "predictions.jsonl")) or str
-    values = score(predictions, answer_of=rule).per_question
-    return {one.question.id: 100 * float(value) for one, value in zip(predictions, values, strict=True)}
+    scores = score(predictions, answer_of=rule)
+    rows = zip(predictions, scores.per_question, strict=True)
+    return {one.question.id: 100 * float(value) for one, value in rows}, scores.notes
 
 
 def write_results(study: Study, out: Path, seeds: Sequence[int]) -> tuple[Path, ...]:
@@ -96,6 +100,10 @@ def _page(study: Study, wanted: Sequence[int], results: Sequence[ArmResult], tra
         f"trainings: {', '.join(map(str, seeds)) or 'none yet'}; with several, mean ± standard deviation over them.",
         to_markdown(_scores_of_arms(study, results)),
     ]
+    notes = {note: [one for one in results if note in one.notes] for each in results for note in each.notes}
+    for note, members in notes.items():
+        some = "" if len(members) == len(results) else f"{', '.join(_by_label(study, members))}: "
+        parts.append(f"{some}{note[0].upper()}{note[1:].rstrip('.')}.")
     missing = _missing(study, wanted, results)
     if missing:
         parts.append(f"Not scored yet: {', '.join(missing)}.")
