@@ -147,6 +147,13 @@ def test_columns_that_answer_different_questions_are_refused():
         compare({})
 
 
+def test_free_answers_alone_are_refused_and_make_no_empty_table():
+    asked = [Question(f"q{index}", "picture", "distance", "How far?", None, "2 m", "text") for index in range(3)]
+    said = [Prediction(one, "2 m") for one in asked]
+    with pytest.raises(InputError, match=r"none of the 3 questions has a score .*kind text.*--answers"):
+        compare({"a": said, "b": said}, differences=[("b", "a")])
+
+
 def test_published_averages_are_the_mean_of_their_tasks_but_for_the_two_known():
     off = {
         name

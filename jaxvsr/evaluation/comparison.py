@@ -138,6 +138,12 @@ def compare(
     if constants is not None:  # no constant is no answer of 0 points
         values[CONSTANT][[question_type not in constants for question_type in types]] = np.nan
     scored = np.isfinite(values[first])
+    if not scored.any():
+        kinds = ", ".join(sorted({question.answer_kind for question in questions}))
+        raise InputError(
+            f"comparison: none of the {len(questions):,} questions has a score (they are of kind {kinds}); "
+            "report.py --answers puts free answers side by side"
+        )
     rows = []
     for question_type in [*sorted(set(types[scored])), ALL]:
         chosen = scored & ((types == question_type) | (question_type == ALL))
