@@ -130,8 +130,8 @@ def test_the_table_states_what_the_scores_need_to_be_read_with(place):
     scripts.write_text(body.replace('"prediction": said', '"prediction": None if every == 2 and index == 1 else said'))
     assert run_study("--arms", "base,low") == 0
     page = Path("out/study.md").read_text()
-    assert "\n\nThe true answer of 3 number questions is zero" in page
-    assert "\n\nbase: " in page and "q1" in page and "low rate: " not in page
+    assert "\n- the true answer of 3 number questions is zero" in page
+    assert "\n- base: 1 of 40 questions have no prediction and score 0 (first: q1)" in page and "low rate: " not in page
 
 
 def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):

@@ -101,9 +101,12 @@ def _page(study: Study, wanted: Sequence[int], results: Sequence[ArmResult], tra
         to_markdown(_scores_of_arms(study, results)),
     ]
     notes = {note: [one for one in results if note in one.notes] for each in results for note in each.notes}
-    for note, members in notes.items():
-        some = "" if len(members) == len(results) else f"{', '.join(_by_label(study, members))}: "
-        parts.append(f"{some}{note[0].upper()}{note[1:].rstrip('.')}.")
+    lines = [
+        f"- {'' if len(members) == len(results) else ', '.join(_by_label(study, members)) + ': '}{note}"
+        for note, members in notes.items()
+    ]
+    if lines:
+        parts.append("\n".join(["To be read with:", "", *lines]))
     missing = _missing(study, wanted, results)
     if missing:
         parts.append(f"Not scored yet: {', '.join(missing)}.")
