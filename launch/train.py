@@ -54,7 +54,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--deterministic", action="store_true", help="bit for bit on GPU (mesh.deterministic)")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/<config>-<date>-<seed>")
     parser.add_argument("--resume", action="store_true", help="go on with a run that is there; else start it")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, by arithmetic, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="compile, print the plan (memory, time) and stop")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, with several processes")
     parser.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0")
     parser.add_argument("--process-count", type=int, metavar="N", help="number of processes")

@@ -154,10 +154,10 @@ def test_free_answers_alone_are_refused_and_make_no_empty_table():
         compare({"a": said, "b": said}, differences=[("b", "a")])
 
 
-def test_published_averages_are_the_mean_of_their_tasks_but_for_the_two_known():
+def test_published_averages_are_the_mean_of_their_tasks_but_for_the_three_known():
     off = {
         name
         for (_, name), row in PUBLISHED.items()
         if "overall" in row and abs(sum(row[task] for task in TASKS) / 8 - row["overall"]) > 0.11
     }
-    assert off == {"Spatial-R1", "Chance Level (Frequency)"}
+    assert off == {"Spatial-R1", "Chance Level (Frequency)", "Qwen2-VL-2B, think"}

@@ -47,7 +47,7 @@ SMALL = {
     "logging.sample_questions": 2,
 }
 ASKED = {"VSI-Bench": 8, "data/q-spatial": 3, "data/spacellava-test": 2, "data/openspaces": 2}  # questions of each set
-STEPS = ("500,1000,1500,2000", "1,2,3,4")  # of `--checkpoints`, there and here
+HERE = {"500,1000,1500,2000": "1,2,3,4", "20": "4", "100": "12"}  # checkpoints, steps and rooms of the page
 
 
 def commands() -> list[str]:
@@ -149,7 +149,7 @@ def small(words: list[str]) -> list[str]:
     if script == "train" and "--model" not in rest:
         rest += ["--model", train._config(train._parse(rest))[0].model.path]
     rest = [tiny_model(word) if "/" in word and word.split("/")[0] in HUBS else word for word in rest]
-    rest = [STEPS[1] if word == STEPS[0] else word for word in rest]
+    rest = [HERE.get(word, word) for word in rest]
     if script == "train":
         sft = "sft" in " ".join(rest)
         sizes = {**SMALL, "sampling.answer_tokens": 64} if sft else SMALL
@@ -194,7 +194,7 @@ def without_a_model(place: Path) -> dict[str, int]:
 def test_data_and_rows_without_a_model(without_a_model: dict[str, int]) -> None:
     assert without_a_model == dict.fromkeys(without_a_model, 0)
     for line in without_a_model:
-        if "questions scannet" in line or " import " in line:
+        if " questions " in line or " import " in line:
             folder = Path(shlex.split(line)[4])
             assert (folder / "splits.json").is_file() and (folder / "frames").is_dir()
     assert json.loads(Path("scores/chance-frequency/scores.json").read_text())["overall"] > 0
@@ -226,7 +226,8 @@ def check_outputs(lines: list[str]) -> None:
             out = Path(value_of(line, "--out"))
             scores = json.loads((out / "scores.json").read_text())
             assert scores["prompt"] == (value_of(line, "--prompt") if "--prompt" in line else "vsi-bench")
-            assert len((out / "predictions.jsonl").read_text().splitlines()) == ASKED[value_of(line, "--data")]
+            answered, data = len((out / "predictions.jsonl").read_text().splitlines()), value_of(line, "--data")
+            assert answered == ASKED[data] if data in ASKED else answered > 0
         elif "evaluate.py" in line:
             series = json.loads((Path(value_of(line, "--out")) / "series.json").read_text())
             assert [row["step"] for row in series] == [1, 2, 3, 4]

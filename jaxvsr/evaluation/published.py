@@ -12,6 +12,7 @@ from collections.abc import Mapping
 Rows = Mapping[tuple[str, str], Mapping[str, float]]
 
 VSGRPO = "vsGRPO, Table 2"
+VSGRPO_PROMPTS = "vsGRPO, Table 1"  # its vanilla rows are Table 2's
 SPATIAL_R1 = "Spatial-R1, Table 1"
 
 _ORDER = (
@@ -41,6 +42,10 @@ _ROWS: tuple[tuple[str, str, tuple[float | None, ...]], ...] = (
     (VSGRPO, "Qwen2-VL-7B + SFT", (38.1, 44.7, 27.6, 46.1, 50.4, 34.0, 35.7, 33.0, 33.4)),
     (VSGRPO, "Qwen2-VL-7B + DPO", (32.6, 39.1, 25.2, 26.5, 44.2, 32.6, 30.9, 29.3, 33.3)),
     (VSGRPO, "Qwen2-VL-7B + vsGRPO-V", (40.7, 59.9, 29.6, 50.8, 48.3, 35.4, 35.6, 34.0, 31.5)),
+    (VSGRPO_PROMPTS, "Qwen2-VL-2B, think", (22.9, 18.4, 4.3, 31.5, 17.3, 28.3, 22.9, 26.2, 16.8)),
+    (VSGRPO_PROMPTS, "Qwen2-VL-2B, observe", (21.8, 16.8, 1.7, 32.7, 22.7, 28.8, 27.6, 26.2, 18.1)),
+    (VSGRPO_PROMPTS, "Qwen2-VL-7B, think", (31.3, 44.8, 26.1, 25.3, 23.4, 34.7, 30.9, 32.9, 31.5)),
+    (VSGRPO_PROMPTS, "Qwen2-VL-7B, observe", (32.0, 29.9, 19.0, 39.6, 32.0, 34.6, 40.0, 36.0, 24.4)),
     (SPATIAL_R1, "Qwen2.5-VL-7B (zero-shot)", (34.4, 34.0, 17.5, 51.9, 36.6, 35.8, 37.7, 29.4, 32.7)),
     (SPATIAL_R1, "Qwen2.5-VL-7B (CoT)", (25.4, 15.8, 12.1, 19.1, 24.2, 31.8, 34.7, 34.5, 30.4)),
     (SPATIAL_R1, "Spatial-R1", (41.8, 62.9, 33.0, 58.1, 31.0, 38.2, 32.7, 28.9, 36.8)),
@@ -103,6 +108,17 @@ _OPEN_ENDED_ROWS: tuple[tuple[str, str, tuple[float | None, ...]], ...] = (
     (_OPEN_SPACES, "InternVL-2.5", (28.95, 50.41, 34.37, 81.25, None, None, 21.77, 4.15)),
     (_OPEN_SPACES, "UCSC-VLAA", (18.03, 54.68, 37.94, 87.66, None, None, 22.16, 8.15)),
     (_OPEN_SPACES, "SVQA-R1", (30.97, 55.00, 41.68, 85.50, None, None, 39.38, 14.44)),
+    ("SVQA-R1, Table 5", "(b) format reward", (49.99, 51.55, None, 85.84)),
+    ("SVQA-R1, Table 5", "(c) semantic reward", (60.34, 0.00, None, 16.14)),
+    ("SVQA-R1, Table 5", "(d) both", (60.35, 54.29, None, 83.51)),
+    ("SVQA-R1, Table 6", "eta 0", (59.82, 53.94, None, 81.74)),
+    ("SVQA-R1, Table 6", "eta 2", (61.47, 63.34, None, 87.86)),
+    ("SVQA-R1, Table 6", "eta 10", (57.17, 62.34, None, 85.48)),
+    ("SVQA-R1, Table 7", "from UCSC-VLAA", (61.35, 56.83, None, 83.41)),
+    ("SVQA-R1, Table 10", "step 500", (60.06, 52.95, None, 84.74)),
+    ("SVQA-R1, Table 10", "step 1000", (54.25, 55.36, None, 86.51)),
+    ("SVQA-R1, Table 10", "step 1500", (52.13, 54.29, None, 86.23)),
+    ("SVQA-R1, Table 10", "step 2000", (52.37, 53.38, None, 85.64)),
 )
 
 

@@ -126,9 +126,10 @@ def _time_line(config: TrainConfig, model: StartModel, mesh: Mesh, batch: HostBa
         flops = {name: flops[name] for name in ("vision", "update")}
     peak = matmul_peak(compute_dtype(config, mesh))
     seconds = sum(flops.values()) / peak / USUAL_SHARE_OF_PEAK / mesh.devices.size
-    hours = seconds * config.steps / 3600
+    total = seconds * config.steps
+    lasts = f"{total / 3600:,.1f} hours" if total >= 3600 else f"{total / 60:,.1f} minutes"
     return (
         f"time        {sum(flops.values()):.2e} FLOP a step; at {USUAL_SHARE_OF_PEAK:.0%} of the {peak:.2e} FLOP/s "
-        f"that a matrix product reaches on one device here, {seconds:,.2f} s a step and {hours:,.1f} hours for "
+        f"that a matrix product reaches on one device here, {seconds:,.2f} s a step and {lasts} for "
         f"{config.steps:,} steps, without compiling and evaluation"
     )
