@@ -171,7 +171,11 @@ def test_a_template_that_places_the_options_itself_shows_them_once(tmp_path):
         ("template: '{question}'\nmax_answer_tokens: 8\nsystem: 3\n", "system must be text"),
         ("just words", "expected fields"),
         ("a: [", "not YAML"),
-        ("{question} Answer with one number.", "expected fields such as template and max_answer_tokens"),
+        (
+            "template: '{question}'\nmax_answer_tokens: 4\nmax_answer_tokens: 8",
+            "line 3: not YAML ('max_answer_tokens' stands twice)",
+        ),
+        ("{question} Answer with one number.", "expected fields (such as template and max_answer_tokens)"),
     ],
 )
 def test_a_wrong_prompt_file_ends_in_one_line(tmp_path, text, words):

@@ -23,6 +23,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import TrainConfig
 from jaxvsr.grpo.known_names import known_name
 from jaxvsr.rewards.prompts import prompt_from
+from jaxvsr.yaml_file import read_yaml
 
 Settings = TypeVar("Settings")
 Override = tuple[str, str, str]  # what the user typed it as (`--set`, `--steps`), field, text of the value
@@ -78,45 +79,6 @@ def find_config(name: str, folder: str = ".") -> Path:
         return recipes[name]
     known = ", ".join(sorted(recipes)) or "none"
     raise InputError(f"--config {name}: neither a file nor a recipe; recipes are {known}")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"config {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"config {path}: not a text file in UTF-8") from None
-    try:
-        tree = yaml.load(text, _UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"config {path}{line}: not YAML ({getattr(error, 'problem', None) or error})") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise InputError(f"config {path}: expected fields (`steps: 100`), found {type(tree).__name__}")
-    return tree
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys without a word; here that is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    problem="a list or mapping cannot be the name of a field", problem_mark=key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value!r} stands twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def set_field(tree: dict[str, Any], field: str, text: str) -> None:

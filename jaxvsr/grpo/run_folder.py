@@ -22,7 +22,8 @@ from typing import Any
 
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import CHANGEABLE, TrainConfig
-from jaxvsr.grpo.config_file import build, flat_fields, read_yaml, to_tree, to_yaml
+from jaxvsr.grpo.config_file import build, flat_fields, to_tree, to_yaml
+from jaxvsr.yaml_file import read_yaml
 
 
 @dataclasses.dataclass(frozen=True)

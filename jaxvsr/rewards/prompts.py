@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxvsr.errors import InputError
 from jaxvsr.rewards.answers import EXTRACTION, extract_answer
+from jaxvsr.yaml_file import read_yaml
 
 
 @runtime_checkable
@@ -308,16 +309,7 @@ def prompt_from(name_or_file: str) -> Prompt:
     path = Path(name_or_file)
     if not path.is_file():
         raise InputError(f"prompt {name_or_file!r} is neither a file nor one of {', '.join(PROMPTS)}")
-    import yaml
-
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        expected = "expected fields such as template and max_answer_tokens"
-        raise InputError(f"prompt {path}: not YAML ({' '.join(str(error).split())}); {expected}") from None
-    if not isinstance(fields, dict):
-        raise InputError(f"prompt {path}: expected fields such as template and max_answer_tokens, found {fields!r}")
-    return _prompt_of_fields(path, fields)
+    return _prompt_of_fields(path, read_yaml(path, what="prompt", fields="such as template and max_answer_tokens"))
 
 
 def _prompt_of_fields(path: Path, fields: dict[str, Any]) -> Prompt:

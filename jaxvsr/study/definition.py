@@ -27,7 +27,8 @@ from typing import Any
 
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.config import TrainConfig
-from jaxvsr.grpo.config_file import Override, find_config, flat_fields, read_config, read_yaml
+from jaxvsr.grpo.config_file import Override, find_config, flat_fields, read_config
+from jaxvsr.yaml_file import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _DIFFERENCE = re.compile(r"(\S+) ([>?]) (\S+)")
