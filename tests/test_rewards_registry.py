@@ -154,6 +154,17 @@ def test_a_users_fault_ends_in_a_line_with_name_and_row(user_file, name, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_users_file_is_run_once_and_can_import_its_neighbours(tmp_path, capsys):
+    (tmp_path / "word_lists_beside.py").write_text("SHORT = 2\n")
+    text = "from word_lists_beside import SHORT\nprint('loaded')\n"
+    for name in ("one", "two"):
+        text += f"def {name}(completions, **columns):\n    return [float(len(text) <= SHORT) for text in completions]\n"
+    (tmp_path / "mine.py").write_text(text)
+    rewards = rewards_from(f"{tmp_path}/mine.py:one,{tmp_path}/mine.py:two")
+    assert score(rewards, ["ab", "abc"], {}).tolist() == [[1, 0], [1, 0]]
+    assert capsys.readouterr().out == "loaded\n"
+
+
 def test_a_reward_that_changes_its_lists_changes_none_of_the_others(user_file):
     first, second = score(rewards_from(f"{user_file}:eats,vsi_bench"), COMPLETIONS, COLUMNS)
     assert first.tolist() == [4, 1, 1] and second == pytest.approx([1, 0.6, 1])
