@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.data.questions import Question
-from jaxvsr.data.splits import SPLITS, SPLITS_FILE
+from jaxvsr.data.splits import SPLITS
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
-from jaxvsr.evaluation.asked import asked_questions, training_questions
+from jaxvsr.evaluation.asked import asked_questions, split_in_words, training_questions
 from jaxvsr.evaluation.baselines import (
     MODELS_WITHOUT_WEIGHTS,
     best_constants,
@@ -104,8 +104,8 @@ def _folders(text: str) -> tuple[Path, ...]:
 
 
 def _in_words(arguments: Namespace, asked: Sequence[tuple[Path, Question]]) -> str:
-    """How many questions, of which split: of a folder with splits the held-out one, unless another is asked for."""
-    held_out = arguments.split is None and any((folder / SPLITS_FILE).is_file() for folder in arguments.data)
+    """How many questions, and that they are the held-out ones where nobody asked for a split."""
+    held_out = arguments.split is None and "heldout" in split_in_words(arguments.data, None)
     rest = " of the held-out split (--split all asks all)" if held_out else ""
     return f"{len(asked):,} questions{rest}"
 
@@ -163,13 +163,19 @@ def _with_weights(
         say("\n" + write_series(arguments.out, results))
 
 
+def _chosen(arguments: Namespace) -> dict[str, Any]:
+    """Which questions: folders, split (also where it is the usual one), subset and limit if given."""
+    chosen = {"data": ",".join(map(str, arguments.data)), "split": split_in_words(arguments.data, arguments.split)}
+    given = {name: getattr(arguments, name) for name in ("subset", "limit")}
+    return chosen | {name: value for name, value in given.items() if value is not None}
+
+
 def _origin(arguments: Namespace, asked: Sequence[tuple[Path, Question]], settings: AnswerSettings) -> dict[str, Any]:
     """What stands beside the scores: everything that was chosen."""
     from jaxvsr.evaluation.videos import stored_pixels
 
-    names = ("revision", "split", "subset", "limit")
-    origin = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    origin |= {"data": ",".join(map(str, arguments.data)), **dataclasses.asdict(settings.videos)}
+    origin = {"revision": arguments.revision} if arguments.revision else {}
+    origin |= {**_chosen(arguments), **dataclasses.asdict(settings.videos)}
     pixels = [budget for budget in (settings.max_pixels, stored_pixels(asked)) if budget is not None]
     origin["max_pixels"] = min(pixels, default=None)  # of a frame; None: the model folder's own limits
     return {**origin, "decoding": "greedy", **provenance.of_prompt(settings.prompt), "commit": provenance.commit()}
@@ -247,16 +253,14 @@ def _without_a_model(
                 left_out = len(predictions) - len(kept)
                 print(f"{arguments.score}: {left_out:,} of {len(predictions):,} predictions answer other questions")
             predictions = kept
-        for name in ("split", "subset", "limit"):
-            if getattr(arguments, name) is not None:
-                origin[name] = getattr(arguments, name)
+        if arguments.data:
+            chosen = _chosen(arguments)
+            origin = {"data": chosen.pop("data"), **origin, **chosen}
     else:
         assert asked is not None and questions is not None
         print(_in_words(arguments, asked))
         predictions = _without_weights(arguments, questions)
-        origin = {"model": arguments.model, "data": ",".join(map(str, arguments.data)), "commit": provenance.commit()}
-        if arguments.subset:
-            origin["subset"] = arguments.subset
+        origin = {"model": arguments.model, **_chosen(arguments), "commit": provenance.commit()}
     if arguments.model == "chance-random":
         result, predictions = _of_drawn_answers(predictions, score)
     else:

@@ -84,6 +84,8 @@ def test_rows_without_a_model_answer_the_held_out_split_and_can_be_scored_again(
     assert main(["--model", model, "--data", str(data), "--benchmark", "vsi-bench", "--out", str(out)]) == 0
     scores = read(out / "scores.json")
     assert scores["model"] == model and "commit" in scores
+    assert (scores["data"], scores["split"]) == (str(data), "heldout")
+    assert scores["questions"] == len((out / "predictions.jsonl").read_text().splitlines())
     assert (
         main(["--score", str(out / "predictions.jsonl"), "--benchmark", "vsi-bench", "--out", str(tmp_path / "b")]) == 0
     )

@@ -103,6 +103,7 @@ def test_a_download_is_evaluated_as_it_is_and_its_debiased_subset_is_part_of_it(
     assert list(found) == [f"vsi-bench-{number}" for number in range(8)]
     scores = read(out / "scores.json")
     wanted = {"frames": 2, "max_pixels": None, "prompt": "vsi-bench", "parser": "official", "repetition_penalty": 1.0}
+    wanted |= {"split": "all", "questions": 8}
     assert {name: scores[name] for name in wanted} == wanted and scores["commit"]
 
     model = GreedyModel(open_model(str(folder)), open_mesh("cpu", "1")[0], answer_tokens=16)

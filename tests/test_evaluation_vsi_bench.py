@@ -267,7 +267,13 @@ def test_overall_is_the_mean_of_eight_tasks_and_direction_the_mean_of_its_levels
     assert list(scores.tasks) == list(TASKS)
     assert scores.overall == 360 / 8
     assert scores.missing_tasks == () and scores.notes == ()
-    assert scores.to_json() == {"overall": 45.0, **scores.tasks, "missing_tasks": [], "parser": "official"}
+    assert scores.to_json() == {
+        "overall": 45.0,
+        **scores.tasks,
+        "missing_tasks": [],
+        "questions": 42,
+        "parser": "official",
+    }
 
 
 def test_missing_tasks_and_levels_are_named_and_overall_is_over_those_present():

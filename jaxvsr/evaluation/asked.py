@@ -37,6 +37,16 @@ def asked_questions(
     return asked[:limit]
 
 
+def split_in_words(folders: Sequence[Path], split: str | None) -> str:
+    """The split that `asked_questions` asks: `heldout`, `train`, `all`; of folders of both kinds `heldout,all`."""
+    taken = [split or _usual_split(folder) for folder in folders]
+    return ",".join(dict.fromkeys(taken))
+
+
+def _usual_split(folder: Path) -> str:
+    return "heldout" if (folder / SPLITS_FILE).is_file() else "all"
+
+
 def training_questions(folders: Sequence[Path], split: str = "train") -> list[Question]:
     """The questions that constant answers are fitted on: of that split of every folder, each once.
 
@@ -62,8 +72,7 @@ def _of_folder(folder: Path, split: str | None, subset: str | None) -> list[Ques
         # A mirror image is a question about the mirrored scene, which an evaluation does not show.
         questions = [row for row in read_questions(folder / QUESTIONS_FILE) if row.mirror_of is None]
         wanted = None if subset is None else read_subset(folder, subset)
-        if split is None:
-            split = "heldout" if (folder / SPLITS_FILE).is_file() else "all"
+        split = split or _usual_split(folder)
         if split != "all":
             scenes = set(read_splits(folder)[split])
             questions = [question for question in questions if question.scene in scenes]

@@ -41,7 +41,7 @@ class OpenEndedScores:
         None without either.
         """
         overall = self.columns["judge"] if self.columns["judge"] is not None else self.columns["sentence_bert"]
-        return {"overall": overall, **self.columns}
+        return {"overall": overall, **self.columns, "questions": self.counts["questions"]}
 
 
 def box_iou(one: Sequence[float], other: Sequence[float]) -> float:

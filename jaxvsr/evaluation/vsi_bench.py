@@ -64,8 +64,8 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """The flat form of scores.json."""
-        missing = list(self.missing_tasks)
-        return {"overall": self.overall, **self.tasks, "missing_tasks": missing, "parser": self.parser}
+        told = {"missing_tasks": list(self.missing_tasks), "questions": sum(self.counts.values())}
+        return {"overall": self.overall, **self.tasks, **told, "parser": self.parser}
 
 
 def task_of(question_type: str) -> str:
