@@ -40,8 +40,8 @@ SIZES = {
 EVALUATED = "vsgrpo-2b"
 
 
-def write_pictures(folder: Path, count: int = 12) -> None:
-    """Rows as vqasynth_spacellava has them, a picture and a conversation each."""
+def write_pictures(path: Path, count: int = 12) -> None:
+    """A parquet file of rows as vqasynth_spacellava has them, a picture and a conversation each."""
     import pyarrow
     import pyarrow.parquet
 
@@ -54,8 +54,8 @@ def write_pictures(folder: Path, count: int = 12) -> None:
         asked = {"role": "user", "content": [{"index": 0, "text": None, "type": "image"}, part]}
         messages = [asked, {"role": "assistant", "content": [said]}]
         rows.append({"messages": messages, "images": [{"bytes": buffer.getvalue(), "path": None}]})
-    folder.mkdir()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "train.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny models of both families; rooms with the questions of both recipes; pictures and their mirror images."""
     root = tmp_path_factory.mktemp("recipes")
     scans = root / "rooms"
-    write_pictures(root / "spacellava")
+    write_pictures(root / "spacellava" / "train.parquet")
     for command in (
         ["rooms", scans, "--scenes", "8", "--seed", "3", "--frames-per-scan", "6", "--size", "80x60"],
         ["questions", scans, root / "vsi100k", "--recipe", "vsi100k", "--heldout", "0.3"],

@@ -43,10 +43,8 @@ def picture(number, height, width):
     return Picture.fromarray(np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8))
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Q-Spatial's form with pictures in the parquet file; own rows about sets of one, two and three pictures."""
-    root = tmp_path_factory.mktemp("images")
+def write_q_spatial(path):
+    """Three questions in Q-Spatial's published form, their pictures, of three sizes, in the parquet file."""
     rows = []
     for number, size in enumerate([(56, 56), (40, 90), (100, 60)]):
         buffer = io.BytesIO()
@@ -54,8 +52,15 @@ def place(tmp_path_factory):
         row = {"question": f"How far is cup {number} from the sink?", "answer_value": 1.5, "answer_unit": "meter"}
         row |= {"question_type": "distance", "image_path": f"images/{number}.png"}
         rows.append({**row, "image": {"bytes": buffer.getvalue(), "path": None}})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Q-Spatial as published; own rows about sets of one, two and three pictures."""
+    root = tmp_path_factory.mktemp("images")
     (root / "published").mkdir()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), root / "published" / "qspatial.parquet")
+    write_q_spatial(root / "published" / "qspatial.parquet")
     (root / "pictures").mkdir()
     own = []
     for number, names in enumerate([["a"], ["b", "c"], ["d", "e", "f"]]):

@@ -23,10 +23,11 @@ import torchvision_cpu  # noqa: F401
 from PIL import Image
 
 from jaxvsr.grpo.run_folder import RunFolder, read_rows
-from jaxvsr.models.tiny import Family, TinyShape, write_tiny_model
+from jaxvsr.models.tiny import Family, write_tiny_model
 from jaxvsr.rewards.prompts import PROMPTS
 from launch import build_data, evaluate, report, train
-from tests.test_configs_train import write_pictures
+from tests.test_configs_train import SHAPE, write_pictures
+from tests.test_evaluation_images import write_q_spatial
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
 
@@ -60,23 +61,6 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (56, 56, 3), np.uint8))
 
 
-def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-
-
-def write_spatial_plus(path: Path, count: int = 3) -> None:
-    """Q-Spatial++ in its published form, the pictures in the file."""
-    rows: list[dict[str, object]] = []
-    for number in range(count):
-        buffer = io.BytesIO()
-        picture(number).save(buffer, "PNG")
-        row = {"question": f"How far is cup {number}?", "answer_value": 1.5, "answer_unit": "meter"}
-        row |= {"question_type": "distance", "image_path": f"images/{number}.png"}
-        rows.append({**row, "image": {"bytes": buffer.getvalue(), "path": None}})
-    write_rows(path, rows)
-
-
 def write_vsi_bench(folder: Path) -> None:
     """Eight questions about two videos; Pillow writes no mp4, and decord goes by what a file holds."""
     kinds = (
@@ -91,7 +75,8 @@ def write_vsi_bench(folder: Path) -> None:
         row = {"id": number, "dataset": "scannet", "scene_name": scenes[number // 4], "question_type": kind}
         row |= {"question": f"Question {number}?", "options": options, "ground_truth": truth, "pruned": False}
         rows.append(row)
-    write_rows(folder / "test.parquet", rows)
+    folder.mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "test.parquet")
     with zipfile.ZipFile(folder / "scannet.zip", "w") as archive:
         for scene in scenes:
             frames, video = [picture(int(scene[5:9]) + at) for at in range(34)], io.BytesIO()
@@ -130,12 +115,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         rooms = ["rooms", "scannet", "--scenes", "24", "--seed", "0", "--frames-per-scan", "16", "--size", "80x60"]
         assert build_data.main(rooms) == 0
         for path, count in (("spacellava/data/train-0", 16), ("spacellava/data/test-0", 2), ("OpenSpaces/train", 2)):
-            folder = Path(path).parent
-            folder.mkdir(parents=True, exist_ok=True)
-            write_pictures(Path("made"), count)
-            shutil.move("made/train.parquet", f"{path}.parquet")
-            Path("made").rmdir()
-        write_spatial_plus(Path("QSpatial_plus.parquet"))
+            write_pictures(Path(f"{path}.parquet"), count)
+        write_q_spatial(Path("QSpatial_plus.parquet"))
         write_vsi_bench(Path("VSI-Bench"))
         write_thoughts("cot", "cot-videos")
         write_thoughts("cot-pictures", "cot-pictures")
@@ -162,8 +143,7 @@ def tiny_model(hub_id: str) -> str:
     """The folder of a tiny model of the family that `hub_id` is of."""
     family: Family = "qwen2_5_vl" if "Qwen2.5" in hub_id else "qwen2_vl"
     if not Path(family).exists():
-        shape = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
-        write_tiny_model(Path(family), 0, shape=shape, family=family)
+        write_tiny_model(Path(family), 0, shape=SHAPE, family=family)
     return family
 
 

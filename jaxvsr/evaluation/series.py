@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import Result
 from jaxvsr.evaluation.tables import Cells, markdown, number, plain
 from jaxvsr.grpo.checkpoints import Checkpoints
-from jaxvsr.grpo.run_folder import RunFolder
+from jaxvsr.grpo.run_folder import RunFolder, write_text
 
 
 def chosen_steps(run: str, wanted: str) -> list[int]:
@@ -68,9 +67,7 @@ def write_series(out: Path, results: Mapping[int, Result]) -> str:
     if robust:
         texts["series-robust.json"] = _rows(robust)
     for name, text in texts.items():
-        partial = out / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, out / name)
+        write_text(out / name, text)
     return "\n\nrobust parser\n\n".join(map(plain, tables))
 
 
