@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _SPACE = re.compile(r"\s+")
 _ARTICLE = re.compile(r"^(?:the|an|a)\s+(?=\S)")
@@ -19,12 +19,19 @@ _LETTER_ANYWHERE = re.compile(r"(?:\(([A-Z])\)|(?i:\boption)\s+([A-Za-z])\b|\b([
 
 def tag_text(text: str, tag: str = "answer") -> str | None:
     """The stripped text of the first `<tag>…</tag>` pair, or None. Nested pairs end at the first closing tag."""
-    start = text.find(f"<{tag}>")
-    if start < 0:
-        return None
-    start += len(tag) + 2
-    end = text.find(f"</{tag}>", start)
-    return None if end < 0 else text[start:end].strip()
+    for start, end in tag_pairs(text, tag):
+        return text[start + len(f"<{tag}>") : end - len(f"</{tag}>")].strip()
+    return None
+
+
+def tag_pairs(text: str, tag: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each `<tag>…</tag>`, tags included, one behind the other. A pattern would look for the end of
+    every open tag anew, through the whole text of a rollout that only repeats them.
+    """
+    opening, closing, end = f"<{tag}>", f"</{tag}>", 0
+    while (start := text.find(opening, end)) >= 0 and (close := text.find(closing, start)) >= 0:
+        end = close + len(closing)
+        yield start, end
 
 
 def _plain(text: str) -> str:

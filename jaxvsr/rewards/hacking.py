@@ -6,13 +6,13 @@ vsGRPO reports `<think> </think> <answer>xx</answer>` (an empty thought) and, on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxvsr.rewards.answers import extract_answer
+from jaxvsr.rewards.answers import extract_answer, tag_pairs
 from jaxvsr.rewards.numerals import parse_number, parse_numbers
 
 ThoughtTag = Literal["think", "observe"]
@@ -24,19 +24,9 @@ _TAG = re.compile(r"</?(think|observe|answer)\s*>", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def _pairs(text: str, tag: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each `<tag>…</tag>`, tags included, one behind the other. A pattern would look for the end of
-    every open tag anew, through the whole text of a rollout that only repeats them.
-    """
-    opening, closing, end = f"<{tag}>", f"</{tag}>", 0
-    while (start := text.find(opening, end)) >= 0 and (close := text.find(closing, start)) >= 0:
-        end = close + len(closing)
-        yield start, end
-
-
 def empty_thought(completion: str) -> bool:
     """Some thought pair holds no word."""
-    thoughts = (completion[start:end] for tag in THOUGHT_TAGS for start, end in _pairs(completion, tag))
+    thoughts = (completion[start:end] for tag in THOUGHT_TAGS for start, end in tag_pairs(completion, tag))
     return any(not _WORD.search(_TAG.sub(" ", thought)) for thought in thoughts)
 
 
@@ -51,7 +41,7 @@ def outside_tags(completion: str) -> bool:
     for tag in (*THOUGHT_TAGS, "answer"):
         ends = [0]
         kept = []
-        for start, end in _pairs(completion, tag):
+        for start, end in tag_pairs(completion, tag):
             kept.append(completion[ends[-1] : start])
             ends.append(end)
         completion = " ".join([*kept, completion[ends[-1] :]])
