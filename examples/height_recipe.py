@@ -19,10 +19,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxvsr.data.categories import is_structural
-from jaxvsr.data.recipe import Census, Recipe
-from jaxvsr.data.scannet import Scene
-from jaxvsr.data.tasks import Draft, Selection, Task
+from jaxvsr.data.recipes.recipe import Census, Recipe
+from jaxvsr.data.recipes.task import Draft, Selection, Task
+from jaxvsr.data.scannet.categories import is_structural
+from jaxvsr.data.scannet.read_scan import Scene
 
 
 @dataclasses.dataclass(frozen=True)

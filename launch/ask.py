@@ -43,15 +43,15 @@ def _command(argv: Sequence[str] | None) -> int:
     import jax
 
     from jaxvsr.data.questions import Question
-    from jaxvsr.data.video_sources import open_video
-    from jaxvsr.evaluation.generate import GreedyModel, open_mesh
+    from jaxvsr.data.video.video_sources import open_video
+    from jaxvsr.devices.choose_devices import keep_compiled_programs
+    from jaxvsr.evaluation.greedy import GreedyModel, open_mesh
     from jaxvsr.evaluation.videos import read_video
-    from jaxvsr.grpo.devices import keep_compiled_programs
-    from jaxvsr.grpo.start_model import open_model
-    from jaxvsr.models.chat import check_text
-    from jaxvsr.models.processor import ScenePrompt
-    from jaxvsr.models.processor_config import read_processor_config
-    from jaxvsr.rewards.prompts import prompt_from
+    from jaxvsr.models.inputs.chat import check_text
+    from jaxvsr.models.inputs.processor import ScenePrompt
+    from jaxvsr.models.inputs.processor_config import read_processor_config
+    from jaxvsr.prompts import prompt_from
+    from jaxvsr.runs.model_source import open_model
 
     if not arguments.question.strip():
         raise InputError("the question is empty")

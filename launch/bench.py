@@ -60,7 +60,7 @@ def _command(argv: Sequence[str] | None) -> int:
         return _savings_of_run(arguments.run, arguments.scenes)
     import jax
 
-    from jaxvsr.grpo.benchmark import Workload
+    from jaxvsr.measure.step_bench import Workload
     from jaxvsr.models.tree import ForwardOptions
 
     on_cpu = jax.default_backend() == "cpu"
@@ -105,7 +105,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def _savings_of_run(run: Path, scenes: int) -> int:
     """Print what the tree saves on the first scenes of a run's first step, and keep it for the run's page."""
-    from jaxvsr.grpo.tree_savings import savings_of_run
+    from jaxvsr.measure.tree_savings import savings_of_run
 
     savings = savings_of_run(run, scenes)
     print(savings.line)
@@ -116,8 +116,8 @@ def _savings_of_run(run: Path, scenes: int) -> int:
 
 def _compiled(arguments: Any, work: Any, forward: Any) -> int:
     """Print and keep what XLA says of each program of the step."""
-    from jaxvsr.grpo.compiled_costs import program_costs
-    from jaxvsr.grpo.costs import needed_flops
+    from jaxvsr.measure.compiled_costs import program_costs
+    from jaxvsr.measure.flops import needed_flops
 
     if arguments.compare:
         raise InputError("--compile: runs nothing, so there is nothing to compare; leave --compare out")
@@ -140,8 +140,8 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
 
 def _config(arguments: Any) -> Any:
     """The model's shape: a folder's, a published one's, or one of two small ones."""
-    from jaxvsr.models.config import ModelConfig, TextConfig, VisionConfig
-    from jaxvsr.models.published import PUBLISHED
+    from jaxvsr.models.huggingface.published_shapes import PUBLISHED
+    from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
 
     tiny = ModelConfig(  # 2.8M parameters: width 128, four layers in tower and language model
         "qwen2_vl",
@@ -154,7 +154,7 @@ def _config(arguments: Any) -> Any:
         dtype="float32",
     )
     if arguments.model:
-        from jaxvsr.models.hf_config import read_config
+        from jaxvsr.models.huggingface.hf_config import read_config
 
         return read_config(arguments.model)
     quarter = dataclasses.replace(  # 0.27 billion: width 1024, 20 layers; for machines without an accelerator
@@ -177,7 +177,7 @@ def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
 
     config = _config(arguments)
     if arguments.model:
-        from jaxvsr.models.folder import load_parameters
+        from jaxvsr.models.huggingface.model_folder import load_parameters
 
         adapters = jax.jit(lambda: _adapters(QwenVL(config, lora=work.lora)))()
         return config, {**jax.tree.map(jnp.asarray, load_parameters(arguments.model)), **adapters}
@@ -194,8 +194,8 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
     import jax
     import jax.numpy as jnp
 
-    from jaxvsr.grpo.benchmark import StepBench, median_and_spread, peak_memory_bytes, random_prompt, repeat
-    from jaxvsr.grpo.costs import decode_bytes, matmul_peak, memory_bandwidth, needed_flops
+    from jaxvsr.measure.flops import decode_bytes, matmul_peak, memory_bandwidth, needed_flops
+    from jaxvsr.measure.step_bench import StepBench, median_and_spread, peak_memory_bytes, random_prompt, repeat
 
     bench = StepBench(config, parameters, work, forward)
     prompt = jax.device_put(random_prompt(config, work))

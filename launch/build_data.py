@@ -26,7 +26,7 @@ from jaxvsr.command_line import ArgumentParser, int_list, positive_int, progress
 from jaxvsr.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxvsr.data.frame_sampling import FrameRate
+    from jaxvsr.data.video.frame_sampling import FrameRate
 
 
 def _parser() -> ArgumentParser:
@@ -53,7 +53,7 @@ def _add_rooms(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_questions(parser: argparse.ArgumentParser) -> None:
-    from jaxvsr.data.benchmark_scenes import BENCHMARKS
+    from jaxvsr.data.scannet.benchmark_scenes import BENCHMARKS
 
     parser.set_defaults(command=_questions)
     _add_scans_and_out(parser)
@@ -74,7 +74,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_frames(parser: argparse.ArgumentParser) -> None:
-    from jaxvsr.data.frame_sampling import SamplingRule
+    from jaxvsr.data.video.frame_sampling import SamplingRule
 
     parser.set_defaults(command=_frames)
     _add_scans_and_out(parser)
@@ -108,8 +108,8 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
-    from jaxvsr.data.benchmark_scenes import BENCHMARKS
     from jaxvsr.data.importers.formats import FORMATS
+    from jaxvsr.data.scannet.benchmark_scenes import BENCHMARKS
 
     parser.set_defaults(command=_import)
     parser.add_argument(
@@ -159,8 +159,8 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _rooms(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data.folder import check_can_be_added_to
-    from jaxvsr.data.room_scans import DEFAULT_FRAMES, DEFAULT_SIZE, write_rooms
+    from jaxvsr.data.data_folder import check_can_be_added_to
+    from jaxvsr.data.rooms.room_scans import DEFAULT_FRAMES, DEFAULT_SIZE, write_rooms
 
     start = time.monotonic()
     check_can_be_added_to(arguments.out)
@@ -179,26 +179,26 @@ def _rooms(arguments: argparse.Namespace) -> int:
 
 
 def _questions(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data import generate
-    from jaxvsr.data.folder import check_can_be_added_to
-    from jaxvsr.data.question_parts import PARTS_DIR
-    from jaxvsr.data.question_set import QuestionSet, write_question_set
-    from jaxvsr.data.recipe import load_recipe
-    from jaxvsr.data.scannet import list_scans
+    from jaxvsr.data.data_folder import check_can_be_added_to
+    from jaxvsr.data.recipes import generate_questions
+    from jaxvsr.data.recipes.recipe import load_recipe
+    from jaxvsr.data.recipes.unfinished_questions import PARTS_DIR
+    from jaxvsr.data.recipes.write_questions import QuestionSet, write_question_set
+    from jaxvsr.data.scannet.read_scan import list_scans
 
     start = time.monotonic()
     _check_split(arguments)
     recipe = load_recipe(arguments.recipe)
     options = replace_fields(recipe.options, arguments.set)
     check_can_be_added_to(arguments.out)
-    scans, excluded = generate.without_benchmarks(list_scans(arguments.scans), arguments.include)
+    scans, excluded = generate_questions.without_benchmarks(list_scans(arguments.scans), arguments.include)
     for name, count in excluded.items():
         print(f"left out {count} scans of {name} (--include {name} takes them, as held out)")
-    settings = generate.QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
-    asked = generate.shard_of(scans, *arguments.shard) if arguments.shard else scans
+    settings = generate_questions.QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
+    asked = generate_questions.shard_of(scans, *arguments.shard) if arguments.shard else scans
     out: Path = arguments.out
     with progress("questions", len(asked)) as on_done:
-        report = generate.generate_questions(
+        report = generate_questions.generate_questions(
             asked, settings, out=out, census_over=scans, workers=arguments.workers, on_done=on_done
         )
     _account_for_broken(report.broken, len(asked), arguments.skip_broken)
@@ -215,23 +215,23 @@ def _questions(arguments: argparse.Namespace) -> int:
 
 
 def _frames(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data import folder
-    from jaxvsr.data.frame_writer import FrameSettings, write_frames
+    from jaxvsr.data import data_folder
     from jaxvsr.data.questions import read_questions
-    from jaxvsr.data.scene_sources import scene_sources
+    from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
+    from jaxvsr.data.video.scene_sources import scene_sources
 
     start = time.monotonic()
     settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
     out: Path = arguments.out
-    folder.check_can_be_added_to(out)
-    asked = read_questions(out / folder.QUESTIONS_FILE) if (out / folder.QUESTIONS_FILE).exists() else []
+    data_folder.check_can_be_added_to(out)
+    asked = read_questions(out / data_folder.QUESTIONS_FILE) if (out / data_folder.QUESTIONS_FILE).exists() else []
     found = scene_sources(arguments.scans, out, asked)
     index, count = arguments.shard
     mine = found.sources[index - 1 :: count]
     with progress("frames", len(mine)) as on_done:
         report = write_frames(mine, out, settings, workers=arguments.workers, on_done=on_done)
     if report.written or report.kept:
-        folder.write_card_section(out, "Frames", folder.bullets(folder.frame_facts(out)))
+        data_folder.write_card_section(out, "Frames", data_folder.bullets(data_folder.frame_facts(out)))
     print(
         f"frames of {len(report.written)} scans written, of {len(report.kept)} there already, "
         f"{len(report.broken)} broken ({time.monotonic() - start:.1f} s)"
@@ -246,7 +246,7 @@ def _frames(arguments: argparse.Namespace) -> int:
 
 
 def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
-    from jaxvsr.data.frame_sampling import FrameRate
+    from jaxvsr.data.video.frame_sampling import FrameRate
 
     bounds = {"min_frames": arguments.min_frames, "max_frames": arguments.max_frames}
     given = {name: value for name, value in bounds.items() if value is not None}
@@ -260,13 +260,13 @@ def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
 
 
 def _features(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data import folder
+    from jaxvsr.data import data_folder
     from jaxvsr.data.frames import FrameStore
-    from jaxvsr.grpo.devices import choose_devices
-    from jaxvsr.grpo.mesh import MeshShape
-    from jaxvsr.grpo.start_model import open_model
-    from jaxvsr.grpo.vision_features import write_features
-    from jaxvsr.models.processor import SceneProcessor
+    from jaxvsr.devices.choose_devices import choose_devices
+    from jaxvsr.devices.mesh import MeshShape
+    from jaxvsr.models.inputs.processor import SceneProcessor
+    from jaxvsr.runs.model_source import open_model
+    from jaxvsr.training.stored_features import write_features
 
     start, out = time.monotonic(), arguments.out
     scenes = FrameStore(out).scenes()
@@ -289,7 +289,7 @@ def _features(arguments: argparse.Namespace) -> int:
         )
     facts = {"model": model.name, "dtype": dtype, "max_pixels": arguments.max_pixels or "as stored"}
     arrays = report.written + report.kept
-    folder.write_card_section(out, f"Features: {report.name}", folder.bullets({**facts, "arrays": arrays}))
+    data_folder.write_card_section(out, f"Features: {report.name}", data_folder.bullets({**facts, "arrays": arrays}))
     print(
         f"features {report.name} of {len(scenes)} scenes: {report.written} arrays written, {report.kept} there already "
         f"({time.monotonic() - start:.1f} s)"
@@ -298,11 +298,11 @@ def _features(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data.folder import check_can_be_added_to
+    from jaxvsr.data.data_folder import check_can_be_added_to
     from jaxvsr.data.importers.formats import parse_field_map
-    from jaxvsr.data.importers.mirror import add_mirrored_rows
-    from jaxvsr.data.importers.read import ImportSettings, import_questions
-    from jaxvsr.data.importers.write import former_rows, left_out_lines, write_import
+    from jaxvsr.data.importers.import_questions import ImportSettings, import_questions
+    from jaxvsr.data.importers.mirrored_rows import add_mirrored_rows
+    from jaxvsr.data.importers.write_import import former_rows, left_out_lines, write_import
 
     start = time.monotonic()
     _check_split(arguments)
@@ -333,7 +333,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data.folder import check_can_be_added_to
+    from jaxvsr.data.data_folder import check_can_be_added_to
     from jaxvsr.report.scene_page import scene_page
 
     page: Path = arguments.page or Path(f"{arguments.scene}.html")
@@ -350,12 +350,12 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data.folder import check_folder
+    from jaxvsr.data.data_folder import check_folder
 
     check = check_folder(arguments.out, label_map=arguments.label_map)
     print("\n".join(check.lines))
     if arguments.batches:
-        from jaxvsr.grpo.batch_speed import batches_a_second
+        from jaxvsr.measure.batch_speed import batches_a_second
 
         print(batches_a_second(arguments.out, arguments.batches))
     print("\n".join(f"missing: {line}" for line in check.missing) or "nothing is missing")

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
-from jaxvsr.models.published import PUBLISHED
+from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 
 if TYPE_CHECKING:
-    from jaxvsr.grpo.start_model import StartModel
+    from jaxvsr.runs.model_source import StartModel
 
 # Largest difference of logits that float32 rounding explains, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -80,7 +80,7 @@ def _command(argv: Sequence[str] | None) -> int:
         return _tiny(arguments)
     if arguments.command == "random":
         return _random(arguments, start)
-    from jaxvsr.grpo.start_model import open_model
+    from jaxvsr.runs.model_source import open_model
 
     model, start = open_model(arguments.model, arguments.revision), time.perf_counter()
     if arguments.command == "verify":
@@ -110,8 +110,8 @@ def _report(out: Path, start: float) -> None:
 def _tiny(arguments: Namespace) -> int:
     import math
 
-    from jaxvsr.models.naming import expected_shapes
-    from jaxvsr.models.tiny import write_tiny_model
+    from jaxvsr.models.huggingface.parameter_names import expected_shapes
+    from jaxvsr.models.tiny.tiny_model import write_tiny_model
 
     config = write_tiny_model(arguments.out, arguments.seed, family=arguments.family, dtype=arguments.dtype)
     count = sum(map(math.prod, expected_shapes(config).values()))
@@ -120,7 +120,7 @@ def _tiny(arguments: Namespace) -> int:
 
 
 def _random(arguments: Namespace, start: float) -> int:
-    from jaxvsr.models.random_folder import write_random_folder
+    from jaxvsr.models.tiny.random_weights import write_random_folder
 
     write_random_folder(arguments.out, PUBLISHED[arguments.shape], arguments.seed, arguments.dtype)
     _report(arguments.out, start)
@@ -128,7 +128,7 @@ def _random(arguments: Namespace, start: float) -> int:
 
 
 def _write_stacked(arguments: Namespace, model: StartModel) -> None:
-    from jaxvsr.models.folder import save_stacked_folder
+    from jaxvsr.models.huggingface.model_folder import save_stacked_folder
 
     if model.stages:
         raise InputError(
@@ -138,8 +138,8 @@ def _write_stacked(arguments: Namespace, model: StartModel) -> None:
 
 
 def _write_merged(arguments: Namespace, model: StartModel) -> None:
-    from jaxvsr.models.folder import save_folder
-    from jaxvsr.models.peft_adapter import Adapter, changed_weights, merged_weights
+    from jaxvsr.models.huggingface.model_folder import save_folder
+    from jaxvsr.models.huggingface.peft_adapter import Adapter, changed_weights, merged_weights
 
     stages = [Adapter(stage.lora, stage.weights) if stage.lora else stage.weights for stage in model.stages]
     card = _card(arguments, model) if stages else None
@@ -148,10 +148,10 @@ def _write_merged(arguments: Namespace, model: StartModel) -> None:
 
 
 def _write_adapter(arguments: Namespace, model: StartModel) -> None:
-    from jaxvsr.grpo.checkpoints import is_run, open_run
-    from jaxvsr.grpo.run_card import loaded_by
-    from jaxvsr.models.peft_adapter import Adapter, join, save_adapter
-    from jaxvsr.models.verify import merging_difference
+    from jaxvsr.models.huggingface.peft_adapter import Adapter, join, save_adapter
+    from jaxvsr.models.huggingface.verify import merging_difference
+    from jaxvsr.runs.checkpoints import is_run, open_run
+    from jaxvsr.runs.run_card import loaded_by
 
     stages = [Adapter(stage.lora, stage.weights) for stage in model.stages if stage.lora]
     if not is_run(arguments.model) or len(stages) < len(model.stages):
@@ -164,7 +164,7 @@ def _write_adapter(arguments: Namespace, model: StartModel) -> None:
 
 
 def _card(arguments: Namespace, model: StartModel) -> str:
-    from jaxvsr.grpo.run_card import export_card
+    from jaxvsr.runs.run_card import export_card
 
     command = ["python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter)]
     if arguments.revision is not None:
@@ -173,7 +173,7 @@ def _card(arguments: Namespace, model: StartModel) -> str:
 
 
 def _verify(arguments: Namespace, model: StartModel) -> int:
-    from jaxvsr.models.verify import compare
+    from jaxvsr.models.huggingface.verify import compare
 
     if model.stages:
         raise InputError(f"verify {arguments.model}: takes a Hugging Face folder; write one with to-hf first")

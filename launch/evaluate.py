@@ -28,7 +28,7 @@ from jaxvsr.data.questions import Question
 from jaxvsr.data.splits import SPLITS
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
-from jaxvsr.evaluation.asked import asked_questions, split_in_words, training_questions
+from jaxvsr.evaluation.asked_questions import asked_questions, split_in_words, training_questions
 from jaxvsr.evaluation.baselines import (
     MODELS_WITHOUT_WEIGHTS,
     best_constants,
@@ -40,10 +40,10 @@ from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, check_out, check_qu
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.evaluation.predictions_log import SETTINGS_FILE
 from jaxvsr.evaluation.tables import number
-from jaxvsr.rewards.prompts import Prompt, prompt_from
+from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
 from jaxvsr.rewards.svqa_r1 import check_model
-from jaxvsr.rewards.user_file import function_of_file
+from jaxvsr.user_functions import function_of_file
 
 if TYPE_CHECKING:
     from jaxvsr.evaluation.answering import AnswerSettings
@@ -122,12 +122,12 @@ def _with_weights(
     arguments: Namespace, asked: Sequence[tuple[Path, Question]], prompt: Prompt, score: Callable[..., Result]
 ) -> None:
     """Answer with a model, or with a run's checkpoints one after another; score and write each."""
+    from jaxvsr.devices.choose_devices import join_processes, keep_compiled_programs
     from jaxvsr.evaluation.answering import Answering, AnswerSettings
-    from jaxvsr.evaluation.generate import open_mesh
+    from jaxvsr.evaluation.greedy import open_mesh
     from jaxvsr.evaluation.series import chosen_steps, write_series
     from jaxvsr.evaluation.videos import Videos, stored_frame_count
-    from jaxvsr.grpo.devices import join_processes, keep_compiled_programs
-    from jaxvsr.grpo.start_model import open_model
+    from jaxvsr.runs.model_source import open_model
 
     videos = Videos(arguments.frames or stored_frame_count(asked), arguments.blank)
     videos.check(asked)

@@ -68,12 +68,12 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def _compare(run_path: Path, named: Sequence[str]) -> None:
     """Write RUN/comparison.json from predictions.jsonl of several models, and print it."""
-    from jaxvsr.evaluation.asked import training_questions
+    from jaxvsr.evaluation.asked_questions import training_questions
     from jaxvsr.evaluation.baselines import best_constants
     from jaxvsr.evaluation.comparison import CONSTANT, compare
     from jaxvsr.evaluation.provenance import read_answers
-    from jaxvsr.grpo.run_folder import RunFolder, write_text
     from jaxvsr.report.build import COMPARISON
+    from jaxvsr.runs.run_folder import RunFolder, write_text
 
     folders = _named_folders("--compare", named)
     data = RunFolder(run_path).read_config().data
@@ -101,10 +101,10 @@ def _named_folders(flag: str, named: Sequence[str]) -> dict[str, Path]:
 def _side_by_side(named: Sequence[str], out: Path) -> None:
     """Write what several models said to the questions that all of them were asked."""
     from jaxvsr.evaluation import provenance
+    from jaxvsr.evaluation.metrics.vsi_bench_scores import score
     from jaxvsr.evaluation.predictions import read_predictions
-    from jaxvsr.evaluation.vsi_bench import score
-    from jaxvsr.grpo.run_folder import write_text
     from jaxvsr.report.side_by_side import AnsweredQuestion, answers_csv, answers_html
+    from jaxvsr.runs.run_folder import write_text
 
     folders = _named_folders("--answers", named)
     if len(folders) < 2:
@@ -136,10 +136,10 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
 
 
 def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, out: Path) -> None:
-    from jaxvsr.grpo.run_folder import write_text
     from jaxvsr.report import summary as tables
     from jaxvsr.report.build import read_run
     from jaxvsr.report.curves import draw
+    from jaxvsr.runs.run_folder import write_text
 
     loaded = [read_run(path) for path in runs]
     groups = tables.group_runs(loaded, group_by)

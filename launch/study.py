@@ -55,7 +55,7 @@ def _seeds(text: str) -> list[int]:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    from jaxvsr.grpo.config_file import find_config, parse_assignment
+    from jaxvsr.config.config_file import find_config, parse_assignment
     from jaxvsr.study.commands import Manifest, commands, only_study_in, plan_lines
     from jaxvsr.study.definition import checked_seeds, read_study
     from jaxvsr.study.results import write_results

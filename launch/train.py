@@ -23,7 +23,7 @@ from jaxvsr.command_line import ArgumentParser, run
 from jaxvsr.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxvsr.grpo.config import TrainConfig
+    from jaxvsr.config.train_config import TrainConfig
 
 DEMO_CONFIG = "demo-grpo"
 
@@ -66,7 +66,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     parser = _parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        from jaxvsr.grpo.known_names import known_name
+        from jaxvsr.config.known_names import known_name
 
         ours = known_name(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"))
         hint = f": here it is {ours} (--set field=value)" if ours else " (see train.py --help)"
@@ -75,7 +75,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def _overrides(arguments: Namespace) -> list[tuple[str, str, str]]:
-    from jaxvsr.grpo.config_file import parse_assignment
+    from jaxvsr.config.config_file import parse_assignment
 
     overrides = [parse_assignment(text) for text in arguments.set]
     for flag, (field, *_) in FIELDS.items():
@@ -96,8 +96,8 @@ def _seconds(text: str) -> str:
 
 def _config(arguments: Namespace) -> tuple[TrainConfig, Path, Path]:
     """The config, the file it was read from, and the run folder. A run that goes on has its own config."""
-    from jaxvsr.grpo.config_file import find_config, read_config
-    from jaxvsr.grpo.run_folder import RunFolder, default_run_folder
+    from jaxvsr.config.config_file import find_config, read_config
+    from jaxvsr.runs.run_folder import RunFolder, default_run_folder
 
     overrides = _overrides(arguments)
     path = find_config(arguments.config or DEMO_CONFIG)
@@ -111,17 +111,17 @@ def _config(arguments: Namespace) -> tuple[TrainConfig, Path, Path]:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
-    from jaxvsr.grpo.devices import (
+    from jaxvsr.devices.choose_devices import (
         choose_devices,
         describe_devices,
         join_processes,
         keep_compiled_programs,
         out_of_memory_in_words,
     )
-    from jaxvsr.grpo.mesh import MeshShape, make_mesh, parse_mesh
-    from jaxvsr.grpo.run_folder import RunFolder
-    from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
-    from jaxvsr.rewards.prompts import prompt_from
+    from jaxvsr.devices.mesh import MeshShape, make_mesh, parse_mesh
+    from jaxvsr.prompts import prompt_from
+    from jaxvsr.runs.run_folder import RunFolder
+    from jaxvsr.training.stopping import EXIT_CODES, StopRequest
 
     config, path, run_path = _config(arguments)
     stop = StopRequest(config.intervals.time_limit)
@@ -135,15 +135,15 @@ def _command(argv: Sequence[str] | None) -> int:
     if first_process:
         print(describe_devices(devices, shape), flush=True)
     if arguments.dry_run:
-        from jaxvsr.grpo.plan import plan
+        from jaxvsr.measure.dry_run import plan
 
         for line in plan(config, make_mesh(shape, devices)):
             print(line, flush=True)
         return 0
     cache = keep_compiled_programs()
 
-    from jaxvsr.grpo.assemble import ready_run
     from jaxvsr.grpo.loop import train
+    from jaxvsr.training.assemble import ready_run
 
     with (
         stop.listening(),
@@ -176,9 +176,9 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def _benchmark_score(prompt_name: str):
     """Held-out answers in VSI-Bench's metric: overall and each task, per cent."""
+    from jaxvsr.evaluation.metrics.vsi_bench_scores import score
     from jaxvsr.evaluation.predictions import Prediction
-    from jaxvsr.evaluation.vsi_bench import score
-    from jaxvsr.rewards.prompts import prompt_from
+    from jaxvsr.prompts import prompt_from
 
     prompt = prompt_from(prompt_name)
 

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-install_import_hook("jaxvsr", "shape_types.checker")
+import tests.support.shape_types
+import tests.support.torchvision_cpu  # noqa: F401  (before transformers looks for torchvision)
+
+install_import_hook("jaxvsr", "tests.support.shape_types.checker")
 
 # Random inputs are the same in every run, and how long one takes is nobody's promise.
 settings.register_profile("jaxvsr", deadline=None, derandomize=True)

@@ -1,1 +1,1 @@
-"""Scans, geometry, questions, frames, the data folder and its Grain loader."""
+"""The data folder: questions, splits, frames, features, and the Grain loader."""

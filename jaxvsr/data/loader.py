@@ -20,10 +20,10 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float, Float64, UInt8
 
-from jaxvsr.data.dealing import deal
 from jaxvsr.data.features import FeatureStore
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import Question
+from jaxvsr.data.scene_order import deal
 from jaxvsr.data.scene_pools import ScenePool, folder_pattern
 from jaxvsr.errors import InputError
 

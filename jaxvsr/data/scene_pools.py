@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from jaxvsr.data.folder import QUESTIONS_FILE
+from jaxvsr.data.data_folder import QUESTIONS_FILE
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import Question, read_questions
 from jaxvsr.data.splits import SPLITS, SPLITS_FILE, read_splits

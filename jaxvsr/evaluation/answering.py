@@ -19,14 +19,14 @@ from jax.sharding import Mesh
 
 from jaxvsr.command_line import progress
 from jaxvsr.data.questions import Question
-from jaxvsr.evaluation.generate import GreedyModel, generate, weights_hash
+from jaxvsr.evaluation.greedy import GreedyModel, generate, weights_hash
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.predictions_log import PredictionsLog
 from jaxvsr.evaluation.videos import Videos
 from jaxvsr.grpo.batches import texts_of_all_processes
-from jaxvsr.grpo.start_model import StartModel
-from jaxvsr.models.hf_config import read_generation_config
-from jaxvsr.rewards.prompts import Prompt
+from jaxvsr.models.huggingface.hf_config import read_generation_config
+from jaxvsr.prompts import Prompt
+from jaxvsr.runs.model_source import StartModel
 
 SCENES = 8  # of a batch
 LINE_SECONDS = 30.0  # between lines about progress where there is no terminal

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxvsr.data.importers.vsi_bench import question_of_row
+from jaxvsr.data.importers.vsi_bench_download import question_of_row
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import jaxvsr
 from jaxvsr.evaluation.predictions import Prediction, read_predictions
+from jaxvsr.prompts import Prompt
 from jaxvsr.rewards.answers import EXTRACTION
-from jaxvsr.rewards.prompts import Prompt
 
 if TYPE_CHECKING:
-    from jaxvsr.grpo.start_model import StartModel
+    from jaxvsr.runs.model_source import StartModel
 
 # What generation writes; scoring again keeps it.
 FIELDS = (
@@ -38,7 +38,7 @@ def of_prompt(prompt: Prompt) -> dict[str, Any]:
 
 def of_model(model: StartModel) -> dict[str, Any]:
     """What a model folder adds to greedy decoding."""
-    from jaxvsr.models.hf_config import read_generation_config
+    from jaxvsr.models.huggingface.hf_config import read_generation_config
 
     return {"repetition_penalty": read_generation_config(model.folder.path).repetition_penalty}
 

@@ -10,8 +10,8 @@ from typing import Any
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import Result
 from jaxvsr.evaluation.tables import Cells, markdown, number, plain
-from jaxvsr.grpo.checkpoints import Checkpoints
-from jaxvsr.grpo.run_folder import RunFolder, write_text
+from jaxvsr.runs.checkpoints import Checkpoints
+from jaxvsr.runs.run_folder import RunFolder, write_text
 
 
 def chosen_steps(run: str, wanted: str) -> list[int]:

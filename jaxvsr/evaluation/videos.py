@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvsr.data.frame_sampling import sample_indices
-from jaxvsr.data.frame_sources import FrameSource
 from jaxvsr.data.frames import FrameStore
-from jaxvsr.data.importers.vsi_bench import BenchmarkVideos, is_download
+from jaxvsr.data.importers.vsi_bench_download import BenchmarkVideos, is_download
 from jaxvsr.data.loader import MID_GREY
 from jaxvsr.data.questions import Question
+from jaxvsr.data.video.frame_sampling import sample_indices
+from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.errors import InputError
-from jaxvsr.models.processor import Image, Video
+from jaxvsr.models.inputs.processor import Image, Video
 
 Media = tuple[Video | Image, ...]
 

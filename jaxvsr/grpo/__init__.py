@@ -1,1 +1,1 @@
-"""Sampling, advantages, objectives, the compiled step and the training loop."""
+"""GRPO on the scene tree: sampler, rewards to advantages, objectives, the compiled step, the training loop."""

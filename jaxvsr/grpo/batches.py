@@ -17,15 +17,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt32
 
+from jaxvsr.config.train_config import ObjectiveName
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.data.questions import Question
+from jaxvsr.devices.mesh import scene_sharding
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.config import ObjectiveName
-from jaxvsr.grpo.mesh import scene_sharding
-from jaxvsr.grpo.targets import Difficulty, rejected_answer, target_answer
-from jaxvsr.models.processor import EncodedScene, Image, SceneProcessor, ScenePrompt, TreeShape, Video
+from jaxvsr.grpo.rejected_answers import Difficulty, rejected_answer, target_answer
+from jaxvsr.models.inputs.processor import EncodedScene, Image, SceneProcessor, ScenePrompt, TreeShape, Video
 from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt, VisionInput
-from jaxvsr.rewards.prompts import Prompt
+from jaxvsr.prompts import Prompt
 
 
 @dataclasses.dataclass(frozen=True)

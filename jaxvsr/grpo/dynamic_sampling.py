@@ -16,11 +16,11 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch, place
+from jaxvsr.grpo.rollouts import RewardedRollouts, reward_rollouts
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.scored_rollouts import RewardedRollouts, reward_rollouts
 from jaxvsr.grpo.step import TrainState
-from jaxvsr.grpo.training import Training
 from jaxvsr.models.tree_batch import TreePrompt
+from jaxvsr.training.run_context import Training
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -24,6 +24,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int32
 
+from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.devices.mesh import replicated
 from jaxvsr.grpo.advantages import gather_informative
 from jaxvsr.grpo.batches import (
     HostBatch,
@@ -35,18 +37,16 @@ from jaxvsr.grpo.batches import (
     rollout_mask,
     tokens_of_scenes,
 )
-from jaxvsr.grpo.config import TrainConfig
-from jaxvsr.grpo.console import Console
 from jaxvsr.grpo.dynamic_sampling import draw_until_informative
-from jaxvsr.grpo.mesh import replicated
 from jaxvsr.grpo.objectives import Objective, step_normaliser
 from jaxvsr.grpo.optimizer import learning_rate_schedule
+from jaxvsr.grpo.rollouts import ScoredRollouts, hacking_rows, reward_rollouts, sample_rows, score_rollouts
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.scored_rollouts import ScoredRollouts, hacking_rows, reward_rollouts, sample_rows, score_rollouts
 from jaxvsr.grpo.step import LossInputs, TrainState
-from jaxvsr.grpo.stopping import EXIT_CODES, StopRequest
-from jaxvsr.grpo.training import Training
 from jaxvsr.grpo.video_gain import VideoGainWatch, sample_other_videos, video_gain
+from jaxvsr.training.console import Console
+from jaxvsr.training.run_context import Training
+from jaxvsr.training.stopping import EXIT_CODES, StopRequest
 
 KL_AT_START = 1e-3  # nats a token: above it reference and policy are not the same model at the start of a run
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.repetition import penalise_seen, seen_words
+from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_words
 from jaxvsr.models.attention import Level, attend
 from jaxvsr.models.language import DecoderLayer
 from jaxvsr.models.qwen_vl import QwenVL

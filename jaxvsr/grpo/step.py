@@ -20,13 +20,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
-from jaxvsr.grpo.costs import memory_need
+from jaxvsr.grpo.dpo import PreferenceObjective, dpo_loss
 from jaxvsr.grpo.objectives import AnyArray, Normaliser, Objective, grpo_loss, merge_metrics
-from jaxvsr.grpo.preference import PreferenceObjective, dpo_loss
 from jaxvsr.grpo.sampler import Sampled, SamplingOptions, rollout_keys, sample
-from jaxvsr.grpo.supervised import sft_loss
-from jaxvsr.models.config import ModelConfig
+from jaxvsr.grpo.sft import sft_loss
+from jaxvsr.measure.flops import memory_need
 from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt

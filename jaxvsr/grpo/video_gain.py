@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import HostBatch, place
-from jaxvsr.grpo.config import TrainConfig
+from jaxvsr.grpo.rollouts import RewardedRollouts, mean_reward, reward_rollouts
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.scored_rollouts import RewardedRollouts, mean_reward, reward_rollouts
 from jaxvsr.grpo.step import TrainState
-from jaxvsr.grpo.training import Training
+from jaxvsr.training.run_context import Training
 
 WINDOW = 5  # measurements that have to agree before a warning
 NEAR_ZERO = 0.05  # of the reward's standard deviation

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxvsr.models.config import TextConfig
 from jaxvsr.models.layers import Build, Linear, RMSNorm, SwiGLU, mrope, rotate
+from jaxvsr.models.model_config import TextConfig
 
 Remat = Literal["none", "full", "dots"]
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxvsr.models.config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig
 
 Axes = tuple[str | None, ...]
 

@@ -15,7 +15,6 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxvsr.models.attention import Level, attend
-from jaxvsr.models.config import VisionConfig
 from jaxvsr.models.layers import (
     Build,
     LayerNorm,
@@ -26,6 +25,7 @@ from jaxvsr.models.layers import (
     rotate,
     times_transposed,
 )
+from jaxvsr.models.model_config import VisionConfig
 from jaxvsr.models.tree_batch import VisionInput
 
 # OpenAI CLIP's, as in Hugging Face's Qwen2-VL processors.

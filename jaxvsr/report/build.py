@@ -7,19 +7,19 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from jaxvsr.config.config_file import flat_fields, to_tree
+from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.frames import FrameStore
-from jaxvsr.data.generate import is_procedural
-from jaxvsr.data.scannet import list_scans, read_scene
+from jaxvsr.data.recipes.generate_questions import is_procedural
+from jaxvsr.data.scannet.read_scan import list_scans, read_scene
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.config import TrainConfig
-from jaxvsr.grpo.config_file import flat_fields, to_tree
-from jaxvsr.grpo.run_folder import RunFolder, write_text
+from jaxvsr.report.floor_plan import plan_svg
 from jaxvsr.report.page import BeforeAfter, Page, render
 from jaxvsr.report.pictures import jpegs
-from jaxvsr.report.plan import plan_svg
-from jaxvsr.report.run_data import SampledQuestion, read_hacking, read_metrics, read_samples, same_question
-from jaxvsr.report.scores import read_comparison
+from jaxvsr.report.run_rows import SampledQuestion, read_hacking, read_metrics, read_samples, same_question
+from jaxvsr.report.score_table import read_comparison
 from jaxvsr.report.summary import Run
+from jaxvsr.runs.run_folder import RunFolder, write_text
 
 COMPARISON = "comparison.json"
 SAVINGS = "tree_savings.json"

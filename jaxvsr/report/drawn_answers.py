@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from jaxvsr.data import geometry
-from jaxvsr.data.object_distance import object_center
+from jaxvsr.data.geometry import directions, distances
+from jaxvsr.data.geometry.object_distance import object_center
+from jaxvsr.data.geometry.room_area import room_area
 from jaxvsr.data.questions import Question
-from jaxvsr.data.room_area import room_area
-from jaxvsr.data.scannet import Scene, SceneObject
-from jaxvsr.report.plan import Mark, Plan
+from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.report.floor_plan import Mark, Plan
 
 _LETTER = re.compile(r"^\s*([A-Z])\s*[.)]\s*")
 # VSI-Bench's and VSI-100k's circumradius; only a note is made of it
@@ -148,7 +148,7 @@ def _direction(room: RoomToDraw, row: Question, named: Sequence[str], answer: st
     if len(named) < 3 or any(len(room.plan.instances(name)) != 1 for name in named[:3]):
         return None
     stand, face, query = (object_center(room.plan.instances(name)[0]) for name in named[:3])
-    turn = float(geometry.turn_degrees(stand, face, query))
+    turn = float(directions.turn_degrees(stand, face, query))
     turned = f"{turn:.0f}° to the left" if turn <= 180 else f"{360 - turn:.0f}° to the right"
     marks = (
         Mark(stand[:2], face[:2], "facing", arrow=True),
@@ -187,17 +187,17 @@ def _measured(room: RoomToDraw, first: str, second: str) -> dict[str, float]:
     """Metres by each definition, over all pairs of instances the smallest."""
     pairs = _pairs(room, first, second)
     definitions: dict[str, Callable[[SceneObject, SceneObject], float]] = {
-        "centres": lambda a, b: geometry.center_distance(object_center(a), object_center(b)),
-        "nearest points": lambda a, b: geometry.point_cloud_distance(a.points, b.points),
-        "axis-aligned boxes": lambda a, b: geometry.aabb_gap(a.aabb, b.aabb),
-        "oriented boxes": lambda a, b: geometry.obb_gap(a.obb, b.obb),
+        "centres": lambda a, b: distances.center_distance(object_center(a), object_center(b)),
+        "nearest points": lambda a, b: distances.point_cloud_distance(a.points, b.points),
+        "axis-aligned boxes": lambda a, b: distances.aabb_gap(a.aabb, b.aabb),
+        "oriented boxes": lambda a, b: distances.obb_gap(a.obb, b.obb),
     }
     return {name: min(measure(a, b) for a, b in pairs) for name, measure in definitions.items()}
 
 
 def _centres(room: RoomToDraw, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
     ends = [(object_center(a), object_center(b)) for a, b in _pairs(room, first, second)]
-    a, b = min(ends, key=lambda pair: geometry.center_distance(*pair))
+    a, b = min(ends, key=lambda pair: distances.center_distance(*pair))
     return a[:2], b[:2]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from jaxvsr.report.charts import Curve, line_chart, number
 from jaxvsr.report.markup import advantage_bar, frame_strip, html_page, image, reward_bar, text
-from jaxvsr.report.run_data import HackedRollout, SampledQuestion, metric_curve
-from jaxvsr.report.scores import score_table
+from jaxvsr.report.run_rows import HackedRollout, SampledQuestion, metric_curve
+from jaxvsr.report.score_table import score_table
 
 
 @dataclasses.dataclass(frozen=True)

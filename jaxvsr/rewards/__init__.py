@@ -1,1 +1,1 @@
-"""Rewards and prompts: text in, number out."""
+"""Rewards: text in, number out."""

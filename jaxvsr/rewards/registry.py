@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 from jaxvsr.command_line import parse_value
 from jaxvsr.errors import InputError
 from jaxvsr.rewards import hacking, spatial_r1, svqa_r1, vsgrpo, vsi_bench
-from jaxvsr.rewards.user_file import function_of_file
+from jaxvsr.user_functions import function_of_file
 
 # TRL's signature: reward(completions, **columns), the columns being lists as long as completions.
 RewardFunction = Callable[..., Sequence[float | None]]

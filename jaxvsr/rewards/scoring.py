@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jaxvsr.errors import InputError
 from jaxvsr.rewards.registry import Reward
-from jaxvsr.rewards.user_file import described
+from jaxvsr.user_functions import described
 
 
 def score(

@@ -1,7 +1,7 @@
 """VSI-Bench's score of one answer, as its evaluator computes it (lmms-eval, `vsibench/utils.py`), quirks included.
 
-The same arithmetic serves as the benchmark's metric (`jaxvsr.evaluation.vsi_bench`), as Spatial-R1's numerical reward
-(mean relative accuracy) and as the reward `vsi_bench`, which trains on exactly what is measured.
+The same arithmetic serves as the benchmark's metric (`evaluation.metrics.vsi_bench_scores`), as Spatial-R1's numerical
+reward (mean relative accuracy) and as the reward `vsi_bench`, which trains on exactly what is measured.
 """
 
 from __future__ import annotations

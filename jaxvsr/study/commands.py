@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxvsr.config.config_file import Override, flat_fields, to_tree
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.baselines import MODELS_WITHOUT_WEIGHTS
-from jaxvsr.grpo.config_file import Override, flat_fields, to_tree
-from jaxvsr.grpo.run_folder import write_text
+from jaxvsr.runs.run_folder import write_text
 from jaxvsr.study.definition import Arm, Study
 
 MANIFEST = "manifest.json"

@@ -25,9 +25,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxvsr.config.config_file import Override, find_config, flat_fields, read_config
+from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.config import TrainConfig
-from jaxvsr.grpo.config_file import Override, find_config, flat_fields, read_config
 from jaxvsr.yaml_file import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")

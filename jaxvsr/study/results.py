@@ -11,14 +11,14 @@ import numpy as np
 
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
+from jaxvsr.evaluation.metrics.statistics import Difference, paired_difference
+from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score
 from jaxvsr.evaluation.predictions import read_predictions
-from jaxvsr.evaluation.statistics import Difference, paired_difference
 from jaxvsr.evaluation.tables import markdown
-from jaxvsr.evaluation.vsi_bench import TASKS, score
-from jaxvsr.grpo.run_folder import RunFolder, write_text
 from jaxvsr.report.build import read_run
 from jaxvsr.report.curves import Panel, draw_panels
 from jaxvsr.report.summary import Run, Spread, summarise, to_csv, to_markdown
+from jaxvsr.runs.run_folder import RunFolder, write_text
 from jaxvsr.study.commands import arm_folder
 from jaxvsr.study.definition import Claim, Study
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
-from jaxvsr.data.folder import QUESTIONS_FILE
+from jaxvsr.data.data_folder import QUESTIONS_FILE
 from jaxvsr.data.questions import read_questions
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, write_splits
 from jaxvsr.errors import InputError

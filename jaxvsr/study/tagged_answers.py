@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvsr.command_line import ArgumentParser, run
-from jaxvsr.data.folder import QUESTIONS_FILE
+from jaxvsr.data.data_folder import QUESTIONS_FILE
 from jaxvsr.data.questions import Question, read_questions, write_questions
 from jaxvsr.errors import InputError
-from jaxvsr.models.tiny_text import CATEGORIES
+from jaxvsr.models.tiny.tiny_text import CATEGORIES
 
 TAGS = ("think", "observe")
 NO_OBJECT = "room"

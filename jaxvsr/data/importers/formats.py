@@ -18,10 +18,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
-from jaxvsr.data.importers.answers import Answer, RowError, decide, untagged
+from jaxvsr.data.importers.answer_kinds import Answer, RowError, decide, untagged
 from jaxvsr.data.importers.question_types import question_type, type_of_question
 from jaxvsr.data.importers.turns import Picture, pictures_of, question_and_answer_turns, text_of
-from jaxvsr.data.importers.vsi_bench import is_pruned, question_of_row
+from jaxvsr.data.importers.vsi_bench_download import is_pruned, question_of_row
 from jaxvsr.errors import InputError
 
 Format = Literal["vsi-bench", "vsi100k", "spacer", "video-r1", "trl", "vqasynth", "q-spatial", "jsonl"]

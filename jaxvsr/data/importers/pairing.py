@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from jaxvsr.data.benchmark_scenes import Benchmark, benchmark_in
-from jaxvsr.data.file_errors import one_line
-from jaxvsr.data.generate import is_procedural
 from jaxvsr.data.importers.formats import SourceRow
 from jaxvsr.data.importers.turns import Picture
-from jaxvsr.data.media import MediaIndex, Medium
-from jaxvsr.data.video_sources import IMAGE_LIMIT_PIXELS
+from jaxvsr.data.recipes.generate_questions import is_procedural
+from jaxvsr.data.scannet.benchmark_scenes import Benchmark, benchmark_in
+from jaxvsr.data.video.media_index import MediaIndex, Medium
+from jaxvsr.data.video.video_sources import IMAGE_LIMIT_PIXELS
+from jaxvsr.errors import one_line
 
 IMAGES_DIR = "images"
 _SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxvsr.data.file_errors import one_line
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, one_line
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 _LINE_LIMIT_BYTES = 1 << 26  # a row with a few pictures in base64

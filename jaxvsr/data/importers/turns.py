@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
-from jaxvsr.data.importers.answers import RowError
+from jaxvsr.data.importers.answer_kinds import RowError
 
 # LLaVA and TRL mark in a text where a picture goes; here pictures stand before the question.
 _PLACEHOLDER = re.compile(r"[ \t]*<(?:image|video)>[ \t]*\n?", re.IGNORECASE)

@@ -1,1 +1,1 @@
-"""One file a data set: vsi100k (vsGRPO)."""
+"""Questions about scans: tasks, one recipe per data set, and the work spread over many scans."""

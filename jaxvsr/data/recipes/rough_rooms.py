@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from jaxvsr.data.recipe import Census, Recipe
 from jaxvsr.data.recipes import vsi100k
-from jaxvsr.data.scannet import Scene
-from jaxvsr.data.tasks import Draft, Task, swap_sides
+from jaxvsr.data.recipes.recipe import Census, Recipe
+from jaxvsr.data.recipes.task import Draft, Task, swap_sides
+from jaxvsr.data.scannet.read_scan import Scene
 
 
 @dataclasses.dataclass(frozen=True)

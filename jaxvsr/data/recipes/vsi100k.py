@@ -25,13 +25,14 @@ from typing import Literal
 
 import numpy as np
 
-from jaxvsr.data import drafts, geometry
-from jaxvsr.data.alpha_shape import alpha_shape_area
-from jaxvsr.data.categories import is_structural
-from jaxvsr.data.object_distance import CenterDefinition, DistanceDefinition, object_center, object_distance
-from jaxvsr.data.recipe import Census, Recipe, check_options
-from jaxvsr.data.scannet import Scene, SceneObject
-from jaxvsr.data.tasks import Draft, Selection, Task
+from jaxvsr.data.geometry import directions, distances
+from jaxvsr.data.geometry.alpha_shape import alpha_shape_area
+from jaxvsr.data.geometry.object_distance import CenterDefinition, DistanceDefinition, object_center, object_distance
+from jaxvsr.data.recipes import common_questions
+from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
+from jaxvsr.data.recipes.task import Draft, Selection, Task
+from jaxvsr.data.scannet.categories import is_structural
+from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 
 COUNT, SIZE, ROOM = "object_counting", "object_size_estimation", "room_size_estimation"
 DISTANCE, NEAREST, DIRECTION = "object_abs_distance", "object_rel_distance", "object_rel_direction_easy"
@@ -182,11 +183,11 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
 def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
     objects = _unique(scene, options)
     centers = np.array([object_center(item, options.center) for item in objects]).reshape(-1, 3)
-    found, turns = drafts.triples(centers, rng, minimum=options.direction_minimum_distance, maximum=np.inf)
-    clear = geometry.degrees_from_line(turns) >= options.direction_minimum_angle
+    found, turns = common_questions.triples(centers, rng, minimum=options.direction_minimum_distance, maximum=np.inf)
+    clear = directions.degrees_from_line(turns) >= options.direction_minimum_angle
     for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
         named = {"stand": objects[stand], "face": objects[face], "query": objects[query]}
-        yield Draft({role: item.category for role, item in named.items()}, geometry.side(turn))
+        yield Draft({role: item.category for role, item in named.items()}, directions.side(turn))
 
 
 def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
@@ -194,17 +195,15 @@ def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterat
     objects = _unique(scene, options)
     if len(objects) < 5:
         return
-    distances = np.zeros((len(objects), len(objects)))
+    between = np.zeros((len(objects), len(objects)))
     for i, j in itertools.combinations(range(len(objects)), 2):
-        distances[i, j] = distances[j, i] = object_distance(
-            objects[i], objects[j], options.distance, options.center, rng
-        )
+        between[i, j] = between[j, i] = object_distance(objects[i], objects[j], options.distance, options.center, rng)
     for number, target in enumerate(objects):
         others = [item for item in objects if item is not target]
-        metres = np.delete(distances[number], number)
+        metres = np.delete(between[number], number)
         for _ in range(_TRIES):
             chosen = rng.choice(len(others), size=4, replace=False)
-            index, margin = geometry.nearest([metres[i] for i in chosen])
+            index, margin = distances.nearest([metres[i] for i in chosen])
             if margin >= options.nearest_margin:
                 names = [others[i].category for i in chosen]
                 yield Draft({"choices": ", ".join(names), "target": target.category}, names[index])

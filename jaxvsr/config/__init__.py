@@ -1,0 +1,1 @@
+"""The settings of a run: one tree of frozen dataclasses, from YAML and flags and back. Imports no JAX."""

@@ -1,0 +1,262 @@
+"""A data folder as a whole: what is in it, what is missing, and its card.
+
+OUT/questions.jsonl     one question a line                     questions.py
+OUT/frames/             uint8 frames in TensorStore             frames.py
+OUT/splits.json         train and held-out scenes, by room      splits.py
+OUT/card.md             where all of it comes from
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
+from jaxvsr.data.questions import Question, choices, meaning, read_questions
+from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
+from jaxvsr.data.splits import SPLITS_FILE, read_splits
+from jaxvsr.errors import InputError
+
+QUESTIONS_FILE = "questions.jsonl"
+CARD_FILE = "card.md"
+
+
+def check_can_be_added_to(folder: Path) -> None:
+    """Whether a command may write into `folder` when its work is done: it is a folder or can be made, and what lies in
+    it can be read.
+
+    Raises:
+        InputError: a file stands in the way, or questions or splits in it are broken.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{folder}: cannot be a folder, because {there} is a file")
+    if (folder / QUESTIONS_FILE).exists():
+        read_questions(folder / QUESTIONS_FILE)
+    if (folder / SPLITS_FILE).exists():
+        read_splits(folder)
+
+
+def merge_questions(folder: Path, recipe: str, rows: Sequence[Question]) -> list[Question]:
+    """Rows of other recipes that lie in the folder, then the new ones: a recipe's own former rows are replaced."""
+    path = folder / QUESTIONS_FILE
+    before = read_questions(path) if path.exists() else []
+    return [row for row in before if not row.id.startswith(f"{recipe}-")] + list(rows)
+
+
+def write_card_section(folder: Path, section: str, text: str) -> None:
+    """Put `text` under the heading `section` of `card.md`, in place of what stood there; other sections stay."""
+    path = folder / CARD_FILE
+    card = path.read_text(encoding="utf-8") if path.exists() else f"# {folder.resolve().name}\n"
+    block = f"## {section}\n\n{text.strip()}\n"
+    pattern = re.compile(rf"^## {re.escape(section)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    card, replaced = pattern.subn(lambda _: block + "\n", card)
+    if not replaced:
+        card = f"{card.rstrip()}\n\n{block}"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(card.rstrip() + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def bullets(facts: Mapping[str, object]) -> str:
+    """Facts for the card, `- name: value` each."""
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+
+
+def card_sources(folder: Path) -> list[str]:
+    """What the sections of `card.md` say of sources and terms, each once; empty where there is no card."""
+    path = folder / CARD_FILE
+    card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found = re.findall(r"^- (?:source|terms|licence)s?: *(\S.*?) *$", card, re.MULTILINE | re.IGNORECASE)
+    return list(dict.fromkeys(found))
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSummary:
+    """Questions of one type: how many, about how many scenes, and how their answers spread."""
+
+    question_type: str
+    questions: int
+    scenes: int
+    answers: tuple[tuple[str, int], ...]  # commonest first
+    numeric_range: tuple[float, float, float] | None  # minimum, median, maximum
+
+
+def summarize(rows: Iterable[Question]) -> list[TaskSummary]:
+    """One summary a question type, by name."""
+    by_type: dict[str, list[Question]] = defaultdict(list)
+    for row in rows:
+        by_type[row.question_type].append(row)
+    summaries = []
+    for name, asked in sorted(by_type.items()):
+        counts = Counter(row.answer for row in asked)
+        values = sorted(float(row.answer) for row in asked if row.answer_kind == "number")
+        spread = (values[0], values[len(values) // 2], values[-1]) if values else None
+        answers = tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+        summaries.append(TaskSummary(name, len(asked), len({row.scene for row in asked}), answers, spread))
+    return summaries
+
+
+def summary_table(rows: Iterable[Question], paper_counts: Mapping[str, int] | None = None) -> str:
+    """The summary as a Markdown table: counts, beside the paper's where known, and the distribution of answers."""
+    paper_counts = paper_counts or {}
+    header = ["question_type", "questions", "a scene", *(["paper"] if paper_counts else []), "answers"]
+    lines = []
+    for task in summarize(rows):
+        cells = [task.question_type, f"{task.questions:,}", f"{task.questions / task.scenes:.1f}"]
+        if paper_counts:
+            paper = paper_counts.get(task.question_type)
+            cells.append("–" if paper is None else f"{paper:,}")
+        lines.append([*cells, _answers(task)])
+    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
+    rule = ["-" * width for width in widths]
+    table = [header, rule, *lines]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in table)
+
+
+def _answers(task: TaskSummary) -> str:
+    """`0 31 %, 1 28 %, 2 20 %, …`; numbers of many values as a range."""
+    common = [f"{answer} {100 * count / task.questions:.0f} %" for answer, count in task.answers[:5]]
+    if task.numeric_range and len(task.answers) > 12:
+        low, median, high = task.numeric_range
+        return f"{low:g} to {high:g}, median {median:g}; commonest {common[0]}"
+    return ", ".join(common) + (", …" if len(task.answers) > 5 else "")
+
+
+def repeated_line(rows: Iterable[Question]) -> str | None:
+    """What is to be said where several recipes ask the same of a scene; None where none do.
+
+    Within a recipe nothing is asked twice, but recipes share templates and measure differently.
+    """
+    said: dict[tuple[object, ...], list[float | str]] = defaultdict(list)
+    for row in rows:
+        if row.answer_kind == "text":  # two descriptions of one thing do not contradict each other
+            continue
+        words = " ".join(row.question.casefold().split())
+        said[row.scene, row.mirror_of is None, words, choices(row.options)].append(
+            meaning(row.answer, row.answer_kind, row.options)
+        )
+    repeated = [answers for answers in said.values() if len(answers) > 1]
+    if not repeated:
+        return None
+    different = sum(len(set(answers)) > 1 for answers in repeated)
+    return (
+        f"{len(repeated):,} questions are asked more than once, {different:,} of them answered differently: their "
+        "recipes or sets measure differently; train on one of them, or keep them in folders of their own"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderCheck:
+    """What a folder holds, as lines to print, and what is missing, as lines to mend."""
+
+    lines: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def check_folder(folder: Path, *, read_pixels: bool = True, label_map: Path | None = None) -> FolderCheck:
+    """Scans, scenes, questions, frames, pixels and what is missing; with `read_pixels` every checksum is compared.
+
+    Raises:
+        InputError: the folder does not exist or holds none of the parts.
+    """
+    parts = (QUESTIONS_FILE, FRAMES_DIR, SPLITS_FILE)
+    lines: list[str] = []
+    missing: list[str] = []
+    has_parts = any((folder / part).exists() for part in parts)
+    if (folder / "scans").is_dir() or (folder.is_dir() and not has_parts and looks_like_scans(folder)):
+        lines, missing = check_scans(folder, label_map)
+        if not has_parts:
+            return FolderCheck(tuple(lines), tuple(missing))
+    if not has_parts:
+        raise InputError(f"{folder}: no data folder; expected {', '.join(parts)}")
+    missing += [f"{part}: `build_data.py {_WRITERS[part]}` writes it" for part in parts if not (folder / part).exists()]
+    asked: set[str] = set()
+    if (folder / QUESTIONS_FILE).exists():
+        rows = read_questions(folder / QUESTIONS_FILE)
+        asked = {row.scene for row in rows}
+        lines += [f"{len(rows):,} questions about {len(asked):,} scenes", "", summary_table(rows), ""]
+        lines += [line] if (line := repeated_line(rows)) else []
+    if (folder / SPLITS_FILE).exists():
+        splits = read_splits(folder)
+        lines.append("splits: " + ", ".join(f"{len(scenes):,} {split}" for split, scenes in splits.items()))
+        _note(missing, asked - {scene for scenes in splits.values() for scene in scenes}, "in no split")
+    if (folder / FRAMES_DIR).exists():
+        lines += _check_frames(folder, asked, missing, read_pixels)
+    return FolderCheck(tuple(lines), tuple(missing))
+
+
+_WRITERS = {QUESTIONS_FILE: "questions", FRAMES_DIR: "frames", SPLITS_FILE: "questions"}
+
+
+def frame_facts(folder: Path) -> dict[str, object]:
+    """What the card says of the frames: a function of what is stored, so that shards written apart add up to it."""
+    store = FrameStore(folder)
+    counts: Counter[int] = Counter()
+    facts: dict[str, Counter[object]] = {name: Counter() for name in ("rule", "max_pixels", "resize")}
+    flaws: Counter[str] = Counter()
+    scenes = store.scenes()
+    for scene in scenes:
+        attributes = store.attributes(scene)
+        counts.update(store.counts(scene))
+        flaws.update(attributes.get("flaws", {}))
+        for name, seen in facts.items():
+            seen[attributes[name]] += 1
+    return {
+        "scenes": len(scenes),
+        "counts": ", ".join(f"{count} ({number:,} scenes)" for count, number in sorted(counts.items())),
+        **{name: ", ".join(str(value) for value in sorted(seen, key=str)) for name, seen in facts.items()},
+        "flaws worked around": ", ".join(f"{name} {number:,}" for name, number in sorted(flaws.items())) or "none",
+    }
+
+
+def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels: bool) -> list[str]:
+    store = FrameStore(folder)
+    scenes = store.scenes()
+    sizes: Counter[tuple[int, int]] = Counter()
+    tokens: dict[int, list[int]] = defaultdict(list)  # of each video, by frame count
+    with_count: dict[int, set[str]] = defaultdict(set)
+    sampled: set[str] = set()
+    for scene in scenes:
+        try:
+            if read_pixels:
+                store.check(scene)
+            attributes = store.attributes(scene)
+            height, width = attributes["height_width"]
+            sizes[height, width] += 1
+            if attributes["rule"] != ALL_IMAGES:
+                sampled.add(scene)
+            for count in store.counts(scene):
+                tokens[count].append(-(-count // 2) * _tokens_of_a_pair(height, width))
+                with_count[count].add(scene)
+        except InputError as error:
+            missing.append(str(error))
+    lines = [f"frames: {len(scenes):,} scenes"]
+    for count, of_videos in sorted(tokens.items()):
+        least, most = min(of_videos), max(of_videos)
+        span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        lines.append(f"  {count} frames: {len(of_videos):,} scenes, {span} tokens a video")
+        if with_count[count] & sampled:
+            _note(missing, (sampled & asked) - with_count[count], f"without the {count} frames that others have")
+    for (height, width), number in sorted(sizes.items()):
+        pair = _tokens_of_a_pair(height, width)
+        lines.append(
+            f"  {height}×{width} pixels, {pair:,} tokens for each two frames, {pair / 2:g} a frame: {number:,} scenes"
+        )
+    _note(missing, asked - set(scenes), "with questions and no frames")
+    return lines
+
+
+def _tokens_of_a_pair(height: int, width: int) -> int:
+    """Two frames of patches of 14 with 2 × 2 merging make one set of tokens, in both families."""
+    return height * width // (28 * 28)
+
+
+def _note(missing: list[str], scenes: set[str], what: str) -> None:
+    if scenes:
+        first = ", ".join(sorted(scenes)[:3])
+        missing.append(f"{len(scenes):,} scenes {what}: {first}{', …' if len(scenes) > 3 else ''}")

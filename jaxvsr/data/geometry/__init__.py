@@ -1,0 +1,1 @@
+"""Distances, directions, boxes, areas and mirror images, in metres."""

@@ -1,0 +1,115 @@
+"""The definitions of the distance of two objects that the papers use, by name."""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.spatial import cKDTree
+
+from jaxvsr.data.geometry import distances
+from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+
+# Which depend on what: `center` with centre "points" on how densely a scan samples each side of an object, `aabb_*` on
+# how the room is turned. `obb_*` and `points` change with neither (`points` by no more than the spacing of the points).
+DistanceDefinition = Literal["center", "aabb_exact", "aabb_sample", "obb_exact", "obb_grid", "points"]
+CenterDefinition = Literal["points", "aabb", "obb"]
+
+
+def object_center(item: SceneObject, definition: CenterDefinition = "points") -> Float64[np.ndarray, " 3"]:
+    """The mean of the object's points (vsGRPO's "geometric center of the point cloud"), or the middle of a box."""
+    if definition == "points":
+        return item.points.mean(axis=0)
+    return item.aabb.center if definition == "aabb" else item.obb.center
+
+
+def object_distance(
+    first: SceneObject,
+    second: SceneObject,
+    definition: DistanceDefinition,
+    center: CenterDefinition,
+    rng: np.random.Generator,
+) -> float:
+    """Distance in metres.
+
+    `center`: of the centres (vsGRPO). `aabb_exact`: gap of the axis-aligned boxes. `aabb_sample`: nearest of points
+    drawn in them (Spatial-R1, the only one that uses `rng`). `obb_exact`: gap of the minimal oriented boxes.
+    `obb_grid`: nearest grid points of them (VSI-Bench). `points`: nearest points of the two clouds.
+    """
+    if definition == "center":
+        return distances.center_distance(object_center(first, center), object_center(second, center))
+    if definition == "aabb_exact":
+        return distances.aabb_gap(first.aabb, second.aabb)
+    if definition == "aabb_sample":
+        return distances.aabb_sample_distance(first.aabb, second.aabb, rng)
+    if definition == "obb_exact":
+        return distances.obb_gap(first.obb, second.obb)
+    if definition == "obb_grid":
+        return distances.obb_grid_distance(first.obb, second.obb)
+    return distances.point_cloud_distance(first.points, second.points)
+
+
+class SceneDistances:
+    """Distances between the objects of one scene, each pair measured once, in metres.
+
+    The definitions are those of `object_distance`; where it would build a search tree for each pair, here each object
+    has one. The random points of `aabb_sample` belong to scene and pair: no two questions see different ones.
+    """
+
+    def __init__(self, scene: str, definition: DistanceDefinition, center: CenterDefinition = "points") -> None:
+        self._scene = scene
+        self._definition = definition
+        self._center = center
+        self._clouds: dict[int, tuple[Float64[np.ndarray, "P 3"], cKDTree]] = {}
+        self._shells: dict[int, Float64[np.ndarray, "P 3"]] = {}
+        self._faces: dict[int, Float64[np.ndarray, "P 3"]] = {}
+        self._metres: dict[tuple[int, int], float] = {}
+
+    def __call__(self, first: SceneObject, second: SceneObject) -> float:
+        """The distance of two objects, in either order."""
+        if first.id > second.id:
+            first, second = second, first
+        pair = (first.id, second.id)
+        if pair not in self._metres:
+            self._metres[pair] = self._measure(first, second)
+        return self._metres[pair]
+
+    def _measure(self, first: SceneObject, second: SceneObject) -> float:
+        if self._definition not in ("points", "obb_grid"):
+            rng = np.random.default_rng([*self._scene.encode(), first.id, second.id])
+            return object_distance(first, second, self._definition, self._center, rng)
+        if self._definition == "obb_grid":
+            points = self._face_points if distances.boxes_apart(first.obb, second.obb) else self._shell_points
+            small, large = sorted((first, second), key=lambda item: len(points(item)))
+            return distances.grid_distance_from(points(small), large.obb)
+        (small_cloud, _), (large_cloud, tree) = sorted(
+            map(self._cloud, (first, second)), key=lambda cloud: len(cloud[0])
+        )
+        return distances.tree_distance(small_cloud, large_cloud, tree)
+
+    def _cloud(self, item: SceneObject) -> tuple[Float64[np.ndarray, "P 3"], cKDTree]:
+        if item.id not in self._clouds:
+            self._clouds[item.id] = (item.points, distances.search_tree(item.points))
+        return self._clouds[item.id]
+
+    def _shell_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
+        """An object's grid."""
+        if item.id not in self._shells:
+            self._shells[item.id] = distances.shell_grid(item.obb)
+        return self._shells[item.id]
+
+    def _face_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
+        """Of an object's grid the points on the faces: of objects that are apart, those alone can be nearest."""
+        if item.id not in self._faces:
+            self._faces[item.id] = distances.surface_grid(item.obb)
+        return self._faces[item.id]
+
+
+@functools.lru_cache(maxsize=4)
+def scene_distances(
+    scene: Scene, definition: DistanceDefinition, center: CenterDefinition = "points"
+) -> SceneDistances:
+    """The distances of a scene, shared by the tasks that ask for them."""
+    return SceneDistances(scene.name, definition, center)

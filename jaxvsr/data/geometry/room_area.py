@@ -1,0 +1,58 @@
+"""The floor area of a scene, by the definitions of the three papers: which points show where the room is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from jaxvsr.data.geometry.alpha_shape import alpha_shape_area
+from jaxvsr.data.scannet.read_scan import Scene
+
+# labelled: points of what is annotated as floor. low: points a little above the lowest (Spatial-R1). scene: random
+# points of everything, seen from above (VSI-Bench's generators).
+RoomPoints = Literal["labelled", "low", "scene"]
+# Points drawn for `scene`.
+_SAMPLE = 10_000
+
+
+def room_points(
+    scene: Scene, definition: RoomPoints, *, low_height_m: float = 0.0, low_outliers: float = 0.0, seed: int = 0
+) -> Float64[np.ndarray, "P 2"]:
+    """The points that show where a room is, seen from above, metres.
+
+    Args:
+        scene: one scan.
+        definition: which points.
+        low_height_m: `low` takes points up to so much above the lowest.
+        low_outliers: this share of all points may lie below "the lowest": one stray point under the floor would
+            otherwise leave no floor at all.
+        seed: of the points drawn for `scene`.
+    """
+    if definition == "labelled":
+        return scene.floor_points[:, :2]
+    vertices = scene.vertices.astype(np.float64)
+    if not len(vertices):
+        return np.zeros((0, 2))
+    if definition == "low":
+        lowest = np.quantile(vertices[:, 2], low_outliers)
+        return vertices[np.abs(vertices[:, 2] - lowest) < low_height_m, :2]
+    if len(vertices) > _SAMPLE:
+        # Sampled by place in the file: a moved or mirrored scan keeps its sample.
+        vertices = vertices[np.random.default_rng(seed).choice(len(vertices), _SAMPLE, replace=False)]
+    return vertices[:, :2]
+
+
+def room_area(
+    scene: Scene,
+    definition: RoomPoints,
+    *,
+    radius_m: float,
+    fill_holes: bool,
+    low_height_m: float = 0.0,
+    low_outliers: float = 0.0,
+) -> float:
+    """Square metres of the alpha shape of `room_points`, every triangle once (`alpha_shape_area`)."""
+    points = room_points(scene, definition, low_height_m=low_height_m, low_outliers=low_outliers)
+    return alpha_shape_area(points, radius_m, fill_holes=fill_holes)

@@ -1,0 +1,102 @@
+"""An import's rows into a data folder, with the split, the card, and the list of rows that were left out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from jaxvsr.data.data_folder import QUESTIONS_FILE, bullets, merge_questions, summary_table, write_card_section
+from jaxvsr.data.importers.formats import TERMS
+from jaxvsr.data.importers.import_questions import ImportReport, ImportSettings
+from jaxvsr.data.importers.pairing import Pairing
+from jaxvsr.data.questions import read_questions, write_questions
+from jaxvsr.data.scannet.benchmark_scenes import benchmark_in
+from jaxvsr.data.splits import SPLITS_FILE, read_splits, room_of, split_by_room, write_splits
+from jaxvsr.data.subsets import DEBIASED, write_subsets
+
+SCANNET_TERMS = "http://kaldir.vc.in.tum.de/scannet/ScanNet_TOS.pdf"
+_SHOWN = 3
+# What each kind of left-out row means, for a reader of the summary.
+_MEANING = {
+    "refused": "refused",
+    "unpaired": "without video or images",
+    "benchmark": "about benchmark scenes (--include takes them, as held out)",
+    "contradiction": "contradict each other",
+    "duplicate": "said twice",
+}
+
+
+def write_import(
+    out: Path, settings: ImportSettings, report: ImportReport, pairing: Pairing, heldout: float, seed: int
+) -> dict[str, list[str]]:
+    """Write everything; returns the splits. Rows of a former import of the same name are replaced."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = merge_questions(out, settings.name, report.questions)
+    before = read_splits(out) if (out / SPLITS_FILE).exists() else None
+    scenes = {row.scene for row in rows}
+    benchmark = set(report.benchmark_scenes)
+    if before is None:  # those of other imports too, where the file was deleted
+        benchmark |= {row.scene for row in rows if (row.video or row.images) and benchmark_in(row.scene)}
+    splits = split_by_room(scenes, heldout, seed=seed, always_heldout=benchmark, before=before)
+    pairing.keep({image for row in report.questions for image in row.images or ()})
+    write_questions(out / QUESTIONS_FILE, rows)
+    write_splits(out, splits)
+    write_subsets(out, {DEBIASED: report.debiased}, owner=f"{settings.name}-")
+    _write_left_out(out / f"{settings.name}-left-out.tsv", report)
+    terms = [TERMS[report.format]] if report.format in TERMS else []
+    if any(room_of(scene) != scene for scene in scenes):
+        terms.append(f"{SCANNET_TERMS} (scans of ScanNet)")
+    facts = {
+        "source": settings.source.name,
+        "terms": ", ".join(terms) or "those of the source",
+        "format": report.format,
+        "fields": ", ".join(f"{ours}={theirs}" for ours, theirs in settings.field_map.items()) or "as published",
+        "rows": f"{report.source_rows:,}",
+        "questions": f"{len(report.questions):,}",
+        "paired with video or images": f"{report.paired:,}",
+        **{f"left out, {kind}": f"{count:,}" for kind, count in report.counts().items()},
+        f"in the {DEBIASED} subset": f"{len(report.debiased):,}",
+        "scenes of benchmarks, held out": f"{len(report.benchmark_scenes):,}",
+        **{note: f"{count:,}" for note, count in report.notes.items()},
+    }
+    write_card_section(out, f"Questions: {settings.name}", f"{bullets(facts)}\n\n{summary_table(report.questions)}")
+    return splits
+
+
+def former_rows(out: Path, settings: ImportSettings) -> int:
+    """How many rows of a former import of this name lie in the folder: those that `write_import` replaces."""
+    path = out / QUESTIONS_FILE
+    rows = read_questions(path) if path.exists() else []
+    return sum(row.id.startswith(f"{settings.name}-") for row in rows)
+
+
+def left_out_lines(report: ImportReport) -> list[str]:
+    """What an import says of itself: the table of tasks, then every kind of row left out with its first cases."""
+    missing = report.counts()["unpaired"]
+    lines = [summary_table(report.questions), f"pairs: {report.paired:,} found, {missing:,} missing"]
+    by_owner = Counter(report.benchmark_scenes.values())
+    lines += [f"{count:,} scenes of {owner}, held out" for owner, count in sorted(by_owner.items())]
+    if report.debiased:
+        lines.append(f"subset {DEBIASED}: {len(report.debiased):,} questions were not pruned")
+    lines += [f"{note}: {count:,} rows" for note, count in sorted(report.notes.items())]
+    for kind, count in report.counts().items():
+        if count:
+            lines.append(f"left out, {_MEANING[kind]}: {count:,}")
+            cases = [one for one in report.left_out if one.kind == kind]
+            lines += [f"  {one.where}: {one.reason}" for one in cases[:_SHOWN]]
+            if count > _SHOWN:
+                lines.append("  …")
+    return lines
+
+
+def _write_left_out(path: Path, report: ImportReport) -> None:
+    """All rows left out, `kind, where, reason`; no file where there are none."""
+    if not report.left_out:
+        path.unlink(missing_ok=True)
+        return
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for one in report.left_out:
+            file.write("\t".join(" ".join(part.split()) for part in (one.kind, one.where, one.reason)) + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,226 @@
+"""Questions about many scans: which scans take part, the work spread over processes, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jaxvsr
+from jaxvsr.data.questions import Question
+from jaxvsr.data.recipes.recipe import Census, ask_scene, load_recipe, mirror_questions, own_mistakes
+from jaxvsr.data.recipes.task import Task
+from jaxvsr.data.recipes.unfinished_questions import load_part, parts_folder, scan_digest, store_part
+from jaxvsr.data.scannet.appearances import APPEARANCES_DIR, count_appearances
+from jaxvsr.data.scannet.benchmark_scenes import excluded_by
+from jaxvsr.data.scannet.categories import category_of
+from jaxvsr.data.scannet.read_scan import aggregation_path, info_path, instance_masks_path, mesh_path, read_scene
+from jaxvsr.errors import InputError
+
+# Starting worker processes takes about as long as this many small scans, or as reading so much.
+_SCANS_WORTH_PROCESSES = 24
+_BYTES_WORTH_PROCESSES = 1 << 26
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionSettings:
+    """What to ask: a recipe's name or file, its options, the seed; with `mirror` also of the mirrored scenes."""
+
+    recipe: str
+    options: Any
+    seed: int = 0
+    mirror: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionReport:
+    """Questions in the order of the scans, those about a mirrored scene (`mirror_of`) after those about the scene;
+    broken scans with the reason; flaws worked around, counted over scans."""
+
+    questions: tuple[Question, ...]
+    broken: dict[str, str]
+    flaws: dict[str, int]
+
+
+def is_procedural(scan_dir: Path) -> bool:
+    """Whether `<scene>.txt` says that the scan is a procedural room: those have names like ScanNet's."""
+    try:
+        text = info_path(scan_dir).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    pairs = (line.partition("=") for line in text.splitlines())
+    return any(key.strip() == "generator" and value.strip().startswith("jaxvsr rooms") for key, _, value in pairs)
+
+
+def without_benchmarks(scan_dirs: Sequence[Path], included: Collection[str]) -> tuple[list[Path], dict[str, int]]:
+    """The scans that may train, and how many each benchmark keeps out."""
+    kept: list[Path] = []
+    excluded: Counter[str] = Counter()
+    for scan_dir in scan_dirs:
+        owner = excluded_by(scan_dir.name, included)
+        if owner is None or is_procedural(scan_dir):
+            kept.append(scan_dir)
+        else:
+            excluded[owner] += 1
+    return kept, dict(excluded)
+
+
+def take_census(scan_dirs: Sequence[Path]) -> Census:
+    """In how many scans each category is annotated; scans that cannot be read are left to `generate_questions`."""
+    scans_with: Counter[str] = Counter()
+    for scan_dir in scan_dirs:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            groups = json.loads(aggregation_path(scan_dir).read_text(encoding="utf-8"))["segGroups"]
+            scans_with.update({category_of(group["label"]) for group in groups} - {""})
+    return Census(len(scan_dirs), dict(sorted(scans_with.items())))
+
+
+def shard_of(scan_dirs: Sequence[Path], number: int, count: int) -> list[Path]:
+    """The scans of shard `number` of `count`, from 1: each scan is in one shard."""
+    return list(scan_dirs[number - 1 :: count])
+
+
+def generate_questions(
+    scan_dirs: Sequence[Path],
+    settings: QuestionSettings,
+    *,
+    out: Path | None = None,
+    census_over: Sequence[Path] | None = None,
+    workers: int | None = None,
+    on_done: Callable[[str], object] = lambda scene: None,
+) -> QuestionReport:
+    """Ask a recipe's questions of all scans; the same rows for every number of workers.
+
+    Broken scans are listed, not raised: whether they may be missing is for the caller to say.
+
+    Args:
+        scan_dirs: whom to ask.
+        settings: what to ask.
+        out: a data folder, where finished scans are kept until all are (`question_parts`) and first appearances are
+            stored (`appearances`); None keeps nothing.
+        census_over: the scans of the whole data set, where `scan_dirs` is a shard of it.
+        workers: processes; None takes as many as there are cores.
+        on_done: called with the name of each scan.
+    """
+    recipe = load_recipe(settings.recipe)
+    census = take_census(census_over or scan_dirs) if recipe.uses_census(settings.options) else Census()
+    work = _Work(settings, census, out)
+    questions: list[Question] = []
+    broken: dict[str, str] = {}
+    flaws: Counter[str] = Counter()
+    for scan_dir, outcome in zip(scan_dirs, _outcomes(scan_dirs, work, workers), strict=True):
+        if isinstance(outcome, str):
+            broken[scan_dir.name] = outcome
+        else:
+            questions += outcome[0]
+            flaws.update(outcome[1])
+        on_done(scan_dir.name)
+    return QuestionReport(tuple(questions), broken, dict(sorted(flaws.items())))
+
+
+_Outcome = tuple[list[Question], dict[str, int]] | str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What a worker process is told."""
+
+    settings: QuestionSettings
+    census: Census
+    out: Path | None
+
+
+def _outcomes(scan_dirs: Sequence[Path], work: _Work, workers: int | None) -> Iterator[_Outcome]:
+    workers = workers or os.cpu_count() or 1
+    worker = _Worker(work)  # also where others do the work: a recipe that does not fit is told of here
+    if workers == 1 or not _worth_processes(scan_dirs):
+        yield from map(worker, scan_dirs)
+        return
+    # Spawned, not forked: the parent may hold threads of JAX and TensorStore.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(work,)) as pool:
+        try:
+            yield from pool.map(_work, scan_dirs)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _worth_processes(scan_dirs: Sequence[Path]) -> bool:
+    files = (path(scan_dir) for scan_dir in scan_dirs for path in (mesh_path, instance_masks_path))
+    return len(scan_dirs) > 1 and (
+        len(scan_dirs) >= _SCANS_WORTH_PROCESSES
+        or sum(file.stat().st_size for file in files if file.is_file()) > _BYTES_WORTH_PROCESSES
+    )
+
+
+class _Worker:
+    """Reads one scan after another and asks the recipe's questions."""
+
+    def __init__(self, work: _Work) -> None:
+        settings = work.settings
+        self._recipe = load_recipe(settings.recipe)
+        with own_mistakes(settings.recipe, "its tasks"):
+            self._tasks: tuple[Task, ...] = self._recipe.tasks(settings.options, work.census)
+            names = [task.name for task in self._tasks]
+        if len(set(names)) != len(names):
+            raise InputError(f"{settings.recipe}: two of its tasks have one name ({', '.join(names)})")
+        self._settings = settings
+        self._out = work.out
+        self._uses_masks = self._recipe.uses_masks(settings.options)
+        path = Path(settings.recipe)
+        code = path.read_bytes() if path.suffix == ".py" else b""
+        told = dataclasses.replace(settings, recipe="")  # a recipe's file may lie elsewhere on another machine
+        self._key = hashlib.sha256(
+            repr((jaxvsr.__version__, self._recipe.name, code, told, work.census)).encode()
+        ).hexdigest()
+
+    def __call__(self, scan_dir: Path) -> _Outcome:
+        if self._out is None:
+            return self._ask(scan_dir)
+        folder = parts_folder(self._out, self._recipe.name)
+        key = f"{self._key} {scan_digest(scan_dir)}"
+        if (kept := load_part(folder, scan_dir.name, key)) is not None:
+            return kept
+        outcome = self._ask(scan_dir)
+        if not isinstance(outcome, str):
+            store_part(folder, scan_dir.name, key, *outcome)
+        return outcome
+
+    def _ask(self, scan_dir: Path) -> _Outcome:
+        try:
+            scene = read_scene(scan_dir)
+            flaws = Counter(scene.flaws)
+            if self._uses_masks:
+                counts, missing = count_appearances(scan_dir, self._out and self._out / APPEARANCES_DIR)
+                scene = dataclasses.replace(scene, pixel_counts=counts)
+                flaws.update(missing)
+        except InputError as error:
+            return " ".join(str(error).split())
+        with own_mistakes(self._settings.recipe, scan_dir.name):
+            rows = ask_scene(self._recipe, self._tasks, scene, self._settings.seed)
+            if self._settings.mirror:
+                twins, without = mirror_questions(self._tasks, scene, self._settings.seed, rows)
+                rows += twins
+                flaws["questions_without_mirror_image"] += without
+        return rows, {name: count for name, count in flaws.items() if count}
+
+
+_worker: _Worker | None = None
+
+
+def _start_worker(work: _Work) -> None:
+    global _worker
+    _worker = _Worker(work)
+
+
+def _work(scan_dir: Path) -> _Outcome:
+    assert _worker is not None
+    return _worker(scan_dir)

@@ -1,0 +1,82 @@
+"""The questions of one scan after another, kept until all are there: a stopped run goes on, machines can share.
+
+    OUT/questions.partial/<recipe>/<scene>.json     {"key": …, "rows": […], "flaws": {…}}
+
+The key is a hash of everything that the rows follow from: recipe, options, seed, census, version and the bytes of the
+scan's files. A part with another key is as good as none. Machines that share no disk copy their parts into one folder;
+the command without `--shard` then takes all of them and writes what a single machine would have written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from jaxvsr.data.questions import Question
+from jaxvsr.data.scannet import read_scan
+from jaxvsr.errors import InputError
+
+PARTS_DIR = "questions.partial"
+_CHUNK_BYTES = 1 << 20
+
+
+def parts_folder(out: Path, recipe: str) -> Path:
+    """Where the parts of a recipe lie until they are put together."""
+    return out / PARTS_DIR / recipe
+
+
+def scan_digest(scan_dir: Path) -> str:
+    """A hash of the files that questions follow from: mesh, segments, annotation, alignment; of the masks their size
+    and the end of the zip, which lists every entry with its checksum."""
+    digest = hashlib.sha256()
+    for path in (read_scan.mesh_path, read_scan.segments_path, read_scan.aggregation_path, read_scan.info_path):
+        file = path(scan_dir)
+        digest.update(f"{file.name}\0".encode("utf-8", "surrogateescape"))
+        if file.is_file():
+            digest.update(f"{file.stat().st_size}\0".encode())
+            try:
+                with file.open("rb") as source:
+                    while chunk := source.read(_CHUNK_BYTES):
+                        digest.update(chunk)
+            except OSError:
+                digest.update(b"unreadable")
+    masks = read_scan.instance_masks_path(scan_dir)
+    size = masks.stat().st_size if masks.is_file() else -1
+    digest.update(f"{size}".encode())
+    if size > 0:
+        with masks.open("rb") as source:
+            source.seek(max(size - _CHUNK_BYTES, 0))
+            digest.update(source.read(_CHUNK_BYTES))
+    return digest.hexdigest()
+
+
+def load_part(folder: Path, scene: str, key: str) -> tuple[list[Question], dict[str, int]] | None:
+    """The rows and flaws of a scan; None where there are none of this key, or they cannot be read."""
+    try:
+        part = json.loads((folder / f"{scene}.json").read_text(encoding="utf-8"))
+        if part["key"] != key:
+            return None
+        return [Question.from_json(row) for row in part["rows"]], dict(part["flaws"])
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        return None
+
+
+def store_part(folder: Path, scene: str, key: str, rows: list[Question], flaws: dict[str, int]) -> None:
+    """Keep the rows of a scan; whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{scene}.json"
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    text = json.dumps({"key": key, "rows": [row.to_json() for row in rows], "flaws": flaws}, ensure_ascii=False)
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def remove_parts(out: Path, recipe: str) -> None:
+    """What `questions.jsonl` now holds is kept twice no longer."""
+    shutil.rmtree(parts_folder(out, recipe), ignore_errors=True)
+    folder = out / PARTS_DIR
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

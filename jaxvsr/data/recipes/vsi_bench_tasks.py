@@ -1,0 +1,311 @@
+"""The benchmark's own questions: VSI-Bench's tasks by the definitions with which they can be made again.
+
+VSI-Bench releases questions, no generator; these are the rules of VLM-3R's, whose distances between grids of oriented
+boxes reproduce almost all of the published answers. Route planning was written by hand and is not here.
+
+    count      categories with more than one instance
+    size       unique categories, longest side of the minimal oriented box, whole centimetres
+    room       alpha shape (alpha 5) of 10,000 random points of the scene seen from above
+    distance   unique categories, nearest points of 5 cm grids in the outer parts of the oriented boxes; rounded to
+               decimetres first, then left out below 0.2
+    nearest    unique target, four other categories, their nearest instance; none nearer than 0.15, any two 0.15 apart
+    direction  unique triples, middles of the oriented boxes, 0.3 to 5 m apart. hard: quadrants; medium: left, right,
+               back (from 135 degrees); easy: medium without back. Left out within 10 degrees of a border, and where
+               more than two corners of the third object's box lie in another sector
+    order      first of 32 sampled frames in which a category is seen in the instance masks, times in whole seconds,
+               more than one second apart
+
+Corrections, each an option: the margin for large rooms is applied (their first version computes it and goes on
+without), and both sides of a border are kept clear in hard directions (theirs looks at one). Letters are right equally
+often.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxvsr.data.geometry import directions
+from jaxvsr.data.geometry.object_distance import DistanceDefinition, scene_distances
+from jaxvsr.data.geometry.room_area import RoomPoints, room_area
+from jaxvsr.data.recipes import common_questions
+from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
+from jaxvsr.data.recipes.sr import ORDER
+from jaxvsr.data.recipes.task import Draft, Selection, Task, swap_sides
+from jaxvsr.data.recipes.vsi100k import COUNT, DISTANCE, NEAREST, ROOM, SIZE
+from jaxvsr.data.scannet.appearances import first_times
+from jaxvsr.data.scannet.categories import is_structural
+from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.errors import InputError
+
+Difficulty = Literal["easy", "medium", "hard"]
+DIRECTIONS: dict[Difficulty, str] = {
+    "easy": "object_rel_direction_easy",
+    "medium": "object_rel_direction_medium",
+    "hard": "object_rel_direction_hard",
+}
+
+_NEAREST = "Measuring from the closest point of each object, which of these objects ({options}) is the closest to the "
+_NOTE = "\nIf there are multiple instances of an object category, measure to the closest."
+_FACING = "If I am standing by the {stand} and facing the {face}, is the {query} to "
+# VSI-Bench's released questions.
+TEMPLATES = {
+    COUNT: "How many {category}(s) are in this room?",
+    SIZE: "What is the length of the longest dimension (length, width, or height) of the {category}, "
+    "measured in centimeters?",
+    ROOM: "What is the size of this room (in square meters)?\nIf multiple rooms are shown, estimate the size of the "
+    "combined space.",
+    DISTANCE: "Measuring from the closest point of each object, what is the distance between the {first} and the "
+    "{second} (in meters)?",
+    NEAREST: _NEAREST + "{target}?",
+    DIRECTIONS["easy"]: _FACING + "the left or the right of the {face}?",
+    DIRECTIONS["medium"]: _FACING + "my left, right, or back?\nAn object is to my back if I would have to turn at "
+    "least 135 degrees in order to face it.",
+    DIRECTIONS["hard"]: _FACING + "my front-left, front-right, back-left, or back-right?\nThe directions refer to the "
+    "quadrants of a Cartesian plane (if I am standing at the origin and facing along the positive y-axis).",
+    ORDER: "What will be the first-time appearance order of the following categories in the video: {categories}?",
+}
+
+# Of ScanNet's categories those that VSI-Bench-style generators keep, by the names of `categories.category_of`, and
+# what they call them.
+KEPT: dict[str, str] = {
+    **{name: name for name in (
+        "bed", "chair", "sofa", "table", "window", "bookshelf", "counter", "refrigerator", "pillow", "monitor", "door",
+        "lamp", "printer", "towel", "tv", "nightstand", "plant", "keyboard", "backpack", "closet", "microwave", "fan",
+        "washing machine", "mirror", "piano", "radiator", "telephone", "clock", "guitar", "bicycle", "oven",
+        "computer mouse",
+    )},
+    "desk": "table",
+    "trash can": "trash bin",
+    "recycling bin": "trash bin",
+}  # fmt: skip
+
+# Where the answer changes, in degrees counter-clockwise from straight ahead.
+_BORDERS: dict[Difficulty, tuple[float, ...]] = {
+    "easy": (0.0, 135.0, 225.0), "medium": (0.0, 135.0, 225.0), "hard": (0.0, 90.0, 180.0, 270.0)
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Lengths in metres, areas in square metres, angles in degrees.
+
+    Args:
+        tasks: only these; empty takes all nine.
+        categories: listed: those that the generators keep, desks among the tables; all: every one that is no part of
+            the building, desks and bins by their own names.
+        count_minimum: a category is counted where it has at least so many instances.
+        distance: between which points distances are measured.
+        distance_minimum: pairs that are closer than this (after rounding) are not asked about.
+        nearest_minimum: nor are candidates nearer than this to the target.
+        nearest_margin: any two candidates differ by at least this much.
+        nearest_margin_large: the same in rooms of more than 40 square metres.
+        nearest_choices: number of candidates.
+        nearest_note: say in the question that of several instances the closest counts (VLM-3R says it, VSI-Bench does
+            not).
+        direction_minimum_distance, direction_maximum_distance: so far apart are any two of the three, from above.
+        direction_margin: the third object's middle is at least so far from a border between answers.
+        direction_both_sides: keep both sides of a border clear in hard directions, too.
+        direction_stray_corners: at most so many of the eight corners of the third object's box are elsewhere.
+        room_points: which points show where the room is.
+        room_radius: largest circumradius in the alpha shape (0.2 is alpha 5).
+        room_fill_holes: gaps that are closed in count.
+        order_minimum_share: what share of a frame a category's object must fill to be seen; 0: any pixel.
+        order_frames: look at so many frames, evenly spread; none: at all of them.
+        order_margin_s: any two categories are first seen more than so many seconds apart.
+        per_task: at most so many questions of each task and scene.
+        per_answer: at most so many of them with the same answer.
+        balance: where a bound leaves some out, keep the answers as evenly spread as the scene allows.
+    """
+
+    tasks: tuple[str, ...] = ()
+    categories: Literal["listed", "all"] = "listed"
+    count_minimum: int = 2
+    distance: DistanceDefinition = "obb_grid"
+    distance_minimum: float = 0.2
+    nearest_minimum: float = 0.15
+    nearest_margin: float = 0.15
+    nearest_margin_large: float = 0.3
+    nearest_choices: int = 4
+    nearest_note: bool = False
+    direction_minimum_distance: float = 0.3
+    direction_maximum_distance: float = 5.0
+    direction_margin: float = 10.0
+    direction_both_sides: bool = True
+    direction_stray_corners: int = 2
+    room_points: RoomPoints = "scene"
+    room_radius: float = 0.2
+    room_fill_holes: bool = False
+    order_minimum_share: float = 0.001
+    order_frames: int | None = 32
+    order_margin_s: float = 1.0
+    per_task: int | None = 6
+    per_answer: int | None = None
+    balance: bool = True
+
+    def __post_init__(self) -> None:
+        counts = ("count_minimum", "per_task", "per_answer", "order_frames")
+        ranges = (("direction_minimum_distance", "direction_maximum_distance"),)
+        check_options(self, TEMPLATES, counts=counts, positive=("room_radius",), ordered=ranges)
+        if not 2 <= self.nearest_choices <= 26:
+            raise InputError(f"nearest_choices {self.nearest_choices}: must lie between 2 and 26")
+
+
+LARGE_ROOM_SQUARE_METRES = 40.0
+
+
+def tasks(options: Options, census: Census) -> tuple[Task, ...]:
+    """The nine tasks; the census is not looked at."""
+    selection = Selection(options.per_task, options.per_answer, options.balance)
+
+    def bind(make: Callable[..., Iterator[Draft]], *more: Difficulty):
+        return lambda scene, rng: make(scene, rng, options, *more)
+
+    nearest = TEMPLATES[NEAREST] + (_NOTE if options.nearest_note else "")
+    every = (
+        Task(COUNT, "number", TEMPLATES[COUNT], bind(_counts), selection),
+        Task(SIZE, "number", TEMPLATES[SIZE], bind(_sizes), selection),
+        Task(ROOM, "number", TEMPLATES[ROOM], bind(_rooms), selection),
+        Task(DISTANCE, "number", TEMPLATES[DISTANCE], bind(_distances), selection),
+        Task(NEAREST, "choice", nearest, bind(_nearest), selection),
+        *(
+            Task(name, "choice", TEMPLATES[name], bind(_directions, difficulty), selection, swaps_sides=True)
+            for difficulty, name in DIRECTIONS.items()
+        ),
+        Task(ORDER, "choice", TEMPLATES[ORDER], bind(_orders), selection),
+    )
+    return tuple(task for task in every if not options.tasks or task.name in options.tasks)
+
+
+def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
+    def name_of(item: SceneObject) -> str | None:
+        if options.categories == "listed":
+            return KEPT.get(item.category)
+        return None if is_structural(item.category) else item.category
+
+    return common_questions.name_objects(scene, name_of)
+
+
+def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+    yield from common_questions.count_drafts(_named(scene, options), options.count_minimum)
+
+
+def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+    for name, item in common_questions.once(_named(scene, options)):
+        centimetres = round(float(item.obb.extent.max()) * 100)
+        if centimetres >= 1:
+            yield Draft({"category": name}, str(centimetres))
+
+
+@functools.lru_cache(maxsize=4)
+def _area(scene: Scene, options: Options) -> float:
+    return room_area(
+        scene, options.room_points, radius_m=options.room_radius, fill_holes=options.room_fill_holes,
+        low_height_m=0.1, low_outliers=0.001,
+    )  # fmt: skip
+
+
+def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+    area = _area(scene, options)
+    if round(area, 1) > 0:
+        yield Draft({}, f"{area:.1f}")
+
+
+def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+    unique = common_questions.once(_named(scene, options))
+    distance = scene_distances(scene, options.distance)
+    yield from common_questions.distance_drafts(unique, distance, minimum=options.distance_minimum, decimals=1)
+
+
+def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+    named = _named(scene, options)
+    large = _area(scene, options) > LARGE_ROOM_SQUARE_METRES
+    yield from common_questions.nearest_drafts(
+        common_questions.once(named),
+        named,
+        scene_distances(scene, options.distance),
+        rng,
+        choices=options.nearest_choices,
+        minimum=options.nearest_minimum,
+        margin=options.nearest_margin_large if large else options.nearest_margin,
+        apart="all",
+    )
+
+
+def sector_of(turns: Float[np.ndarray, "*N"], difficulty: Difficulty) -> np.ndarray:
+    """Which stretch between borders a turn falls into, as its number from 0."""
+    return np.searchsorted(_BORDERS[difficulty], turns, side="right") - 1
+
+
+def _directions(scene: Scene, rng: np.random.Generator, options: Options, difficulty: Difficulty) -> Iterator[Draft]:
+    unique = common_questions.once(_named(scene, options))
+    places = np.array([item.obb.center for _, item in unique]).reshape(-1, 3)
+    found, turns = common_questions.triples(
+        places, rng, minimum=options.direction_minimum_distance, maximum=options.direction_maximum_distance
+    )
+    if not len(found):
+        return
+    sectors = sector_of(turns, difficulty)
+    stand, face, query = found.T
+    corners = np.stack([item.obb.corners for _, item in unique])[query]
+    corner_turns = directions.turn_degrees(places[stand][:, None], places[face][:, None], corners)
+    stray = (sector_of(corner_turns, difficulty) != sectors[:, None]).sum(axis=1)
+    both_sides = difficulty != "hard" or options.direction_both_sides
+    clear = _degrees_from_border(turns, difficulty, both_sides) >= options.direction_margin
+    clear &= stray <= options.direction_stray_corners
+    if difficulty == "easy":
+        clear &= sectors != 1  # the back
+    names = [name for name, _ in unique]
+    for (first, second, third), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
+        fields = {"stand": names[first], "face": names[second], "query": names[third]}
+        yield Draft(fields, *_answer(turn, difficulty))
+
+
+def _degrees_from_border(turns: Float[np.ndarray, " N"], difficulty: Difficulty, both_sides: bool) -> np.ndarray:
+    """To the nearest border; or to the one ahead, going on counter-clockwise."""
+    ahead = np.min([(border - turns) % 360 for border in _BORDERS[difficulty]], axis=0)
+    behind = np.min([(turns - border) % 360 for border in _BORDERS[difficulty]], axis=0)
+    return np.minimum(ahead, behind) if both_sides else ahead
+
+
+def _answer(turn: float, difficulty: Difficulty) -> tuple[str, tuple[str, ...]]:
+    """The answer and all options, in an order that a mirror keeps: the answer, then the others as seen from it."""
+    answer = directions.quadrant(turn) if difficulty == "hard" else directions.sector(turn)
+    return answer, _choices(answer, directions.side(turn), difficulty)
+
+
+@functools.cache
+def _choices(answer: str, side: str, difficulty: Difficulty) -> tuple[str, ...]:
+    if difficulty == "hard":
+        end, hand = answer.split("-")
+        other = {"front": "back", "back": "front"}[end]
+        return answer, swap_sides(answer), f"{other}-{hand}", swap_sides(f"{other}-{hand}")
+    if difficulty == "easy":
+        return answer, swap_sides(answer)
+    return tuple(dict.fromkeys((answer, side, swap_sides(side), "back")))
+
+
+def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+    name_of = {item.id: name for name, items in _named(scene, options).items() for item in items}
+    times = first_times(scene, name_of, minimum_share=options.order_minimum_share, sampled_frames=options.order_frames)
+    seconds = {name: float(round(time)) for name, time in times.items()}
+    yield from common_questions.order_drafts(seconds, rng, margin_s=options.order_margin_s)
+
+
+RECIPE = Recipe(
+    name="vsi_bench",
+    options=Options(),
+    tasks=tasks,
+    uses_masks=lambda options: not options.tasks or ORDER in options.tasks,
+    source="questions by VSI-Bench's definitions, after VLM-3R's generator",
+    # VSI-Bench itself, on 288 videos.
+    paper_counts={
+        COUNT: 565, SIZE: 953, ROOM: 288, DISTANCE: 834, NEAREST: 710, DIRECTIONS["easy"]: 217,
+        DIRECTIONS["medium"]: 378, DIRECTIONS["hard"]: 373, ORDER: 618,
+    },
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Procedural rooms, written as ScanNet scans."""

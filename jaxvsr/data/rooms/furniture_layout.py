@@ -1,0 +1,249 @@
+"""Where the furniture of a procedural room stands: the kind of room, how many of each category, and who stands where.
+
+Nothing overlaps: footprints are oriented rectangles, kept apart by the separating axis test with a margin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from jaxvsr.data.rooms.floor_plans import FloorPlan
+from jaxvsr.data.rooms.furniture import KINDS
+from jaxvsr.data.rooms.solids import Solid
+
+MOST_PIECES = 20
+FEWEST_PIECES = 6
+# Furniture on more than this share of the floor leaves nowhere to walk.
+_FLOOR_SHARE = 0.42
+_GAP_METRES = 0.06
+_CANDIDATES = 48
+
+# For every kind of room its categories, with the fewest and the most of each. Wide ranges, so that how many there are
+# is a question whose answer has to be seen.
+_ROOM_KINDS: dict[str, dict[str, tuple[int, int]]] = {
+    "office": {
+        "desk": (1, 6), "chair": (1, 6), "cabinet": (0, 4), "bookshelf": (0, 4), "trash can": (1, 5),
+        "plant": (0, 4),
+    },
+    "living room": {
+        "sofa": (1, 4), "coffee table": (1, 3), "armchair": (0, 5), "lamp": (0, 5), "plant": (0, 6),
+        "bookshelf": (0, 3),
+    },
+    "bedroom": {
+        "bed": (1, 4), "nightstand": (0, 5), "dresser": (0, 3), "lamp": (0, 5), "chair": (0, 3),
+        "box": (0, 5),
+    },
+    "dining room": {
+        "table": (1, 4), "chair": (2, 6), "dresser": (0, 3), "plant": (0, 6), "stool": (0, 5),
+        "lamp": (0, 3),
+    },
+    "kitchen": {
+        "refrigerator": (1, 3), "table": (0, 3), "cabinet": (1, 6), "stool": (0, 6), "trash can": (1, 5),
+        "sink": (0, 3),
+    },
+    "bathroom": {
+        "toilet": (1, 5), "sink": (1, 5), "bathtub": (0, 3), "washing machine": (0, 4), "trash can": (0, 4),
+        "stool": (0, 3),
+    },
+    "storage": {
+        "box": (1, 6), "bookshelf": (0, 5), "cabinet": (0, 4), "washing machine": (0, 3),
+        "refrigerator": (0, 3), "trash can": (0, 5),
+    },
+    "lounge": {
+        "armchair": (1, 6), "sofa": (0, 3), "table": (0, 3), "stool": (0, 6), "bookshelf": (0, 3),
+        "trash can": (0, 3), "lamp": (0, 4),
+    },
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """One piece of furniture in its place: solids in the frame of the room, its footprint, and where its front points.
+
+    `center` is the middle of the footprint on the floor, `half` its half width and half depth before turning by `yaw`.
+    """
+
+    category: str
+    solids: tuple[Solid, ...]
+    center: Float64[np.ndarray, " 2"]
+    half: Float64[np.ndarray, " 2"]
+    yaw: float
+    height: float
+
+    @property
+    def footprint(self) -> Float64[np.ndarray, "4 2"]:
+        """The corners of the footprint, metres, counter-clockwise."""
+        return rectangle_corners(self.center[None], self.half, np.array([self.yaw]))[0]
+
+
+def rectangle_corners(
+    centers: Float64[np.ndarray, "C 2"], half: Float64[np.ndarray, " 2"], yaws: Float64[np.ndarray, " C"]
+) -> Float64[np.ndarray, "C 4 2"]:
+    """Corners of turned rectangles, counter-clockwise."""
+    corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]) * half
+    cos, sin = np.cos(yaws)[:, None], np.sin(yaws)[:, None]
+    x, y = corners.T
+    return np.stack([x * cos - y * sin, x * sin + y * cos], axis=-1) + centers[:, None]
+
+
+def rectangles_apart(
+    a: Float64[np.ndarray, "A 4 2"], b: Float64[np.ndarray, "B 4 2"], gap: float
+) -> Bool[np.ndarray, "A B"]:
+    """Whether each pair of rectangles is `gap` metres apart along an axis of either: the separating axis test."""
+    apart = np.zeros((len(a), len(b)), bool)
+    for first, second, flip in ((a, b, False), (b, a, True)):
+        sides = first[:, 1:3] - first[:, 0:2]
+        axes = sides / np.linalg.norm(sides, axis=-1, keepdims=True)
+        own = np.einsum("akc,anc->akn", axes, first)
+        other = np.einsum("akc,bnc->abkn", axes, second)
+        clear = (other.min(-1) > own.max(-1)[:, None] + gap) | (other.max(-1) < own.min(-1)[:, None] - gap)
+        apart |= clear.any(-1).T if flip else clear.any(-1)
+    return apart
+
+
+def draw_wishes(rng: np.random.Generator, area_square_metres: float) -> list[str]:
+    """The categories wanted in a room, one entry for every piece."""
+    kind = str(rng.choice(list(_ROOM_KINDS)))
+    most = int(rng.integers(FEWEST_PIECES + 2, min(MOST_PIECES, int(8 + area_square_metres / 2.2)) + 1))
+    wishes: list[str] = []
+    ranges = _ROOM_KINDS[kind]
+    first, *rest = ranges
+    for category in [first, *rng.permutation(rest)]:
+        low, high = ranges[str(category)]
+        count = min(int(rng.integers(low, high + 1)), most - len(wishes))
+        wishes += [str(category)] * count
+    while len(wishes) < FEWEST_PIECES:
+        wishes.append(str(rng.choice(list(ranges))))
+    return wishes
+
+
+def furnish(rng: np.random.Generator, plan: FloorPlan, keep_clear: Float64[np.ndarray, "D 4 2"]) -> list[Piece]:
+    """Furnish a room: FEWEST_PIECES to MOST_PIECES pieces, apart from each other and from `keep_clear` rectangles.
+
+    Pieces that find no place are left out; small ones fill up a room that would come out too empty.
+    """
+    wishes = draw_wishes(rng, plan.area)
+    styles = {category: int(rng.integers(2**31)) for category in KINDS}
+    designs = []
+    for category in wishes:
+        # Most rooms have matching chairs; some have not.
+        style = styles[category] if rng.random() < 0.7 else int(rng.integers(2**31))
+        designs.append((category, *_design(category, style)))
+    designs.sort(key=lambda design: -float(np.prod(design[2])))
+    placed: list[Piece] = []
+    taken, used = list(keep_clear), 0.0
+    for category, solids, half, height in designs:
+        footprint = 4 * float(np.prod(half))
+        if used + footprint > _FLOOR_SHARE * plan.area:
+            continue
+        if (piece := _place(rng, plan, taken, placed, category, solids, half, height)) is not None:
+            placed.append(piece)
+            taken.append(piece.footprint)
+            used += footprint
+    fillers = ("stool", "trash can", "plant", "box", "lamp")
+    for _ in range(100):
+        if len(placed) >= FEWEST_PIECES:
+            break
+        category = str(rng.choice(fillers))
+        solids, half, height = _design(category, styles[category])
+        if (piece := _place(rng, plan, taken, placed, category, solids, half, height)) is not None:
+            placed.append(piece)
+            taken.append(piece.footprint)
+    return placed
+
+
+def _design(category: str, style: int) -> tuple[list[Solid], Float64[np.ndarray, " 2"], float]:
+    """Solids with the footprint's middle at the origin, half width and half depth, height."""
+    solids = KINDS[category].build(np.random.default_rng(style))
+    corners = np.concatenate([solid.corners for solid in solids])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    middle = (low + high) / 2
+    moved = [solid.moved(-middle[0], -middle[1], 0.0, 0.0) for solid in solids]
+    return moved, (high - low)[:2] / 2, float(high[2])
+
+
+def _place(
+    rng: np.random.Generator,
+    plan: FloorPlan,
+    taken: list[Float64[np.ndarray, "4 2"]],
+    placed: list[Piece],
+    category: str,
+    solids: list[Solid],
+    half: Float64[np.ndarray, " 2"],
+    height: float,
+) -> Piece | None:
+    """The first of _CANDIDATES places, tried twice over, that is inside the room and free; None where there is none."""
+    for _ in range(2):
+        centers, yaws = _candidates(rng, plan, placed, category, half)
+        corners = rectangle_corners(centers, half, yaws)
+        free = _inside(plan, corners)
+        if taken:
+            free &= rectangles_apart(corners, np.stack(taken), _GAP_METRES).all(axis=1)
+        if free.any():
+            best = int(free.argmax())
+            center, yaw = centers[best], float(yaws[best])
+            turned = tuple(solid.moved(center[0], center[1], 0.0, yaw) for solid in solids)
+            return Piece(category, turned, center, half, yaw, height)
+    return None
+
+
+def _inside(plan: FloorPlan, corners: Float64[np.ndarray, "C 4 2"]) -> Bool[np.ndarray, " C"]:
+    """Whether rectangles lie in the room: points along their borders do, and no corner of the room is inside them."""
+    share = np.linspace(0, 1, 9)[:-1, None]
+    ends = np.roll(corners, -1, axis=1)
+    border = corners[:, :, None] * (1 - share) + ends[:, :, None] * share
+    inside = plan.contains(border).all(axis=(1, 2))
+    sides = corners[:, 1:3] - corners[:, 0:2]
+    offset = plan.outline[None, :, None] - corners[:, None, 0:2]
+    shares = (offset * sides[:, None]).sum(-1) / (sides * sides).sum(-1)[:, None]
+    return inside & ~((shares > 0) & (shares < 1)).all(axis=-1).any(axis=-1)
+
+
+def _candidates(
+    rng: np.random.Generator, plan: FloorPlan, placed: list[Piece], category: str, half: Float64[np.ndarray, " 2"]
+) -> tuple[Float64[np.ndarray, "C 2"], Float64[np.ndarray, " C"]]:
+    """Middles and directions to try: at a wall, at a table, in front of a sofa or anywhere, as the category goes."""
+    if KINDS[category].at_wall:
+        walls = plan.walls[rng.choice(len(plan.outline), _CANDIDATES, p=_wall_shares(plan))]
+        along = walls[:, 1] - walls[:, 0]
+        lengths = np.linalg.norm(along, axis=1, keepdims=True)
+        along = along / lengths
+        inward = np.stack([-along[:, 1], along[:, 0]], axis=1)
+        share = rng.uniform(0, 1, (_CANDIDATES, 1))
+        reach = np.maximum(lengths / 2 - half[0] - 0.02, 0)
+        middle = walls.mean(axis=1) + (2 * share - 1) * reach * along
+        centers = middle + inward * (half[1] + rng.uniform(0.02, 0.06, (_CANDIDATES, 1)))
+        return centers, np.arctan2(inward[:, 1], inward[:, 0]) - np.pi / 2
+    low, high = plan.outline.min(axis=0), plan.outline.max(axis=0)
+    centers = rng.uniform(low, high, (_CANDIDATES, 2))
+    yaws = rng.integers(4, size=_CANDIDATES) * (np.pi / 2) + rng.normal(0, 0.12, _CANDIDATES)
+    hosts = [
+        piece
+        for piece in placed
+        if piece.category in {"chair": ("table", "desk"), "coffee table": ("sofa",)}.get(category, ())
+    ]
+    if hosts:
+        for number in range(0, _CANDIDATES, 4):  # three of four: a chair may stand alone, too
+            for candidate in range(number, number + 3):
+                host = hosts[int(rng.integers(len(hosts)))]
+                side = int(rng.integers(4)) if host.category == "table" else 2
+                outward = host.yaw + np.pi / 2 * (side + 3)  # side 2 is the front, towards the host's own +y
+                normal, across = (
+                    np.array([math.cos(outward), math.sin(outward)]),
+                    np.array([-math.sin(outward), math.cos(outward)]),
+                )
+                reach, width = (host.half[1], host.half[0]) if side % 2 == 0 else (host.half[0], host.half[1])
+                slide = rng.uniform(-1, 1) * max(width - half[0], 0)
+                distance = reach + half[1] + rng.uniform(0.07, 0.2) + (0.2 if category == "coffee table" else 0.0)
+                centers[candidate] = host.center + normal * distance + across * slide
+                yaws[candidate] = outward + np.pi / 2 + rng.normal(0, 0.15)
+    return centers, yaws
+
+
+def _wall_shares(plan: FloorPlan) -> Float64[np.ndarray, " N"]:
+    lengths = np.linalg.norm(plan.walls[:, 1] - plan.walls[:, 0], axis=1)
+    return lengths / lengths.sum()

@@ -1,0 +1,1 @@
+"""ScanNet's files: scans, meshes, masks, labels, official splits."""

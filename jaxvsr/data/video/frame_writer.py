@@ -1,0 +1,192 @@
+"""Writes the frames of scenes into a data folder: resumable, in parallel, broken sources by name.
+
+Threads suffice: decoding, resizing and compressing release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from jaxvsr.data.frames import ALL_IMAGES, SCHEMA, pixels_sha256, read_attributes, scene_frames_dir
+from jaxvsr.data.stored_arrays import recover_array, write_array
+from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_count, sample_indices
+from jaxvsr.data.video.resize import resize_frame, smart_resize
+from jaxvsr.data.video.scan_frames import FrameSource
+from jaxvsr.data.video.scene_sources import SceneSource
+from jaxvsr.data.video.video_sources import IMAGE_LIMIT_PIXELS
+from jaxvsr.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameSettings:
+    """What is stored of every scene: the frame counts, the pixel budget of one frame, the sampling rule.
+
+    With `rate` also the count that the rule takes of a video at so many frames a second. Sets of images are stored
+    whole, whatever the counts.
+    """
+
+    counts: tuple[int, ...]
+    max_pixels: int
+    rule: SamplingRule = "linspace"
+    rate: FrameRate | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.counts or self.rate) or min(self.counts, default=1) < 1:
+            raise InputError(f"frames {self.counts}: must be one or more counts of at least 1")
+        if self.rule not in get_args(SamplingRule):
+            raise InputError(f"sampling rule {self.rule!r} is not one of {', '.join(get_args(SamplingRule))}")
+        smart_resize(480, 640, self.max_pixels)  # refuses a budget below one patch
+        if self.max_pixels > IMAGE_LIMIT_PIXELS:
+            raise InputError(f"max_pixels {self.max_pixels}: must be at most {IMAGE_LIMIT_PIXELS}, no picture has more")
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameReport:
+    """What a run did: scenes written now, scenes that lay there already, broken ones with the reason; and the flaws of
+    the whole ones, counted over scenes.
+    """
+
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+    broken: dict[str, str]
+    flaws: dict[str, int]
+
+
+def write_frames(
+    scenes: Sequence[SceneSource | Path],
+    folder: Path,
+    settings: FrameSettings,
+    *,
+    workers: int | None = None,
+    on_done: Callable[[str], object] = lambda scene: None,
+) -> FrameReport:
+    """Store the frames of all scenes (or scan folders); goes on past broken ones and lists them.
+
+    `on_done` is called after each scene. Where all are broken, nothing is left behind.
+    """
+    sources = [_source_of(scene) for scene in scenes]
+    workers = workers or os.cpu_count() or 1
+    threads = max(workers // max(len(sources), 1), 1)  # of one scene, where there are fewer scenes than workers
+
+    def write(source: SceneSource) -> bool | str:
+        try:
+            return write_scene_frames(source, folder, settings, threads=threads)
+        except (InputError, OSError) as error:
+            return " ".join(str(error).split())
+
+    outcomes: dict[str, bool | str] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for source, outcome in zip(sources, pool.map(write, sources), strict=True):
+                outcomes[source.scene] = outcome
+                on_done(source.scene)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    flaws: Counter[str] = Counter()
+    for scene, outcome in outcomes.items():
+        if not isinstance(outcome, str):
+            flaws.update(read_attributes(folder, scene).get("flaws", {}))
+    return FrameReport(
+        written=tuple(scene for scene, outcome in outcomes.items() if outcome is True),
+        kept=tuple(scene for scene, outcome in outcomes.items() if outcome is False),
+        broken={scene: outcome for scene, outcome in outcomes.items() if isinstance(outcome, str)},
+        flaws=dict(sorted(flaws.items())),
+    )
+
+
+def _source_of(scene: SceneSource | Path) -> SceneSource:
+    return scene if isinstance(scene, SceneSource) else SceneSource(scene.name, (scene,))
+
+
+def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameSettings, *, threads: int = 1) -> bool:
+    """Store the frames of one scene; False where they lie there already, from a source of the same size or one that is
+    gone.
+
+    Counts stored before are kept: the array is written anew with the union, all of it from the source as it is now.
+
+    Raises:
+        InputError: the source is broken or too short, or frames of another budget or rule lie there.
+    """
+    described = _source_of(scene)
+    rule = ALL_IMAGES if described.images else settings.rule
+    target = scene_frames_dir(folder, described.scene)
+    recover_array(target)
+    before = read_attributes(folder, described.scene) if (target / "zarr.json").exists() else None
+    if before is not None:
+        for name, asked in (("max_pixels", settings.max_pixels), ("rule", rule)):
+            if before[name] != asked:
+                raise InputError(f"{target} was written with {name} {before[name]}, not {asked}; take another folder")
+    stored = set() if before is None else {int(count) for count in before["index_sets"]}
+    # A scan's video may be deleted once its frames are stored.
+    enough = described.images or (settings.rate is None and set(settings.counts) <= stored)
+    if before is not None and enough and not described.is_there():
+        return False
+    source = described.open()
+    counts = _counts(source, described, settings)
+    if before is not None:
+        same = before["source"] == source.name and before["source_bytes"] == source.bytes_on_disk
+        if same and counts <= stored:
+            return False
+        counts = counts if described.images else counts | stored
+    if described.images:
+        wanted = {count: list(range(count)) for count in counts}
+    else:
+        wanted = {count: sample_indices(len(source), count, settings.rule).tolist() for count in sorted(counts)}
+    indices = sorted(set().union(*wanted.values()))
+    first = source.frame(indices[0])
+    height, width = smart_resize(first.shape[0], first.shape[1], settings.max_pixels)
+    pixels = np.empty((len(indices), height, width, 3), np.uint8)
+
+    def fill(position: int) -> None:
+        pixels[position] = resize_frame(source.frame(indices[position]) if position else first, height, width)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(fill, range(len(indices))):
+            pass
+    attributes = {
+        "schema": SCHEMA,
+        "scene": described.scene,
+        "source": source.name,
+        "source_bytes": source.bytes_on_disk,
+        "source_frames": len(source),
+        "source_height_width": list(first.shape[:2]),
+        "source_frames_sha256": source.sha256(indices),
+        "flaws": source.flaws,
+        "rule": rule,
+        "max_pixels": settings.max_pixels,
+        "height_width": [height, width],
+        "resize": "bicubic",
+        "indices": indices,
+        "timestamps": [round(float(t), 6) for t in source.timestamps(indices)],
+        "index_sets": {str(count): chosen for count, chosen in wanted.items()},
+        "pixels_sha256": pixels_sha256(pixels),
+    }
+    made = not target.parent.exists()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_array(target, pixels, attributes)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # another thread's scene may lie there by now
+                target.parent.rmdir()
+        raise
+    return True
+
+
+def _counts(source: FrameSource, described: SceneSource, settings: FrameSettings) -> set[int]:
+    if described.images:
+        return {len(source)}
+    counts = set(settings.counts)
+    if settings.rate is not None:
+        counts.add(frame_count(len(source), source.fps, settings.rate, settings.rule))
+    return counts

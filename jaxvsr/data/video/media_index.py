@@ -1,0 +1,127 @@
+"""What lies in a folder of videos and pictures, and which of it a name in a question set means.
+
+A published row says `nyu/scene0024_02.mp4` or just `scene0024_02`; the user's folder may hold
+`videos/scene0024_02.mp4`, `scans/scene0024_02/` or a picture `scene0024_02/000100.jpg`. Names are compared from their
+end, without the suffix: the medium that shares most parts is meant, and of equals the one with the row's own suffix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from jaxvsr.data.video.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, color_folder
+from jaxvsr.errors import InputError
+
+MediumKind = Literal["video", "scan", "folder", "image"]
+# What a name without a suffix means where several kinds have it, the first of these first.
+_PREFERENCE: tuple[MediumKind, ...] = ("video", "scan", "folder", "image")
+_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, ".sens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Medium:
+    """A video file, a scan (its folder or `.sens`), a folder of images, or one image; `path` is below the root."""
+
+    kind: MediumKind
+    path: PurePosixPath
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The parts of its name, in lower case, without the suffix."""
+        return name_parts(self.path.as_posix())
+
+
+def name_parts(text: str) -> tuple[str, ...]:
+    """A path or name as parts to compare: lower case, `\\` as `/`, no suffix of a medium, no `.` and `..`."""
+    path = PurePosixPath(text.strip().replace("\\", "/").lower())
+    if path.suffix in _SUFFIXES:
+        path = path.with_suffix("")
+    return tuple(part for part in path.parts if part not in ("/", ".", ".."))
+
+
+class MediaIndex:
+    """All media below a folder, found once. Links are followed; a folder is entered once however many lead to it.
+
+    Single images are listed only with `images`: the colour frames of all of ScanNet are 2.5 million.
+    """
+
+    def __init__(self, root: Path, *, images: bool = False) -> None:
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; expected one with videos, scans, image folders or images")
+        self.root = root
+        self.media = tuple(_walk(root, images))
+        self._by_name: dict[str, list[Medium]] = defaultdict(list)
+        for medium in self.media:
+            if medium.key:
+                self._by_name[medium.key[-1]].append(medium)
+
+    def videos(self) -> tuple[Medium, ...]:
+        """Everything that stands for a video: all kinds but single images."""
+        return tuple(medium for medium in self.media if medium.kind != "image")
+
+    def find(self, name: str, kinds: Sequence[MediumKind]) -> Medium | str:
+        """The medium of one of `kinds` that a row's `name` means, or the reason why there is none."""
+        wanted = name_parts(name)
+        found = [medium for medium in self._by_name.get(wanted[-1], ()) if medium.kind in kinds] if wanted else []
+        if not found:
+            return f"nothing named {name[:120]!r} in {self.root}"
+        suffix = PurePosixPath(name.lower()).suffix
+
+        def rank(medium: Medium) -> tuple[int, bool, int]:
+            shared = 0
+            for own, other in zip(reversed(medium.key), reversed(wanted), strict=False):
+                if own != other:
+                    break
+                shared += 1
+            return shared, medium.path.suffix.lower() == suffix, -_PREFERENCE.index(medium.kind)
+
+        best = max(map(rank, found))
+        equals = [medium for medium in found if rank(medium) == best]
+        if len(equals) > 1:
+            both = " or ".join(medium.path.as_posix()[:80] for medium in equals[:2])
+            return f"{name[:120]!r} could be {both} in {self.root}"
+        return equals[0]
+
+
+def _walk(root: Path, images: bool) -> Iterator[Medium]:
+    entered: set[str] = set()
+
+    def enter(folder: Path, below: PurePosixPath, in_scan: bool) -> Iterator[Medium]:
+        if (real := os.path.realpath(folder)) in entered:
+            return
+        entered.add(real)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+        if below.parts and not in_scan:
+            names = {entry.name for entry in entries}
+            in_scan = f"{folder.name}.sens" in names or color_folder(folder) is not None
+            if in_scan:
+                yield Medium("scan", below)
+            if in_scan and not images:
+                return
+        pictures = 0
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            suffix = PurePosixPath(entry.name).suffix.lower()
+            if entry.is_dir():
+                yield from enter(folder / entry.name, below / entry.name, in_scan)
+            elif suffix in VIDEO_SUFFIXES and not in_scan:
+                yield Medium("video", below / entry.name)
+            elif suffix == ".sens" and not in_scan:
+                yield Medium("scan", below / entry.name)
+            elif suffix in IMAGE_SUFFIXES:
+                pictures += 1
+                if images:
+                    yield Medium("image", below / entry.name)
+        if pictures and below.parts and not in_scan:
+            yield Medium("folder", below)
+
+    yield from enter(root, PurePosixPath(), False)

@@ -1,0 +1,104 @@
+"""Which scene gets its frames from which file: what the question rows say, else everything that a folder holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from jaxvsr.data.questions import Question
+from jaxvsr.data.scannet.read_scan import list_scans
+from jaxvsr.data.video.media_index import MediaIndex
+from jaxvsr.data.video.scan_frames import FrameSource
+from jaxvsr.data.video.video_sources import is_there, open_images, open_video
+from jaxvsr.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneSource:
+    """A scene and the files that it is read from: one video or scan, or a set of `images` that belong together."""
+
+    scene: str
+    paths: tuple[Path, ...]
+    images: bool = False
+
+    def is_there(self) -> bool:
+        """Whether there is anything to open."""
+        return all(is_there(path) for path in self.paths)
+
+    def open(self) -> FrameSource:
+        """Its frames; `InputError` where they cannot be read."""
+        if self.images:
+            return open_images(" ".join(path.name for path in self.paths)[:200], self.paths)
+        return open_video(self.paths[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneSources:
+    """What is to be read, in order of the scenes' names, and the scenes asked about that have nothing in the folder."""
+
+    sources: tuple[SceneSource, ...]
+    elsewhere: tuple[str, ...] = ()
+
+
+def scene_sources(root: Path, folder: Path, questions: Sequence[Question] = ()) -> SceneSources:
+    """The sources below `root` for a data folder with these questions.
+
+    Rows with `video` or `images` (imported ones) say where their scenes come from: paths below `root`, or below the
+    data folder, where pictures lie that the set itself held. Without any such row everything in `root` is taken: its
+    scans, or without any its videos and image folders, by their names. With both kinds of rows, of the latter only the
+    scenes asked about.
+
+    Raises:
+        InputError: `root` holds nothing, two of its videos have one name, or a row's path leads out of it.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected one with scans, videos or image folders")
+    named = _named(root, folder, questions)
+    if not named:
+        return SceneSources(_listed(root))
+    sources = [source for source in named.values() if all(path.exists() for path in source.paths)]
+    others = {row.scene for row in questions} - set(named)
+    if others:
+        sources += [source for source in _listed(root) if source.scene in others]
+    found = {source.scene for source in sources}
+    if not found:
+        first = next(iter(named.values()))
+        raise InputError(f"{root}: holds nothing that the questions are about, the first is {first.paths[0]}")
+    elsewhere = sorted({row.scene for row in questions} - found)
+    return SceneSources(tuple(sorted(sources, key=lambda source: source.scene)), tuple(elsewhere))
+
+
+def _named(root: Path, folder: Path, questions: Sequence[Question]) -> Mapping[str, SceneSource]:
+    named: dict[str, SceneSource] = {}
+    for row in questions:
+        if row.video is None and not row.images:
+            continue
+        names = row.images or (row.video or "",)
+        for name in names:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+                raise InputError(f"question {row.id!r}: {name[:120]!r} leads out of the folder of videos; refused")
+        paths = tuple(place / name for name in names for place in [folder if (folder / name).exists() else root])
+        source = SceneSource(row.scene, paths, bool(row.images))
+        if named.setdefault(row.scene, source) != source:
+            other = named[row.scene].paths[0]
+            raise InputError(f"question {row.id!r}: scene {row.scene!r} comes from {paths[0]} and also from {other}")
+    return named
+
+
+def _listed(root: Path) -> tuple[SceneSource, ...]:
+    try:
+        return tuple(SceneSource(scan.name, (scan,)) for scan in list_scans(root))
+    except InputError as nothing:
+        media = MediaIndex(root).videos()
+        if not media:
+            raise nothing from None
+    by_scene: dict[str, SceneSource] = {}
+    for medium in media:
+        scene = medium.path.name if medium.kind == "folder" else medium.path.stem
+        source = SceneSource(scene, (root / medium.path,))
+        if scene in by_scene:
+            both = " and ".join(str(one.paths[0].relative_to(root)) for one in (by_scene[scene], source))
+            raise InputError(f"{root}: two videos are named {scene!r}: {both}; give them names of their own")
+        by_scene[scene] = source
+    return tuple(by_scene[scene] for scene in sorted(by_scene))

@@ -1,0 +1,232 @@
+"""Which devices a run computes on, decided before JAX starts, and said in its first line.
+
+Virtual CPU devices are made only where there is no accelerator, or with `--device cpu`: a GPU that JAX cannot use stops
+the run with the install line instead of training slowly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import mmap
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from jaxvsr.devices.mesh import MeshShape
+from jaxvsr.errors import InputError, one_line
+
+DeviceKind = Literal["auto", "cpu", "gpu", "tpu"]
+
+# On few cores the virtual devices wait for each other for minutes while one of them computes; XLA gives up after 40 s.
+_COLLECTIVE_TIMEOUTS = {
+    "xla_cpu_collective_timeout_seconds": 3600,
+    "xla_cpu_collective_call_warn_stuck_timeout_seconds": 1800,
+    "xla_cpu_collective_call_terminate_timeout_seconds": 3600,
+}
+_COORDINATOR_SECONDS = 300.0  # how long a process waits for process 0 to listen
+_CUDA13_DRIVER = 580  # the first driver series that runs CUDA 13
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerators:
+    """What the machine has, found without JAX."""
+
+    gpus: int = 0
+    tpus: int = 0
+    driver: int = 0  # NVIDIA's driver series (580), 0: unknown
+
+    @property
+    def install_line(self) -> str:
+        extra = "tpu" if self.tpus else "cuda13" if self.driver >= _CUDA13_DRIVER else "cuda12"
+        return f"pip install 'jaxvsr[{extra}]'"
+
+    def __str__(self) -> str:
+        return f"{self.tpus} TPU chip(s)" if self.tpus else f"{self.gpus} NVIDIA GPU(s)"
+
+
+def find_accelerators(root: Path = Path("/")) -> Accelerators:
+    """Count NVIDIA GPUs and TPU chips by the files that their drivers make. `CUDA_VISIBLE_DEVICES=` hides the GPUs."""
+    gpus = len(list((root / "proc/driver/nvidia/gpus").glob("*"))) or len(
+        [path for path in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
+    )
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() in ("", "-1"):
+        gpus = 0
+    version = root / "proc/driver/nvidia/version"
+    found = re.search(r"\s(\d{3})\.\d+", version.read_text(errors="replace")) if version.is_file() else None
+    return Accelerators(gpus, len(list((root / "dev").glob("accel[0-9]*"))), int(found[1]) if found else 0)
+
+
+def choose_devices(
+    kind: DeviceKind, mesh: MeshShape | None, *, processes: int = 1, deterministic: bool = False
+) -> list[jax.Device]:
+    """Start JAX on the right platform and return the devices of the run, in mesh order.
+
+    `mesh=None` takes all there are. Call it before anything else touches a JAX device; `processes` is the number that
+    `jax.distributed` joins, each of which makes its share of virtual CPU devices.
+    """
+    found = find_accelerators()
+    if kind == "auto" and os.environ.get("JAX_PLATFORMS", "").lower() == "cpu":
+        kind = "cpu"
+    if kind == "gpu" and not found.gpus:
+        raise InputError("device gpu: this machine has no NVIDIA GPU; --device cpu makes virtual devices")
+    if kind == "tpu" and not found.tpus:
+        raise InputError("device tpu: this machine has no TPU; --device cpu makes virtual devices")
+    virtual = kind == "cpu" or not (found.gpus or found.tpus)
+    if mesh is not None and mesh.devices % processes:
+        raise InputError(f"mesh {mesh}: {mesh.devices} devices do not divide over {processes} processes")
+    if deterministic:
+        _add_xla_flag("xla_gpu_deterministic_ops", "true")
+    if virtual:
+        _prepare_virtual_devices(mesh.devices // processes if mesh else 1)
+        if kind == "cpu":
+            jax.config.update("jax_platforms", "cpu")
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        raise InputError(
+            f"JAX cannot start on {found}: {' '.join(str(error).split())[:200]}; {found.install_line}"
+        ) from None
+    if not virtual and devices[0].platform == "cpu":
+        raise InputError(f"this machine has {found}, but JAX sees only the CPU: {found.install_line}, or --device cpu")
+    if mesh is None:
+        return devices
+    if len(devices) < mesh.devices:
+        have = f"{len(devices)} {devices[0].platform.upper()} device(s)"
+        raise InputError(f"mesh {mesh} asks for {mesh.devices} devices and JAX sees {have}: take --mesh {len(devices)}"
+                         + ("" if virtual else f", {found.install_line}, or --device cpu"))  # fmt: skip
+    if processes > 1 and len(devices) > mesh.devices:
+        raise InputError(
+            f"mesh {mesh} leaves {len(devices) - mesh.devices} devices of {processes} processes unused; name them all"
+        )
+    return devices[: mesh.devices]
+
+
+def _prepare_virtual_devices(count: int) -> None:
+    """`count` CPU devices for this process. Environment variables a user has set already win."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError:  # JAX runs already (a second run in one Python process): what it has must do
+            return
+    if count > 1:
+        for flag, seconds in _COLLECTIVE_TIMEOUTS.items():
+            if _xla_knows(flag):
+                _add_xla_flag(flag, str(seconds))
+
+
+def _add_xla_flag(flag: str, value: str) -> None:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{flag}={value}".strip()
+
+
+def _xla_knows(flag: str) -> bool:
+    """Whether this jaxlib has the flag: XLA aborts the process at one that it does not know."""
+    import jaxlib
+
+    for library in Path(jaxlib.__file__).parent.glob("libjax_common*"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return text.find(b"\0" + flag.encode() + b"\0") >= 0
+    return False
+
+
+def keep_compiled_programs() -> Path:
+    """Turn JAX's persistent compilation cache on, and return its folder.
+
+    It is `$JAX_COMPILATION_CACHE_DIR`, or `jaxvsr/xla` in the user's cache folder. What cannot be written is not kept.
+    """
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(given) if given else home / "jaxvsr" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return folder
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+@contextlib.contextmanager
+def out_of_memory_in_words(mesh: MeshShape) -> Iterator[None]:
+    """Running out of device memory inside ends in one line: the function and its bucket of shapes, what it needs, and
+    what to change first."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        wanted = re.search(r"allocat\w+ ([\d.]+ ?\w*)", str(error))
+        need = f" ({wanted[1]} more were asked for)" if wanted else ""
+        where = "".join(f" in {note}" for note in getattr(error, "__notes__", ()))
+        raise InputError(
+            f"out of device memory on mesh {mesh}{where}{need}: first --set model.remat=full, then --set "
+            "update.accumulation=2 (or more), then fewer data.scenes or a larger mesh; --dry-run does the arithmetic"
+        ) from None
+
+
+def join_processes(coordinator: str | None, process_id: int | None, process_count: int | None) -> int:
+    """`jax.distributed` from flags, all three or none; returns the number of processes. Before `choose_devices`."""
+    given = {"--coordinator": coordinator, "--process-id": process_id, "--process-count": process_count}
+    missing = [flag for flag, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return 1
+    if missing:
+        raise InputError(
+            f"{missing[0]} is missing: several processes need --coordinator HOST:PORT, --process-id and --process-count"
+        )
+    assert coordinator is not None and process_id is not None and process_count is not None
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"--coordinator {coordinator!r}: expected HOST:PORT of process 0, such as 10.0.0.1:8476")
+    if not 0 <= process_id < process_count:
+        raise InputError(
+            f"--process-id {process_id}: must be from 0 to {process_count - 1} (--process-count {process_count})"
+        )
+    if process_count > 1:
+        if process_id:
+            _wait_for_coordinator(host, int(port))
+        try:
+            jax.distributed.initialize(coordinator, process_count, process_id)
+        except RuntimeError as error:
+            raise InputError(f"--coordinator {coordinator}: {one_line(error)}") from None
+    return process_count
+
+
+def _wait_for_coordinator(host: str, port: int) -> None:
+    """Until process 0 listens; JAX itself would abort the process with a stack trace where nobody ever does."""
+    deadline = time.monotonic() + _COORDINATOR_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), port), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > deadline or isinstance(error, OverflowError):
+                raise InputError(
+                    f"--coordinator {host}:{port}: process 0 does not answer there ({one_line(error)}); start it, and "
+                    "give all processes its address"
+                ) from None
+        time.sleep(0.5)
+
+
+def describe_devices(devices: Sequence[jax.Device], mesh: MeshShape) -> str:
+    """The first line of a run: platform, devices, memory, mesh.
+
+    >>> describe_devices(jax.devices("cpu")[:1], MeshShape())          # doctest: +SKIP
+    '1 CPU device (2 cores, 23 GiB memory), mesh 1'
+    """
+    count, first = len(devices), devices[0]
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    if first.platform == "cpu":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        what = "1 CPU device" if count == 1 else f"{count} virtual CPU devices"
+        return f"{what}{processes} ({len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB memory), mesh {mesh}"
+    stats = first.memory_stats() if first.process_index == jax.process_index() else None
+    limit = f" ({stats['bytes_limit'] / 2**30:.0f} GiB each)" if stats and "bytes_limit" in stats else ""
+    return f"{count} × {first.platform.upper()} {first.device_kind}{limit}{processes}, mesh {mesh}"

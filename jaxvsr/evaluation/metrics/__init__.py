@@ -1,0 +1,1 @@
+"""Each benchmark's own metric, and how sure a mean is."""

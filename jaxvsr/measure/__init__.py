@@ -1,0 +1,1 @@
+"""What a step costs: by formula, by the compiler, by the clock."""

@@ -1,0 +1,46 @@
+"""How fast a data folder's batches come: `build_data.py check DATA --batches CONFIG`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from jaxvsr.config.config_file import find_config, read_config
+from jaxvsr.devices.choose_devices import choose_devices
+from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.grpo.batches import BatchBuilder
+from jaxvsr.models.inputs.processor import SceneProcessor
+from jaxvsr.prompts import prompt_from
+from jaxvsr.runs.model_source import open_model
+from jaxvsr.training.assemble import host_batches
+
+_WARM_UP_BATCHES = 10  # more than lie ready before the first is asked for
+_MEASURED_SECONDS = 5.0
+
+
+def batches_a_second(folder: Path, config_name: str) -> str:
+    """What a run of this config would get if its steps took no time, in a line: frames read and cut into patches,
+    questions tokenized, by the workers that it would have.
+
+    Raises:
+        InputError: no such config, or the folder does not have what it asks for.
+    """
+    config = read_config(find_config(config_name), [("OUT", "data.folders", str(folder))])
+    model, data = open_model(config.model.path, config.model.revision), config.data
+    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=data.max_pixels)
+    answer_tokens = config.sampling.answer_tokens
+    builder = BatchBuilder(processor, prompt_from(data.prompt), config.objective, answer_tokens, data.rejected)
+    (device,) = choose_devices("auto", MeshShape())
+    batches = host_batches(config, builder, make_mesh(MeshShape(), [device]))
+    for _ in range(_WARM_UP_BATCHES):
+        next(batches)
+    start, spent, count = time.monotonic(), time.process_time(), 0
+    while (seconds := time.monotonic() - start) < _MEASURED_SECONDS:
+        next(batches)
+        count += 1
+    spent = time.process_time() - spent
+    batches.close()
+    return (
+        f"batches of {config_name} ({data.scenes} scenes, {data.questions} questions, {data.frames} frames): "
+        f"{count / seconds:.1f} a second, {1000 * spent / count:.0f} ms of this process's time each"
+    )

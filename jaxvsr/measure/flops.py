@@ -1,0 +1,142 @@
+"""What a step must compute and read, by formula, and what this machine can do: the two halves of every "% of peak"."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.tree_batch import TreePrompt
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSizes:
+    """The sizes of a step's trees; every scene alike."""
+
+    scenes: int  # S
+    scene_tokens: int  # V, text before and after the video included
+    questions: int  # Q
+    question_tokens: int  # T
+    rollouts: int  # G
+    answer_tokens: int  # R
+    vision_rows: int  # temporal patches of a video, or images
+    row_patches: int  # patches of each
+    beta: float = 0.0  # 0: no reference pass
+
+    @classmethod
+    def of_batch(cls, prompt: TreePrompt, rollouts: int, answer_tokens: int, beta: float) -> StepSizes:
+        """Those of a bucket, padding included."""
+        scenes, rows, patches = prompt.vision.valid.shape
+        questions, question = prompt.question_tokens.shape[1:]
+        scene = prompt.scene_tokens.shape[1]
+        return cls(scenes, scene, questions, question, rollouts, answer_tokens, rows, patches, beta)
+
+
+def needed_flops(config: ModelConfig, sizes: StepSizes) -> dict[str, float]:
+    """Floating-point operations of matrix products that a step needs, by phase: no recomputation.
+
+    forward(n tokens) = 2 n (weights of the linear layers) + 4 (visible key-query pairs) N D layers, with
+    pairs = V²/2 + Q T (V + T/2) + Q G R (V + T + R/2); of the last layer a scene's and its questions' tokens need
+    keys and values alone, but for the Q that are read; tower likewise with full or windowed rows; head 2 H W a scored
+    token.
+    update = 2 forward + 2 head (activation gradients; base weights are frozen) + LoRA's own, which is left out.
+    """
+    text, vision = config.text, config.vision
+    scene, question, answer = sizes.scene_tokens, sizes.question_tokens, sizes.answer_tokens
+    questions, rollouts = sizes.questions, sizes.questions * sizes.rollouts
+    width = text.num_attention_heads * text.head_dim
+
+    def layer(tokens: float, pairs: float) -> float:
+        return 2 * tokens * _layer_weights(config) + 4 * pairs * width
+
+    prompt, prompt_pairs = scene + questions * question, scene**2 / 2 + questions * question * (scene + question / 2)
+    answer_pairs = rollouts * (answer - 1) * (scene + question + answer / 2)
+    keys_and_values = 2 * (prompt - questions) * text.hidden_size * 2 * text.num_key_value_heads * text.head_dim
+    last = keys_and_values + layer(questions, questions * (scene + question))
+    prefill = (text.num_hidden_layers - 1) * layer(prompt, prompt_pairs) + last
+    decode = text.num_hidden_layers * layer(rollouts * (answer - 1), answer_pairs)
+    patches = sizes.row_patches * sizes.vision_rows
+    mlp = (3 if vision.window_size else 2) * vision.embed_dim * vision.intermediate_size
+    window = (vision.window_size // vision.patch_size) ** 2 or sizes.row_patches
+    full_layers = len(vision.fullatt_block_indexes) if vision.window_size else vision.depth
+    seen = full_layers * sizes.row_patches + (vision.depth - full_layers) * min(window, sizes.row_patches)
+    merged = vision.embed_dim * vision.merge_unit
+    tower: float = (
+        2 * patches * (vision.patch_values * vision.embed_dim + vision.depth * (4 * vision.embed_dim**2 + mlp))
+    )
+    tower += 4 * patches * seen * vision.embed_dim
+    tower += 2 * patches / vision.merge_unit * merged * (merged + vision.out_hidden_size)
+    head = 2 * text.hidden_size * text.vocab_size * (questions + rollouts * (answer - 1))
+    a_scene = {
+        "vision": tower,
+        "prefill": prefill,
+        "decode": decode + head,
+        "reference": (prefill + decode + head) if sizes.beta else 0.0,
+        "update": 2 * (prefill + decode + head),
+    }
+    return {phase: float(flops * sizes.scenes) for phase, flops in a_scene.items()}
+
+
+def decode_bytes(config: ModelConfig, sizes: StepSizes, item_size: int) -> float:
+    """Bytes that decoding must read: for each of R - 1 tokens all weights of the layers and of the head once, the keys
+    and values of every scene and question once, and those of every rollout so far (R/2 on average)."""
+    text = config.text
+    weights = text.num_hidden_layers * _layer_weights(config) + text.hidden_size * text.vocab_size
+    rollouts = sizes.questions * sizes.rollouts
+    tokens = sizes.scene_tokens + sizes.questions * sizes.question_tokens + rollouts * sizes.answer_tokens / 2
+    cache = sizes.scenes * tokens * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
+    return float((sizes.answer_tokens - 1) * (weights + cache) * item_size)
+
+
+def _layer_weights(config: ModelConfig) -> int:
+    """Weights of the linear layers of one layer of the language model."""
+    text = config.text
+    kv = text.num_key_value_heads * text.head_dim
+    return text.hidden_size * (2 * text.hidden_size + 2 * kv) + 3 * text.hidden_size * text.intermediate_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Bytes on one device while a compiled function runs, as XLA plans them."""
+
+    arguments: int
+    temporary: int
+    output: int  # those that do not take an argument's place
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.temporary + self.output
+
+
+def memory_need(executable: Any) -> Need:
+    """Of a compiled function, on one of its devices."""
+    memory = executable.memory_analysis()
+    output = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Need(memory.argument_size_in_bytes, memory.temp_size_in_bytes, max(output, 0))
+
+
+def matmul_peak(dtype: str, size: int | None = None, times: int = 10) -> float:
+    """FLOP/s of this machine's square matrix product, the best of `times`, on random data."""
+    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
+    left = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    return 2 * size**3 / _best_seconds(jax.jit(lambda a: a @ a), left, times)
+
+
+def memory_bandwidth(size: int = 2**28, times: int = 10) -> float:
+    """Bytes a second that this machine reads from memory, summing `size` bytes of float32, the best of `times`."""
+    values = jnp.ones(size // 4, jnp.float32)
+    return size / _best_seconds(jax.jit(jnp.sum), values, times)
+
+
+def _best_seconds(function: jax.stages.Wrapped, argument: jax.Array, times: int) -> float:
+    jax.block_until_ready(function(argument))
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        jax.block_until_ready(function(argument))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

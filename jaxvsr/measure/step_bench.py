@@ -1,0 +1,265 @@
+"""The real training step on random frames and questions of a given size, timed by phase.
+
+Needs jax, flax, optax and numpy alone. In training vision, prefill and decode are one compiled function; here they are
+compiled apart as well in order to be timed, while `step` is the step as the training loop runs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvsr.grpo.advantages import AdvantageRule, group_advantages
+from jaxvsr.grpo.objectives import Objective, step_normaliser, token_mask
+from jaxvsr.grpo.optimizer import OptimizerConfig, make_optimizer
+from jaxvsr.grpo.sampler import SamplingOptions, decode, rollout_keys
+from jaxvsr.grpo.step import CompiledFunction, CompiledStep, LossInputs, Policy, start_state
+from jaxvsr.measure.flops import StepSizes
+from jaxvsr.models.inputs.pixels import pack_frames, row_layout
+from jaxvsr.models.inputs.positions import MediaGrid, vision_positions
+from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
+from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
+from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_hidden
+from jaxvsr.models.tree_batch import TreePrompt, VisionInput
+
+ATTENTION_LORA = LoraConfig(rank=8, alpha=16.0, target_modules=LANGUAGE_ATTENTION)
+WARM_UP_RUNS = 3
+TEXT_BEFORE_VIDEO = 14  # tokens of Qwen2-VL's default system prompt and the user turn's opening
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """The size of a step. A rollout always has all of its answer tokens: end-of-sequence is switched off."""
+
+    scenes: int = 1  # S
+    questions: int = 4  # Q
+    rollouts: int = 14  # G
+    frames: int = 16
+    max_pixels: int = 224 * 224  # a frame: square, the largest multiple of 28 that fits
+    question_tokens: int = 48
+    answer_tokens: int = 16
+    beta: float = 1e-4
+    lora: LoraConfig = ATTENTION_LORA
+
+    @property
+    def frame_side(self) -> int:
+        return max(28, int(self.max_pixels**0.5) // 28 * 28)
+
+    @property
+    def video_tokens(self) -> int:
+        return -(-self.frames // 2) * (self.frame_side // 28) ** 2
+
+    @property
+    def sizes(self) -> StepSizes:
+        patches = (self.frame_side // 14) ** 2
+        scene = TEXT_BEFORE_VIDEO + self.video_tokens + 1
+        return StepSizes(
+            self.scenes, scene, self.questions, self.question_tokens, self.rollouts, self.answer_tokens,
+            -(-self.frames // 2), patches, self.beta,
+        )  # fmt: skip
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(reduction="grpo", kl="k3", beta=self.beta)
+
+    def separate(self) -> Workload:
+        """The same rollouts as S·Q·G scenes of one question and one rollout each, every one with its own video."""
+        count = self.scenes * self.questions * self.rollouts
+        return dataclasses.replace(self, scenes=count, questions=1, rollouts=1)
+
+
+def random_prompt(config: ModelConfig, work: Workload, seed: int = 0) -> TreePrompt:
+    """Random frames at exactly the asked size, and questions of exactly the asked length: nothing is padded."""
+    rng, vision = np.random.default_rng(seed), config.vision
+    side = work.frame_side
+    frames = rng.integers(0, 256, (work.scenes, work.frames, side, side, 3), dtype=np.uint8)
+    patches = np.stack([pack_frames(video, vision) for video in frames])
+    layout = row_layout(side // vision.patch_size, side // vision.patch_size, vision)
+    rows, units = patches.shape[1], patches.shape[2] // vision.merge_unit
+    slots = (np.arange(rows)[:, None] * units + layout.unit_slot).reshape(-1)
+    grid = MediaGrid(rows, side // vision.patch_size, side // vision.patch_size, True, 1.0)
+    before = TEXT_BEFORE_VIDEO
+    size = before + len(slots) + 1
+    positions = np.arange(size)[:, None].repeat(3, 1)
+    positions[before : before + len(slots)] = vision_positions(grid, config) + before
+    positions[-1] = positions[:-1].max() + 1
+    index = np.full(size, -1)
+    index[before : before + len(slots)] = slots
+    tokens = rng.integers(0, config.text.vocab_size, (work.scenes, size))
+
+    def every_scene(array: np.ndarray, dtype: Any = np.int32) -> np.ndarray:
+        return np.broadcast_to(array, (work.scenes, *array.shape)).astype(dtype)
+
+    row_shape = (rows, *layout.valid.shape)
+    return TreePrompt(
+        vision=VisionInput(
+            patches,
+            every_scene(np.broadcast_to(layout.valid, row_shape), bool),
+            every_scene(np.broadcast_to(layout.coordinates, (*row_shape, 2))),
+        ),
+        scene_tokens=tokens.astype(np.int32),
+        scene_length=np.full(work.scenes, size, np.int32),
+        scene_positions=every_scene(positions),
+        vision_index=every_scene(index),
+        question_start=np.full(work.scenes, positions.max() + 1, np.int32),
+        question_tokens=rng.integers(
+            0, config.text.vocab_size, (work.scenes, work.questions, work.question_tokens), dtype=np.int32
+        ),
+        question_length=np.full((work.scenes, work.questions), work.question_tokens, np.int32),
+    )
+
+
+def bench_step(
+    config: ModelConfig, parameters: dict[str, Any], work: Workload, forward: ForwardOptions
+) -> CompiledStep:
+    """The step of the training loop; shapes in place of parameters are enough to compile it."""
+    trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
+    frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
+    sampling = SamplingOptions(work.rollouts, work.answer_tokens, eos_ids=())
+    return CompiledStep(Policy(config, work.lora, frozen), trainable, work.objective, optimizer, sampling, forward)
+
+
+class StepBench:
+    """One policy and one workload, with the compiled step of the training loop."""
+
+    def __init__(self, config: ModelConfig, parameters: dict[str, jax.Array], work: Workload, forward: ForwardOptions):
+        self.config, self.work, self.forward = config, work, forward
+        self.step = bench_step(config, parameters, work, forward)
+        adapters = {name: jnp.copy(leaf) for name, leaf in parameters.items() if "lora_" in name}
+        self.state = start_state(adapters, self.step.optimizer, 0)
+        self.temperature = jnp.float32(1.0)
+        questions = work.scenes * work.questions
+        self.question_keys = jnp.arange(questions, dtype=jnp.uint32).reshape(work.scenes, work.questions)
+        self._apart()
+
+    def _apart(self) -> None:
+        definition = model_definition(self.config, self.work.lora)
+        forward, sampling = self.forward, self.step.sampling
+
+        def policy(parameters: dict[str, jax.Array]) -> QwenVL:
+            return bind(definition, parameters)
+
+        def prefill(trainable: Any, frozen: Any, prompt: TreePrompt, features: Any) -> Any:
+            hidden, _, cache = tree_hidden(policy({**frozen, **trainable}), prompt, features, None, forward)
+            return hidden, cache
+
+        def decode_all(
+            trainable: Any, frozen: Any, prompt: TreePrompt, hidden: Any, cache: Any, keys: Any, step: Any
+        ) -> Any:
+            keys = rollout_keys(jnp.uint32(0), step, keys, sampling.group)
+            model = policy({**frozen, **trainable})
+            return decode(model, prompt, hidden, cache, keys, self.temperature, sampling, forward)
+
+        self.vision = CompiledFunction("vision", lambda t, f, p: encode_vision(policy({**f, **t}), p, forward))
+        self.prefill, self.decode = CompiledFunction("prefill", prefill), CompiledFunction("decode", decode_all)
+
+    def random_rewards(self, seed: int) -> np.ndarray:
+        shape = (1, self.work.scenes, self.work.questions, self.work.rollouts)
+        return np.random.default_rng(seed).random(shape)
+
+    def run_step(self, prompt: TreePrompt, seed: int) -> dict[str, float]:
+        """One step as the loop runs it; seconds of `sample`, `reward`, `reference_and_update` and the `step`."""
+        clock = _Clock()
+        start = time.perf_counter()
+        sampled, features = self.step.sample(self.state, prompt, self.question_keys, self.temperature)
+        clock.lap("sample", sampled)
+        reference = (
+            self.step.reference(prompt, features, sampled.rollouts, self.temperature) if self.work.beta else None
+        )
+        advantages = group_advantages(self.random_rewards(seed), [1.0], AdvantageRule()).advantages
+        clock.lap("reward", None)
+        mask = token_mask(sampled.rollouts.length, self.work.answer_tokens)
+        inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages))
+        normaliser = step_normaliser(mask, self.work.objective)
+        self.state, metrics = self.step.update(
+            self.state, prompt, features, sampled.rollouts, inputs, normaliser, self.temperature
+        )
+        clock.lap("reference_and_update", metrics)
+        return {**clock.seconds, "step": time.perf_counter() - start}
+
+    def run_phases(self, prompt: TreePrompt, seed: int) -> dict[str, float]:
+        """The same step with every phase waited for; leaves the state as it was but for one update."""
+        clock, trainable, frozen = _Clock(), self.state.trainable, self.step.policy.frozen
+        features = clock.lap("vision", self.vision(trainable, frozen, prompt))
+        hidden, cache = clock.lap("prefill", self.prefill(trainable, frozen, prompt, features))
+        sampled = clock.lap(
+            "decode", self.decode(trainable, frozen, prompt, hidden, cache, self.question_keys, self.state.step)
+        )
+        del hidden, cache
+        advantages = group_advantages(self.random_rewards(seed), [1.0], AdvantageRule()).advantages
+        clock.lap("reward", None)
+        reference = None
+        if self.work.beta:
+            reference = clock.lap(
+                "reference", self.step.reference(prompt, features, sampled.rollouts, self.temperature)
+            )
+        mask = token_mask(sampled.rollouts.length, self.work.answer_tokens)
+        inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages))
+        update = (
+            prompt,
+            features,
+            sampled.rollouts,
+            inputs,
+            step_normaliser(mask, self.work.objective),
+            self.temperature,
+        )
+        clock.start = time.perf_counter()
+        self.state, metrics = self.step.update(self.state, *update)
+        clock.lap("update", metrics)
+        return clock.seconds
+
+    @property
+    def compiled(self) -> tuple[int, float]:
+        """Programs compiled for the step itself, and the seconds that took."""
+        return self.step.compile_count, self.step.compile_seconds
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.start = time.perf_counter()
+
+    def lap(self, phase: str, result: Any) -> Any:
+        jax.block_until_ready(result)
+        now = time.perf_counter()
+        self.seconds[phase], self.start = now - self.start, now
+        return result
+
+
+def median_and_spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """{phase: {median, minimum, maximum}} in seconds."""
+    return {
+        phase: {
+            "median": statistics.median(row[phase] for row in rows),
+            "minimum": min(row[phase] for row in rows),
+            "maximum": max(row[phase] for row in rows),
+        }
+        for phase in rows[0]
+    }
+
+
+def repeat(run: Callable[[int], dict[str, float]], times: int) -> list[dict[str, float]]:
+    """Runs that are not counted (the first compiles, all of them grow the memory pool), then `times` that are."""
+    for _ in range(WARM_UP_RUNS):
+        run(0)
+    return [run(seed) for seed in range(1, times + 1)]
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory in use so far: the device's own count, or on CPU the process's resident set."""
+    counted = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in counted:
+        return int(counted["peak_bytes_in_use"])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

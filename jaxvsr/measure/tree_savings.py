@@ -1,0 +1,145 @@
+"""What the scene tree saves in a run: the same rollouts as separate sequences, each with its own video, beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.batches import BatchBuilder, count_tokens
+from jaxvsr.grpo.objectives import Objective, step_normaliser, token_mask
+from jaxvsr.grpo.step import CompiledFunction, CompiledStep, LossInputs, TrainState, start_state
+from jaxvsr.models.inputs.processor import SceneProcessor
+from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
+from jaxvsr.prompts import prompt_from
+from jaxvsr.runs.model_source import open_model
+from jaxvsr.runs.run_folder import RunFolder
+from jaxvsr.training.assemble import host_batches, load_policy
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeSavings:
+    """Both ways of computing the loss and its gradients, vision tower included, on the same rollouts."""
+
+    rollouts: int
+    tree_tokens: int  # real tokens that the forward pass reads, padding left out
+    separate_tokens: int
+    tree_seconds: float  # median of three
+    separate_seconds: float
+    gradient_difference: float  # norm of the difference over the norm, all trainable leaves together
+
+    @property
+    def line(self) -> str:
+        """One sentence for people."""
+        return (
+            f"The scene tree read {self.tree_tokens:,} tokens where {self.rollouts} separate sequences read "
+            f"{self.separate_tokens:,} ({self.separate_tokens / self.tree_tokens:.1f} times as many); "
+            f"loss and gradients took {self.tree_seconds:.2f} s instead of {self.separate_seconds:.2f} s "
+            f"({self.separate_seconds / self.tree_seconds:.1f} times as long), "
+            f"and the gradients differ by {self.gradient_difference:.1e} of their norm."
+        )
+
+
+def separate_sequences(prompt: TreePrompt, group: int) -> TreePrompt:
+    """S·Q·G scenes of one question and one rollout each, in the order of (scene, question, rollout)."""
+    scenes, questions = prompt.question_tokens.shape[:2]
+    scene = np.repeat(np.arange(scenes), questions * group)
+    return dataclasses.replace(
+        jax.tree.map(lambda leaf: leaf[scene], prompt),
+        question_tokens=jnp.repeat(_rows(prompt.question_tokens, 2), group, axis=0)[:, None],
+        question_length=jnp.repeat(_rows(prompt.question_length, 2), group, axis=0)[:, None],
+    )
+
+
+def measure_tree_savings(
+    step: CompiledStep,
+    state: TrainState,
+    prompt: TreePrompt,
+    rollouts: Rollouts,
+    inputs: LossInputs,
+    temperature: Float[AnyArray, ""],
+) -> TreeSavings:
+    """Time loss and gradients of these rollouts as a tree and as separate sequences, and compare the gradients."""
+    group = rollouts.tokens.shape[2]
+    assert isinstance(step.objective, Objective)
+    normaliser = step_normaliser(inputs.mask, step.objective)
+
+    def gradients(trainable: Any, frozen: Any, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs) -> Any:
+        return jax.grad(step.whole_loss)(trainable, frozen, prompt, rollouts, inputs, normaliser, temperature)
+
+    alone = jax.tree.map(lambda leaf: _rows(leaf, 3)[:, None, None], (rollouts, inputs))
+    program = CompiledFunction("loss and gradients", gradients)
+    parameters = (state.trainable, step.policy.frozen)
+    separate = separate_sequences(prompt, group)
+    tree_gradients, tree_seconds = _timed(lambda: program(*parameters, prompt, rollouts, inputs))
+    separate_gradients, separate_seconds = _timed(lambda: program(*parameters, separate, *alone))
+    difference = jax.tree.map(lambda a, b: a - b, tree_gradients, separate_gradients)
+    length = np.asarray(rollouts.length)
+    return TreeSavings(
+        rollouts=length.size,
+        tree_tokens=count_tokens(prompt, length, 0).real,
+        separate_tokens=count_tokens(separate, np.asarray(alone[0].length), 0).real,
+        tree_seconds=tree_seconds,
+        separate_seconds=separate_seconds,
+        gradient_difference=_norm(difference) / _norm(separate_gradients),
+    )
+
+
+def savings_of_run(run: Path, scenes: int) -> TreeSavings:
+    """The same, for the first `scenes` scenes of a GRPO run's first step and the rollouts it sampled there.
+
+    Raises:
+        InputError: no run there, or not one of GRPO.
+    """
+    config = RunFolder(run).read_config()
+    if config.objective != "grpo":
+        raise InputError(f"{run}: objective {config.objective}; only GRPO runs sample rollouts")
+    mesh = make_mesh(MeshShape(), jax.devices()[:1])
+    model = open_model(config.model.path, config.model.revision)
+    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
+    make_step, trainable, optimizer = load_policy(config, model, processor, mesh)
+    builder = BatchBuilder(processor, prompt_from(config.data.prompt), "grpo", config.sampling.answer_tokens)
+    batches = host_batches(config, builder, mesh)
+    batch = next(batches)
+    batches.close()
+    prompt, keys = jax.tree.map(lambda leaf: jnp.asarray(leaf[:scenes]), (batch.prompt, batch.question_keys))
+    step, state = make_step(), start_state(trainable, optimizer, config.seed)
+    temperature = jnp.float32(config.sampling.temperature)
+    sampled, features = step.sample(state, prompt, keys, temperature)
+    reference = None
+    if config.grpo.beta:
+        reference = step.reference(prompt, features, sampled.rollouts, temperature)
+    advantages = np.random.default_rng(0).normal(size=sampled.rollouts.length.shape)  # any; equal ones have no gradient
+    mask = token_mask(sampled.rollouts.length, config.sampling.answer_tokens)
+    inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages, jnp.float32))
+    return measure_tree_savings(step, state, prompt, sampled.rollouts, inputs, temperature)
+
+
+def _rows(leaf: Any, axes: int) -> jax.Array:
+    """The first `axes` axes as one."""
+    return jnp.asarray(leaf).reshape(-1, *leaf.shape[axes:])
+
+
+def _norm(tree: Any) -> float:
+    return float(np.sqrt(sum(float(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(tree))))
+
+
+def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and the median seconds of three runs behind one that compiles."""
+    result = jax.block_until_ready(run())
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - start)
+    return result, statistics.median(seconds)

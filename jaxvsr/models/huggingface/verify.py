@@ -1,0 +1,224 @@
+"""Whether this package computes what transformers computes, on the user's own weights.
+
+Both run in float32 on one made-up video and question, with the same tokens, pixels and positions (ours; see
+`positions.py` for why positions are passed). torch is needed, torchvision is not, and memory for one float32 copy of
+the model at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import transformers
+from jaxtyping import Float, Int, Int32
+
+from jaxvsr.errors import InputError
+from jaxvsr.models.huggingface.hf_config import ARCHITECTURES
+from jaxvsr.models.huggingface.model_folder import ModelFolder, load_parameters
+from jaxvsr.models.huggingface.parameter_names import stack_of
+from jaxvsr.models.huggingface.peft_adapter import Adapter, join, merged_weights
+from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.qwen_vl import bind, model_definition
+from jaxvsr.models.tree_batch import TreePrompt
+from jaxvsr.models.vision import normalise_pixels
+
+QUESTION = "How many chairs are in this room? Please answer the question using a single word or phrase."
+FRAMES, SIDE, SECONDS_PER_FRAME = 6, 112, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What two implementations said to the same prompt."""
+
+    prompt_tokens: int
+    logit_scale: float  # largest absolute logit of transformers
+    logit_difference: float  # largest absolute difference, over all prompt tokens and the whole vocabulary
+    ours: Int32[np.ndarray, "R"]  # greedy tokens
+    theirs: Int32[np.ndarray, "R"]
+
+    @property
+    def relative_difference(self) -> float:
+        return self.logit_difference / self.logit_scale
+
+    @property
+    def tokens_equal(self) -> int:
+        """How many greedy tokens agree before the first that does not."""
+        unequal = np.flatnonzero(self.ours != self.theirs)
+        return int(unequal[0]) if len(unequal) else len(self.ours)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sequence:
+    """The prompt as one sequence, as transformers takes it."""
+
+    tokens: Int32[np.ndarray, "X"]
+    positions: Int32[np.ndarray, "X 3"]
+    vision_index: Int32[np.ndarray, "X"]
+    prompt: TreePrompt
+
+
+def compare(folder: ModelFolder, answer_tokens: int = 32) -> Comparison:
+    """Logits of a prompt and greedy tokens behind it, by transformers and by this package."""
+    if folder.style == "stacked":
+        raise InputError(f"{folder.path}: transformers cannot read this folder; convert it with to-hf first")
+    sequence = _sequence(SceneProcessor.from_folder(folder.path))
+    their_logits, theirs = _transformers(folder, sequence, answer_tokens)
+    with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless told
+        our_logits, ours = _jax(folder, sequence, answer_tokens)
+    return Comparison(
+        prompt_tokens=len(sequence.tokens),
+        logit_scale=float(np.abs(their_logits).max()),
+        logit_difference=float(np.abs(our_logits - their_logits).max()),
+        ours=ours,
+        theirs=theirs,
+    )
+
+
+def merging_difference(folder: ModelFolder, stages: Sequence[Adapter]) -> float:
+    """How far rounding merged weights to the base's dtype moves the logits: the largest absolute difference.
+
+    The prompt is the one of `compare`; compared are the merged weights and the base with one joined adapter beside it.
+    """
+    sequence = _sequence(SceneProcessor.from_folder(folder.path))
+    joined, weight = join(stages), merged_weights(folder, stages)
+    base = load_parameters(folder, "float32")
+    with jax.default_matmul_precision("highest"):
+        beside = np.asarray(_forward(folder.config, {**base, **joined.leaves}, sequence, joined.lora)(sequence.tokens))
+        for module in joined.modules:
+            name = f"{module}.weight"
+            layers = range(len(base[name])) if stack_of(name) else None
+            merged = np.stack([weight(name, layer) for layer in layers]) if layers is not None else weight(name, None)
+            base[name] = merged.astype(np.float32)
+        merged_logits = np.asarray(_forward(folder.config, base, sequence)(sequence.tokens))
+    return float(np.abs(merged_logits - beside).max())
+
+
+def _forward(
+    config: ModelConfig, parameters: Mapping[str, np.ndarray], sequence: _Sequence, lora: LoraConfig | None = None
+) -> Callable[[Int32[np.ndarray, "X"]], jax.Array]:
+    """Tokens to logits [X, W] in float32, by the plain forward pass; media and positions are the sequence's."""
+    definition, dtype = model_definition(config, lora), jnp.dtype("float32")
+    weights = {name: jnp.asarray(leaf) for name, leaf in parameters.items()}
+    vision = jax.tree.map(jnp.asarray, sequence.prompt.vision)
+    positions, index = jnp.asarray(sequence.positions)[None], jnp.asarray(sequence.vision_index)[None]
+    features = jax.jit(lambda weights: bind(definition, weights).visual(vision, dtype))(weights)
+
+    @jax.jit
+    def forward(weights: dict[str, jax.Array], tokens: jax.Array) -> jax.Array:
+        model = bind(definition, weights)
+        return model.logits(model(tokens[None], positions, vision_index=index, features=features, dtype=dtype))[0]
+
+    return lambda tokens: forward(weights, jnp.asarray(tokens))
+
+
+def _sequence(processor: SceneProcessor) -> _Sequence:
+    """A video of drifting colours, so that no two frames are alike."""
+    rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE
+    waves = [np.sin(6 * (rows * (c + 1) + columns * (3 - c)) + frame) for frame in range(FRAMES) for c in range(3)]
+    frames = ((np.stack(waves).reshape(FRAMES, 3, SIDE, SIDE).transpose(0, 2, 3, 1) + 1) * 127).astype(np.uint8)
+    video = Video(frames, np.arange(FRAMES) * SECONDS_PER_FRAME)
+    prompt = processor.tree_prompt([ScenePrompt((video,), (QUESTION,))])
+    scene, question = int(prompt.scene_length[0]), int(prompt.question_length[0, 0])
+    text = prompt.question_start[0] + np.broadcast_to(np.arange(question)[:, None], (question, 3))
+    return _Sequence(
+        np.concatenate([prompt.scene_tokens[0, :scene], prompt.question_tokens[0, 0, :question]]),
+        np.concatenate([prompt.scene_positions[0, :scene], text]).astype(np.int32),
+        np.concatenate([prompt.vision_index[0, :scene], np.full(question, -1, np.int32)]),
+        prompt,
+    )
+
+
+def _jax(
+    folder: ModelFolder, sequence: _Sequence, answer_tokens: int
+) -> tuple[Float[np.ndarray, "X W"], Int32[np.ndarray, "R"]]:
+    """The plain forward pass, once more for each token: slow, and with nothing that could hide a difference."""
+    length = len(sequence.tokens)
+    behind = sequence.positions[-1].max() + 1 + np.arange(answer_tokens)
+    longer = _Sequence(
+        np.concatenate([sequence.tokens, np.zeros(answer_tokens, np.int32)]),
+        np.concatenate([sequence.positions, np.repeat(behind[:, None], 3, axis=1)]).astype(np.int32),
+        np.concatenate([sequence.vision_index, np.full(answer_tokens, -1, np.int32)]),
+        sequence.prompt,
+    )
+    forward = _forward(folder.config, load_parameters(folder, "float32"), longer)
+    tokens = longer.tokens
+    first = np.asarray(forward(tokens)[:length])
+    for at in range(length, length + answer_tokens):
+        tokens[at] = int(jnp.argmax(forward(tokens)[at - 1]))
+    return first, tokens[length:]
+
+
+def _transformers(
+    folder: ModelFolder, sequence: _Sequence, answer_tokens: int
+) -> tuple[Float[np.ndarray, "X W"], Int32[np.ndarray, "R"]]:
+    try:
+        import torch
+    except ImportError:
+        raise InputError("verify compares with transformers, which needs torch: pip install torch") from None
+    _hide_broken_torchvision()
+    try:
+        model_class = getattr(transformers, ARCHITECTURES[folder.config.family])
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"verify: transformers' models cannot be imported here ({_root_cause(error)}); in a fresh environment: "
+            "pip install torch transformers"
+        ) from None
+    model = model_class.from_pretrained(folder.path, dtype=torch.float32, local_files_only=True).eval()
+
+    def tensor(array: Int[np.ndarray, "..."]) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array)).long()
+
+    config, vision = folder.config.vision, sequence.prompt.vision
+    units = np.asarray(vision.patches)[0].reshape(-1, config.merge_unit, config.patch_values)
+    seen = units[sequence.vision_index[sequence.vision_index >= 0]].reshape(-1, config.patch_values)
+    pixels = np.array(normalise_pixels(jnp.asarray(seen), config, jnp.dtype("float32")))
+    side = SIDE // config.patch_size
+    inputs = {
+        "input_ids": tensor(sequence.tokens[None]),
+        "position_ids": tensor(sequence.positions.T[:, None]),
+        "pixel_values_videos": torch.as_tensor(pixels),
+        "video_grid_thw": torch.tensor([[FRAMES // config.temporal_patch_size, side, side]]),
+    }
+    answer: list[int] = []
+    with torch.no_grad():
+        output = model(**inputs, use_cache=True)
+        prompt_logits = output.logits[0].numpy().copy()
+        behind = int(sequence.positions[-1].max()) + 1
+        for step in range(answer_tokens):
+            answer.append(int(output.logits[0, -1].argmax()))
+            if step + 1 < answer_tokens:
+                output = model(
+                    input_ids=torch.tensor([[answer[-1]]]),
+                    position_ids=torch.full((3, 1, 1), behind + step),
+                    past_key_values=output.past_key_values,
+                    use_cache=True,
+                )
+    return prompt_logits, np.array(answer, np.int32)
+
+
+def _hide_broken_torchvision() -> None:
+    """A torchvision built for another torch fails when it is imported, and takes transformers' models with it. Those
+    do without, if they think that there is none; pixels come from our own processor."""
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        sys.modules["torchvision"] = None  # type: ignore[assignment]  # import's own sign for a module that is absent
+        is_available = transformers.utils.is_torchvision_available
+        getattr(is_available, "cache_clear", lambda: None)()
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0]

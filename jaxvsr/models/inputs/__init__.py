@@ -1,0 +1,1 @@
+"""From text and pictures to the arrays of a scene tree."""

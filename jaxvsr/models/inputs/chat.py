@@ -1,0 +1,144 @@
+"""Tokenizer and chat template of a model folder.
+
+The template is rendered by transformers (sandboxed jinja) and the text is tokenized whole, so tokens are Hugging
+Face's. No code of the folder is ever run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from jaxtyping import Int32
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from jaxvsr.errors import InputError
+from jaxvsr.models.huggingface.hf_config import GenerationConfig, read_generation_config, read_json
+from jaxvsr.models.model_config import ModelConfig
+
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+VISION_START, VISION_END, VISION_PAD = "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+# Without them transformers makes up an empty tokenizer instead of saying so.
+TOKENIZER_FILE, SLOW_TOKENIZER = "tokenizer.json", ("vocab.json", "merges.txt")
+# Tokens that give a prompt its structure: text that spells one out would change it.
+STRUCTURE_TOKENS = (IM_START, IM_END, "<|endoftext|>", VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD)
+
+# One message of a conversation, as chat templates take it.
+Message = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chat:
+    """Text to tokens and back. Get one with `Chat.from_folder`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    generation: GenerationConfig
+    vocab_size: int  # rows of the embedding, which may be more than the tokenizer has tokens
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: ModelConfig) -> Chat:
+        """Read tokenizer, template and end-of-sequence ids; they must fit the model's config."""
+        if not (folder / TOKENIZER_FILE).is_file() and not all((folder / name).is_file() for name in SLOW_TOKENIZER):
+            wanted = f"{TOKENIZER_FILE}, or {' and '.join(SLOW_TOKENIZER)}"
+            raise InputError(f"{folder}: has no tokenizer ({wanted}); copy it from the model that this one came from")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # transformers and tokenizers raise many kinds, tokenizers a bare Exception
+            reason = str(error).strip().splitlines()
+            raise InputError(
+                f"{folder}: no usable tokenizer ({reason[0] if reason else type(error).__name__})"
+            ) from None
+        chat = cls(tokenizer, _read_template(folder, tokenizer), read_generation_config(folder), config.text.vocab_size)
+        chat._check(folder, config)
+        return chat
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """The conversation as text, with one placeholder for each image or video."""
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise InputError(f"chat template: {str(error).splitlines()[0]}") from None
+        return str(text)
+
+    def tokens(self, text: str) -> Int32[np.ndarray, "X"]:
+        """Token ids; special tokens that stand in `text` become themselves."""
+        return np.array(self.tokenizer(text)["input_ids"], np.int32)
+
+    def answer_tokens(self, answer: str) -> Int32[np.ndarray, "X"]:
+        """An answer to learn: stripped (a leading newline would merge with the template's), ended by `<|im_end|>`."""
+        check_text(answer, "answer")
+        return self.tokens(answer.strip() + IM_END)
+
+    def text(self, tokens: Int32[np.ndarray, "X"]) -> str:
+        """Tokens as text, special tokens left out."""
+        ids = [int(token) for token in tokens]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Any of these ends an answer."""
+        return self.generation.eos_token_ids
+
+    @property
+    def suppressed_token_ids(self) -> tuple[int, ...]:
+        """Never drawn in sampling: vision tokens, `<|im_start|>`, and rows of the vocabulary without a token."""
+        vocabulary = self.tokenizer.get_vocab()
+        named = {vocabulary[token] for token in (IM_START, VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD)}
+        empty = set(range(self.vocab_size)) - set(vocabulary.values())
+        return tuple(sorted((named | empty) - set(self.eos_token_ids)))
+
+    def _check(self, folder: Path, config: ModelConfig) -> None:
+        vocabulary = self.tokenizer.get_vocab()
+        fields = {
+            IMAGE_PAD: config.image_token_id,
+            VIDEO_PAD: config.video_token_id,
+            VISION_START: config.vision_start_token_id,
+            VISION_END: config.vision_end_token_id,
+        }
+        for token in STRUCTURE_TOKENS:
+            if token not in vocabulary:
+                raise InputError(f"{folder}: the tokenizer has no {token}; it is not that of a Qwen2-VL or Qwen2.5-VL")
+        for token, expected in fields.items():
+            if vocabulary[token] != expected:
+                raise InputError(
+                    f"{folder}: {token} is {vocabulary[token]} in the tokenizer, {expected} in config.json"
+                )
+        if max(vocabulary.values()) >= self.vocab_size:
+            raise InputError(f"{folder}: the tokenizer has more tokens than config.json's vocab_size {self.vocab_size}")
+        if self.tokenizer.convert_tokens_to_ids(IM_END) not in self.eos_token_ids:
+            raise InputError(f"{folder}: eos_token_id {list(self.eos_token_ids)} does not hold {IM_END}")
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse text that spells out a token which structures prompts, and half characters that no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what}: its character {error.start + 1} is not Unicode text") from None
+    for token in STRUCTURE_TOKENS:
+        if token in text:
+            raise InputError(f"{what}: contains {token}, which only the chat template may write")
+
+
+def _read_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template, looked for where Hugging Face's processors look, in their order."""
+    legacy, file = folder / "chat_template.json", folder / "chat_template.jinja"
+    if legacy.is_file():
+        template = read_json(legacy).get("chat_template")
+    elif file.is_file():
+        template = file.read_text(encoding="utf-8")
+    else:
+        template = tokenizer.chat_template
+    if not isinstance(template, str):
+        raise InputError(
+            f"{folder}: no chat template; chat_template.json, chat_template.jinja or tokenizer_config.json has it"
+        )
+    return template

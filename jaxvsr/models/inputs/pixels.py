@@ -1,0 +1,148 @@
+"""Frames to rows of patches: resizing as Hugging Face's Qwen2-VL processors do, and the order in which the tower reads.
+
+Everything stays uint8 here; the device normalises (`vision.normalise_pixels`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+
+from jaxvsr.errors import InputError
+from jaxvsr.models.model_config import VisionConfig
+
+MAX_ASPECT_RATIO = 200  # Hugging Face's
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelLimits:
+    """Pixels of one frame or image, not of a whole video."""
+
+    minimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minimum <= self.maximum:
+            raise InputError(f"pixel limits {self.minimum} to {self.maximum}: need 0 < min_pixels <= max_pixels")
+
+
+def smart_resize(height: int, width: int, factor: int, limits: PixelLimits) -> tuple[int, int]:
+    """(height, width) in pixels: multiples of `factor`, within the limits, the aspect ratio kept as far as they allow.
+
+    Hugging Face's `smart_resize` (rounding half to even included). A side never falls below `factor`, so the limits can
+    be left by very long images.
+    """
+    if min(height, width) < 1 or max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
+        raise InputError(
+            f"a frame of {height}×{width} pixels: the longer side may be at most {MAX_ASPECT_RATIO} times the other"
+        )
+    high, wide = round(height / factor) * factor, round(width / factor) * factor
+    if high * wide > limits.maximum:
+        shrink = math.sqrt(height * width / limits.maximum)
+        high = max(factor, math.floor(height / shrink / factor) * factor)
+        wide = max(factor, math.floor(width / shrink / factor) * factor)
+    elif high * wide < limits.minimum:
+        grow = math.sqrt(limits.minimum / (height * width))
+        high, wide = math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
+    return high, wide
+
+
+def share_pixels(
+    limits: PixelLimits, frames: int, max_video_tokens: int, factor: int, temporal_patch_size: int = 2
+) -> PixelLimits:
+    """Limits of a frame where the whole video has a budget too (qwen-vl-utils; `cap_pixels_per_frame` in transformers).
+
+    Ninety per cent of `max_video_tokens` is shared evenly, but a frame keeps at least 1.05 times its minimum.
+    """
+    total = int(max_video_tokens * factor * factor * 0.9)
+    share = min(limits.maximum, total * temporal_patch_size // frames)
+    return PixelLimits(limits.minimum, max(share, int(limits.minimum * 1.05)))
+
+
+def resize_frames(
+    frames: UInt8[np.ndarray, "F H W 3"], height: int, width: int
+) -> UInt8[np.ndarray, "F height width 3"]:
+    """Bicubic, by Pillow, each frame on its own."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    from PIL import Image
+
+    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames]
+    return np.stack([np.asarray(frame) for frame in resized])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RowLayout:
+    """Where the patches of one frame stand in a row of the tower.
+
+    `raster` is the patch's index in reading order over the frame (0 at padding). `unit_slot[u]` is where in the row,
+    counted in merge units, the u-th merged token of the language model stands.
+    """
+
+    raster: Int32[np.ndarray, "L"]
+    valid: Bool[np.ndarray, "L"]
+    coordinates: Int32[np.ndarray, "L 2"]
+    unit_slot: Int32[np.ndarray, "U"]
+
+
+@functools.lru_cache(maxsize=256)
+def row_layout(grid_height: int, grid_width: int, config: VisionConfig) -> RowLayout:
+    """The order of one frame's `grid_height × grid_width` patches.
+
+    Merge units (2×2 patches) are consecutive. Without windows they run in reading order. With windows (Qwen2.5-VL) the
+    windows run in reading order and so do the units of each; a window at the right or lower border is smaller, and its
+    place is filled up with padding. Windows of 2×2 units in a frame of 3×3:
+
+        units of the frame    0 1 | 2      order in the row    0 1 3 4 | 2 5 . . | 6 7 . . | 8 . . .
+                              3 4 | 5
+                              ----+--
+                              6 7 | 8
+    """
+    merge = config.spatial_merge_size
+    if grid_height < 1 or grid_width < 1 or grid_height % merge or grid_width % merge:
+        raise InputError(f"a frame of {grid_height}×{grid_width} patches: both must be positive multiples of {merge}")
+    high, wide = grid_height // merge, grid_width // merge
+    units = np.arange(high * wide).reshape(high, wide)
+    if config.window_size:
+        side = config.window_size // merge // config.patch_size
+        rows = []
+        for top in range(0, high, side):
+            for left in range(0, wide, side):
+                inside = units[top : top + side, left : left + side].reshape(-1)
+                rows.append(np.pad(inside, (0, side * side - inside.size), constant_values=-1))
+        order = np.concatenate(rows)
+    else:
+        order = units.reshape(-1)
+    slots = np.flatnonzero(order >= 0)
+    unit_slot = np.empty(high * wide, np.int32)
+    unit_slot[order[slots]] = slots
+    within = np.arange(merge)
+    unit = np.maximum(order, 0)[:, None, None]
+    row = np.broadcast_to((unit // wide) * merge + within[:, None], (len(order), merge, merge)).reshape(-1)
+    column = np.broadcast_to((unit % wide) * merge + within, (len(order), merge, merge)).reshape(-1)
+    valid = np.repeat(order >= 0, merge * merge)
+    coordinates = np.stack([row, column], axis=-1) * valid[:, None]
+    raster = (row * grid_width + column) * valid
+    return RowLayout(raster.astype(np.int32), valid, coordinates.astype(np.int32), unit_slot)
+
+
+def pack_frames(frames: UInt8[np.ndarray, "F H W 3"], config: VisionConfig) -> UInt8[np.ndarray, "rows L C"]:
+    """Frames of a video to rows of patches in `row_layout`'s order; an odd count is filled with the last frame again.
+
+    One image is a video of one frame. C runs over (channel, frame of the pair, height, width). Padding is zero.
+    """
+    pair, patch = config.temporal_patch_size, config.patch_size
+    if spare := -len(frames) % pair:
+        frames = np.concatenate([frames, np.repeat(frames[-1:], spare, axis=0)])
+    count, height, width, channels = frames.shape
+    high, wide = height // patch, width // patch
+    layout = row_layout(high, wide, config)
+    patches = frames.reshape(count // pair, pair, high, patch, wide, patch, channels)
+    patches = patches.transpose(0, 2, 4, 6, 1, 3, 5).reshape(count // pair, high * wide, config.patch_values)
+    packed = patches[:, layout.raster]
+    packed[:, ~layout.valid] = 0
+    return packed

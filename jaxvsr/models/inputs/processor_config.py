@@ -1,0 +1,99 @@
+"""What a model folder's processor files say about pixels.
+
+Three places exist, and Hugging Face looks in this order: `processor_config.json` (transformers 5, nested),
+`video_preprocessor_config.json` for video, `preprocessor_config.json` for images and, where nothing else is, for video.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.errors import InputError
+from jaxvsr.models.huggingface.hf_config import read_json
+from jaxvsr.models.inputs.pixels import PixelLimits
+from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
+
+PROCESSOR_FILE = "processor_config.json"
+IMAGE_FILE = "preprocessor_config.json"
+VIDEO_FILE = "video_preprocessor_config.json"
+
+# Defaults of transformers' Qwen2VLImageProcessor and Qwen2VLVideoProcessor.
+_IMAGE_LIMITS = PixelLimits(56 * 56, 28 * 28 * 1280)
+_VIDEO_LIMITS = PixelLimits(128 * 28 * 28, 28 * 28 * 768)
+_MAX_VIDEO_TOKENS = 128_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessorConfig:
+    """Pixel limits of an image and of a frame of a video.
+
+    `max_video_tokens` is set where the folder also caps the whole video (`cap_pixels_per_frame`).
+    """
+
+    image: PixelLimits
+    video: PixelLimits
+    max_video_tokens: int | None = None
+
+
+def read_processor_config(folder: Path, config: ModelConfig) -> ProcessorConfig:
+    """Read the limits, and check that patches and normalisation are the model's own."""
+    nested = _read(folder / PROCESSOR_FILE)
+    image_path, video_path = folder / IMAGE_FILE, folder / VIDEO_FILE
+    image = nested.get("image_processor") or _read(image_path)
+    video = nested.get("video_processor") or (_read(video_path) if video_path.is_file() else _read(image_path))
+    for raw, what in ((image, "image"), (video, "video")):
+        if not isinstance(raw, dict) or not isinstance(raw.get("size") or {}, dict):
+            raise InputError(f"{folder}: {what} processor: it and its size must be JSON objects")
+    if not image and not video:
+        raise InputError(
+            f"{folder}: no {IMAGE_FILE} or {PROCESSOR_FILE}; copy it from the model that this one came from"
+        )
+    for raw, what in ((image, "image"), (video, "video")):
+        _check_constants(raw, config, f"{folder}: {what} processor")
+    cap = video.get("max_video_tokens", _MAX_VIDEO_TOKENS) if video.get("cap_pixels_per_frame") else None
+    return ProcessorConfig(
+        _limits(image, _IMAGE_LIMITS, f"{folder}: image processor"),
+        _limits(video, _VIDEO_LIMITS, f"{folder}: video processor"),
+        cap,
+    )
+
+
+def _limits(raw: dict[str, Any], default: PixelLimits, where: str) -> PixelLimits:
+    """`min_pixels` and `max_pixels` win over `size`, whose keys were also once called so."""
+    size = raw.get("size") or {}
+    found = []
+    for name, edge, fallback in (
+        ("min_pixels", "shortest_edge", default.minimum),
+        ("max_pixels", "longest_edge", default.maximum),
+    ):
+        values = (raw.get(name), size.get(edge), size.get(name), fallback)
+        value = next(value for value in values if value is not None)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(f"{where}: {name} {value!r} must be an integer")
+        found.append(value)
+    return PixelLimits(*found)
+
+
+def _check_constants(raw: dict[str, Any], config: ModelConfig, where: str) -> None:
+    vision = config.vision
+    expected = {
+        "patch_size": vision.patch_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "merge_size": vision.spatial_merge_size,
+    }
+    for name, value in expected.items():
+        if raw.get(name, value) != value:
+            raise InputError(f"{where}: {name} {raw[name]!r} is {value} in config.json")
+    for name, constant in (("image_mean", PIXEL_MEAN), ("image_std", PIXEL_STD)):
+        values = raw.get(name, constant)
+        numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+        if not numbers or len(values) != 3 or not all(map(math.isclose, values, constant)):
+            raise InputError(f"{where}: {name} {values!r} is not supported; it must be {list(constant)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}

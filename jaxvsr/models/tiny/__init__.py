@@ -1,0 +1,1 @@
+"""Small and random models, made without a download."""

@@ -1,0 +1,249 @@
+"""A small Qwen2-VL or Qwen2.5-VL as a complete Hugging Face folder, made without torch and without a download.
+
+    python launch/convert.py tiny OUT --seed 0
+
+Weights are random. What differs from the published models: widths and depths, a vocabulary of about a thousand tokens,
+and a rotary base that gives heads of width 32 a signal on all three axes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from jaxvsr.errors import InputError
+from jaxvsr.models.huggingface.hf_config import config_json
+from jaxvsr.models.huggingface.model_folder import SINGLE_FILE, new_folder
+from jaxvsr.models.huggingface.parameter_names import EMBEDDING, expected_shapes, file_names
+from jaxvsr.models.huggingface.safetensors_io import write_safetensors
+from jaxvsr.models.inputs.chat import IM_END, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
+from jaxvsr.models.inputs.pixels import PixelLimits
+from jaxvsr.models.inputs.processor_config import IMAGE_FILE, VIDEO_FILE
+from jaxvsr.models.model_config import Family, ModelConfig, TextConfig, VisionConfig
+from jaxvsr.models.tiny.tiny_text import tokenizer_corpus
+from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
+
+# Qwen2-VL's, in its order; they follow the vocabulary.
+SPECIAL_TOKENS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+# Qwen2's pre-tokenizer: single digits, a word with the space before it.
+PRETOKENIZER = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+VOCABULARY_MULTIPLE = 64
+IMAGE_LIMITS, VIDEO_LIMITS = PixelLimits(56 * 56, 28 * 28 * 256), PixelLimits(56 * 56, 28 * 28 * 64)
+
+CHAT_TEMPLATE = """\
+{% for message in messages %}\
+{% if loop.first and message['role'] != 'system' %}<|im_start|>system
+You are a helpful assistant.<|im_end|>
+{% endif %}<|im_start|>{{ message['role'] }}
+{% if message['content'] is string %}{{ message['content'] }}{% else %}\
+{% for content in message['content'] %}\
+{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}\
+<|vision_start|><|image_pad|><|vision_end|>\
+{% elif content['type'] == 'video' or 'video' in content %}\
+<|vision_start|><|video_pad|><|vision_end|>\
+{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyShape:
+    """Size of a tiny model. The default has 1.6 million parameters, 6.4 MB in float32."""
+
+    width: int = 128  # of language model and vision tower
+    text_layers: int = 3
+    text_intermediate: int = 384
+    heads: int = 4
+    key_value_heads: int = 2
+    vision_layers: int = 2
+    rope_theta: float = 18.0  # the published 1e6 leaves the width axis of a narrow head almost no signal
+
+
+def tiny_config(
+    tokenizer: Tokenizer, shape: TinyShape, family: Family = "qwen2_vl", dtype: str = "float32"
+) -> ModelConfig:
+    """The model around a tokenizer. Qwen2.5-VL gets windows of 56 pixels and full attention in its last tower layer."""
+    half, width = shape.width // shape.heads // 2, shape.width
+    spatial = 3 * half // 8  # Qwen2-VL's proportions: 16, 24, 24 of 64
+    if family == "qwen2_vl":
+        vision = VisionConfig(shape.vision_layers, width, shape.heads, 4 * width, width, "quick_gelu")
+    else:
+        vision = VisionConfig(
+            shape.vision_layers, width, shape.heads, 3 * width, width, "silu",
+            window_size=56, fullatt_block_indexes=(shape.vision_layers - 1,), tokens_per_second=2,
+        )  # fmt: skip
+    words, vocabulary = tokenizer.get_vocab_size(), tokenizer.get_vocab()
+    return ModelConfig(
+        family=family,
+        vision=vision,
+        text=TextConfig(
+            vocab_size=-(-words // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
+            hidden_size=shape.width,
+            intermediate_size=shape.text_intermediate,
+            num_hidden_layers=shape.text_layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.key_value_heads,
+            rope_theta=shape.rope_theta,
+            mrope_section=(half - 2 * spatial, spatial, spatial),
+            tie_word_embeddings=True,
+        ),
+        image_token_id=vocabulary[IMAGE_PAD],
+        video_token_id=vocabulary[VIDEO_PAD],
+        vision_start_token_id=vocabulary[VISION_START],
+        vision_end_token_id=vocabulary[VISION_END],
+        dtype=dtype,
+    )
+
+
+def write_tiny_model(
+    out: Path, seed: int, *, shape: TinyShape | None = None, family: Family = "qwen2_vl", dtype: str = "float32"
+) -> ModelConfig:
+    """Write the folder: the same bytes for the same arguments. `out` must be new."""
+    shape = shape or TinyShape()
+    if shape.width % (4 * shape.heads) or shape.heads % shape.key_value_heads:
+        raise InputError(
+            f"width {shape.width} must divide by 4 · {shape.heads} heads, these by {shape.key_value_heads}"
+        )
+    tokenizer = train_tokenizer()
+    config = tiny_config(tokenizer, shape, family, dtype)
+    weights = random_weights(config, seed)
+    names = file_names(config, "old")
+    tensors = {name: weights[ours] if layer is None else weights[ours][layer] for name, (ours, layer) in names.items()}
+    with new_folder(out) as folder:
+        write_safetensors(
+            folder / SINGLE_FILE,
+            {name: (array.dtype, array.shape) for name, array in tensors.items()},
+            tensors.__getitem__,
+        )
+        tokenizer.save(str(folder / "tokenizer.json"))
+        for file, content in _companions(config, tokenizer).items():
+            (folder / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    return config
+
+
+def train_tokenizer() -> Tokenizer:
+    """Byte-level BPE as Qwen2's, merged until every word of the corpus is one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZER), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000, min_frequency=1, initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(tokenizer_corpus(), trainer)
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def random_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """Initial weights under our names.
+
+    Matrices are normal with standard deviation 1/√(fan in), those that write to the residual stream smaller by
+    √(2 · layers) (GPT-2); embeddings have 0.02 (Qwen2), norms are one, biases zero.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in expected_shapes(config).items():
+        if name.endswith(".bias"):
+            weight = np.zeros(shape)
+        elif "norm" in name or "ln_q" in name:
+            weight = np.ones(shape)
+        elif name == EMBEDDING:
+            weight = rng.normal(0, 0.02, shape)
+        else:
+            fan_in = math.prod(shape[1:]) if "patch_embed" in name else shape[-1]
+            weight = rng.normal(0, fan_in**-0.5, shape)
+            if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "fc2.weight")):
+                weight /= math.sqrt(2 * shape[0])
+        weights[name] = weight.astype(config.dtype)
+    return weights
+
+
+def _companions(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict]:
+    """All JSON files of the folder but the tokenizer."""
+    end_of_text, im_end = tokenizer.token_to_id("<|endoftext|>"), tokenizer.token_to_id(IM_END)
+    pixels = {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(PIXEL_MEAN),
+        "image_std": list(PIXEL_STD),
+        "rescale_factor": 1 / 255,
+        "resample": 3,
+        "patch_size": config.vision.patch_size,
+        "temporal_patch_size": config.vision.temporal_patch_size,
+        "merge_size": config.vision.spatial_merge_size,
+    }
+    processor = "Qwen2VLProcessor" if config.family == "qwen2_vl" else "Qwen2_5_VLProcessor"
+    limits = lambda found: {"size": {"shortest_edge": found.minimum, "longest_edge": found.maximum}}  # noqa: E731
+    added = {
+        str(tokenizer.token_to_id(token)): {
+            "content": token,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": True,
+        }
+        for token in SPECIAL_TOKENS
+    }
+    token_ids = {"bos_token_id": end_of_text, "eos_token_id": im_end, "pad_token_id": end_of_text}
+    return {
+        "config.json": config_json(config) | token_ids,
+        "generation_config.json": token_ids | {"eos_token_id": [im_end, end_of_text]},
+        "tokenizer_config.json": {
+            "add_prefix_space": False,
+            "added_tokens_decoder": added,
+            "additional_special_tokens": SPECIAL_TOKENS[1:],
+            "bos_token": None,
+            "clean_up_tokenization_spaces": False,
+            "eos_token": IM_END,
+            "errors": "replace",
+            "model_max_length": config.text.max_position_embeddings,
+            "pad_token": "<|endoftext|>",
+            "processor_class": processor,
+            "split_special_tokens": False,
+            "tokenizer_class": "Qwen2Tokenizer",
+            "unk_token": None,
+        },
+        IMAGE_FILE: pixels
+        | limits(IMAGE_LIMITS)
+        | {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": processor},
+        VIDEO_FILE: pixels
+        | limits(VIDEO_LIMITS)
+        | {
+            "video_processor_type": "Qwen2VLVideoProcessor",
+            "processor_class": processor,
+            "cap_pixels_per_frame": False,
+        },
+    }

@@ -1,0 +1,171 @@
+"""The plan of a room from above, as SVG: the floor, every object's box, its name, and a metre to compare with."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import zlib
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import ConvexHull, Delaunay, QhullError
+
+from jaxvsr.data.geometry.alpha_shape import circumradii
+from jaxvsr.data.scannet.categories import is_structural
+from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.report.markup import text
+
+PIXELS_PER_METRE = 90
+FONT_SHARE = 36  # of the longer side is the height of a letter: pages show plans at a third of their size
+MARGIN_METRES = 0.3
+FLOOR_GRID_METRES = 0.05  # one floor point is kept of each such square
+FLOOR_RADIUS_METRES = 0.25  # wider gaps in the floor stay open
+FILLS = ("#bcd3f2", "#f6d3b0", "#c4e3cf", "#efc6d3", "#d5cbee", "#e3ddc3", "#c9d6da", "#e8cfe6")
+ASKED, OTHER = "#b4305a", "#5c6670"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mark:
+    """Something drawn into the plan: a line from `start` to `end` (metres), or a label alone where there is no end.
+
+    `arrow` puts a head at the end; `faint` lines are those that are not the answer.
+    """
+
+    start: Float[np.ndarray, " 2"]
+    end: Float[np.ndarray, " 2"] | None = None
+    label: str = ""
+    arrow: bool = False
+    dashed: bool = False
+    faint: bool = False
+
+
+def plan_svg(scene: Scene, highlight: Collection[str] = (), marks: Sequence[Mark] = ()) -> str:
+    """The room seen from above; x points right, y up, as in the scan's aligned frame.
+
+    Objects whose category is in `highlight` (those that a question asks about) are drawn with a strong outline; `marks`
+    lie above everything.
+    """
+    return Plan(scene).svg(highlight, marks)
+
+
+class Plan:
+    """A room from above, to be drawn several times with different marks."""
+
+    def __init__(self, scene: Scene):
+        self.objects = [one for one in scene.objects if not is_structural(one.category)]
+        self._footprints = [_hull(np.asarray(one.obb.corners[:, :2])) for one in self.objects]
+        self._floor = np.asarray(scene.floor_points[:, :2], np.float64)
+        shown = [self._floor, *self._footprints]
+        everything = np.concatenate(shown) if len(self._floor) or self._footprints else np.zeros((1, 2))
+        self._low = everything.min(axis=0) - MARGIN_METRES
+        self._size = (everything.max(axis=0) + MARGIN_METRES - self._low) * PIXELS_PER_METRE
+        self._font = max(12.0, float(self._size.max()) / FONT_SHARE)
+
+    def instances(self, category: str) -> list[SceneObject]:
+        """The objects of a category, in order of id."""
+        return [one for one in self.objects if one.category == category]
+
+    def svg(self, highlight: Collection[str] = (), marks: Sequence[Mark] = ()) -> str:
+        """The drawing as one SVG document."""
+        width, height = self._size
+        parts = [self._floor_path]
+        # From the floor up, as one would see them from above.
+        for index in sorted(range(len(self.objects)), key=lambda index: float(self.objects[index].aabb.maximum[2])):
+            category = self.objects[index].category
+            fill = FILLS[zlib.crc32(category.encode()) % len(FILLS)]
+            strong = category in highlight
+            outline = f'stroke="{ASKED}" stroke-width="3"' if strong else f'stroke="{OTHER}" stroke-width="1"'
+            path = self._path(self._footprints[index])
+            parts.append(f'<path d="{path}" fill="{fill}" fill-opacity="0.85" {outline}/>')
+        for one, footprint in zip(self.objects, self._footprints, strict=True):
+            weight = "700" if one.category in highlight else "400"
+            parts.append(self._label(footprint.mean(axis=0), one.category, f'font-weight="{weight}" fill="#1c2126"'))
+        parts += [self._mark(mark) for mark in marks]
+        bar = f"M10 {height - 10:.1f}h{PIXELS_PER_METRE}"
+        parts.append(f'<path d="{bar}" stroke="#1c2126" stroke-width="3"/>')
+        parts.append(f'<text x="{10 + PIXELS_PER_METRE + 6}" y="{height - 6:.1f}">1 m</text>')
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+            f'height="{height:.0f}" font-family="sans-serif" font-size="{self._font:.0f}">{"".join(parts)}</svg>\n'
+        )
+
+    @functools.cached_property
+    def _floor_path(self) -> str:
+        loops = "".join(self._path(loop) for loop in _outline(self._floor))
+        return f'<path d="{loops}" fill="#f4f2ee" stroke="#b9b4aa"/>'
+
+    def _place(self, point: Float[np.ndarray, " 2"]) -> tuple[float, float]:
+        """Pixels; y is turned upwards."""
+        x, y = (point - self._low) * PIXELS_PER_METRE
+        return float(x), float(self._size[1] - y)
+
+    def _path(self, points: Float[np.ndarray, "N 2"]) -> str:
+        """SVG path data of a closed outline."""
+        return "M" + "L".join("{:.1f} {:.1f}".format(*self._place(point)) for point in points) + "Z"
+
+    def _label(self, point: Float[np.ndarray, " 2"], words: str, style: str, shift: float | None = None) -> str:
+        x, y = self._place(point)
+        shift = self._font / 3 if shift is None else shift
+        return (
+            f'<text x="{x:.1f}" y="{y + shift:.1f}" {style} text-anchor="middle" stroke="#fff" stroke-width="3" '
+            f'paint-order="stroke">{text(words)}</text>'
+        )
+
+    def _mark(self, mark: Mark) -> str:
+        colour = OTHER if mark.faint else ASKED
+        style = f'font-weight="700" fill="{colour}"'
+        if mark.end is None:
+            return self._label(mark.start, mark.label, style, shift=-0.8 * self._font)
+        (x0, y0), (x1, y1) = self._place(mark.start), self._place(mark.end)
+        dashes = ' stroke-dasharray="7 5"' if mark.dashed else ""
+        width = 1.5 if mark.faint else 3
+        line = f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{colour}" stroke-width="{width}"{dashes}/>'
+        length = float(np.hypot(x1 - x0, y1 - y0))
+        if mark.arrow and length > 0:
+            ux, uy = (x1 - x0) / length * 12, (y1 - y0) / length * 12
+            head = f"M{x1:.1f} {y1:.1f}l{-ux - uy / 2:.1f} {-uy + ux / 2:.1f}l{uy:.1f} {-ux:.1f}Z"
+            line += f'<path d="{head}" fill="{colour}"/>'
+        ends = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in ((x0, y0),))
+        middle = (np.asarray(mark.start) + np.asarray(mark.end)) / 2
+        return line + ends + (self._label(middle, mark.label, style, shift=-0.4 * self._font) if mark.label else "")
+
+
+def _hull(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "M 2"]:
+    """Corners of the convex hull in order; points on one line come back as the two farthest apart."""
+    try:
+        return points[ConvexHull(points).vertices]
+    except QhullError:
+        order = np.lexsort(points.T)
+        return points[[order[0], order[-1]]]
+
+
+def _outline(points: Float[np.ndarray, "P 2"]) -> list[Float[np.ndarray, "N 2"]]:
+    """Closed boundary loops of the points' alpha shape."""
+    if len(points) == 0:
+        return []
+    cells = np.floor(points / FLOOR_GRID_METRES).astype(np.int64)
+    points = points[np.unique(cells, axis=0, return_index=True)[1]]
+    try:
+        triangulation = Delaunay(points)
+    except (QhullError, ValueError):  # fewer than three points, or all on a line
+        return []
+    inside = circumradii(points[triangulation.simplices]) <= FLOOR_RADIUS_METRES
+    # A boundary edge lies between a triangle of the shape and one outside; edge k is opposite to corner k.
+    neighbours = triangulation.neighbors
+    outer = inside[:, None] & ((neighbours < 0) | ~inside[neighbours])
+    after: dict[int, list[int]] = collections.defaultdict(list)
+    for triangle, corner in np.argwhere(outer):
+        corners = triangulation.simplices[triangle]
+        after[int(corners[(corner + 1) % 3])].append(int(corners[(corner + 2) % 3]))
+    loops = []
+    while after:
+        start = next(iter(after))
+        loop, here = [start], after[start].pop()
+        while here != start and after.get(here):
+            loop.append(here)
+            here = after[here].pop()
+        after = collections.defaultdict(list, {node: behind for node, behind in after.items() if behind})
+        loops.append(points[loop])
+    return loops

@@ -1,0 +1,141 @@
+"""What a run folder holds, as the page needs it: metrics and sampled answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.errors import InputError
+from jaxvsr.report.charts import Curve
+from jaxvsr.runs.run_folder import read_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledAnswer:
+    """One rollout."""
+
+    text: str
+    reward: float  # weighted sum; nan where no reward applies
+    advantage: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledQuestion:
+    """One question at one step with its G rollouts."""
+
+    step: int
+    question_id: str
+    scene: str
+    question_type: str
+    question: str
+    answer: str  # the right one
+    answers: tuple[SampledAnswer, ...]
+
+    @property
+    def mean_reward(self) -> float:
+        finite = [answer.reward for answer in self.answers if math.isfinite(answer.reward)]
+        return sum(finite) / len(finite) if finite else math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class HackedRollout:
+    """One rollout that shows a trick."""
+
+    step: int
+    question: str
+    answer: str  # the right one
+    text: str
+    reward: float
+    tricks: tuple[str, ...]
+
+
+def read_hacking(path: Path, most: int) -> list[HackedRollout]:
+    """The rows of hacking.jsonl of the last step that has any, at most `most`; none where the file is missing."""
+    rows = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            tricks, reward = tuple(map(str, row["tricks"])), _number(row["reward"])
+            rows.append(
+                HackedRollout(
+                    int(row["step"]), str(row["question"]), str(row["answer"]), str(row["text"]), reward, tricks
+                )
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} line {number}: not a row of hacking.jsonl ({error!r})") from None
+    return [row for row in rows if row.step == rows[-1].step][:most]
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The numbers of metrics.jsonl, one row a step; null becomes nan.
+
+    Raises:
+        InputError: there is no such file, or a row has no step.
+    """
+    if not path.is_file():
+        raise InputError(f"{path.parent}: not a run folder, it has no {path.name}")
+    rows = []
+    for number, row in enumerate(read_rows(path), start=1):
+        if not isinstance(row.get("step"), int):
+            raise InputError(f"{path} line {number}: no integer in field 'step'")
+        rows.append({name: _number(value) for name, value in row.items()})
+    return rows
+
+
+def read_samples(path: Path) -> list[SampledQuestion]:
+    """The rows of samples.jsonl; none where the file is missing."""
+    samples = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            samples.append(_sample(row))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} line {number}: not a row of samples ({error!r})") from None
+    return samples
+
+
+def _sample(row: Mapping[str, Any]) -> SampledQuestion:
+    answers = tuple(
+        SampledAnswer(str(answer["text"]), _number(answer["reward"]), _number(answer["advantage"]))
+        for answer in row["answers"]
+    )
+    return SampledQuestion(
+        int(row["step"]),
+        str(row["question_id"]),
+        str(row["scene"]),
+        str(row["question_type"]),
+        str(row["question"]),
+        str(row["answer"]),
+        answers,
+    )
+
+
+def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, SampledQuestion] | None:
+    """One question that was sampled early and late in the run, where there is such a question.
+
+    Of the pairs with most steps between, the one whose mean reward changed most, up or down.
+    """
+    best: tuple[tuple[int, float], SampledQuestion, SampledQuestion] | None = None
+    first: dict[str, SampledQuestion] = {}
+    for sample in samples:
+        before = first.setdefault(sample.question_id, sample)
+        if sample.step <= before.step:
+            continue
+        change = abs(sample.mean_reward - before.mean_reward)
+        merit = (sample.step - before.step, change if math.isfinite(change) else -1.0)
+        if best is None or merit > best[0]:
+            best = merit, before, sample
+    return best[1:] if best else None
+
+
+def metric_curve(metrics: Sequence[Mapping[str, float]], name: str) -> Curve | None:
+    """A metric over the steps in which it was logged."""
+    rows = [row for row in metrics if name in row]
+    if not rows:
+        return None
+    return Curve(name, tuple(int(row["step"]) for row in rows), tuple(row[name] for row in rows))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan

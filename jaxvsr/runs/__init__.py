@@ -1,0 +1,1 @@
+"""A run on disk: its folder, checkpoints, numbers, and the model that a MODEL argument names."""

@@ -1,0 +1,315 @@
+"""Checkpoints of a run: the train state, how far the data got, and which base model the weights belong to.
+
+Orbax writes each one to a temporary name and renames it, so an interrupted save leaves nothing that looks whole. A
+checkpoint holds two trees, so that export and evaluation read the weights alone:
+
+    weights     the trainable parameters by name
+    training    step, optimizer state, seed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.step import TrainState
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, reason_of
+
+SCORE = "score"  # what @best goes by, higher is better
+FORMAT = 1
+_TREES = ("weights", "training")
+_Read = TypeVar("_Read")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Weights that were merged into the base before this run began: those of the run that it started from."""
+
+    file: str  # safetensors with trainable parameters, relative to the run folder
+    lora: LoraConfig | None  # None: full weights, which replace the base's
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What a checkpoint says about itself besides its arrays."""
+
+    base: str  # as the user named it: folder or hub id
+    base_folder: str  # absolute path of the folder that it was read from
+    revision: str | None
+    content_hash: str  # `jaxvsr.models.huggingface.model_folder.content_hash` of it
+    stages: tuple[Stage, ...] = ()
+    run_id: str | None = None  # of Weights & Biases
+    lora: LoraConfig | None = None  # of the weights; None: full weights, or a run that did not record it
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, raw: Any, where: str) -> RunRecord:
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            raise InputError(f"{where}: not a checkpoint of this version of jaxvsr (format {FORMAT})")
+        fields = {field.name: raw[field.name] for field in dataclasses.fields(cls) if field.name != "lora"}
+        fields["lora"] = _lora_from_json(raw.get("lora"))
+        fields["stages"] = tuple(Stage(stage["file"], _lora_from_json(stage["lora"])) for stage in raw["stages"])
+        return cls(**fields)
+
+
+def _lora_from_json(raw: Any) -> LoraConfig | None:
+    if raw is None:
+        return None
+    modules = raw["target_modules"]
+    return LoraConfig(**{**raw, "target_modules": tuple(modules) if isinstance(modules, list) else modules})
+
+
+class Checkpoints:
+    """The checkpoints of one run. `keep` is how many stay besides the best; None only reads."""
+
+    def __init__(self, folder: Path, keep: int | None = None):
+        policies = ocp.training.preservation_policies
+        policy = None
+        if keep is not None:
+            best = policies.BestN(
+                get_metric_fn=lambda scores: scores[SCORE], n=1, keep_checkpoints_without_metrics=False
+            )
+            policy = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
+        self.folder = folder
+        check_scores(folder)  # all are read at once, whatever step is asked for
+        with quiet():
+            self._checkpointer = ocp.training.Checkpointer(
+                folder.resolve(), preservation_policy=policy, cleanup_tmp_directories=keep is not None
+            )
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """Steps with a checkpoint, rising."""
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    @property
+    def latest(self) -> int | None:
+        return self.steps[-1] if self.steps else None
+
+    @property
+    def best(self) -> int | None:
+        """The step with the highest score, the later of equals; None where nothing was scored."""
+        scored = [(found.metrics[SCORE], found.step) for found in self._checkpointer.checkpoints if found.metrics]
+        return max(scored)[1] if scored else None
+
+    @property
+    def best_score(self) -> float | None:
+        return next((found.metrics[SCORE] for found in self._checkpointer.checkpoints if found.step == self.best), None)
+
+    def choose(self, which: str) -> int:
+        """The step that `latest`, `best` or a number means."""
+        step = {"latest": self.latest, "best": self.best}.get(which, int(which) if which.isdecimal() else None)
+        if step is None or step not in self.steps:
+            have = ", ".join(map(str, self.steps)) or "none"
+            why = "no evaluation was made (intervals.evaluate)" if which == "best" and self.steps else f"it has {have}"
+            raise InputError(f"{self.folder.parent}@{which}: no such checkpoint; {why}")
+        return step
+
+    def save(self, step: int, state: TrainState, record: RunRecord, score: float | None = None) -> None:
+        """Save the state after `step` steps; a step that is already there stays. `score` is what @best goes by."""
+        if step in self.steps:
+            return
+        training = {"step": state.step, "optimizer": state.optimizer, "seed": state.seed}
+        saved = self._checkpointer.save_checkpointables_async(
+            step,
+            {"weights": state.trainable, "training": training},
+            force=True,
+            metrics=None if score is None else {SCORE: float(score)},
+            custom_metadata={**record.to_json(), "data_step": step},
+        )
+        # The next step donates the state; on CPU its buffers are what is being written, elsewhere a copy of them.
+        if saved is not None and jax.default_backend() == "cpu":
+            saved.result()
+
+    def record(self, step: int) -> RunRecord:
+        """What a checkpoint says about itself.
+
+        Raises:
+            InputError: it cannot be read, or is of another version.
+        """
+
+        def read() -> RunRecord:
+            raw = self._checkpointer.checkpointables_metadata(step).custom_metadata
+            if not raw:
+                raise ValueError("it has no record")
+            return RunRecord.from_json(raw, f"{self.folder}/{step}")
+
+        return self._readable(step, read, ("weights",))
+
+    def restore(self, step: int, like: TrainState, record: RunRecord) -> TrainState:
+        """The state of a checkpoint, laid out as `like` is, on whatever mesh that is.
+
+        Raises:
+            InputError: the checkpoint cannot be read, or belongs to another base model, LoRA or config.
+        """
+        saved = self.record(step)
+        if saved.content_hash != record.content_hash:
+            raise InputError(
+                f"{self.folder}/{step}: is a checkpoint of another model: it was trained on {saved.base} (content "
+                f"{saved.content_hash[:12]}), but {record.base} has content {record.content_hash[:12]}"
+            )
+        where = f"{self.folder.parent}/config.yaml"
+        if saved.lora is not None:
+            _check_recorded(where, record.lora, saved.lora, step)
+        shapes = {name: tuple(leaf.shape) for name, leaf in self._described(step).items()}
+        for name in sorted({*shapes, *like.trainable}):
+            found, wanted = shapes.get(name), tuple(like.trainable[name].shape) if name in like.trainable else None
+            if found != wanted:
+                raise InputError(
+                    f"{where}: does not fit {self.folder}/{step}, where {name} has shape {found} and not {wanted}; put "
+                    "back the config that the run was started with"
+                )
+        trees = {
+            "weights": like.trainable,
+            "training": {"step": like.step, "optimizer": like.optimizer, "seed": like.seed},
+        }
+        layout = jax.tree.map(_placed, trees)
+        loaded = self._readable(step, lambda: self._checkpointer.load_checkpointables(step, layout), _TREES)
+        training = loaded["training"]
+        return TrainState(training["step"], loaded["weights"], training["optimizer"], training["seed"])
+
+    def weights(self, step: int) -> dict[str, np.ndarray]:
+        """The trainable parameters alone, in host memory.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in self._described(step).items()}
+        loaded = self._readable(step, lambda: self._checkpointer.load_checkpointables(step, {"weights": arrays}))
+        return loaded["weights"]
+
+    def _described(self, step: int) -> Mapping[str, Any]:
+        """Shape and dtype of each trainable parameter."""
+
+        def read() -> Mapping[str, Any]:
+            described = self._checkpointer.checkpointables_metadata(step).metadata["weights"]
+            if described is None:
+                raise ValueError("weights without their shapes")
+            return described
+
+        return self._readable(step, read, ("weights",))
+
+    def _readable(self, step: int, read: Callable[[], _Read], trees: Sequence[str] = ()) -> _Read:
+        """What `read` gives; what a cut, damaged or empty checkpoint makes of it, as one line.
+
+        The arrays of `trees` are looked up before: Orbax, which reads them in tasks, prints a traceback for each.
+        """
+        with quiet():
+            try:
+                for tree in trees:
+                    check_arrays(self.folder / str(step) / tree)
+                return read()
+            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the last: no room on the device
+                raise
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                reason = reason_of(error)
+        raise damaged(self.folder, step, self.steps, reason)
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._checkpointer.close()
+
+
+def _check_recorded(where: str, lora: LoraConfig | None, recorded: LoraConfig, step: int) -> None:
+    """The LoRA of a config is the one that the weights of a checkpoint were trained with.
+
+    Raises:
+        InputError: it is not.
+    """
+    if lora is None:
+        raise InputError(f"{where}: lora is null, but step {step} was trained with LoRA; put back rank {recorded.rank}")
+    for field in dataclasses.fields(LoraConfig):
+        now, then = getattr(lora, field.name), getattr(recorded, field.name)
+        if now != then:
+            raise InputError(
+                f"{where}: lora.{field.name} is {now!r}, but step {step} was trained with {then!r}; put that back"
+            )
+
+
+def _check_lora(where: str, lora: LoraConfig | None, record: RunRecord, step: int, weights: Mapping[str, Any]) -> None:
+    """`_check_recorded`; of a run that did not record its LoRA, by the names and shapes of its weights, which do not
+    tell alpha.
+
+    Raises:
+        InputError: they do not fit the config.
+    """
+    if record.lora is not None:
+        _check_recorded(where, lora, record.lora, step)
+    ranks = {name: leaf.shape[-2 if name.endswith("A") else -1] for name, leaf in weights.items() if ".lora_" in name}
+    if lora is None and ranks:
+        raise InputError(f"{where}: lora is null, but step {step} is an adapter of rank {next(iter(ranks.values()))}")
+    if lora is not None and not ranks:
+        raise InputError(f"{where}: lora has rank {lora.rank}, but step {step} holds full weights; lora was null")
+    for name, rank in ranks.items():
+        assert lora is not None
+        if rank != lora.rank:
+            raise InputError(
+                f"{where}: lora.rank is {lora.rank}, but step {step} was trained with {rank}; put that back"
+            )
+        if not lora.adapts(name.rpartition(".")[0]):
+            raise InputError(
+                f"{where}: lora.target_modules {lora.target_modules!r} leaves out {name}, which step {step} holds"
+            )
+
+
+def _placed(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedRun:
+    """The weights of a run at one checkpoint, and what they stand on."""
+
+    folder: Path
+    step: int
+    lora: LoraConfig | None
+    record: RunRecord
+    weights: dict[str, np.ndarray]  # trainable parameters by name
+
+
+def is_run(argument: str) -> bool:
+    """Whether a MODEL argument means a run: RUN, RUN@best or RUN@STEP."""
+    return (_split(argument)[0] / "config.yaml").is_file()
+
+
+def open_run(argument: str) -> OpenedRun:
+    """Read the weights of `RUN` (its latest checkpoint), `RUN@best` or `RUN@STEP`.
+
+    Raises:
+        InputError: no such run or checkpoint, one that cannot be read, or a config.yaml that does not fit its weights.
+    """
+    from jaxvsr.runs.run_folder import RunFolder
+
+    path, which = _split(argument)
+    run = RunFolder(path)
+    config = run.read_config()
+    if not run.checkpoints.is_dir():
+        raise InputError(f"{argument}: the run has no checkpoint yet")
+    checkpoints = Checkpoints(run.checkpoints)
+    try:
+        step = checkpoints.choose(which)
+        record, weights = checkpoints.record(step), checkpoints.weights(step)
+    finally:
+        checkpoints.close()
+    _check_lora(f"{run.config}", config.lora, record, step, weights)
+    return OpenedRun(path, step, config.lora, record, weights)
+
+
+def _split(argument: str) -> tuple[Path, str]:
+    """`runs/a@best` → (runs/a, best); a folder whose own name has an @ is taken as it is."""
+    path, at, which = argument.rpartition("@")
+    if not at or Path(argument).is_dir():
+        return Path(argument), "latest"
+    if which not in ("best", "latest") and not which.isdecimal():
+        raise InputError(f"model {argument!r}: behind @ stands best, latest or a step, found {which!r}")
+    return Path(path), which

@@ -1,0 +1,182 @@
+"""Numbers of every step: metrics.jsonl, samples.jsonl, hacking.jsonl, TensorBoard events, Weights & Biases.
+
+A number that is not finite becomes null in JSON, so that every reader of JSON reads the rows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import math
+import os
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from jaxvsr.config.config_file import to_tree
+from jaxvsr.config.train_config import LoggingSettings, TrainConfig
+from jaxvsr.errors import InputError
+from jaxvsr.runs.run_folder import RunFolder, cut_rows, read_rows
+
+Row = Mapping[str, Any]
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Something that takes a step's numbers."""
+
+    def write(self, step: int, row: Row) -> None: ...
+    def close(self) -> None: ...
+
+
+def check_trackers(settings: LoggingSettings) -> None:
+    """`InputError` where a tracker that is asked for is not installed: said before anything is written."""
+    if "wandb" in settings.trackers and importlib.util.find_spec("wandb") is None:
+        raise InputError("logging.trackers: wandb is not installed: pip install 'jaxvsr[wandb]', or leave it out")
+
+
+class MetricsLog:
+    """The logs of one run, open for writing. Only the first process of several has one."""
+
+    def __init__(self, folder: RunFolder, config: TrainConfig, *, restored_step: int = 0, run_id: str | None = None):
+        cut_rows(folder.metrics, restored_step)
+        cut_rows(folder.samples, restored_step)
+        cut_rows(folder.hacking, restored_step)
+        self._folder = folder
+        self._trackers: list[Tracker] = []
+        if "wandb" in config.logging.trackers:  # first: it may refuse, and then nothing else is open
+            self._trackers.append(WeightsAndBiases(folder, config, run_id))
+        if "tensorboard" in config.logging.trackers:
+            self._trackers.append(TensorBoard(folder.tensorboard, restored_step))
+        self._metrics = folder.metrics.open("a", encoding="utf-8")
+        self._samples = folder.samples.open("a", encoding="utf-8")
+        self._hacking = folder.hacking.open("a", encoding="utf-8")
+
+    @property
+    def run_id(self) -> str | None:
+        """The id under which Weights & Biases knows the run; a checkpoint keeps it."""
+        return next((tracker.run_id for tracker in self._trackers if isinstance(tracker, WeightsAndBiases)), None)
+
+    def write(self, step: int, row: Row) -> None:
+        """One row of metrics.jsonl; `step` counts from 1."""
+        _write_row(self._metrics, {"step": step, **row})
+        for tracker in self._trackers:
+            tracker.write(step, row)
+
+    def write_samples(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            _write_row(self._samples, row)
+
+    def write_hacking(self, rows: Sequence[Row]) -> None:
+        """Rollouts that show a trick, one a row."""
+        for row in rows:
+            _write_row(self._hacking, row)
+
+    def read_samples(self) -> Iterator[Row]:
+        """The rows of samples.jsonl so far."""
+        return read_rows(self._folder.samples)
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._samples.close()
+        self._hacking.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def _write_row(file: io.TextIOBase, row: Row) -> None:
+    file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+    file.flush()
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+class TensorBoard:
+    """Events as TensorBoard reads them; steps after the restored one are purged from what it shows."""
+
+    def __init__(self, folder: Path, restored_step: int):
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event = event_pb2.Event
+        earlier = folder.is_dir() and any(folder.iterdir())  # also of a run that ended before its first checkpoint
+        self._writer = EventFileWriter(str(folder), flush_secs=10)
+        if earlier:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=restored_step + 1, session_log=start))
+
+    def write(self, step: int, row: Row) -> None:
+        event = self._event(wall_time=time.time(), step=step)
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                event.summary.value.add(tag=name, simple_value=_float32(value))
+        self._writer.add_event(event)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _float32(value: float) -> float:
+    """Protobuf refuses what float32 cannot hold."""
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+class WeightsAndBiases:
+    """The same run goes on where `run_id` is given, and has every step once, whatever it was told before a kill:
+
+        rows there     1 2 3 4       4 was made after the checkpoint that the run goes on from: it stays as it is
+        metrics.jsonl  1 2 3         the rows up to that checkpoint; those that a kill kept from being sent are sent now
+        made from now        4 5     4 is not sent again: Weights & Biases takes no step a second time
+
+    WANDB_MODE=offline works as everywhere. Each part of a run then leaves a folder of its own, which cannot know what
+    the others hold: it gets all rows, so that the newest folder alone is the run.
+    """
+
+    def __init__(self, folder: RunFolder, config: TrainConfig, run_id: str | None):
+        import wandb
+
+        settings: LoggingSettings = config.logging
+        try:
+            self._run = wandb.init(
+                project=settings.project,
+                name=settings.name or folder.path.name,
+                group=settings.group,
+                tags=list(settings.tags),
+                id=run_id,
+                resume="must" if run_id and os.environ.get("WANDB_MODE") != "offline" else None,
+                dir=str(folder.path),
+                config=to_tree(config),
+            )
+        except Exception as error:  # no login, no network, no such run: wandb has its own kinds
+            said = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"logging.trackers: wandb cannot start ({said}); WANDB_MODE=offline goes without a server, and the run "
+                f"in {folder.path} goes on with --resume"
+            ) from error
+        self.run_id: str = self._run.id
+        self._next = int(self._run.starting_step)  # the first step that is not there; 0 in a new run and offline
+        for row in read_rows(folder.metrics):
+            known = {name: value for name, value in row.items() if name != "step" and value is not None}
+            self.write(row["step"], known)
+
+    def write(self, step: int, row: Row) -> None:
+        if step >= self._next:
+            self._run.log(dict(row), step=step, commit=True)  # not held back until the next step
+
+    def close(self) -> None:
+        self._run.finish()

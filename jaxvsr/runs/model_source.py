@@ -1,0 +1,240 @@
+"""What a MODEL argument means: a Hugging Face folder, a hub id, a PEFT adapter, or a run; and its weights, merged, onto
+a mesh.
+
+A run's weights are its base folder with the adapters of all its stages merged in, one after the other: those of the
+runs that it started from, then its own. So a run that starts from another trains fresh adapters on frozen merged
+weights. A PEFT folder is read as such a stage on the base model that it names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+import jaxvsr
+from jaxvsr.errors import InputError
+from jaxvsr.models.huggingface.hf_config import CONFIG_FILE, read_json
+from jaxvsr.models.huggingface.model_folder import COMPANIONS, ModelFolder, content_hash, open_folder
+from jaxvsr.models.huggingface.parameter_names import expected_shapes
+from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter, merge
+from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.runs.checkpoints import Checkpoints, OpenedRun, RunRecord, Stage, is_run, open_run
+from jaxvsr.runs.run_folder import RunFolder
+
+STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
+# What a model folder is made of; never Python files or pickled weights.
+_WANTED_FILES = [*COMPANIONS, "*.safetensors"]
+ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedStage:
+    """Trained weights that stand on the base: an adapter, or (lora None) full weights in place of the base's."""
+
+    weights: Mapping[str, np.ndarray]
+    lora: LoraConfig | None
+
+
+@dataclasses.dataclass(frozen=True)
+class StartModel:
+    """A base folder and what is merged into it."""
+
+    name: str  # as the user gave it
+    folder: ModelFolder
+    base: str  # what the base was named by, which a run or an adapter carries on: a folder or hub id
+    revision: str | None = None  # of the base
+    stages: tuple[MergedStage, ...] = ()
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.folder.config
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """Of the base folder."""
+        return content_hash(self.folder)
+
+    def read(self, name: str, dtype: np.dtype | None = None) -> np.ndarray:
+        """One parameter with all stages merged; in the base's dtype, or in `dtype`."""
+        return self._reader(name, dtype)(())
+
+    def _reader(self, name: str, dtype: np.dtype | None) -> Callable[[Any], np.ndarray]:
+        """Part of a parameter by index. Only that part is read from the files, unless something is merged into it."""
+        if not any({name, adapter_name(name, "A")} & set(stage.weights) for stage in self.stages):
+            return lambda index: self.folder.read(name, index, dtype)
+        merged = self._merged(name).astype(dtype or self.folder.dtype(name), copy=False)
+        return lambda index: merged[index]
+
+    def _merged(self, name: str) -> np.ndarray:
+        weight = self.folder.read(name)
+        for stage in self.stages:
+            if name in stage.weights:
+                weight = np.asarray(stage.weights[name]).astype(weight.dtype)
+            elif stage.lora is not None and adapter_name(name, "A") in stage.weights:
+                down, up = (np.asarray(stage.weights[adapter_name(name, side)]) for side in "AB")
+                weight = merge(weight, down, up, stage.lora.scaling)
+        return weight
+
+    def parameters(self, shardings: Mapping[str, NamedSharding], dtype: np.dtype | None = None) -> dict[str, jax.Array]:
+        """The parameters that `shardings` names; each device receives only its slice."""
+        shapes = expected_shapes(self.config)
+        return {
+            name: jax.make_array_from_callback(shapes[name], sharding, self._reader(name, dtype))
+            for name, sharding in shardings.items()
+        }
+
+
+def adapter_name(weight: str, side: str) -> str:
+    """`….q_proj.weight` → `….q_proj.lora_A`."""
+    return weight.removesuffix("weight") + f"lora_{side}"
+
+
+def open_model(argument: str, revision: str | None = None) -> StartModel:
+    """The model that a folder, a hub id (at `revision`) or a run (`RUN`, `RUN@best`, `RUN@STEP`) means.
+
+    Raises:
+        InputError: there is no such model; it has no revisions; or a run's base folder is gone or has changed.
+    """
+    return _open(argument, revision)
+
+
+def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = ()) -> StartModel:
+    """`open_model` of the base model of `adapters`, each on the next."""
+    if not argument:
+        raise InputError(
+            f"no model given: --model FOLDER, a hub id such as Qwen/Qwen2-VL-2B-Instruct, a run, or {ROOMS_BASE}"
+        )
+    kind = "a run" if is_run(argument) else "a folder" if Path(argument).is_dir() else None
+    if revision is not None and (kind or argument == ROOMS_BASE):
+        what = kind or "part of jaxvsr"
+        raise InputError(f"revision {revision!r}: only a hub id has revisions, {argument!r} is {what}; leave it out")
+    if kind == "a run":
+        return _of_run(argument, open_run(argument))
+    if kind == "a folder":
+        return _of_folder(argument, Path(argument), None, adapters)
+    if argument == ROOMS_BASE:
+        return StartModel(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE), argument)
+    if is_hub_id(argument):
+        return _of_folder(argument, _download(argument, revision), revision, adapters)
+    raise InputError(
+        f"model {argument!r}: no such folder, and neither a run, a hub id (ORGANISATION/NAME) nor {ROOMS_BASE}"
+    )
+
+
+def is_hub_id(argument: str) -> bool:
+    """Whether a model argument means one on the hub: ORGANISATION/NAME, and no such folder here."""
+    is_id = _HUB_ID.fullmatch(argument) is not None and not argument.startswith(".")
+    return is_id and not Path(argument).is_dir()
+
+
+def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tuple[Path, ...]) -> StartModel:
+    """A model, or where there is an adapter and no model, the adapter on the base model that it names."""
+    if not (folder / ADAPTER_CONFIG).is_file() or (folder / CONFIG_FILE).is_file():
+        return StartModel(argument, open_folder(folder), argument, revision)
+    if folder.resolve() in adapters:
+        raise InputError(
+            f"{folder} is an adapter that stands on itself; base_model_name_or_path must name its base model"
+        )
+    adapters = (*adapters, folder.resolve())
+    named = read_json(folder / ADAPTER_CONFIG)
+    base, its_revision = named.get("base_model_name_or_path"), named.get("revision")
+    if not isinstance(base, str) or not base:
+        raise InputError(f"{folder / ADAPTER_CONFIG}: base_model_name_or_path {base!r} must name the base model")
+    if not isinstance(its_revision, str | None):
+        raise InputError(
+            f"{folder / ADAPTER_CONFIG}: revision {its_revision!r} must be a branch, tag or commit of the base model, "
+            "or null"
+        )
+    try:
+        model = _open(base, its_revision, adapters)
+    except InputError as error:
+        raise InputError(f"{folder / ADAPTER_CONFIG}: its base model cannot be opened: {error}") from None
+    adapter = load_adapter(folder, model.config)
+    return dataclasses.replace(model, name=argument, stages=(*model.stages, MergedStage(adapter.leaves, adapter.lora)))
+
+
+def reopen_model(run_folder: Path) -> StartModel | None:
+    """The model that the run in a folder started from, out of its own record and its own copies of earlier runs'
+    weights; None where it has no checkpoint, or a base alone that is not where it was.
+
+    Raises:
+        InputError: the base folder is gone or has changed, or a copy is missing.
+    """
+    folder = RunFolder(run_folder).checkpoints
+    if not folder.is_dir():
+        return None
+    checkpoints = Checkpoints(folder)
+    try:
+        record = None if checkpoints.latest is None else checkpoints.record(checkpoints.latest)
+    finally:
+        checkpoints.close()
+    if record is None or not (record.stages or Path(record.base_folder).is_dir()):
+        return None  # a base folder that was moved may be given anew: restoring compares its hash
+    return _recorded(record.base, run_folder, record)
+
+
+def _of_run(argument: str, run: OpenedRun) -> StartModel:
+    started = _recorded(argument, run.folder, run.record)
+    return dataclasses.replace(started, stages=(*started.stages, MergedStage(run.weights, run.lora)))
+
+
+def _recorded(name: str, run_folder: Path, record: RunRecord) -> StartModel:
+    """The model that a run started from."""
+    path = Path(record.base_folder)
+    if not path.is_dir():
+        raise InputError(f"model {name!r}: its base model {record.base} is not at {path} any more")
+    folder = open_folder(path)
+    if content_hash(folder) != record.content_hash:
+        raise InputError(f"model {name!r}: its base model at {path} has changed since the run was made")
+    stages = tuple(MergedStage(_read_stage(run_folder / stage.file), stage.lora) for stage in record.stages)
+    return StartModel(name, folder, record.base, record.revision, stages)
+
+
+def _read_stage(path: Path) -> dict[str, np.ndarray]:
+    file = open_safetensors(path)
+    return {name: np.array(file.read(name)) for name in file.entries}
+
+
+def _download(argument: str, revision: str | None) -> Path:
+    """The folder of a hub id in Hugging Face's cache (HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE as everywhere)."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(argument, revision=revision, allow_patterns=_WANTED_FILES))
+    except Exception as error:  # network, authorisation, unknown name: the library raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        at = f" at revision {revision!r}" if revision is not None else ""
+        raise InputError(f"model {argument!r}: no such folder, and the hub does not give it{at} ({reason})") from None
+
+
+def start_record(model: StartModel, lora: LoraConfig | None = None) -> RunRecord:
+    """The record of a run that starts from `model` and trains an adapter of `lora`; None: full weights."""
+    stages = tuple(Stage(_stage_file(number), stage.lora) for number, stage in enumerate(model.stages))
+    folder = os.path.abspath(model.folder.path)
+    return RunRecord(model.base, folder, model.revision, model.content_hash, stages, lora=lora)
+
+
+def write_stages(model: StartModel, run_folder: Path) -> None:
+    """Keep the weights of the stages in the folder of the run that starts from them."""
+    for number, stage in enumerate(model.stages):
+        path = run_folder / _stage_file(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {name: np.asarray(weight) for name, weight in stage.weights.items()}
+        entries = {name: (weight.dtype, weight.shape) for name, weight in weights.items()}
+        write_safetensors(path, entries, weights.__getitem__)
+
+
+def _stage_file(number: int) -> str:
+    return f"{STAGES_FOLDER}/stage-{number}.safetensors"

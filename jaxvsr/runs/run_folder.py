@@ -1,0 +1,140 @@
+"""The folder of a run: where its files lie, and who may write into it.
+
+runs/<config>-<date>-<seed>/
+    config.yaml       the whole config: `train.py --config` of it is the same run
+    metrics.jsonl     one row a step
+    samples.jsonl     questions, their G answers, each reward, the advantages
+    hacking.jsonl     rollouts that show a trick: the worst of some steps
+    tensorboard/      events
+    checkpoints/      Orbax, by step
+    report.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.config.config_file import build, flat_fields, to_tree, to_yaml
+from jaxvsr.config.train_config import CHANGEABLE, TrainConfig
+from jaxvsr.errors import InputError
+from jaxvsr.yaml_file import read_yaml
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def hacking(self) -> Path:
+        return self.path / "hacking.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def read_config(self) -> TrainConfig:
+        """The config that the run was started with."""
+        if not self.config.is_file():
+            raise InputError(f"{self.path}: not a run folder, it has no config.yaml")
+        return build(TrainConfig, read_yaml(self.config))
+
+
+def default_run_folder(config_name: str, seed: int, *, resume: bool, root: Path = Path("runs")) -> Path:
+    """`runs/<config>-<date>-<seed>`; with `resume` the newest such folder, if there is one."""
+    if resume:
+        found = sorted(path for path in root.glob(f"{config_name}-????????-??????-{seed}") if path.is_dir())
+        if found:
+            return found[-1]
+    return root / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
+
+
+def check_run_folder(path: Path, config: TrainConfig, *, resume: bool) -> RunFolder:
+    """Whether a run may be written here; nothing is written yet.
+
+    Raises:
+        InputError: the folder is not empty and `resume` is not asked for; or a field changed that earlier steps used.
+    """
+    folder = RunFolder(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"run folder {path}: is a file")
+    if path.is_dir() and any(path.iterdir()):
+        if not resume:
+            raise InputError(f"run folder {path}: is not empty; give another --run-dir, or go on with it by --resume")
+        check_resume(folder.read_config(), config, path)
+    return folder
+
+
+def make_run_folder(path: Path, config: TrainConfig) -> RunFolder:
+    """Make the folder, if it is not there, and write its config."""
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    write_text(folder.config, to_yaml(config))
+    return folder
+
+
+def check_resume(before: TrainConfig, now: TrainConfig, path: Path) -> None:
+    """Refuse a change of anything but steps, mesh, intervals and logging."""
+    old, new = dict(flat_fields(to_tree(before))), dict(flat_fields(to_tree(now)))
+    for field in {**old, **new}:
+        if old.get(field) != new.get(field) and field.split(".")[0] not in CHANGEABLE:
+            raise InputError(
+                f"--resume: {field} was {old.get(field)!r} in {path}, now it is {new.get(field)!r}; "
+                f"only {', '.join(CHANGEABLE)} may change within a run"
+            )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file: to a temporary name first, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON lines file. A last line that was cut off in the middle of writing is left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith("\n"):
+                return
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path} line {number}: not JSON ({error.msg})") from None
+            yield row
+
+
+def cut_rows(path: Path, last_step: int) -> None:
+    """Take out the rows after `last_step`, which a resumed run makes again."""
+    if path.is_file():
+        kept = [json.dumps(row, ensure_ascii=False) for row in read_rows(path) if row["step"] <= last_step]
+        write_text(path, "".join(line + "\n" for line in kept))

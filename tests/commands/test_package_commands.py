@@ -1,0 +1,116 @@
+"""The installed package: nothing heavy on import, every command there, every mistake one line, no promise in the
+documents that the scripts do not keep."""
+
+import ast
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from jaxvsr import cli
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SCRIPTS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.stem != "__init__")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120
+    )
+
+
+def test_import_jaxvsr_imports_nothing_but_the_standard_library():
+    listing = "import sys, jaxvsr, jaxvsr.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = set(python("-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {listing}").stdout.split())
+    assert "jaxvsr" in loaded
+    assert loaded - set(sys.stdlib_module_names) <= {"jaxvsr", "__main__", "__mp_main__"}
+
+
+def test_every_package_and_data_file_is_in_the_wheel():
+    tool = PROJECT["tool"]["setuptools"]
+    packages = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "jaxvsr").rglob("*.py")}
+    assert packages <= set(tool["packages"])
+    assert set(tool["packages"]) - packages == set(tool["package-dir"])
+    patterns = tool["package-data"]
+    tracked = subprocess.run(
+        ["git", "ls-files", "jaxvsr", "configs"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
+    left_out = [
+        name
+        for name in tracked
+        if not name.endswith(".py")
+        and not any(fnmatch.fnmatch(Path(name).name, pattern) for pattern in patterns["*"])
+        and not any(fnmatch.fnmatch(name, f"jaxvsr/{pattern}") for pattern in patterns["jaxvsr"])
+    ]
+    assert left_out == []
+
+
+def test_every_command_has_its_script_and_every_script_its_command():
+    assert {module for module, _ in cli.COMMANDS.values()} | {"demo"} == {path.stem for path in SCRIPTS}
+    for path in SCRIPTS:
+        functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+        assert "main" in functions, f"{path.name} has no main(argv)"
+
+
+def test_an_unknown_command_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["trian"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "'trian'" in error and "train" in error
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_help_works_and_an_unknown_flag_is_one_line(script: Path, tmp_path: Path):
+    helped = python(str(script), "--help", cwd=tmp_path)
+    assert helped.returncode == 0 and "usage" in helped.stdout, helped.stderr
+    wrong = python(str(script), "--no-such-flag", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip().count("\n") == 0 and wrong.stderr.startswith("error: "), wrong.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def shown_commands(script: str) -> list[tuple[str, str]]:
+    """(document, arguments) of each command in the documents that calls this script."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(rf"python launch/{script}\.py([^\n`]*)", text):
+            found.append((document.name, re.split(r"\s{3,}|\s#|\s\|", line)[0]))
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_documents_use_no_flag_that_a_script_does_not_have(script: Path):
+    commands = shown_commands(script.stem)
+    if not commands:
+        pytest.skip("no document shows it")
+    subcommands = {line.split()[0] for _, line in commands if line.split() and script.stem in ("build_data", "convert")}
+    text = python(str(script), "--help").stdout
+    text += "".join(python(str(script), name, "--help").stdout for name in sorted(subcommands) if name.islower())
+    for document, line in commands:
+        for flag in re.findall(r"(?<=\s)--[a-z-]+", line):
+            assert re.search(rf"{flag}\b", text), f"{document}: launch/{script.name} has no {flag}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_link_to_files_that_exist(document: Path):
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+    for script in re.findall(r"\blaunch/\w+\.py\b|\bconfigs/[\w-]+\.yaml\b", text):
+        assert (ROOT / script).exists(), f"{document.name} names {script}"
+
+
+def test_make_has_the_targets_that_the_documents_name():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {name for document in DOCUMENTS for name in re.findall(r"\bmake ([a-z-]+)", document.read_text())}
+    known = {"setup", "demo", "test", "test-fast", "lint", "format"}
+    assert known <= targets and known <= named

@@ -1,0 +1,178 @@
+"""Configs: what can be written, what comes back, and that every mistake is one line that says what would be right."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jaxvsr.config.config_file import (
+    build,
+    field_table,
+    find_config,
+    flat_fields,
+    parse_assignment,
+    read_config,
+    to_tree,
+    to_yaml,
+)
+from jaxvsr.config.config_reference import reference_page
+from jaxvsr.config.known_names import KNOWN_NAMES, KNOWN_PATHS
+from jaxvsr.config.train_config import DataSettings, TrainConfig
+from jaxvsr.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def with_set(*assignments: str) -> TrainConfig:
+    return read_config(None, [parse_assignment(text) for text in assignments])
+
+
+def test_a_config_survives_the_way_through_yaml() -> None:
+    config = with_set(
+        "data.folders=a:2,b", "lora.rank=4", "optimizer.learning_rate=1e-5", "mesh.spec=8", "intervals.time_limit=90",
+        "rewards=0.5*svqa_format,vsgrpo_accuracy(numeric=mra,other=1),mine.py:f", "data.question_types=object_counting",
+    )  # fmt: skip
+    assert config.rewards == ("0.5*svqa_format", "vsgrpo_accuracy(numeric=mra,other=1)", "mine.py:f")
+    assert (config.mesh.spec, config.optimizer.learning_rate) == ("8", 1e-5)
+    assert build(TrainConfig, yaml.safe_load(to_yaml(config))) == config
+
+
+def test_full_fine_tuning_survives_too() -> None:
+    config = with_set("lora=null")
+    assert config.lora is None and build(TrainConfig, yaml.safe_load(to_yaml(config))) == config
+
+
+def test_flags_win_over_the_file_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("steps: 7\ndata: {scenes: 2, folders: [x]}\nlora: null\n")
+    config = read_config(
+        path, [("--set", "data.scenes", "6"), ("--set", "data.scenes", "8"), ("--set", "lora.rank", "2")]
+    )
+    assert (config.steps, config.data.scenes, config.data.folders) == (7, 8, ("x",))
+    assert config.lora is not None and config.lora.rank == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        (
+            "data.scene=8",
+            r"unknown field 'data.scene' \(value '8'\); did you mean 'data.scenes'\? \(fields of data: folders",
+        ),
+        ("group=8", "did you mean 'sampling.group'"),
+        ("data.scenes=four", "data.scenes: expected a whole number, found 'four'"),
+        ("data.scenes=2.5", "expected a whole number, found 2.5"),
+        ("data.scenes=null", "data.scenes: expected a whole number, found None"),
+        ("data.blank=maybe", "expected true or false, found 'maybe'"),
+        ("data.scenes.x=1", "'data.scenes' has no fields"),
+        ("data=3", "data: expected fields"),
+        ("objective=gpro", "'gpro' is not one of grpo, sft, dpo; did you mean 'grpo'"),
+        ("sampling.temperature=0", "sampling.temperature 0.0: must be above 0"),
+        ("sampling.top_p=2", "sampling.top_p 2.0: must be above 0 and at most 1"),
+        ("grpo.beta=-1", "grpo.beta -1.0: must be at least 0"),
+        ("grpo.clip_low=2", "grpo.clip_low 2.0: must be at least 0 and below 1"),
+        ("lora.rank=0", "^lora.rank 0: must be at least 1"),
+        ("lora.alpha=.nan", "^lora.alpha nan: must be a finite number above 0"),
+        ("lora.alpha=-1", "^lora.alpha -1.0: must be a finite number above 0"),
+        ("evaluation.questions=0", "questions 0: must be at least 1"),
+        ("mesh.spec=tens=2", "mesh 'tens=2': no axis 'tens'; did you mean 'tensor'"),
+        ("steps=0", "steps 0: must be at least 1"),
+        ("seed=-1", "seed -1: must be from 0"),
+        ("update.accumulation=3", "must divide data.scenes=4"),
+        ("steps", "expected field=value"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_would_be_right(assignment: str, says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        with_set(assignment)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("num_generations", "sampling.group"),
+        ("max_completion_length", "sampling.answer_tokens"),
+        ("beta", "grpo.beta"),
+        ("per_device_train_batch_size", "data.scenes"),
+        ("learning_rate", "optimizer.learning_rate"),
+        ("algorithm.kl_coef", "grpo.beta"),
+        ("worker.rollout.n", "sampling.group"),
+        ("worker.actor.optim.lr", "optimizer.learning_rate"),
+        ("gradient_accumulation_steps", "update.accumulation"),
+    ],
+)
+def test_names_of_trl_and_easyr1_are_answered_with_ours(theirs: str, ours: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"here it is {ours}"):
+        with_set(f"{theirs}=1")
+    *parents, last = theirs.split(".")
+    tree: dict = {last: 1}
+    for parent in reversed(parents):
+        tree = {parent: tree}
+    path = tmp_path / "theirs.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(InputError, match=f"config {path}: .*{theirs}.* here it is {ours}"):
+        read_config(path)
+
+
+def test_the_answers_are_fields_that_exist() -> None:
+    fields = {path for path, *_ in field_table(TrainConfig)} | {"lora", "rewards"}
+    for answer in [*KNOWN_NAMES.values(), *KNOWN_PATHS.values()]:
+        first = answer.split(" ")[0].rstrip(",")
+        assert first in fields or first.startswith(("--", "nothing")), answer
+
+
+def test_every_field_says_what_it_means() -> None:
+    undocumented = [path for path, _, _, meaning in field_table(TrainConfig) if not meaning]
+    assert undocumented == []
+
+
+def test_the_reference_names_every_field_once() -> None:
+    paths = [path for path, *_ in field_table(TrainConfig)]
+    assert len(paths) == len(set(paths))
+    assert set(paths) == {path for path, _ in flat_fields(to_tree(TrainConfig()))}
+
+
+def test_the_reference_page_is_that_of_these_fields() -> None:
+    assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == reference_page()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("steps: 3\nsteps: 4\n", "line 2: not YAML .*'steps' stands twice"),
+        ("steps: [1\n", "not YAML"),
+        ("steps: 3\n? [a]\n: 1\n", "line 2: not YAML .*a list or mapping cannot be the name of a field"),
+        ("{{a: 1}: 1}\n", "a list or mapping cannot be the name of a field"),
+        ("- 3\n", "expected fields .*found list"),
+        ("data: {folders: a:x}\n", "expected DIR or DIR:WEIGHT, found weight 'x'"),
+    ],
+)
+def test_a_broken_file_is_named(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_config(path).data.weighted_folders()
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_given_answers_are_updated_on_once(objective: str) -> None:
+    with pytest.raises(InputError, match=f"update.inner_steps 2: .*objective {objective} it must be 1"):
+        with_set(f"objective={objective}", "update.inner_steps=2")
+
+
+def test_a_missing_config_lists_the_recipes() -> None:
+    with pytest.raises(InputError, match="--config nothing: neither a file nor a recipe"):
+        find_config("nothing")
+
+
+def test_data_folders_carry_weights() -> None:
+    assert DataSettings(folders=("a:2", "b/c", "d:0.5")).weighted_folders() == (("a", 2.0), ("b/c", 1.0), ("d", 0.5))
+    with pytest.raises(InputError, match="must be above 0"):
+        DataSettings(folders=("a:0",)).weighted_folders()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_a_config(path: Path) -> None:
+    assert dataclasses.is_dataclass(read_config(path))

@@ -1,0 +1,248 @@
+"""The papers' presets: headers and numbers agree, every line in them is a command, and each plans what it says."""
+
+import dataclasses
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import pytest
+
+import tests.support.torchvision_cpu  # noqa: F401
+from jaxvsr.config.config_file import parse_assignment, read_config
+from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.data.splits import write_splits
+from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
+from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.errors import InputError
+from jaxvsr.evaluation import published_rows as published
+from jaxvsr.measure.dry_run import plan
+from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.prompts import PROMPTS
+from jaxvsr.rewards.registry import rewards_from
+from launch import build_data, evaluate, train
+from tests.data.test_frames import make_scan
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = sorted(
+    path
+    for name in ("vsgrpo", "spatial-r1", "svqa-r1", "rooms-2b")
+    for path in (ROOT / "configs").glob(f"{name}*.yaml")
+)
+EACH = pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+TASKS = (
+    ("object_counting", "How many trash can(s)in the room?", "3", "number"),
+    ("object_size_estimation", "What is the length of the table, measured in centimeters?", "113", "number"),
+    ("object_rel_direction_easy", "Is the bicycle to the left or the right of the shower?", "left", "word"),
+    ("object_rel_distance", "Which of these objects (sink, pillow, bed)is the closest to the bicycle?", "sink", "word"),
+)
+# What the papers and releases state: learning rate, rollouts, KL, answer tokens.
+STATED = {
+    "vsgrpo-2b": (1e-5, 14, 1e-4, 16),
+    "vsgrpo-2b-think": (1e-5, 14, 1e-4, 256),
+    "vsgrpo-2b-observe": (1e-5, 14, 1e-4, 256),
+    "vsgrpo-7b": (5e-6, 14, 1e-4, 16),
+    "vsgrpo-7b-think": (5e-6, 14, 1e-4, 256),
+    "vsgrpo-7b-observe": (5e-6, 14, 1e-4, 256),
+    "spatial-r1-7b": (1e-6, 8, 0.04, 1024),
+    "spatial-r1-7b-april": (1e-6, 4, 0.04, 256),
+    "spatial-r1-7b-staged": (1e-6, 4, 0.04, 256),
+    "svqa-r1-3b": (1e-6, 8, 0.04, 2048),
+}
+
+
+def header(path: Path) -> str:
+    """The comment above the fields."""
+    return "\n".join(line[2:] for line in path.read_text().splitlines() if line.startswith("#"))
+
+
+def commands(text: str) -> list[list[str]]:
+    """`python launch/…` lines, with their continuation."""
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    found = [line.strip() for line in lines if line.strip().startswith("python launch/")]
+    return [shlex.split(line, comments=True)[1:] for line in found]
+
+
+def check_command(words: list[str]) -> None:
+    """Its flags are known, and of a training run the config too; nothing is opened."""
+    script, *rest = words
+    if script == "launch/train.py":
+        arguments = train._parse(rest)
+        train._config(arguments)
+    elif script == "launch/evaluate.py":
+        arguments = evaluate._parser().parse_args(rest)
+        assert arguments.prompt is None or arguments.prompt in PROMPTS
+    elif script == "launch/build_data.py":
+        build_data._parser().parse_args(rest)
+    else:
+        assert (ROOT / script).is_file(), script
+
+
+def test_there_is_a_preset_for_every_experiment() -> None:
+    names = {path.stem for path in PRESETS}
+    assert names >= {*STATED, "vsgrpo-sft-2b", "vsgrpo-sft-7b", "vsgrpo-dpo-2b", "vsgrpo-dpo-7b", "rooms-2b"}
+
+
+@EACH
+def test_the_header_says_the_command_what_is_stated_and_what_was_chosen(path: Path) -> None:
+    text = header(path)
+    assert f"python launch/train.py --config configs/{path.stem}.yaml" in text
+    parts = ("Stated by the paper:", "Left open:", "Chosen here:")
+    assert path.stem == "rooms-2b" or all(part in text for part in parts)
+    assert "Nobody has run" in text
+    assert all(map(str.isascii, text.replace("…", "")))
+
+
+@EACH
+def test_numbers_of_the_header_are_those_of_the_fields(path: Path) -> None:
+    config, text = read_config(path), " ".join(header(path).split())
+    sizes = r"One update: (\d+) (?:scenes|pictures)[^x]* x (\d+) questions?(?: x (\d+) \w+)? = (.*?)[.;]"
+    size = re.search(sizes, text)
+    assert size is not None
+    scenes, questions, group = int(size[1]), int(size[2]), int(size[3] or 1)
+    assert (config.data.scenes, config.data.questions) == (scenes, questions)
+    assert group == {"grpo": config.sampling.group, "sft": 1, "dpo": 2}[config.objective]
+    assert f"{scenes * questions * group // (2 if config.objective == 'dpo' else 1)} " in size[4] + " "
+    if "epoch" in text and "117k" in text:
+        assert config.steps == 1830 and round(117_120 / (scenes * questions)) == 1830
+
+
+@EACH
+def test_what_papers_and_releases_state_is_what_runs(path: Path) -> None:
+    config = read_config(path)
+    prompt = PROMPTS[config.data.prompt]
+    assert config.sampling.answer_tokens == prompt.max_answer_tokens
+    rewards_from(config.rewards)
+    if path.stem in STATED:
+        rate, group, beta, tokens = STATED[path.stem]
+        assert (config.optimizer.learning_rate, config.sampling.group) == (rate, group)
+        assert (config.grpo.beta, config.grpo.kl, config.sampling.temperature) == (beta, "k3", 1.0)
+        assert config.sampling.answer_tokens == tokens
+    if path.stem.startswith("vsgrpo") and config.objective == "grpo":
+        assert any("format" in term for term in config.rewards) == (prompt.thought_tag is not None)
+        assert config.lora is not None
+
+
+@EACH
+def test_commands_and_ablations_in_the_header_can_be_typed(path: Path) -> None:
+    text = header(path)
+    for words in commands(text):
+        check_command(words)
+    flat = " ".join(text.split())
+    for assignment in re.findall(r"--set (\S+?=[^\s;)]*)", flat):
+        # An ablation of mirrored views stands on several flags together.
+        more = ["view_consistency.rewards="] if assignment.startswith("data.mirror=none") else []
+        changed = read_config(path, [parse_assignment(one.rstrip(".,:")) for one in (*more, assignment)])
+        assert dataclasses.is_dataclass(changed)
+    for terms in re.findall(r'--rewards ("[^"]*"|[\w,.*()=]+)', flat):
+        if "…" not in terms and "NAME" not in terms:
+            rewards_from(terms.strip('"').rstrip("."))
+    for name in re.findall(r"--prompt ([\w-]+)", flat):
+        assert name in PROMPTS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and a data folder with every task, mirror images included, 18 scenes of 16 small frames."""
+    root = tmp_path_factory.mktemp("presets")
+    names = [f"scene{index:04d}_00" for index in range(18)]
+    scans = [make_scan(root, name, frames=16, height=56, width=56, seed=index) for index, name in enumerate(names)]
+    write_frames(scans, root / "data", FrameSettings((1, 16), 4000))
+    rows = []
+    for name in names:
+        for number, (task, text, answer, kind) in enumerate(TASKS * 2):
+            row = Question(f"{name}-{number}", name, task, f"{number}. {text}", None, answer, kind)  # type: ignore[arg-type]
+            rows += [row, dataclasses.replace(row, id=f"{row.id}-m", mirror_of=row.id)]
+    write_questions(root / "data" / "questions.jsonl", rows)
+    write_splits(root / "data", {"train": names[:16], "heldout": names[16:]})
+    write_tiny_model(root / "tiny", 0, shape=TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1))
+    return root
+
+
+def planned(config: TrainConfig) -> list[str]:
+    """The lines of a dry run up to where programs are compiled."""
+    lines = []
+    for line in plan(config, make_mesh(MeshShape(), jax.devices()[:1])):
+        lines.append(line)
+        if line.startswith("memory"):
+            break
+    return lines
+
+
+@pytest.mark.slow
+@EACH
+def test_a_preset_plans_on_a_tiny_model_and_rooms_by_changing_paths(path: Path, place: Path) -> None:
+    paths = [f"model.path={place / 'tiny'}", f"data.folders={place / 'data'}", "data.max_pixels=null"]
+    config = read_config(path, [parse_assignment(text) for text in paths])
+    lines = planned(config)
+    group = {"grpo": config.sampling.group, "sft": 1, "dpo": 2}[config.objective]
+    rollouts = config.data.scenes * config.data.questions * group
+    assert f"= {rollouts:,} " in lines[0]
+    assert any(line.startswith("tokens") for line in lines) and lines[-1].startswith("memory")
+    assert any(" questions; all of them once is " in line for line in lines)
+
+
+def test_vsgrpos_update_and_epoch(tmp_path: Path) -> None:
+    lines = []
+    config = read_config(ROOT / "configs" / "vsgrpo-2b.yaml", [("--model", "model.path", str(tmp_path / "absent"))])
+    with pytest.raises(InputError) as error:
+        for line in plan(config, make_mesh(MeshShape(), jax.devices()[:1])):
+            lines.append(line)
+    assert "absent" in str(error.value) and "\n" not in str(error.value)  # the first thing missing stops the plan
+    assert "16 scenes × 4 questions × 14 answers = 896 rollouts" in lines[0]
+    assert "1,830 steps of 64 questions ask 117,120" in lines[1]
+    assert "vsgrpo-vanilla-train" in lines[2] and "16 frames of at most 100,352 pixels" in lines[2]
+
+
+def test_a_dry_run_stops_at_settings_that_the_run_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(*assignments: str) -> str:
+        absent = f"model.path={tmp_path / 'absent'}"
+        config = read_config(
+            ROOT / "configs" / "svqa-r1-3b.yaml", [parse_assignment(text) for text in (absent, *assignments)]
+        )
+        with pytest.raises(InputError) as error:
+            list(plan(config, make_mesh(MeshShape(), jax.devices()[:1])))
+        return str(error.value)
+
+    assert "view_consistency.rewards: 'svqa_semantic' is not one of this run's rewards" in said("rewards=svqa_format")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "wandb is not installed" in said("logging.trackers=wandb")
+
+
+def test_a_prompt_brings_its_token_budget(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {prompt: vsgrpo-think-train}\n")
+    assert read_config(path).sampling.answer_tokens == 256
+    assert read_config(path, [("--prompt", "data.prompt", "svqa-r1")]).sampling.answer_tokens == 2048
+    given = [("--prompt", "data.prompt", "svqa-r1"), ("--set", "sampling.answer_tokens", "64")]
+    assert read_config(path, given).sampling.answer_tokens == 64
+    path.write_text("data: {prompt: vsgrpo-think-train}\nsampling: {answer_tokens: 32}\n")
+    assert read_config(path).sampling.answer_tokens == 32
+    own = tmp_path / "own.yaml"
+    own.write_text("template: 'Say it. {question}'\nmax_answer_tokens: 7\n")
+    assert read_config(path, [("--prompt", "data.prompt", str(own))]).sampling.answer_tokens == 7
+    with pytest.raises(InputError, match="'nonsense' is neither a file nor one of"):
+        read_config(path, [("--prompt", "data.prompt", "nonsense")])
+
+
+def test_every_command_of_the_papers_page_can_be_typed() -> None:
+    found = commands((ROOT / "docs" / "papers.md").read_text(encoding="utf-8"))
+    for words in found:
+        check_command(words)
+    trained = {words[words.index("--config") + 1] for words in found if "--config" in words}
+    papers = {f"configs/{path.stem}.yaml" for path in PRESETS if path.stem != "rooms-2b"}
+    assert papers - trained == {"configs/vsgrpo-7b-think.yaml", "configs/vsgrpo-7b-observe.yaml"}  # no row of a paper
+    outs = [words[words.index(flag) + 1] for words in found for flag in ("--out", "--run-dir") if flag in words]
+    assert len(outs) == len(set(outs))  # no command writes over another's
+
+
+def test_values_of_the_papers_page_are_those_of_the_published_rows() -> None:
+    """They stand in two places: beside one's own scores, and beside the commands."""
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    behind = re.findall(r"^    python .*    # (?!choice tasks)(.*)$", text, re.MULTILINE)
+    said = {float(value) for line in behind for value in re.findall(r"\d+\.\d+", line)}
+    rows = (*published._ROWS, *published._Q_SPATIAL_ROWS, *published._OPEN_ENDED_ROWS)
+    known = {number for *_, numbers in rows for number in numbers if number is not None}
+    assert len(said) > 50 and said <= known

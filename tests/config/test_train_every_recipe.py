@@ -1,0 +1,126 @@
+"""Every recipe of configs/ trains: two steps on a tiny random model, procedural rooms and pictures, by other paths and
+smaller sizes alone. Four of them always, one of each kind; all with JAXVSR_ALL_RECIPES=1.
+"""
+
+import io
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tests.support.torchvision_cpu  # noqa: F401
+from jaxvsr.config.config_file import flat_fields, read_config, to_tree
+from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.rewards.registry import rewards_from
+from jaxvsr.runs.run_folder import RunFolder, read_rows
+from launch import build_data, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ONE_OF_EACH = ("vsgrpo-2b-observe", "vsgrpo-dpo-2b", "spatial-r1-7b-april", "svqa-r1-3b")
+RECIPES = sorted(
+    path for path in CONFIGS.glob("*.yaml") if path.stem in ONE_OF_EACH or os.environ.get("JAXVSR_ALL_RECIPES")
+)
+SHAPE = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
+SIZES = {
+    "steps": 2,
+    "data.scenes": 2,
+    "data.questions": 1,
+    "data.max_pixels": 3136,
+    "sampling.group": 2,
+    "sampling.answer_tokens": 8,
+    "evaluation.questions": 2,
+    "logging.sample_questions": 2,
+}
+# Held-out answers compile a sampler of their own: one recipe keeps them.
+EVALUATED = "vsgrpo-2b"
+
+
+def write_pictures(path: Path, count: int = 12) -> None:
+    """A parquet file of rows as vqasynth_spacellava has them, a picture and a conversation each."""
+    import pyarrow
+    import pyarrow.parquet
+
+    random, rows = np.random.default_rng(0), []
+    for number in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray(random.integers(0, 256, (56, 56, 3), np.uint8)).save(buffer, "PNG")
+        part = {"index": None, "text": f"Is cup {number} to the left of the plate?", "type": "text"}
+        said = {"index": None, "text": f"Yes, cup {number} is on the left side of the plate.", "type": "text"}
+        asked = {"role": "user", "content": [{"index": 0, "text": None, "type": "image"}, part]}
+        messages = [asked, {"role": "assistant", "content": [said]}]
+        rows.append({"messages": messages, "images": [{"bytes": buffer.getvalue(), "path": None}]})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models of both families; rooms with the questions of both recipes; pictures and their mirror images."""
+    root = tmp_path_factory.mktemp("recipes")
+    scans = root / "rooms"
+    write_pictures(root / "spacellava" / "train.parquet")
+    for command in (
+        ["rooms", scans, "--scenes", "8", "--seed", "3", "--frames-per-scan", "6", "--size", "80x60"],
+        ["questions", scans, root / "vsi100k", "--recipe", "vsi100k", "--heldout", "0.3"],
+        ["frames", scans, root / "vsi100k", "--frames", "2", "--max-pixels", "3136"],
+        ["questions", scans, root / "sr", "--recipe", "spatial-r1", "--heldout", "0.3"],
+        ["frames", scans, root / "sr", "--frames", "2", "--max-pixels", "3136"],
+        ["import", root / "spacellava", root / "pictures", "--format", "vqasynth", "--mirror", "--heldout", "0.3"],
+        ["frames", root / "pictures", root / "pictures", "--frames", "1", "--max-pixels", "3136"],
+    ):
+        assert build_data.main(list(map(str, command))) == 0
+    for family in ("qwen2_vl", "qwen2_5_vl"):
+        write_tiny_model(root / family, 0, shape=SHAPE, family=family)
+    return root
+
+
+def paths_of(name: str, place: Path) -> dict[str, object]:
+    """Where a recipe finds model and data here."""
+    family, data = "qwen2_vl", "vsi100k"
+    if name.startswith(("spatial-r1", "svqa-r1")):
+        family, data = "qwen2_5_vl", "sr" if name.startswith("spatial-r1") else "pictures"
+    frames = 1 if data == "pictures" else 2
+    return {"model.path": place / family, "data.folders": place / data, "data.frames": frames}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_with_nothing_changed_but_paths_and_sizes(recipe: Path, place: Path) -> None:
+    name, run = recipe.stem, place / "runs" / recipe.stem
+    changed = {**SIZES, **paths_of(name, place)}
+    if name != EVALUATED:
+        changed["intervals.evaluate"] = 0
+    sets = [word for field, value in changed.items() for word in ("--set", f"{field}={value}")]
+    assert train.main(["--config", str(recipe), "--run-dir", str(run), "--device", "cpu", "--mesh", "1", *sets]) == 0
+
+    was, ran = read_config(recipe), RunFolder(run).read_config()
+    before, after = dict(flat_fields(to_tree(was))), dict(flat_fields(to_tree(ran)))
+    assert {field for field in before if before[field] != after[field]} <= {*changed, "mesh.spec", "mesh.device"}
+    rows = list(read_rows(run / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] is not None for row in rows)
+    if was.objective == "grpo":
+        names = {reward.name for reward in rewards_from(was.rewards)}
+        logged = {name for name in names for row in rows if f"reward/{name}" in row}
+        # Of Spatial-R1's two accuracies one alone applies to a question.
+        assert logged and names - logged <= {"spatial_r1_nar", "spatial_r1_mar"} and len(logged) > len(names) - 2
+        assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+        assert ("view_consistency/difference" in rows[0]) == bool(was.view_consistency.rewards)
+        asked = next(read_rows(run / "samples.jsonl"))["prompt"]
+        assert ("<think>" in asked, "<observe>" in asked) == tags_of(was.data.prompt)
+    else:
+        assert all(row["grad_norm"] > 0 for row in rows)
+    if was.objective == "dpo":
+        assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)  # chosen and rejected are as likely as before
+    if name == EVALUATED:
+        assert 0 <= rows[1]["eval/overall"] <= 100
+
+
+def tags_of(prompt: str) -> tuple[bool, bool]:
+    """Which tags a prompt asks for, from the papers."""
+    thinks = ("vsgrpo-think-train", "spatial-r1-april", "spatial-r1-may", "svqa-r1")
+    return prompt in thinks, prompt == "vsgrpo-observe-train"

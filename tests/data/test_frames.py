@@ -1,0 +1,226 @@
+"""Frames: the sampling rules and sizes of the places they come from, and a store that gives back what went in."""
+
+import ast
+import inspect
+import json
+import math
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvsr.data.frames import FrameStore
+from jaxvsr.data.scannet.sens import SensFrame, SensHeader, write_sens
+from jaxvsr.data.video.frame_sampling import sample_indices
+from jaxvsr.data.video.frame_writer import FrameSettings, write_frames, write_scene_frames
+from jaxvsr.data.video.resize import smart_resize
+from jaxvsr.errors import InputError
+
+
+def make_scan(root: Path, name: str, frames: int = 40, height: int = 96, width: int = 128, seed: int = 0) -> Path:
+    """A `.sens` of smooth random pictures as JPEG, 30 a second."""
+    rng = np.random.default_rng(seed)
+    scan = root / "scans" / name
+    scan.mkdir(parents=True)
+    eye = np.eye(4, dtype=np.float32)
+    header = SensHeader("test", eye, eye, eye, eye, "jpeg", "raw_ushort", width, height, 2, 1)
+    stored = []
+    for index in range(frames):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+        buffer = BytesIO()
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+        stored.append(SensFrame(eye, 1_000_000 + index * 33_333, index, buffer.getvalue(), b"\0\0\0\0"))
+    write_sens(scan / f"{name}.sens", header, stored)
+    return scan
+
+
+def decode(scan: Path, index: int) -> Image.Image:
+    """A frame by way of the bytes alone."""
+    from jaxvsr.data.scannet.sens import SensReader
+
+    return Image.open(BytesIO(SensReader(scan / f"{scan.name}.sens").color_jpeg(index)))
+
+
+@pytest.mark.parametrize("total", [8, 9, 31, 32, 100, 1500, 5577])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_sampling_rules_equal_their_sources(total, count):
+    torch = pytest.importorskip("torch")
+    lmms_eval = np.linspace(0, total - 1, count, dtype=int).tolist()
+    qwen_vl_utils = torch.linspace(0, total - 1, count).round().long().tolist()
+    hugging_face = torch.arange(0, total, total / count).int().tolist()
+    assert sample_indices(total, count).tolist() == lmms_eval
+    assert sample_indices(total, count, "qwen-vl-utils").tolist() == qwen_vl_utils
+    assert sample_indices(total, count, "huggingface").tolist() == hugging_face[:count]
+
+
+def test_every_sampling_rule_gives_each_frame_once_and_refuses_too_short_videos():
+    for rule in ("linspace", "qwen-vl-utils", "huggingface"):
+        for total in range(1, 60):
+            for count in range(1, total + 1):
+                indices = sample_indices(total, count, rule)
+                assert len(indices) == count and len(set(indices.tolist())) == count
+                assert indices.min() >= 0 and indices.max() < total and (np.diff(indices) > 0).all()
+        with pytest.raises(InputError, match="has 5 frames, fewer than the 8 asked for"):
+            sample_indices(5, 8, rule)
+
+
+def transformers_smart_resize():
+    """The function out of transformers' source: importing that module needs torchvision."""
+    spec = find_spec("transformers.models.qwen2_vl.image_processing_qwen2_vl")
+    tree = ast.parse(Path(spec.origin).read_text())
+    body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "smart_resize"]
+    namespace = {"math": math}
+    exec(compile(ast.Module(body, []), "smart_resize", "exec"), namespace)
+    return namespace["smart_resize"]
+
+
+def test_smart_resize_equals_that_of_transformers():
+    theirs = transformers_smart_resize()
+    assert "max_pixels" in inspect.signature(theirs).parameters
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        height, width = (int(side) for side in rng.integers(20, 2000, 2))
+        budget = int(rng.integers(3136, 500_000))
+        assert smart_resize(height, width, budget) == theirs(height, width, 28, 56 * 56, budget)
+
+
+def test_a_size_keeps_to_its_budget_and_to_whole_patches():
+    for height, width, budget in [(968, 1296, 100_352), (480, 640, 12_544), (480, 640, 784), (96, 128, 12_544)]:
+        new_height, new_width = smart_resize(height, width, budget)
+        assert new_height % 28 == new_width % 28 == 0 and new_height * new_width <= budget
+    with pytest.raises(InputError, match="at least 784"):
+        smart_resize(480, 640, 783)
+
+
+def test_stored_frames_are_the_resized_frames_of_the_source(tmp_path):
+    scan = make_scan(tmp_path, "scene0000_00")
+    assert write_scene_frames(scan, tmp_path / "out", FrameSettings((4, 6), 6000))
+    store = FrameStore(tmp_path / "out")
+    assert store.scenes() == ["scene0000_00"] and store.counts("scene0000_00") == (4, 6)
+    for count in (4, 6):
+        frames = store.read("scene0000_00", count)
+        expected = np.linspace(0, 39, count, dtype=int)
+        assert frames.indices.tolist() == expected.tolist()
+        assert frames.timestamps == pytest.approx(expected * 0.033333, abs=1e-6)
+        assert frames.pixels.shape == (count, 56, 84, 3)
+        for pixels, index in zip(frames.pixels, expected, strict=True):
+            small = decode(scan, int(index)).resize((84, 56), Image.Resampling.BICUBIC)
+            assert (pixels == np.asarray(small)).all()
+    store.check("scene0000_00")
+    flipped = frames.mirrored()
+    assert (flipped.pixels == frames.pixels[:, :, ::-1]).all() and (flipped.indices == frames.indices).all()
+
+
+def test_the_array_says_where_its_frames_come_from(tmp_path):
+    scan = make_scan(tmp_path, "scene0000_00")
+    write_scene_frames(scan, tmp_path / "out", FrameSettings((4,), 6000, "huggingface"))
+    path = tmp_path / "out/frames/scene0000_00/zarr.json"
+    attributes = json.loads(path.read_text())["attributes"]
+    assert attributes["rule"] == "huggingface" and attributes["max_pixels"] == 6000
+    assert attributes["source"] == "scene0000_00.sens" and attributes["source_frames"] == 40
+    assert attributes["index_sets"] == {"4": [0, 10, 20, 30]} and attributes["indices"] == [0, 10, 20, 30]
+    assert len(attributes["source_frames_sha256"]) == len(attributes["pixels_sha256"]) == 64
+    assert attributes["source_height_width"] == [96, 128]
+
+
+def test_the_same_scan_gives_the_same_bytes(tmp_path):
+    scan = make_scan(tmp_path, "scene0000_00")
+    contents = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        write_scene_frames(scan, out, FrameSettings((4,), 6000))
+        contents.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
+    assert contents[0] == contents[1] and len(contents[0]) == 2
+
+
+def test_a_count_that_is_not_stored_is_refused_with_the_command_that_adds_it(tmp_path):
+    scan = make_scan(tmp_path, "scene0000_00")
+    out = tmp_path / "out"
+    write_scene_frames(scan, out, FrameSettings((4,), 6000))
+    with pytest.raises(InputError, match=r"4 frames stored, not 8.* frames SCANS .*out --frames 8 --max-pixels 6000"):
+        FrameStore(out).read("scene0000_00", 8)
+    before = FrameStore(out).read("scene0000_00", 4)
+    assert write_scene_frames(scan, out, FrameSettings((8,), 6000))
+    after = FrameStore(out)
+    assert after.counts("scene0000_00") == (4, 8)
+    assert (after.read("scene0000_00", 4).pixels == before.pixels).all()
+    assert after.read("scene0000_00", 8).pixels.shape[0] == 8
+    with pytest.raises(InputError, match="no frames of scene0007_00"):
+        after.read("scene0007_00", 4)
+    with pytest.raises(InputError, match=r"build_data\.py frames"):
+        FrameStore(tmp_path)
+
+
+def test_writing_again_keeps_what_is_there_and_refuses_another_budget_or_rule(tmp_path):
+    scan = make_scan(tmp_path, "scene0000_00")
+    out = tmp_path / "out"
+    assert write_scene_frames(scan, out, FrameSettings((4, 8), 6000))
+    assert not write_scene_frames(scan, out, FrameSettings((4,), 6000))
+    with pytest.raises(InputError, match="written with max_pixels 6000, not 9000"):
+        write_scene_frames(scan, out, FrameSettings((4,), 9000))
+    with pytest.raises(InputError, match="written with rule linspace, not huggingface"):
+        write_scene_frames(scan, out, FrameSettings((4,), 6000, "huggingface"))
+
+
+def test_a_changed_source_is_read_again(tmp_path):
+    out = tmp_path / "out"
+    write_scene_frames(make_scan(tmp_path / "a", "scene0000_00"), out, FrameSettings((4,), 6000))
+    other = make_scan(tmp_path / "b", "scene0000_00", seed=1)
+    assert write_scene_frames(other, out, FrameSettings((8,), 6000))
+    assert FrameStore(out).counts("scene0000_00") == (4, 8)
+    small = decode(other, 0).resize((84, 56), Image.Resampling.BICUBIC)
+    assert (FrameStore(out).read("scene0000_00", 4).pixels[0] == np.asarray(small)).all()
+
+
+def test_broken_sources_are_named_with_reasons_and_leave_nothing(tmp_path):
+    scans = [make_scan(tmp_path, f"scene000{i}_00", frames=12, seed=i) for i in range(4)]
+    whole = (scans[1] / "scene0001_00.sens").read_bytes()
+    (scans[1] / "scene0001_00.sens").write_bytes(whole[: len(whole) // 2])
+    (scans[2] / "scene0002_00.sens").unlink()
+    done = []
+    out = tmp_path / "out"
+    report = write_frames(scans, out, FrameSettings((8,), 6000), workers=2, on_done=done.append)
+    assert report.written == ("scene0000_00", "scene0003_00") and report.kept == ()
+    assert set(report.broken) == {"scene0001_00", "scene0002_00"}
+    assert "truncated" in report.broken["scene0001_00"] and "no such file" in report.broken["scene0002_00"]
+    assert sorted(path.name for path in (out / "frames").iterdir()) == ["scene0000_00", "scene0003_00"]
+    assert done == [scan.name for scan in scans]
+    again = write_frames(scans, out, FrameSettings((8,), 6000), workers=2)
+    assert again.written == () and again.kept == ("scene0000_00", "scene0003_00") and again.broken == report.broken
+    too_short = write_frames(scans[:1], tmp_path / "other", FrameSettings((16,), 6000))
+    assert too_short.broken == {"scene0000_00": "has 12 frames, fewer than the 16 asked for"}
+
+
+def test_damaged_arrays_are_refused_and_never_read_as_black(tmp_path):
+    scan = make_scan(tmp_path, "scene0000_00")
+    out = tmp_path / "out"
+    write_scene_frames(scan, out, FrameSettings((4,), 6000))
+    shard = out / "frames/scene0000_00/c/0/0/0/0"
+    whole = shard.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]):
+        shard.write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot read the frames"):
+            FrameStore(out).read("scene0000_00", 4)
+    shard.unlink()
+    with pytest.raises(InputError, match="cannot read the frames"):
+        FrameStore(out).read("scene0000_00", 4)
+
+
+def test_black_frames_are_stored_like_others(tmp_path, monkeypatch):
+    scan = make_scan(tmp_path, "scene0000_00")
+    monkeypatch.setattr(
+        "jaxvsr.data.scannet.sens.SensReader.color", lambda self, index: np.zeros((96, 128, 3), np.uint8)
+    )
+    write_scene_frames(scan, tmp_path / "out", FrameSettings((4,), 6000))
+    assert not FrameStore(tmp_path / "out").read("scene0000_00", 4).pixels.any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [(((), 6000), "one or more counts"), (((0,), 6000), "one or more counts"), (((8,), 100), "max_pixels 100")],
+)
+def test_impossible_settings_are_refused(settings, says):
+    with pytest.raises(InputError, match=says):
+        FrameSettings(*settings)

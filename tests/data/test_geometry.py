@@ -1,0 +1,275 @@
+"""Geometry against brute force: dense sampling, rotation matrices, counting of cells."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import Delaunay, cKDTree
+
+from jaxvsr.data.geometry import directions, distances
+from jaxvsr.data.geometry.alpha_shape import alpha_shape_area, circumradii, triangle_areas
+from jaxvsr.data.geometry.boxes import AxisAlignedBox, OrientedBox
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_rotation(rng):
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q if np.linalg.det(q) > 0 else -q
+
+
+def surface_and_inside(box: OrientedBox, count: int):
+    """A regular grid over the whole box, faces included."""
+    steps = [np.linspace(-e / 2, e / 2, count) for e in box.extent]
+    grid = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
+    return box.center + grid @ box.axes
+
+
+def random_box(rng, spread=1.5):
+    return OrientedBox(rng.uniform(-spread, spread, 3), random_rotation(rng), rng.uniform(0.05, 1.0, 3))
+
+
+def brute_force_distance(a, b):
+    return min(np.linalg.norm(a[:, None] - part[None], axis=-1).min() for part in np.array_split(b, 8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_gap_of_oriented_boxes_equals_dense_sampling(seed):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng), random_box(rng)
+    gap = distances.obb_gap(first, second)
+    sampled = brute_force_distance(surface_and_inside(first, 11), surface_and_inside(second, 11))
+    spacing = max(first.extent.max(), second.extent.max()) / 10
+    assert gap <= sampled + 1e-9
+    assert sampled - gap <= spacing * np.sqrt(3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_gap_of_axis_aligned_boxes_equals_that_of_oriented_ones(seed):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-1, 1, (2, 2, 3))
+    boxes = [AxisAlignedBox(c.min(0), c.max(0) + 0.01) for c in corners]
+    oriented = [OrientedBox(b.center, np.eye(3), b.extent) for b in boxes]
+    assert distances.aabb_gap(*boxes) == pytest.approx(distances.obb_gap(*oriented), abs=1e-8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_gap_of_oriented_boxes_survives_a_rigid_motion_and_the_order(seed):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng), random_box(rng)
+    turn, shift = random_rotation(rng), rng.normal(size=3)
+
+    def moved(box):
+        return OrientedBox(turn @ box.center + shift, box.axes @ turn.T, box.extent)
+
+    gap = distances.obb_gap(first, second)
+    assert distances.obb_gap(moved(first), moved(second)) == pytest.approx(gap, abs=1e-8)
+    assert distances.obb_gap(second, first) == pytest.approx(gap, abs=1e-8)
+
+
+def test_gap_of_boxes_in_known_positions():
+    unit = OrientedBox(np.zeros(3), np.eye(3), np.ones(3))
+    c = np.sqrt(0.5)
+    turned = OrientedBox(np.array([2.0, 0, 0]), np.array([[c, c, 0], [-c, c, 0], [0, 0, 1.0]]), np.ones(3))
+    assert distances.obb_gap(unit, turned) == pytest.approx(2 - 0.5 - c)  # an edge points at a face
+    assert distances.obb_gap(unit, OrientedBox(np.array([0.9, 0, 0]), np.eye(3), np.ones(3))) == 0.0
+    assert distances.obb_gap(unit, OrientedBox(np.array([1.5, 1.5, 1.5]), np.eye(3), np.ones(3))) == pytest.approx(
+        np.sqrt(3) / 2
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_grid_and_sampled_distances_lie_a_little_above_the_exact_gap(seed):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng), random_box(rng)
+    gap = distances.obb_gap(first, second)
+    grid = distances.obb_grid_distance(first, second)
+    assert gap - 1e-9 <= grid
+    if gap > 0:  # inside of an overlap the grid is hollow
+        assert grid <= gap + 0.05 * np.sqrt(3)
+    boxes = [AxisAlignedBox(b.center - b.extent / 2, b.center + b.extent / 2) for b in (first, second)]
+    sampled = distances.aabb_sample_distance(*boxes, rng)
+    assert distances.aabb_gap(*boxes) <= sampled + 1e-9
+    assert sampled <= distances.aabb_gap(*boxes) + 0.6
+
+
+def test_the_shell_grid_is_that_of_vsi_bench():
+    box = OrientedBox(np.array([1.0, 2, 3]), np.eye(3), np.array([0.43, 0.21, 0.17]))
+    points = distances.shell_grid(box, 0.05) - box.center
+    lines = [[k * 0.05 - e / 2 for k in range(10) if k * 0.05 < e] + [e / 2] for e in box.extent]
+    expected = {
+        (round(x, 6), round(y, 6), round(z, 6))
+        for x in lines[0]
+        for y in lines[1]
+        for z in lines[2]
+        if abs(x) > 0.43 / 4 or abs(y) > 0.21 / 4 or abs(z) > 0.17 / 4
+    }
+    assert {tuple(np.round(point, 6)) for point in points.tolist()} == expected
+    assert 0 < len(expected) < len(lines[0]) * len(lines[1]) * len(lines[2])
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_boxes_are_apart_where_they_have_a_gap_and_then_their_faces_hold_the_nearest_grid_points(seed):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng, 0.8), random_box(rng, 0.8)
+    gap = distances.obb_gap(first, second)
+    assert distances.boxes_apart(first, second) == distances.boxes_apart(second, first) == (gap > 1e-7)
+    if gap > 1e-7:
+        faces = distances.point_cloud_distance(distances.surface_grid(first), distances.surface_grid(second))
+        assert faces == pytest.approx(distances.obb_grid_distance(first, second), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.sampled_from(["apart or not", "flat", "on the grid's own lines"]))
+def test_distance_to_a_grid_axis_by_axis_equals_a_search_over_all_of_it(seed, kind):
+    rng = np.random.default_rng(seed)
+    first, second = random_box(rng, 0.6), random_box(rng, 0.6)
+    if kind == "flat":
+        second = OrientedBox(second.center, second.axes, second.extent * (rng.random(3) < 0.5))
+    elif kind != "apart or not":
+        first = OrientedBox(np.zeros(3), np.eye(3), rng.choice([0.05, 0.2, 0.4, 0.43], 3))
+        second = OrientedBox(rng.integers(-9, 9, 3) * 0.05, np.eye(3), rng.choice([0.1, 0.4, 0.8], 3))
+    points = distances.shell_grid(first)
+    expected = cKDTree(distances.shell_grid(second)).query(points)[0].min()
+    assert distances.grid_distance_from(points, second) == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_point_cloud_distance_equals_all_pairs(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(rng.integers(1, 60), 3)), rng.normal(size=(rng.integers(1, 60), 3)) + 2
+    expected = np.linalg.norm(a[:, None] - b[None], axis=-1).min()
+    assert distances.point_cloud_distance(a, b) == pytest.approx(expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds)
+def test_directions_equal_coordinates_in_the_frame_of_who_stands_there(seed):
+    """Turn the plane so that the facing direction is +y, VSI-Bench's own wording; then read off signs."""
+    rng = np.random.default_rng(seed)
+    stand, face, query = rng.uniform(-3, 3, (3, 3))
+    forward = (face - stand)[:2] / np.linalg.norm((face - stand)[:2])
+    x = (query - stand)[:2] @ np.array([forward[1], -forward[0]])  # to the right
+    y = (query - stand)[:2] @ forward
+    turn = float(directions.turn_degrees(stand, face, query))
+    assert directions.side(turn) == ("right" if x > 0 else "left")
+    expected = ("front" if y > 0 else "back") + ("-right" if x > 0 else "-left")
+    assert directions.quadrant(turn) == expected
+    away = np.degrees(np.arccos(np.clip(y / np.hypot(x, y), -1, 1)))
+    expected = "back" if away > 135 else ("right" if x > 0 else "left")
+    assert directions.sector(turn) == expected
+    assert directions.degrees_from_line(np.array(turn)) == pytest.approx(min(away, 180 - away), abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds)
+def test_a_mirror_swaps_left_and_right_and_nothing_else(seed):
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(-3, 3, (3, 3))
+    turn, mirrored = (float(directions.turn_degrees(*side)) for side in (places, places * [-1, 1, 1]))
+    swap = {"left": "right", "right": "left"}
+    assert directions.side(mirrored) == swap[directions.side(turn)]
+    front, hand = directions.quadrant(turn).split("-")
+    assert directions.quadrant(mirrored) == f"{front}-{swap[hand]}"
+    assert mirrored == pytest.approx(360 - turn)
+
+
+def test_left_is_counter_clockwise_seen_from_above():
+    origin, north, west, east = np.zeros(3), np.array([0.0, 1, 0]), np.array([-1.0, 0, 5]), np.array([1.0, 0, -5])
+    assert directions.side(float(directions.turn_degrees(origin, north, west))) == "left"
+    assert directions.side(float(directions.turn_degrees(origin, north, east))) == "right"
+    assert directions.turn_degrees(origin, north, west) == pytest.approx(90)
+    many = directions.turn_degrees(*(np.stack([p, p]) for p in (origin, north, west)))
+    assert many == pytest.approx([90, 90])
+    just_right = np.array([1e-20, 1.0, 0])
+    assert directions.quadrant(float(directions.turn_degrees(origin, north, just_right))) == "front-left"
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds)
+def test_nearest_equals_sorting(seed):
+    metres = list(np.random.default_rng(seed).uniform(0, 5, 4))
+    index, margin = distances.nearest(metres)
+    ordered = sorted(metres)
+    assert metres[index] == ordered[0]
+    assert margin == pytest.approx(ordered[1] - ordered[0])
+
+
+def floor_points(inside, rng, spacing=None, count=40000):
+    """Points of [0, 6]² for which `inside(x, y)`: random ones, or a grid that reaches the border."""
+    if spacing:
+        line = np.arange(0, 6 + 1e-9, spacing)
+        points = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    else:
+        points = rng.uniform(0, 6, (count, 2))
+    return points[inside(points[:, 0], points[:, 1])]
+
+
+SHAPES = {
+    "rectangle": (lambda x, y: (x <= 5) & (y <= 4), 20.0),
+    "L": (lambda x, y: (x <= 2) | (y <= 2), 36.0 - 16.0),
+    "U": (lambda x, y: (x <= 2) | (x >= 4) | (y <= 2), 36.0 - 8.0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spacing", [0.1, 0.05, None])
+def test_alpha_shape_area_of_known_rooms_within_3_percent(shape, spacing):
+    inside, area = SHAPES[shape]
+    points = floor_points(inside, np.random.default_rng(1), spacing)
+    angle = 0.4
+    turned = points @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) + 100
+    for cloud in (points, turned, np.concatenate([points, points])):
+        assert alpha_shape_area(cloud, 0.3) == pytest.approx(area, rel=0.03)
+
+
+def test_alpha_shape_fills_enclosed_holes_only_when_asked():
+    ring = floor_points(lambda x, y: (np.abs(x - 3) >= 1) | (np.abs(y - 3) >= 1), np.random.default_rng(0), 0.1)
+    assert alpha_shape_area(ring, 0.2) == pytest.approx(32, rel=0.01)
+    assert alpha_shape_area(ring, 0.2, fill_holes=True) == pytest.approx(36, rel=0.01)
+    bay = floor_points(lambda x, y: (np.abs(x - 3) >= 1) | (y <= 2), np.random.default_rng(0), 0.1)
+    assert alpha_shape_area(bay, 0.2, fill_holes=True) == pytest.approx(28, rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_filled_alpha_shape_is_the_hull_without_what_is_open_to_the_outside(seed):
+    """Triangle by triangle over all points: whatever may be left out to save time must not count."""
+    rng = np.random.default_rng(seed)
+    points = floor_points(lambda x, y: x + y >= 0, rng, count=int(rng.integers(2000, 12000)))
+    for _ in range(6):  # furniture, bays, thin walls with a way through
+        turned = (points - rng.uniform(0, 6, 2)) @ np.linalg.qr(rng.normal(size=(2, 2)))[0]
+        half = rng.uniform(0.05, 1.3, 2)
+        gone = (np.abs(turned) < half).all(axis=1)
+        if rng.random() < 0.4:
+            gone &= ~(np.abs(turned) < half - rng.uniform(0.05, 0.3)).all(axis=1)
+        points = points[~gone]
+    triangles = Delaunay(points)
+    corners = points[triangles.simplices]
+    wide = circumradii(corners) > 0.2
+    is_open = [int(t) for t in np.flatnonzero(wide & (triangles.neighbors < 0).any(axis=1))]
+    reached = set(is_open)
+    while is_open:
+        for neighbour in triangles.neighbors[is_open.pop()].tolist():
+            if neighbour >= 0 and wide[neighbour] and neighbour not in reached:
+                reached.add(neighbour)
+                is_open.append(neighbour)
+    expected = np.delete(triangle_areas(corners), list(reached)).sum()
+    assert 10 < expected < 36
+    assert alpha_shape_area(points, 0.2, fill_holes=True) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("points", [[], [[0, 0]], [[0, 0], [1, 1]], [[0, 0], [1, 1], [2, 2]], [[1, 1]] * 5])
+def test_alpha_shape_of_too_few_points_has_no_area(points):
+    assert alpha_shape_area(np.array(points, float).reshape(-1, 2), 10.0) == 0.0
+
+
+def test_alpha_shape_of_one_triangle_counts_it_once():
+    assert alpha_shape_area(np.array([[0.0, 0], [1, 0], [0, 1]]), 1.0) == pytest.approx(0.5)
+    assert alpha_shape_area(np.array([[0.0, 0], [1, 0], [0, 1]]), 0.7) == 0.0  # its circumradius is 0.707

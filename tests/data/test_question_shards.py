@@ -1,0 +1,185 @@
+"""`questions` in parts: a stopped run goes on, shards of several machines give the bytes of one, mirrors and masks."""
+
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from jaxvsr.data.questions import read_questions
+from jaxvsr.data.recipes import generate_questions
+from jaxvsr.data.recipes.unfinished_questions import scan_digest
+from jaxvsr.data.rooms.room_scans import write_rooms
+from jaxvsr.data.scannet import read_scan
+from launch.build_data import main
+
+SCENES = 5
+# The wide camera of procedural rooms sees a little of nearly everything in its first frame.
+ORDERS = ("--set", "order_margin_s=0", "--set", "order_minimum_share=0.03")
+COUNTED = ("--set", "count_minimum=1", "--set", "count_absent=true", "--set", "per_task=4")
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("rooms")
+    write_rooms(root, scenes=SCENES, seed=4, frames=30, size=(48, 36))
+    return root
+
+
+def ask(scans: Path, out: Path, *flags: str, recipe: str = "vsi100k") -> int:
+    return main(["questions", str(scans), str(out), "--recipe", recipe, "--workers", "1", *flags])
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_shards_on_several_machines_give_the_bytes_of_one_run(rooms, tmp_path, capsys):
+    whole, machines, together = tmp_path / "data", [tmp_path / str(i) for i in (1, 2, 3)], tmp_path / "x" / "data"
+    assert ask(rooms, whole, *COUNTED, "--mirror") == 0
+    for number, out in enumerate(machines, start=1):
+        assert ask(rooms, out, *COUNTED, "--mirror", "--shard", f"{number}/3") == 0
+        assert not (out / "questions.jsonl").exists()
+        assert (
+            f"shard {number}/3: {len(range(number - 1, SCENES, 3))} of {SCENES} scans asked" in capsys.readouterr().out
+        )
+        shutil.copytree(out, together, dirs_exist_ok=True)
+    parts = together / "questions.partial" / "vsi100k"
+    assert len(list(parts.iterdir())) == SCENES
+    assert ask(rooms, together, *COUNTED, "--mirror") == 0
+    assert files(together) == files(whole) and not (together / "questions.partial").exists()
+    assert any(row.answer == "0" for row in read_questions(whole / "questions.jsonl")), "the census is over all scans"
+
+
+def test_what_is_done_is_not_done_again_and_nothing_else_is_taken_for_it(rooms, tmp_path, monkeypatch):
+    asked: list[str] = []
+    real = generate_questions.ask_scene
+    monkeypatch.setattr(
+        generate_questions, "ask_scene", lambda r, t, scene, seed: asked.append(scene.name) or real(r, t, scene, seed)
+    )
+    scans = tmp_path / "rooms"
+    shutil.copytree(rooms, scans)
+    once = tmp_path / "once" / "out"
+    assert ask(scans, once) == 0
+    names = [scan.name for scan in read_scan.list_scans(scans)]
+    assert asked == names
+
+    asked.clear()
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(generate_questions, "ask_scene", _stop_at(names[2], generate_questions.ask_scene))
+        assert ask(scans, out) == 130  # Ctrl-C
+    assert asked == names[:2] and not (out / "questions.jsonl").exists()
+    assert ask(scans, out) == 0
+    assert asked == names and files(out) == files(once)
+
+    # Other options, another seed, and a scan that has changed are asked anew.
+    assert ask(scans, out, "--shard", "1/1") == 0
+    asked.clear()
+    info = read_scan.info_path(scans / "scans" / names[1])
+    info.write_text(info.read_text() + "note = 1\n")
+    assert ask(scans, out, "--shard", "1/1") == 0 and asked == [names[1]]
+    asked.clear()
+    assert ask(scans, out, "--seed", "1", "--shard", "1/1") == 0 and asked == names
+    asked.clear()
+    assert ask(scans, out, "--seed", "1", "--set", "size_minimum=0.3") == 0 and asked == names
+    # A part that is broken is as good as none.
+    assert ask(scans, out, "--shard", "1/1") == 0
+    asked.clear()
+    (out / "questions.partial" / "vsi100k" / f"{names[0]}.json").write_text('{"key": ')
+    assert ask(scans, out) == 0 and asked == [names[0]]
+
+
+def _stop_at(name, ask_scene):
+    def asking(recipe, tasks, scene, seed):
+        if scene.name == name:
+            raise KeyboardInterrupt
+        return ask_scene(recipe, tasks, scene, seed)
+
+    return asking
+
+
+def test_other_masks_of_the_same_size_are_another_scan(tmp_path):
+    scan = tmp_path / "scene0000_00"
+    scan.mkdir()
+    digests = set()
+    for value in (1, 2):
+        with zipfile.ZipFile(scan / "scene0000_00_2d-instance-filt.zip", "w") as masks:
+            masks.writestr(
+                zipfile.ZipInfo("instance-filt/0.png"), bytes([value]) * 3_000_000
+            )  # longer than what is read
+        digests.add(scan_digest(scan))
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b"])
+def test_impossible_shards_are_refused(rooms, tmp_path, capsys, shard):
+    assert ask(rooms, tmp_path / "out", "--shard", shard) == 2
+    assert "2/8" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("recipe", ["spatial-r1", "vsi-bench"])
+def test_mirrored_rows_stand_beside_theirs_and_the_order_of_appearance_comes_from_the_masks(
+    rooms, tmp_path, capsys, recipe
+):
+    assert ask(rooms, tmp_path, "--mirror", *ORDERS, recipe=recipe) == 0
+    printed = capsys.readouterr().out
+    rows = {row.id: row for row in read_questions(tmp_path / "questions.jsonl")}
+    twins = [row for row in rows.values() if row.mirror_of is not None]
+    assert len(twins) == len(rows) / 2 and {row.mirror_of for row in twins} | {row.id for row in twins} == set(rows)
+    assert f"{len(twins):,} questions and {len(twins):,} mirrored ones" in printed
+    assert all(row.scene == rows[row.mirror_of].scene for row in twins)
+    for row in twins:
+        original = rows[row.mirror_of]
+        side = "direction" in row.question_type
+        if row.answer_kind == "choice":
+            assert row.answer == original.answer and (row.options != original.options) == side
+        else:
+            assert (row.answer != original.answer) == side
+    order = [row for row in rows.values() if row.question_type == "obj_appearance_order"]
+    assert order and all(len(row.options) == 4 for row in order)
+    assert sorted(path.name for path in (tmp_path / "appearances").iterdir()) == [
+        f"{scan.name}.npz" for scan in read_scan.list_scans(rooms)
+    ]
+    card = (tmp_path / "card.md").read_text()
+    assert "- mirrored: True" in card and "| obj_appearance_order" in card and "- order_margin_s: 0" in card
+    # The table is about what the paper counts: its questions, not their mirror images.
+    asked = int(re.search(r"obj_appearance_order\s*\|\s*(\d+)", printed)[1])
+    assert asked == len(order) / 2
+
+
+def test_scans_without_masks_are_counted_and_named(rooms, tmp_path, capsys):
+    scans = tmp_path / "rooms"
+    shutil.copytree(rooms, scans)
+    first, second, *_ = read_scan.list_scans(scans)
+    read_scan.instance_masks_path(first).unlink()
+    assert ask(scans, tmp_path / "out", *ORDERS, recipe="spatial-r1") == 0
+    printed = capsys.readouterr().out
+    assert "1 of 5 scans have no _2d-instance-filt.zip: no question about the order of appearance" in printed
+    rows = read_questions(tmp_path / "out" / "questions.jsonl")
+    assert first.name not in {row.scene for row in rows if row.question_type == "obj_appearance_order"}
+    assert first.name in {row.scene for row in rows}
+    only = ("--set", "tasks=object_counting,room_size_estimation")
+    read_scan.instance_masks_path(second).write_bytes(b"no zip")
+    assert ask(scans, tmp_path / "counts", *only, recipe="spatial-r1") == 0  # no task looks at the masks
+    assert "2d-instance" not in capsys.readouterr().out
+    assert ask(scans, tmp_path / "out", recipe="vsi-bench") == 2
+    error = capsys.readouterr().err
+    assert f"the first is {second.name}" in error and "not a readable zip" in error and error.count("\n") == 1
+
+
+def test_all_recipes_share_one_folder_and_one_pass_over_the_masks(rooms, tmp_path, monkeypatch):
+    from jaxvsr.data.scannet.instance_masks import InstanceMasks
+
+    passes = []
+    count = InstanceMasks.count_pixels
+    monkeypatch.setattr(InstanceMasks, "count_pixels", lambda self: passes.append(self.path) or count(self))
+    for recipe in ("spatial-r1", "vsi-bench", "vsi100k", "vsi-bench"):
+        assert ask(rooms, tmp_path, recipe=recipe) == 0
+    assert len(passes) == SCENES
+    prefixes = {row.id.split("-")[0] for row in read_questions(tmp_path / "questions.jsonl")}
+    assert prefixes == {"spatial_r1", "vsi_bench", "vsi100k"}
+    splits = json.loads((tmp_path / "splits.json").read_text())
+    assert sorted(splits["train"] + splits["heldout"]) == [scan.name for scan in read_scan.list_scans(rooms)]

@@ -1,0 +1,232 @@
+"""The mesh: its spelling, its refusals, where parameters lie, and that devices are chosen as promised."""
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from jaxvsr.devices import choose_devices
+from jaxvsr.devices.mesh import MeshShape, check_mesh, parse_mesh
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.step import CompiledFunction
+from jaxvsr.models.huggingface.parameter_names import expected_shapes
+from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
+from jaxvsr.models.sharding import parameter_spec, without_fsdp
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        ("8", MeshShape(fsdp=8)),
+        ("1", MeshShape()),
+        ("fsdp=2,tensor=2", MeshShape(fsdp=2, tensor=2)),
+        ("data=2, fsdp=3", MeshShape(data=2, fsdp=3)),
+    ],
+)
+def test_a_mesh_is_spelled_as_a_number_or_as_axes(spec: str, shape: MeshShape) -> None:
+    assert parse_mesh(spec) == shape
+    assert parse_mesh(str(shape)) == shape
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("tensr=2", "'tensor'"),
+        ("fsdp=2,fsdp=2", "twice"),
+        ("0", "'0'"),
+        ("fsdp=two", "'two'"),
+        ("", "''"),
+        ("-8", "'-8'"),
+    ],
+)
+def test_a_misspelled_mesh_is_one_line_that_names_it(spec: str, named: str) -> None:
+    with pytest.raises(InputError, match=named) as error:
+        parse_mesh(spec)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mesh_must_divide_scenes_and_heads() -> None:
+    check_mesh(MeshShape(fsdp=4, tensor=2), scenes=8, attention_heads=12)
+    with pytest.raises(InputError, match=r"data\.scenes=6 .* 4; take data\.scenes=8"):
+        check_mesh(MeshShape(fsdp=4), scenes=6)
+    check_mesh(MeshShape(fsdp=4), scenes=8, accumulation=2)
+    with pytest.raises(InputError, match=r"update.accumulation=4: .*take data.scenes=16 or a smaller"):
+        check_mesh(MeshShape(fsdp=4), scenes=8, accumulation=4)
+    with pytest.raises(InputError, match="tensor=8 does not divide the model's 12"):
+        check_mesh(MeshShape(tensor=8), scenes=8, attention_heads=12)
+
+
+def tiny_config(key_heads: int = 2, hidden: int = 32) -> ModelConfig:
+    vision = VisionConfig(
+        depth=2, embed_dim=16, num_heads=2, intermediate_size=20, out_hidden_size=hidden, hidden_act="quick_gelu"
+    )
+    text = TextConfig(
+        vocab_size=96,
+        hidden_size=hidden,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=key_heads,
+        rope_theta=1e4,
+        mrope_section=(2, 1, 1),
+    )
+    return ModelConfig("qwen2_vl", text, vision, 90, 91, 92, 93, dtype="float32")
+
+
+def test_every_split_divides_and_nothing_of_size_is_left_whole() -> None:
+    mesh = {"data": 1, "fsdp": 2, "tensor": 2}
+    config = tiny_config()
+    whole = []
+    for name, shape in expected_shapes(config).items():
+        spec = parameter_spec(name, shape, mesh, config)
+        for size, axis in zip(shape, spec, strict=False):
+            assert axis is None or size % mesh[axis] == 0
+        if len(shape) >= 2 and math.prod(shape) > 1000 and not any(spec):
+            whole.append(name)
+    assert whole == []
+
+
+def test_a_layer_that_fans_out_and_the_next_meet_on_tensor() -> None:
+    mesh = {"data": 1, "fsdp": 4, "tensor": 2}
+    assert parameter_spec("language_model.layers.mlp.up_proj.weight", (28, 8960, 1536), mesh) == PartitionSpec(
+        None, "tensor", "fsdp"
+    )
+    down = parameter_spec("language_model.layers.mlp.down_proj.weight", (28, 1536, 8960), mesh)
+    assert down == PartitionSpec(None, "fsdp", "tensor")
+    assert without_fsdp(down) == PartitionSpec(None, None, "tensor")
+
+
+def test_what_does_not_divide_is_replicated() -> None:
+    mesh = {"data": 1, "fsdp": 8, "tensor": 1}
+    assert parameter_spec("visual.blocks.mlp.gate_proj.weight", (32, 3420, 1280), mesh) == PartitionSpec()
+
+
+def test_key_heads_are_never_cut_through() -> None:
+    mesh = {"data": 1, "fsdp": 1, "tensor": 4}
+    config = tiny_config(key_heads=2)
+    name = "language_model.layers.self_attn.{}_proj.weight"
+    assert parameter_spec(name.format("q"), (3, 32, 32), mesh, config) == PartitionSpec(None, "tensor", "fsdp")
+    assert parameter_spec(name.format("k"), (3, 16, 32), mesh, config) == PartitionSpec(None, None, "fsdp")
+
+
+def machine(tmp_path: Path, *, gpus: int = 0, driver: str = "") -> choose_devices.Accelerators:
+    for index in range(gpus):
+        (tmp_path / "proc/driver/nvidia/gpus" / f"0000:0{index}:00.0").mkdir(parents=True)
+    if driver:
+        (tmp_path / "proc/driver/nvidia/version").write_text(
+            f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Wed\n"
+        )
+    return choose_devices.find_accelerators(tmp_path)
+
+
+def test_gpus_are_found_without_jax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = machine(tmp_path, gpus=2, driver="550.54.15")
+    assert (found.gpus, found.install_line) == (2, "pip install 'jaxvsr[cuda12]'")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_devices.find_accelerators(tmp_path).gpus == 0
+
+
+def test_a_gpu_that_jax_cannot_use_stops_the_run_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_devices, "find_accelerators", lambda: choose_devices.Accelerators(gpus=8, driver=580))
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    with pytest.raises(
+        InputError, match=r"8 NVIDIA GPU.* sees only the CPU: pip install 'jaxvsr\[cuda13\]', or --device cpu"
+    ):
+        choose_devices.choose_devices("auto", MeshShape(fsdp=8))
+
+
+def test_asking_for_a_gpu_on_a_machine_without_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_devices, "find_accelerators", choose_devices.Accelerators)
+    with pytest.raises(InputError, match="no NVIDIA GPU"):
+        choose_devices.choose_devices("gpu", None)
+
+
+def test_several_processes_need_all_three_flags() -> None:
+    assert choose_devices.join_processes(None, None, None) == 1
+    with pytest.raises(InputError, match="--process-count is missing"):
+        choose_devices.join_processes("localhost:1234", 0, None)
+    with pytest.raises(InputError, match="HOST:PORT"):
+        choose_devices.join_processes("localhost", 0, 2)
+    with pytest.raises(InputError, match="from 0 to 1"):
+        choose_devices.join_processes("localhost:1234", 2, 2)
+
+
+def test_a_coordinator_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_devices, "_COORDINATOR_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(InputError, match=f"--coordinator 127.0.0.1:{port}: process 0 does not answer there") as error:
+        choose_devices.join_processes(f"127.0.0.1:{port}", 1, 2)
+    assert "\n" not in str(error.value)
+
+
+_VIRTUAL = """
+import json
+from jaxvsr.devices.choose_devices import choose_devices, describe_devices
+from jaxvsr.devices.mesh import loader_share, make_mesh, parse_mesh, scene_rows
+import jax, jax.numpy as jnp
+shape = parse_mesh("fsdp=4,tensor=2")
+chosen = choose_devices("cpu", shape)
+mesh = make_mesh(shape, chosen)
+placed = jax.device_put(jnp.arange(8.0), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp"))))
+print(json.dumps({"line": describe_devices(chosen, shape), "axes": str(mesh.axis_types), "rows": scene_rows(mesh, 8),
+                  "share": loader_share(mesh, 8), "sum": float(jax.jit(jnp.sum)(placed))}))
+"""
+
+
+def test_eight_virtual_devices_on_a_machine_without_accelerators_say_so() -> None:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", _VIRTUAL], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["line"].startswith("8 virtual CPU devices (") and seen["line"].endswith("mesh fsdp=4,tensor=2")
+    assert seen["axes"].count("Auto") == 3
+    assert (seen["rows"], seen["share"], seen["sum"]) == ([0, 8], [0, 1], 28.0)
+
+
+def test_one_device_is_not_called_virtual() -> None:
+    assert choose_devices.describe_devices(jax.devices()[:1], MeshShape()).startswith("1 CPU device (")
+
+
+def test_running_out_of_memory_names_the_function_and_its_bucket(monkeypatch) -> None:
+    function = CompiledFunction("update", lambda x: x + 1)
+    for size in (2, 3):
+        function(jnp.zeros(size))
+    program = list(function.compiled.values())[1]
+
+    class Full:
+        memory_analysis = staticmethod(program.memory_analysis)
+
+        def __call__(self, *leaves):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9.5GiB.")
+
+    function.compiled[list(function.compiled)[1]] = Full()
+    function(jnp.zeros(2))
+    with (
+        pytest.raises(
+            InputError, match=r"in update, bucket 2, which needs [\d.e-]+ GiB .*9.5GiB more .*model.remat=full"
+        ),
+        choose_devices.out_of_memory_in_words(MeshShape()),
+    ):
+        function(jnp.zeros(3))
+
+
+def test_running_out_of_memory_says_what_to_change_first() -> None:
+    with (
+        pytest.raises(InputError, match=r"1\.5GiB more .* first --set model\.remat=full"),
+        choose_devices.out_of_memory_in_words(MeshShape()),
+    ):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.5GiB.")
+    with pytest.raises(jax.errors.JaxRuntimeError), choose_devices.out_of_memory_in_words(MeshShape()):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

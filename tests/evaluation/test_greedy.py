@@ -1,0 +1,220 @@
+"""Greedy answers over the scene tree, and evaluate.py with a model: in process, a very small model, 56×56 pixels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxvsr.data.frames import FrameStore
+from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.data.splits import write_splits
+from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
+from jaxvsr.errors import InputError
+from jaxvsr.evaluation import greedy
+from jaxvsr.evaluation.greedy import GreedyModel, open_mesh, questions_a_row
+from jaxvsr.evaluation.videos import Row, Videos, rows_of
+from jaxvsr.models.inputs.processor import ScenePrompt, Video
+from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.prompts import PROMPTS
+from jaxvsr.runs.model_source import open_model
+from launch.evaluate import main
+from tests.data.test_frames import make_scan
+
+SMALL = TinyShape(width=32, text_layers=2, text_intermediate=48, vision_layers=1)
+QUESTIONS_OF = {"scene0000_00": 5, "scene0001_00": 2, "scene0002_00": 1}
+TEXTS = (
+    "How many chairs are in this room?",
+    "What is the size of this room in square meters?",
+    "Which of these objects is closest to the table?",
+)
+
+
+def make_questions():
+    rows = []
+    for scene, count in QUESTIONS_OF.items():
+        for k in range(count):
+            options = ("A. chair", "B. a very long lamp", "C. sofa", "D. bed") if k % 3 == 2 else None
+            kind = "choice" if options else "number"
+            name = ("object_counting", "room_size_estimation", "object_rel_distance")[k % 3]
+            answer = "AB"[k % 2] if options else str(k + 1)
+            rows.append(Question(f"{scene}-{k}", scene, name, TEXTS[k % 3] + " " * k, options, answer, kind))
+    return rows
+
+
+pytestmark = pytest.mark.usefixtures("without_shape_types")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    scans = [make_scan(root, name, frames=6, height=56, width=56, seed=seed) for seed, name in enumerate(QUESTIONS_OF)]
+    write_frames(scans, root / "data", FrameSettings((2, 4), 4000))
+    write_questions(root / "data" / "questions.jsonl", make_questions())
+    write_splits(root / "data", {"train": [], "heldout": list(QUESTIONS_OF)})
+    return root / "data"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("model") / "tiny"
+    write_tiny_model(out, 3, shape=SMALL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    mesh, _ = open_mesh("cpu", "1")
+    return GreedyModel(open_model(str(folder)), mesh, answer_tokens=6)
+
+
+def evaluate(folder, data, out, *more):
+    return main(["--model", str(folder), "--data", str(data), "--benchmark", "vsi-bench", "--frames", "2",
+                 "--out", str(out), "--device", "cpu", "--mesh", "1", "--scenes", "2", *map(str, more)])  # fmt: skip
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def answers(path):
+    return {row["id"]: row["prediction"] for row in read(path)}
+
+
+def test_answers_from_the_tree_equal_those_of_one_question_at_a_time(model, folder, data):
+    prompt, videos = PROMPTS["vsi-bench"], Videos(2)
+    asked = [(data, question) for question in make_questions()]
+    together = [one for batch in greedy.generate(model, prompt, asked, videos, scenes=2) for one in batch]
+    assert sorted(one.question.id for one in together) == sorted(question.id for _, question in asked)
+    assert len(model.program.compiled) == 1, "one program for scenes with 5, 2 and 1 questions"
+
+    alone = GreedyModel(open_model(str(folder)), model.mesh, answer_tokens=6)
+    expected = {}
+    for _, question in asked:
+        frames = FrameStore(data).read(question.scene, 2)
+        video = Video(frames.pixels, frames.timestamps)
+        scene = alone.processor.encode(ScenePrompt((video,), (prompt.render(question),), prompt.system))
+        expected[question.id] = alone.answer([scene])[0][0]
+    assert {one.question.id: one.prediction for one in together} == expected
+    assert len(set(expected.values())) > 3, "answers that are all the same would show nothing"
+
+
+def test_blank_frames_are_grey_and_mirrored_questions_see_mirrored_frames(data):
+    scene = "scene0000_00"
+    stored = FrameStore(data).read(scene, 2).pixels
+    row, mirrored = Row(data, scene, False, ()), Row(data, scene, True, ())
+    np.testing.assert_array_equal(Videos(2).read(row)[0].frames, stored)
+    np.testing.assert_array_equal(Videos(2).read(mirrored)[0].frames, stored[:, :, ::-1])
+    blank = Videos(2, blank=True).read(row)[0].frames
+    assert blank.shape == stored.shape and (blank == 128).all()
+
+
+def test_every_question_stands_in_one_row_of_its_scene(data):
+    asked = [(data, question) for question in make_questions()]
+    rows = rows_of(asked, 2)
+    assert [len(row.questions) for row in rows] == [1, 2, 2, 2, 1]
+    assert [question.id for row in rows for question in row.questions] == [question.id for _, question in asked]
+    assert all(question.scene == row.scene for row in rows for question in row.questions)
+
+
+@pytest.mark.parametrize(
+    ("counts", "scene", "question"), [([16, 17, 18], 100, 50), ([1, 1, 1, 30], 100, 50), ([70], 2000, 60)]
+)
+def test_questions_a_row_compute_the_fewest_tokens(counts, scene, question):
+    def cost(width):
+        return sum(-(-count // width) * (2 * scene + width * question) for count in counts)
+
+    chosen = questions_a_row(counts, scene, question)
+    assert cost(chosen) == min(cost(width) for width in range(1, min(max(counts), greedy.MOST_QUESTIONS) + 1))
+
+
+def test_evaluate_writes_every_prediction_once_with_scores_and_where_they_come_from(folder, data, tmp_path, capsys):
+    assert evaluate(folder, data, tmp_path / "out") == 0
+    rows = read(tmp_path / "out" / "predictions.jsonl")
+    assert [row["id"] for row in rows] == [question.id for question in make_questions()]
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    wanted = {"benchmark": "vsi-bench", "model": str(folder), "frames": 2, "blank": False, "decoding": "greedy"}
+    wanted |= {"prompt": "vsi-bench", "max_answer_tokens": 16, "stop": ["\n\n"], "data": str(data)}
+    assert {name: scores[name] for name in wanted} == wanted
+    assert "8 answers about 3 videos in" in capsys.readouterr().out
+
+    assert evaluate(folder, data, tmp_path / "blank", "--blank") == 0
+    seen, blank = (answers(tmp_path / name / "predictions.jsonl") for name in ("out", "blank"))
+    assert seen != blank
+    assert json.loads((tmp_path / "blank" / "scores.json").read_text())["blank"] is True
+
+    command = ["--score", tmp_path / "blank" / "predictions.jsonl", "--benchmark", "vsi-bench", "--out", tmp_path / "s"]
+    assert main([str(part) for part in command]) == 0
+    assert json.loads((tmp_path / "s" / "scores.json").read_text())["blank"] is True
+
+
+def test_a_killed_evaluation_goes_on_and_other_settings_begin_anew(folder, data, tmp_path, monkeypatch, capsys):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert evaluate(folder, data, whole) == 0
+    batches = []
+    real = GreedyModel.answer
+
+    def counted(self, scenes, batch_size):
+        if len(batches) == stop_after:
+            raise KeyboardInterrupt
+        batches.append(real(self, scenes, batch_size))
+        return batches[-1]
+
+    monkeypatch.setattr(GreedyModel, "answer", counted)
+    stop_after = 1
+    assert evaluate(folder, data, out) == 130
+    first = answers(out / "predictions.jsonl")
+    assert 0 < len(first) < 8 and not (out / "scores.json").exists()
+    with (out / "predictions.jsonl").open("a") as file:
+        file.write('{"id": "scene0000_00-')  # what a kill in the middle of a write leaves
+
+    stop_after = 99
+    assert evaluate(folder, data, out) == 0
+    assert f"going on, {len(first)} of 8" in capsys.readouterr().out
+    assert (out / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
+    answered = len(batches)
+    assert evaluate(folder, data, out) == 0 and len(batches) == answered, "nothing is left to answer"
+
+    stop_after = answered
+    assert evaluate(folder, data, out, "--blank") == 130
+    assert "other settings (blank)" in capsys.readouterr().out
+    assert not read(out / "predictions.jsonl") and not (out / "scores.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--model": "nowhere"}, "no such folder"),
+        ({"--data": "nowhere"}, "nowhere/questions.jsonl: no such file"),
+        ({"--frames": "3"}, "has 2, 4 frames stored, not 3"),
+        ({"--frames": None}, "--frames is missing: stored are 2, 4"),
+        ({"--prompt": "nonsense"}, "prompt 'nonsense'"),
+        ({"--model": "chance-random", "--blank": ""}, "only a --model with weights"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(folder, data, tmp_path, capsys, change, words):
+    flags = {"--model": str(folder), "--data": str(data), "--benchmark": "vsi-bench", "--frames": "2",
+             "--out": str(tmp_path / "out")} | change  # fmt: skip
+    if change.get("--model") == "chance-random":
+        del flags["--frames"]
+    argv = [
+        part for flag, value in flags.items() if value is not None for part in ((flag, value) if value else (flag,))
+    ]
+    assert main(argv) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err and len(printed.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_question_id_in_two_folders_is_refused(data, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_questions(other / "questions.jsonl", make_questions()[:1])
+    argv = ["--model", "chance-random", "--data", f"{data},{other}", "--benchmark", "vsi-bench"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 2
+    assert "scene0000_00-0" in capsys.readouterr().err
+
+
+def test_a_frame_budget_below_one_patch_is_refused(folder):
+    mesh, _ = open_mesh("cpu", "1")
+    with pytest.raises(InputError, match="max_pixels 10"):
+        GreedyModel(open_model(str(folder)), mesh, answer_tokens=1, max_pixels=10)

@@ -1,0 +1,262 @@
+"""evaluate.py with a model: VSI-Bench as downloaded, a run's checkpoints, a mesh, two processes; 56×56 pixels."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image as Picture
+
+from jaxvsr.config.train_config import ModelSettings, TrainConfig
+from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.data.splits import write_splits
+from jaxvsr.data.subsets import write_subsets
+from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
+from jaxvsr.evaluation.greedy import GreedyModel, open_mesh
+from jaxvsr.grpo.step import start_state
+from jaxvsr.models.inputs.processor import ScenePrompt, Video
+from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.prompts import PROMPTS
+from jaxvsr.runs.checkpoints import Checkpoints
+from jaxvsr.runs.model_source import open_model, start_record
+from jaxvsr.runs.run_folder import make_run_folder
+from launch.evaluate import main
+from tests.data.test_frames import make_scan
+from tests.data.test_importers_vsi_bench import write_parquet
+
+ROOT = Path(__file__).parents[2]
+SMALL = TinyShape(width=32, text_layers=2, text_intermediate=48, vision_layers=1)
+SCENES = {"scannet": "scene0011_00", "arkitscenes": "41069025"}
+PRUNED = {1, 2, 5}
+
+
+pytestmark = pytest.mark.usefixtures("without_shape_types")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("model") / "tiny"
+    write_tiny_model(out, 3, shape=SMALL)
+    return out
+
+
+def frames_of(scene):
+    rng = np.random.default_rng(len(scene))
+    coarse = rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+    return [np.asarray(Picture.fromarray(one).resize((56, 56), Picture.Resampling.NEAREST)) for one in coarse]
+
+
+@pytest.fixture(scope="module")
+def download(tmp_path_factory):
+    """Eight questions about two videos; Pillow writes no mp4, and decord goes by what a file holds."""
+    place = tmp_path_factory.mktemp("VSI-Bench")
+    rows = []
+    for number in range(8):
+        source = list(SCENES)[number % 2]
+        row = {"id": number, "dataset": source, "scene_name": SCENES[source], "pruned": number in PRUNED}
+        is_choice = number % 3 == 2
+        row |= {"question_type": "object_rel_distance" if is_choice else "object_counting"}
+        row |= {"question": f"How many of the {number} chairs?", "ground_truth": "A" if is_choice else "4"}
+        rows.append({**row, "options": ["A. sofa", "B. bed"] if is_choice else None})
+    write_parquet(place / "test_debiased.parquet", [row for row in rows if not row["pruned"]])
+    write_parquet(place / "test_pruned.parquet", [row for row in rows if row["pruned"]])
+    for source, scene in SCENES.items():
+        pictures = [Picture.fromarray(frame) for frame in frames_of(scene)]
+        gif = place / "video.gif"
+        pictures[0].save(gif, save_all=True, append_images=pictures[1:], duration=500)
+        with zipfile.ZipFile(place / f"{source}.zip", "w") as archive:
+            archive.write(gif, f"{source}/{scene}.mp4")
+        gif.unlink()
+    return place
+
+
+def arguments(folder, data, out, *more):
+    return ["--model", str(folder), "--data", str(data), "--benchmark", "vsi-bench", "--frames", "2",
+            "--out", str(out), "--device", "cpu", *map(str, more)]  # fmt: skip
+
+
+def evaluate(folder, data, out, *more):
+    return main(arguments(folder, data, out, "--mesh", "1", *more))
+
+
+def answers(out):
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    return {row["id"]: row["prediction"] for row in rows}
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_download_is_evaluated_as_it_is_and_its_debiased_subset_is_part_of_it(folder, download, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate(folder, download, out) == 0
+    assert "repetition penalty 1" in capsys.readouterr().out
+    found = answers(out)
+    assert list(found) == [f"vsi-bench-{number}" for number in range(8)]
+    scores = read(out / "scores.json")
+    wanted = {"frames": 2, "max_pixels": None, "prompt": "vsi-bench", "parser": "official", "repetition_penalty": 1.0}
+    wanted |= {"split": "all", "questions": 8}
+    assert {name: scores[name] for name in wanted} == wanted and scores["commit"]
+
+    model = GreedyModel(open_model(str(folder)), open_mesh("cpu", "1")[0], answer_tokens=16)
+    prompt, number = PROMPTS["vsi-bench"], 2
+    asked = Question("x", "x", "x", "How many of the 2 chairs?", ("A. sofa", "B. bed"), "A", "choice")
+    frames = frames_of(SCENES["scannet"])
+    video = Video(np.stack([frames[0], frames[4]]), np.array([0.0, 2.0]))
+    alone = model.answer([model.processor.encode(ScenePrompt((video,), (prompt.render(asked),)))])
+    assert alone == [[found[f"vsi-bench-{number}"]]]
+
+    debiased = tmp_path / "debiased"
+    command = ["--score", str(out / "predictions.jsonl"), "--benchmark", "vsi-bench", "--data", str(download)]
+    assert main([*command, "--subset", "debiased", "--out", str(debiased)]) == 0
+    assert "3 of 8 predictions answer other questions" in capsys.readouterr().out
+    by_type = read(debiased / "details.json")["by_type"]
+    assert sum(one["n"] for one in by_type.values()) == 5
+    assert read(debiased / "scores.json")["subset"] == "debiased"
+
+    assert evaluate(folder, download, out) == 0
+    assert "going on, 8 of 8 questions are answered" in capsys.readouterr().out
+    assert evaluate(folder, download, out, "--subset", "debiased") == 2
+    assert "answers 3 questions that are not asked now (first: vsi-bench-1)" in capsys.readouterr().err
+    assert answers(out) == found
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--subset", "small"], "no subset 'small'; it has debiased alone"),
+        (["--split", "train"], "VSI-Bench has no questions to train on"),
+        (["--frames", "9"], "scene0011_00.mp4: has 5 frames, fewer than the 9 asked for"),
+        (["--checkpoints", "all"], "--checkpoints all: --model must be a run folder"),
+    ],
+)
+def test_a_mistake_about_a_download_is_one_line(folder, download, tmp_path, capsys, more, words):
+    assert evaluate(folder, download, tmp_path / "out", *more) == 2
+    complaint = capsys.readouterr().err
+    assert words in complaint and len(complaint.strip().splitlines()) == 1
+
+
+def test_a_download_without_its_zips_or_frames_says_so_before_the_model_is_read(folder, download, tmp_path, capsys):
+    part = tmp_path / "part"
+    part.mkdir()
+    for path in download.glob("*.parquet"):
+        (part / path.name).write_bytes(path.read_bytes())
+    assert evaluate("nowhere", part, tmp_path / "out") == 2
+    assert ".zip: no such file" in capsys.readouterr().err
+    command = [
+        "--model",
+        str(folder),
+        "--data",
+        str(download),
+        "--benchmark",
+        "vsi-bench",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main(command) == 2
+    assert "--frames is missing" in capsys.readouterr().err
+
+
+def test_rows_without_a_model_need_no_zips(download, tmp_path):
+    part = tmp_path / "part"
+    part.mkdir()
+    for path in download.glob("*.parquet"):
+        (part / path.name).write_bytes(path.read_bytes())
+    command = ["--model", "chance-frequency", "--data", str(part), "--benchmark", "vsi-bench", "--out"]
+    assert main([*command, str(tmp_path / "out"), "--subset", "debiased"]) == 0
+    assert read(tmp_path / "out" / "scores.json")["overall"] == 100  # all answers of a type are the same here
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two scans with four and two questions."""
+    root = tmp_path_factory.mktemp("data")
+    names = ("scene0000_00", "scene0001_00")
+    scans = [make_scan(root, name, frames=6, height=56, width=56, seed=seed) for seed, name in enumerate(names)]
+    write_frames(scans, root / "data", FrameSettings((2,), 4000))
+    asked = [
+        Question(f"{name}-{k}", name, "object_counting", f"How many of the {k} chairs?", None, "4", "number")
+        for name, count in zip(names, (4, 2), strict=True)
+        for k in range(count)
+    ]
+    write_questions(root / "data" / "questions.jsonl", asked)
+    write_splits(root / "data", {"train": [], "heldout": list(names)})
+    write_subsets(root / "data", {"few": [asked[0].id, asked[4].id]})
+    return root / "data"
+
+
+@pytest.mark.slow
+def test_questions_one_at_a_time_have_the_same_answers(folder, data, tmp_path):
+    assert evaluate(folder, data, tmp_path / "tree") == 0
+    assert evaluate(folder, data, tmp_path / "alone", "--questions", 1, "--scenes", 1) == 0
+    assert answers(tmp_path / "tree") == answers(tmp_path / "alone")
+    assert evaluate(folder, data, tmp_path / "few", "--subset", "few") == 0
+    assert set(answers(tmp_path / "few")) == {"scene0000_00-0", "scene0001_00-0"}
+    assert read(tmp_path / "few" / "scores.json")["max_pixels"] == 4000
+
+
+def write_run(path, folder, steps):
+    """A run with checkpoints of other weights at each step, as the trainer leaves it."""
+    run_folder = make_run_folder(path, TrainConfig(model=ModelSettings(path=str(folder)), lora=None, objective="sft"))
+    model = open_model(str(folder))
+    name = "language_model.norm.weight"
+    checkpoints = Checkpoints(run_folder.checkpoints, keep=len(steps))
+    for step in steps:
+        weight = np.random.default_rng(step).normal(size=model.read(name).shape).astype(np.float32)
+        checkpoints.save(step, start_state({name: jnp.asarray(weight)}, optax.sgd(0.1), 0), start_record(model))
+    checkpoints.close()
+    return path
+
+
+def test_a_series_of_checkpoints_gives_the_score_by_step_with_one_program(folder, data, tmp_path, capsys, monkeypatch):
+    run = write_run(tmp_path / "run", folder, (5, 10, 20))
+    assert evaluate(run, data, tmp_path / "out", "--checkpoints", "all") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("compiling answers") == 1
+    series = read(tmp_path / "out" / "series.json")
+    assert [row["step"] for row in series] == [5, 10, 20]
+    for row in series:
+        scores = read(tmp_path / "out" / f"step-{row['step']}" / "scores.json")
+        assert scores["overall"] == row["overall"] and scores["model"] == f"{run}@{row['step']}"
+    assert len({json.dumps(answers(tmp_path / "out" / f"step-{step}")) for step in (5, 10, 20)}) == 3
+    assert (tmp_path / "out" / "series.md").read_text().startswith("| step | overall |")
+
+    assert evaluate(f"{run}@10", data, tmp_path / "alone") == 0
+    assert answers(tmp_path / "alone") == answers(tmp_path / "out" / "step-10")
+    monkeypatch.setattr(GreedyModel, "answer", None)  # nothing is left to answer
+    assert evaluate(run, data, tmp_path / "out", "--checkpoints", "20,5") == 0
+    assert [row["step"] for row in read(tmp_path / "out" / "series.json")] == [5, 20]
+    capsys.readouterr()
+    assert evaluate(run, data, tmp_path / "new", "--checkpoints", "5,7") == 2
+    assert "no checkpoint '7'" in capsys.readouterr().err
+
+
+def separate(*command):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(ROOT / "launch" / "evaluate.py"), *map(str, command)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_a_mesh_and_two_processes_give_the_same_answers(folder, data, tmp_path):
+    assert evaluate(folder, data, tmp_path / "one") == 0
+    mesh = separate(*arguments(folder, data, tmp_path / "mesh", "--mesh", "fsdp=2"))
+    said, _ = mesh.communicate(timeout=300)
+    assert mesh.returncode == 0 and said.startswith("2 virtual CPU devices"), said
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = ["--mesh", "fsdp=2", "--coordinator", f"127.0.0.1:{port}", "--process-count", "2"]
+    both = [separate(*arguments(folder, data, tmp_path / "two", *shared, "--process-id", index)) for index in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert "in 2 processes" in outputs[0] and "overall" in outputs[0] and "overall" not in outputs[1]
+    assert answers(tmp_path / "one") == answers(tmp_path / "mesh") == answers(tmp_path / "two")

@@ -1,0 +1,559 @@
+"""The training loop on a stand-in for the compiled step: rows, samples, stopping, and resuming bit for bit."""
+
+import dataclasses
+import io
+import json
+import signal
+import types
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxvsr.config.train_config import (
+    DataSettings,
+    IntervalSettings,
+    LoggingSettings,
+    SamplingSettings,
+    TrainConfig,
+    UpdateSettings,
+)
+from jaxvsr.data.questions import Question
+from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.errors import InputError
+from jaxvsr.grpo import loop
+from jaxvsr.grpo.advantages import group_advantages
+from jaxvsr.grpo.batches import HostBatch, question_key
+from jaxvsr.grpo.dynamic_sampling import keys_of_draw
+from jaxvsr.grpo.loop import train
+from jaxvsr.grpo.objectives import Objective
+from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.grpo.step import TrainState, start_state
+from jaxvsr.grpo.step import _choose as step_choose
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
+from jaxvsr.rewards.registry import Reward
+from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
+from jaxvsr.runs.metrics_log import MetricsLog
+from jaxvsr.runs.run_folder import RunFolder, make_run_folder, read_rows
+from jaxvsr.training.console import CompileTimes, Console
+from jaxvsr.training.run_context import Training
+from jaxvsr.training.stopping import EXIT_CODES, StopRequest
+
+S, Q, G, R, V, T = 2, 3, 4, 5, 6, 4
+OPTIMIZER = optax.adam(0.1)
+RECORD = RunRecord("tiny", "/tiny", None, "5" * 64)
+
+
+def config(**changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "steps": 6,
+        "data": DataSettings(scenes=S, questions=Q),
+        "sampling": SamplingSettings(group=G, answer_tokens=R),
+        "grpo": Objective(beta=0.01),
+        "intervals": IntervalSettings(checkpoint=4, samples=2),
+        "logging": LoggingSettings(trackers=(), sample_questions=3, line_seconds=0.0),
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+def batch_of(step: int) -> HostBatch:
+    """Another batch for each step, the same each time."""
+    rng = np.random.default_rng(step)
+    questions = tuple(
+        tuple(
+            Question(f"{step}/{s}/{q}", f"scene{s}", "object_counting", f"How many {q}?", None, str(q), "number")
+            for q in range(Q)
+        )
+        for s in range(S)
+    )
+    prompt = TreePrompt(
+        vision=VisionInput(
+            np.zeros((S, 1, 4, 3), np.uint8), np.ones((S, 1, 4), bool), np.zeros((S, 1, 4, 2), np.int32)
+        ),
+        scene_tokens=rng.integers(0, 50, (S, V)).astype(np.int32),
+        scene_length=np.array([V, V - 2], np.int32),
+        scene_positions=np.zeros((S, V, 3), np.int32),
+        vision_index=np.full((S, V), -1, np.int32),
+        question_start=np.full(S, V, np.int32),
+        question_tokens=np.zeros((S, Q, T), np.int32),
+        question_length=np.full((S, Q), T - 1, np.int32),
+    )
+    keys = np.array([[question_key(question.id) for question in scene] for scene in questions], np.uint32)
+    return HostBatch(step, prompt, keys, questions)
+
+
+class StandInStep:
+    """Draws tokens that depend on weights, seed, step and question, and moves the weights by what it is given."""
+
+    trains_vision = False
+
+    def __init__(self) -> None:
+        self.functions = [types.SimpleNamespace(name="update", seconds=0.0, compiled={}, on_compile=None)]
+        self.seen: list[Any] = []
+
+    @property
+    def compile_count(self) -> int:
+        return len(self.functions[0].compiled)
+
+    @property
+    def compile_seconds(self) -> float:
+        return self.functions[0].seconds
+
+    def sample(
+        self, state: TrainState, prompt: TreePrompt, keys: jax.Array, temperature: jax.Array, features: Any = None
+    ) -> Any:
+        noise = jax.random.uniform(jax.random.fold_in(jax.random.key(state.seed), state.step), (S, Q, G, R))
+        mixed = state.trainable["w"] + noise + (keys[..., None, None] % 7) / 7
+        tokens = jnp.floor(10 * (mixed % 1)).astype(jnp.int32)
+        length = 1 + tokens[..., 0] % R
+        logprobs = -jnp.abs(noise) * state.trainable["w"]
+        return Sampled(Rollouts(tokens, length), logprobs, length == R), jnp.zeros((S, 2, 8))
+
+    def reference(
+        self, prompt: TreePrompt, features: jax.Array, rollouts: Rollouts, temperature: jax.Array
+    ) -> jax.Array:
+        return -0.1 * jnp.asarray(rollouts.tokens, jnp.float32)
+
+    def encode(self, state: TrainState, prompt: TreePrompt) -> jax.Array:
+        return jnp.zeros((S, 2, 8))
+
+    def choose(self, again: jax.Array, drawn_again: Sampled, sampled: Sampled) -> Sampled:
+        return step_choose(again, drawn_again, sampled)
+
+    def update(
+        self,
+        state: TrainState,
+        prompt: TreePrompt,
+        features: jax.Array,
+        rollouts: Rollouts,
+        inputs: Any,
+        normaliser: Any,
+        temperature: jax.Array,
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        function = self.functions[0]
+        if not function.compiled:
+            function.on_compile("update", 1)
+            function.compiled["bucket"], function.seconds = None, 2.0
+        self.seen.append((rollouts, inputs, normaliser))
+        taken = rollouts.tokens[..., 0]
+        if inputs.questions is not None:
+            taken = jnp.take_along_axis(taken, inputs.questions[..., None], axis=1)
+        signal_here = jnp.ones(()) if inputs.advantages is None else jnp.sum(inputs.advantages * taken)
+        gradients = {"w": jnp.cos(signal_here + state.trainable["w"])}
+        updates, optimizer = OPTIMIZER.update(gradients, state.optimizer)
+        state = TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), optimizer, state.seed)
+        return state, {
+            "loss": jnp.sum(state.trainable["w"]),
+            "grad_norm": jnp.abs(gradients["w"]),
+            "kl": jnp.float32(0),
+            "entropy": inputs.mask.sum() / normaliser.tokens,
+        }
+
+
+def word_count(completions: list[str], answer: list[str], **columns: Any) -> list[float | None]:
+    return [float(text.count(right)) if right != "2" else None for text, right in zip(completions, answer, strict=True)]
+
+
+def length_reward(completions: list[str], **columns: Any) -> list[float]:
+    return [float(len(text)) for text in completions]
+
+
+@dataclasses.dataclass
+class Bench:
+    """A run in a folder, ready to go on."""
+
+    folder: RunFolder
+    training: Training
+    step: StandInStep
+    output: io.StringIO
+
+    def rows(self) -> list[dict[str, Any]]:
+        return list(read_rows(self.folder.metrics))
+
+
+def open_bench(
+    path: Path,
+    settings: TrainConfig,
+    *,
+    first: int = 0,
+    batches: Callable[[int], Generator[HostBatch, None, None]] | None = None,
+    evaluate: Callable[[TrainState], dict[str, float]] | None = None,
+) -> Bench:
+    folder = make_run_folder(path, settings)
+    step, output = StandInStep(), io.StringIO()
+    console = Console(settings.steps, done=first, line_seconds=settings.logging.line_seconds, stream=output)
+    training = Training(
+        config=settings,
+        step=step,
+        mesh=make_mesh(MeshShape(), jax.devices()[:1]),
+        batches=batches or (lambda start: (batch_of(number) for number in range(start, 10_000))),
+        decode=lambda tokens, length: [" ".join(map(str, row[:n])) for row, n in zip(tokens, length, strict=True)],
+        rewards=(Reward("words", word_count, 2.0), Reward("length", length_reward, 0.5)),
+        record=RECORD,
+        checkpoints=Checkpoints(folder.checkpoints, keep=settings.intervals.keep),
+        console=console,
+        compile_times=CompileTimes(console, path.parent / "cache" / "seconds.json", "tiny"),
+        log=MetricsLog(folder, settings, restored_step=first),
+        prompt_text=lambda question: f"<{question.question}>",
+        evaluate=evaluate,
+    )
+    return Bench(folder, training, step, output)
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    """`open_bench`; what it opens is closed after the test."""
+    opened = []
+
+    def opening(*given: Any, **settings: Any) -> Bench:
+        opened.append(open_bench(*given, **settings))
+        return opened[-1]
+
+    yield opening
+    for run in opened:
+        run.training.checkpoints.close()
+        if run.training.log is not None:
+            run.training.log.close()
+
+
+def fresh_state() -> TrainState:
+    return start_state({"w": jnp.float32(0.3)}, OPTIMIZER, seed=11)
+
+
+TIMES = ("seconds/", "tokens_per_second", "compile_")
+
+
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if not name.startswith(TIMES)} for row in rows]
+
+
+def test_every_step_has_a_row_with_what_a_run_is_judged_by(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config())
+    _, reason = train(run.training, fresh_state(), StopRequest())
+    rows = run.rows()
+    assert reason == "all steps" and [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    wanted = {
+        "loss", "reward/mean", "reward/words", "reward/length", "reward/std", "frac_reward_zero_std", "kl", "grad_norm",
+        "learning_rate", "completion_length", "padding_share", "tokens_per_second", "compile_count", "seconds/data",
+        "seconds/sample", "seconds/reward", "seconds/reference", "seconds/update", "seconds/step",
+    }  # fmt: skip
+    for row in rows:
+        assert wanted <= set(row)
+
+
+def test_the_gap_to_the_sampler_is_that_of_the_first_update_of_a_step(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench(tmp_path / "run", config(steps=2, update=UpdateSettings(inner_steps=3)))
+    update = run.step.update
+
+    def with_gap(*given: Any) -> Any:
+        state, metrics = update(*given)
+        return state, {**metrics, "logprob_gap": jnp.float32(len(run.step.seen)), "ratio_max": len(run.step.seen)}
+
+    monkeypatch.setattr(run.step, "update", with_gap)
+    train(run.training, fresh_state(), StopRequest())
+    assert [row["logprob_gap"] for row in run.rows()] == [1, 4]
+    assert [row["ratio_max"] for row in run.rows()] == [3, 6]
+
+
+def test_advantages_and_masks_of_an_update_are_those_of_its_rollouts(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config(steps=1))
+    train(run.training, fresh_state(), StopRequest())
+    rollouts, inputs, normaliser = run.step.seen[0]
+    tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
+    scores = np.full((2, S, Q, G), np.nan)
+    for s, q, g in np.ndindex(S, Q, G):
+        text = " ".join(str(token) for token in tokens[s, q, g, : length[s, q, g]])
+        scores[0, s, q, g] = text.count(str(q)) if q != 2 else np.nan
+        scores[1, s, q, g] = len(text)
+        np.testing.assert_array_equal(np.asarray(inputs.mask[s, q, g]), np.arange(R) < length[s, q, g])
+    expected = group_advantages(scores, [2.0, 0.5], run.training.config.advantages)
+    np.testing.assert_array_equal(np.asarray(inputs.advantages), expected.advantages)
+    assert float(normaliser.tokens) == length.sum()
+
+
+def test_rewards_are_called_as_trl_calls_them_with_prompts_completions_and_columns(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    called = []
+
+    def as_in_trl(prompts: list[str], completions: list[str], answer: list[str], **kwargs: Any) -> list[float]:
+        called.append((prompts, completions, answer, kwargs["question"], kwargs["id"]))
+        return [0.0] * len(completions)
+
+    run = bench(tmp_path / "run", config(steps=1, intervals=IntervalSettings(samples=0)))
+    training = dataclasses.replace(run.training, rewards=(Reward("mine", as_in_trl),))
+    train(training, fresh_state(), StopRequest())
+    prompts, completions, answer, question, names = called[0]
+    assert len(completions) == S * Q * G and prompts == [f"<{text}>" for text in question]
+    assert names[: G + 1] == ["0/0/0"] * G + ["0/0/1"] and answer[: G + 1] == ["0"] * G + ["1"]
+
+
+def test_padding_share_counts_what_is_not_real(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=1))
+    train(run.training, fresh_state(), StopRequest())
+    length = np.asarray(run.step.seen[0][0].length)
+    real = V + V - 2 + S * Q * (T - 1) + length.sum()
+    assert run.rows()[0]["padding_share"] == pytest.approx(1 - real / (S * V + S * Q * T + S * Q * G * R))
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one_exactly(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    whole = bench(tmp_path / "whole", config())
+    final, _ = train(whole.training, fresh_state(), StopRequest())
+
+    def interrupted(start: int) -> Generator[HostBatch, None, None]:
+        for number in range(start, 10_000):
+            if number == 5:  # the power fails in step 6, after the checkpoint of step 4 and two more rows
+                raise RuntimeError("power failure")
+            yield batch_of(number)
+
+    parted = bench(tmp_path / "parted", config(), batches=interrupted)
+    with pytest.raises(RuntimeError):
+        train(parted.training, fresh_state(), StopRequest())
+    assert [row["step"] for row in parted.rows()] == [1, 2, 3, 4, 5]
+
+    again = bench(tmp_path / "parted", config(), first=4)
+    restored = again.training.checkpoints.restore(4, fresh_state(), RECORD)
+    resumed, _ = train(again.training, restored, StopRequest(), first=4)
+    assert without_times(again.rows()) == without_times(whole.rows())
+    assert list(read_rows(again.folder.samples)) == list(read_rows(whole.folder.samples))
+    np.testing.assert_array_equal(np.asarray(resumed.trainable["w"]), np.asarray(final.trainable["w"]))
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_ends_after_the_running_step_with_a_checkpoint(
+    bench: Callable[..., Bench], tmp_path: Path, number: int, name: str
+) -> None:
+    def batches(start: int) -> Generator[HostBatch, None, None]:
+        for step in range(start, 100):
+            if step == 1:
+                signal.raise_signal(number)
+            yield batch_of(step)
+
+    run = bench(tmp_path / "run", config(), batches=batches)
+    before = signal.getsignal(number)
+    with StopRequest().listening() as stop:
+        _, reason = train(run.training, fresh_state(), stop)
+    assert signal.getsignal(number) is before
+    assert (reason, run.training.checkpoints.steps, len(run.rows())) == (name, [2], 2)
+    assert EXIT_CODES[reason] == 128 + number
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    with StopRequest().listening(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_the_time_limit_saves_and_stops(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config())
+    _, reason = train(run.training, fresh_state(), StopRequest(time_limit=0.0))
+    assert (reason, run.training.checkpoints.steps, EXIT_CODES[reason]) == ("time limit", [1], 0)
+
+
+def test_samples_hold_questions_answers_rewards_and_advantages(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=3))
+    train(run.training, fresh_state(), StopRequest())
+    samples = list(read_rows(run.folder.samples))
+    assert [row["step"] for row in samples] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3]
+    assert [row["question_id"] for row in samples[:3]] == ["0/0/0", "0/1/0", "0/0/1"]
+    first = samples[0]
+    assert first["prompt"] == "<How many 0?>" and len(first["answers"]) == G
+    for answer in first["answers"]:
+        assert answer["reward"] == pytest.approx(2 * answer["rewards"]["words"] + 0.5 * answer["rewards"]["length"])
+    assert sum(answer["advantage"] for answer in first["answers"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_first_questions_are_answered_again_after_the_last_step(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config(steps=3))
+    train(run.training, fresh_state(), StopRequest())
+    samples = list(read_rows(run.folder.samples))
+    before, after = samples[:3], samples[-3:]
+    assert [row["question_id"] for row in before] == [row["question_id"] for row in after]
+    assert (before[0]["step"], after[0]["step"]) == (1, 3) and before[0]["answers"] != after[0]["answers"]
+
+
+def test_a_run_that_ended_before_its_last_samples_gets_them_once(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=3))
+    final, _ = train(run.training, fresh_state(), StopRequest())
+    whole = run.folder.samples.read_text()
+    run.folder.samples.write_text("".join(whole.splitlines(keepends=True)[:-3]))
+    for _ in range(2):
+        again = bench(tmp_path / "run", config(steps=3), first=3)
+        assert train(again.training, final, StopRequest(), first=3)[1] == "all steps"
+        assert again.folder.samples.read_text() == whole
+
+
+def test_all_processes_end_for_the_same_reason(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench(tmp_path / "run", config())
+    sigterm = list(EXIT_CODES).index("SIGTERM")
+    monkeypatch.setattr(loop, "largest_of_processes", lambda number: max(number, sigterm))  # another one was told
+    assert train(run.training, fresh_state(), StopRequest(time_limit=0.0))[1] == "SIGTERM"
+    assert len(run.rows()) == 1
+
+
+def test_a_reward_that_does_not_apply_is_null_in_json(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=1, logging=LoggingSettings(trackers=(), sample_questions=S * Q)))
+    train(run.training, fresh_state(), StopRequest())
+    does_not_apply = [row for row in read_rows(run.folder.samples) if row["answer"] == "2"]
+    assert does_not_apply and all(a["rewards"]["words"] is None for row in does_not_apply for a in row["answers"])
+    assert "NaN" not in run.folder.samples.read_text()
+
+
+def test_evaluations_choose_the_best_checkpoint(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    scores = iter([30.0, 50.0, 40.0])
+    settings = config(intervals=IntervalSettings(checkpoint=100, evaluate=2, keep=1))
+    run = bench(tmp_path / "run", settings, evaluate=lambda state: {"eval/overall": next(scores)})
+    train(run.training, fresh_state(), StopRequest())
+    assert (run.training.checkpoints.best, run.training.checkpoints.steps) == (4, [4, 6])
+    assert [row.get("eval/overall") for row in run.rows()] == [None, 30.0, None, 50.0, None, 40.0]
+
+
+def test_several_inner_steps_use_the_same_rollouts_and_one_reference(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config(steps=2, update=UpdateSettings(inner_steps=3)))
+    state, _ = train(run.training, fresh_state(), StopRequest())
+    assert int(state.step) == 6 and len(run.step.seen) == 6
+    assert run.step.seen[0][1] is run.step.seen[2][1] and run.step.seen[2][1] is not run.step.seen[3][1]
+
+
+def test_without_kl_there_is_no_reference_pass(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=1, grpo=Objective(beta=0.0)))
+    run.step.reference = None  # type: ignore[assignment, method-assign]
+    train(run.training, fresh_state(), StopRequest())
+    assert "seconds/reference" not in run.rows()[0] and run.step.seen[0][1].reference_logprobs is None
+
+
+def test_a_policy_that_is_not_the_reference_at_step_1_is_reported(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=1))
+    update = run.step.update
+
+    def far_away(*given: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        state, metrics = update(*given)
+        return state, {**metrics, "kl": jnp.float32(0.5)}
+
+    run.step.update = far_away  # type: ignore[method-assign,assignment]
+    train(run.training, fresh_state(), StopRequest())
+    assert "kl 0.5 at step 1" in run.output.getvalue()
+
+
+def test_sft_learns_the_given_answers_and_samples_nothing(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    targets = Rollouts(np.ones((S, Q, 1, R), np.int32), np.full((S, Q, 1), 2, np.int32))
+    run = bench(
+        tmp_path / "run",
+        config(objective="sft", steps=2),
+        batches=lambda start: (dataclasses.replace(batch_of(step), targets=targets) for step in range(start, 9)),
+    )
+    run.step.sample = None  # type: ignore[assignment, method-assign]
+    train(run.training, fresh_state(), StopRequest())
+    assert np.asarray(run.step.seen[0][1].mask).sum() == 2 * S * Q and len(run.rows()) == 2
+
+
+def test_plain_lines_and_compile_messages_without_a_terminal(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=2))
+    train(run.training, fresh_state(), StopRequest())
+    lines = run.output.getvalue().splitlines()
+    assert lines[0] == "compiling update, bucket 1" and lines[1].startswith("step 1/2  reward ")
+    again = bench(tmp_path / "again", config(steps=2))
+    train(again.training, fresh_state(), StopRequest())
+    assert again.output.getvalue().splitlines()[0] == "compiling update, bucket 1, last time 2 s"
+
+
+def test_a_line_comes_only_when_the_last_one_is_old(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    settings = config(logging=LoggingSettings(trackers=(), line_seconds=1000.0))
+    run = bench(tmp_path / "run", settings)
+    train(run.training, fresh_state(), StopRequest())
+    assert [line.split("  ")[0] for line in run.output.getvalue().splitlines()[1:]] == ["step 1/6", "step 6/6"]
+
+
+def test_a_broken_reward_ends_the_run_with_its_name(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    def broken(completions: list[str], **columns: Any) -> list[float]:
+        raise ValueError("no")
+
+    run = bench(tmp_path / "run", config())
+    training = dataclasses.replace(run.training, rewards=(Reward("broken", broken),))
+    with pytest.raises(InputError, match="'broken'"):
+        train(training, fresh_state(), StopRequest())
+    assert json.loads(run.folder.metrics.read_text() or "null") is None
+
+
+def constant_reward(completions: list[str], answer: list[str], **columns: Any) -> list[float]:
+    """Question 1 of every scene earns the same whatever is answered."""
+    return [1.0 if right == "1" else float(len(text)) for text, right in zip(completions, answer, strict=True)]
+
+
+def test_without_kl_groups_that_teach_nothing_are_left_out_of_the_update(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config(steps=1, grpo=Objective(beta=0.0)))
+    training = dataclasses.replace(run.training, rewards=(Reward("constant", constant_reward, 1.0),))
+    train(training, fresh_state(), StopRequest())
+    rollouts, inputs, normaliser = run.step.seen[0]
+    informative = np.asarray(inputs.questions)[np.asarray(inputs.mask).any((-1, -2))]
+    assert inputs.questions.shape == (S, 2) and set(informative.tolist()) <= {0, 2}
+    assert float(normaliser.tokens) == np.asarray(rollouts.length).sum(), "the normaliser counts what is left out"
+    row = run.rows()[0]
+    assert row["zero_advantage_groups"] >= S and row["update_questions"] == 2
+    assert row["entropy"] == pytest.approx(1.0), "a mean over the tokens that were read"
+
+    with_kl = bench(tmp_path / "kl", config(steps=1))
+    training = dataclasses.replace(with_kl.training, rewards=(Reward("constant", constant_reward, 1.0),))
+    train(training, fresh_state(), StopRequest())
+    assert with_kl.step.seen[0][1].questions is None, "with KL every group has a gradient"
+
+
+def first_token(completions: list[str], **columns: Any) -> list[float]:
+    """1 for answers that begin with 0 to 6: about one group of four in five is informative, or fewer."""
+    return [float(text[0] in "0123456") for text in completions]
+
+
+def test_dynamic_sampling_keeps_the_first_informative_draw_of_every_question(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    draws = 3
+    settings = config(steps=1, sampling=SamplingSettings(group=G, answer_tokens=R, max_draws=draws))
+    run = bench(tmp_path / "run", settings)
+    training = dataclasses.replace(run.training, rewards=(Reward("first", first_token, 1.0),))
+    train(training, fresh_state(), StopRequest())
+
+    batch, state = batch_of(0), fresh_state()
+    expected: dict[tuple[int, int], np.ndarray] = {}
+    informative = np.zeros((S, Q), bool)
+    used = 0
+    for draw in range(draws):
+        if informative.all():
+            break
+        keys = jnp.asarray(keys_of_draw(batch.question_keys, draw))
+        tokens = np.asarray(StandInStep().sample(state, batch.prompt, keys, jnp.float32(1))[0].rollouts.tokens)
+        used += 1
+        for s, q in np.ndindex(S, Q):
+            earned = tokens[s, q, :, 0] <= 6
+            if draw == 0 or (not informative[s, q] and len(set(earned.tolist())) == 2):
+                expected[s, q] = tokens[s, q]
+            informative[s, q] |= len(set(earned.tolist())) == 2
+    seen = np.asarray(run.step.seen[0][0].tokens)
+    for (s, q), tokens in expected.items():
+        np.testing.assert_array_equal(seen[s, q], tokens)
+    row = run.rows()[0]
+    assert used > 1 and row["draws"] == used
+    assert row["zero_advantage_groups"] == (~informative).sum()
+
+
+def test_dynamic_sampling_stops_when_enough_groups_inform(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    sampling = SamplingSettings(group=G, answer_tokens=R, max_draws=9, min_informative=0.01)
+    run = bench(tmp_path / "run", config(steps=1, sampling=sampling))
+    train(run.training, fresh_state(), StopRequest())
+    assert run.rows()[0]["draws"] == 1

@@ -1,0 +1,82 @@
+"""The compiled step: what is sampled with adapters, and an update on some of the questions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxvsr.grpo.advantages import gather_informative
+from jaxvsr.grpo.objectives import Objective, step_normaliser
+from jaxvsr.grpo.sampler import SamplingOptions
+from jaxvsr.grpo.step import CompiledStep, LossInputs, Policy, start_state
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.qwen_vl import bind, model_definition
+from jaxvsr.models.tree import ForwardOptions, tree_logprobs
+from tests.support.tree_cases import random_parameters, random_tree, small_config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_leaving_out_groups_without_advantage_gives_the_same_weights(accumulate: int) -> None:
+    config, lora = small_config("qwen2_vl"), LoraConfig(rank=2, alpha=4.0)
+    case = random_tree(2, 4, 3)
+    prompt, rollouts = case.on_device
+    rng = np.random.default_rng(0)
+    informative = np.array([[False, True, False, True], [False, False, True, False]])
+    advantages = np.where(informative[..., None], rng.normal(size=(2, 4, 3)), 0.0).astype(np.float32)
+    old = jnp.asarray(rng.normal(size=case.mask.shape) - 5, jnp.float32)
+    objective = Objective(beta=0.0)
+    bucket = gather_informative(informative)
+    assert bucket.index.shape == (2, 2)
+    few = LossInputs(
+        jnp.asarray(bucket.take(case.mask) & bucket.real[..., None, None]),
+        old,
+        None,
+        jnp.asarray(bucket.take(advantages)),
+        jnp.asarray(bucket.index),
+    )
+    after = []
+    for inputs in (LossInputs(jnp.asarray(case.mask), old, None, jnp.asarray(advantages)), few):
+        parameters = random_parameters(config, lora, jnp.float32)
+        trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
+        frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
+        optimizer, sampling = optax.sgd(1.0), SamplingOptions(3, 5, eos_ids=())
+        policy = Policy(config, lora, frozen)
+        step = CompiledStep(policy, trainable, objective, optimizer, sampling, ForwardOptions(), accumulate=accumulate)
+        state = start_state(trainable, optimizer, 0)
+        features = step.encode(state, prompt)
+        normaliser = step_normaliser(jnp.asarray(case.mask), objective)
+        state, metrics = step.update(state, prompt, features, rollouts, inputs, normaliser, jnp.float32(1.0))
+        after.append((jax.device_get(state.trainable), float(metrics["loss"]), float(metrics["grad_norm"])))
+    (all_of_them, loss, norm), (some, loss_of_some, norm_of_some) = after
+    assert loss_of_some == pytest.approx(loss, rel=1e-5) and norm_of_some == pytest.approx(norm, rel=1e-5)
+    moved = 0.0
+    start = random_parameters(config, lora, jnp.float32)
+    for name, leaf in all_of_them.items():
+        np.testing.assert_allclose(some[name], leaf, rtol=0, atol=2e-6 * max(1.0, norm))
+        moved = max(moved, float(np.abs(leaf - np.asarray(start[name])).max()))
+    assert moved > 1e-3, "the update did something"
+
+
+def test_sampling_with_adapters_keeps_the_log_probabilities_of_the_update() -> None:
+    config = small_config("qwen2_vl")
+    lora = LoraConfig(rank=2, alpha=4.0, target_modules=("q_proj", "v_proj", "gate_proj", "down_proj"))
+    parameters = random_parameters(config, lora, jnp.float32)
+    trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
+    frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
+    prompt, _ = random_tree(1, 2, 1).on_device
+    optimizer = optax.sgd(1.0)
+    step = CompiledStep(
+        Policy(config, lora, frozen), trainable, Objective(), optimizer, SamplingOptions(3, 5, ()), ForwardOptions()
+    )
+    state = start_state(trainable, optimizer, 0)
+    keys = jnp.zeros((1, 2), jnp.uint32)
+    sampled, features = step.sample(state, prompt, keys, jnp.float32(0.8))
+    adapted = bind(model_definition(config, lora), parameters)
+    expected, _ = tree_logprobs(adapted, prompt, features, sampled.rollouts, 0.8, ForwardOptions())
+    np.testing.assert_allclose(sampled.logprobs, expected, rtol=0, atol=1e-5)
+    base, _ = tree_logprobs(
+        bind(model_definition(config), frozen), prompt, features, sampled.rollouts, 0.8, ForwardOptions()
+    )
+    assert np.abs(np.asarray(base - expected)).max() > 1e-2, "the adapters matter here"

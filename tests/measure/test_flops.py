@@ -1,0 +1,45 @@
+"""The formulas of FLOPs are what XLA counts in the programs themselves."""
+
+import dataclasses
+
+import pytest
+
+from jaxvsr.measure.compiled_costs import program_costs, program_flops
+from jaxvsr.measure.flops import needed_flops
+from jaxvsr.measure.step_bench import Workload
+from jaxvsr.models.model_config import Family, ModelConfig
+from jaxvsr.models.tree import ForwardOptions
+from tests.support.tree_cases import small_config
+
+
+def _config(family: Family) -> ModelConfig:
+    """Wide enough for matrix products to be nearly all there is to count."""
+    small = small_config(family)
+    text = dataclasses.replace(
+        small.text, hidden_size=256, intermediate_size=768, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=2048, mrope_section=(8, 12, 12),
+    )  # fmt: skip
+    vision = dataclasses.replace(
+        small.vision, embed_dim=256, num_heads=4, intermediate_size=512, out_hidden_size=256, patch_size=14,
+    )  # fmt: skip
+    return dataclasses.replace(small, text=text, vision=vision)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_the_formulas_count_what_xla_counts(family):
+    config, work = _config(family), Workload(scenes=2, questions=3, rollouts=4, frames=4, max_pixels=112 * 112)
+    if config.vision.window_size:
+        config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, window_size=112))
+    counted = program_flops(config, work, ForwardOptions(dtype="float32"))
+    needed = needed_flops(config, work.sizes)
+    # XLA counts softmax, norms, rotary embedding and the entropy too; in the update also LoRA and the loss.
+    assert counted["sample"] == pytest.approx(needed["vision"] + needed["prefill"] + needed["decode"], rel=0.06)
+    assert counted["reference"] == pytest.approx(needed["reference"], rel=0.06)
+    assert needed["update"] < counted["update"] < 1.15 * needed["update"]
+
+
+def test_compiled_costs_name_every_program_and_nothing_where_beta_is_0():
+    work = Workload(scenes=1, questions=1, rollouts=2, frames=2, max_pixels=56 * 56, answer_tokens=3)
+    costs = program_costs(small_config("qwen2_vl"), dataclasses.replace(work, beta=0.0), ForwardOptions())
+    assert list(costs) == ["sample", "update"]
+    assert all(cost.compile_seconds > 0 and cost.need.arguments > 0 and cost.flops > 0 for cost in costs.values())

@@ -1,0 +1,198 @@
+"""Configs and parameter names against transformers' own classes and models without memory."""
+
+import math
+
+import pytest
+import torch
+from flax import nnx
+from flax.traverse_util import flatten_dict
+from transformers import (
+    AutoConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
+
+import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
+from jaxvsr.errors import InputError
+from jaxvsr.models.huggingface.hf_config import config_json, parse_config, read_config, read_generation_config
+from jaxvsr.models.huggingface.parameter_names import expected_shapes, file_names, style_of
+from jaxvsr.models.huggingface.published_shapes import PUBLISHED
+from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.qwen_vl import model_definition
+
+HF_CLASSES = {
+    "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration),
+    "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
+}
+TOWER_2024 = {
+    "depth": 32,
+    "embed_dim": 1280,
+    "mlp_ratio": 4,
+    "num_heads": 16,
+    "in_chans": 3,
+    "hidden_size": 1536,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "spatial_patch_size": 14,
+    "temporal_patch_size": 2,
+}
+# As published with Qwen2-VL-2B-Instruct in 2024.
+FLAT_2024 = {
+    "architectures": ["Qwen2VLForConditionalGeneration"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "vision_token_id": 151654,
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "hidden_act": "silu",
+    "hidden_size": 1536,
+    "initializer_range": 0.02,
+    "intermediate_size": 8960,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "model_type": "qwen2_vl",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vision_config": TOWER_2024,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "vocab_size": 151936,
+}
+
+
+def hugging_face_config(config: ModelConfig):
+    return HF_CLASSES[config.family][0](**config_json(config))
+
+
+def meta_model(config: ModelConfig) -> torch.nn.Module:
+    with torch.device("meta"):
+        return HF_CLASSES[config.family][1](hugging_face_config(config))
+
+
+def nested(flat: dict) -> dict:
+    """The form that transformers 4.52 and later 4.x wrote."""
+    outer = ("model_type", "architectures", "vision_config", "tie_word_embeddings", "torch_dtype")
+    tokens = tuple(name for name in flat if name.startswith(("image_token", "video_token", "vision_")))
+    text = {name: value for name, value in flat.items() if name not in outer + tokens}
+    return {name: value for name, value in flat.items() if name not in text} | {
+        "text_config": text | {"model_type": "qwen2_vl_text"}
+    }
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes_have_transformers_parameters(name):
+    config = PUBLISHED[name]
+    theirs = {name: tuple(value.shape) for name, value in meta_model(config).named_parameters()}
+    ours = expected_shapes(config)
+    new_names = {
+        new: ours[stacked] if layer is None else ours[stacked][1:]
+        for new, (stacked, layer) in file_names(config, "new").items()
+    }
+    assert new_names == theirs
+    assert sum(map(math.prod, ours.values())) == sum(map(math.prod, theirs.values()))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_flax_model_has_the_expected_parameters(name):
+    _, abstract = model_definition(PUBLISHED[name])
+    built = flatten_dict(nnx.to_pure_dict(abstract), sep=".")
+    shapes = {name: tuple(leaf.shape) for name, leaf in built.items() if leaf is not None}
+    assert shapes == expected_shapes(PUBLISHED[name])
+
+
+def test_parameter_counts_are_those_of_the_hub():
+    # Shown on the model pages of the hub as the size of the safetensors.
+    hub = {"qwen2-vl-2b": 2_208_985_600, "qwen2-vl-7b": 8_291_375_616, "qwen2.5-vl-3b": 3_754_622_976}
+    for name, count in hub.items():
+        assert sum(map(math.prod, expected_shapes(PUBLISHED[name]).values())) == count
+
+
+def test_the_published_flat_file_is_read():
+    assert parse_config(FLAT_2024) == PUBLISHED["qwen2-vl-2b"]
+
+
+def test_flat_nested_and_transformers_5_files_are_the_same_model(tmp_path):
+    for name, config in PUBLISHED.items():
+        flat = config_json(config)
+        assert parse_config(flat) == config, name
+        assert parse_config(nested(flat)) == config, name
+        hugging_face_config(config).save_pretrained(tmp_path / name)
+        assert read_config(tmp_path / name) == config, name
+        assert AutoConfig.from_pretrained(tmp_path / name).vision_config.depth == config.vision.depth
+
+
+@pytest.mark.parametrize("family", HF_CLASSES)
+def test_what_a_file_leaves_out_has_transformers_defaults(family):
+    theirs = HF_CLASSES[family][0](rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]})
+    tower = "hidden_size" if family == "qwen2_vl" else "out_hidden_size"
+    rope = {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}
+    ours = parse_config({"model_type": family, "vision_config": {tower: 8192}, **rope})
+    text, vision = theirs.text_config, theirs.vision_config
+    for name in ("vocab_size", "intermediate_size", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps"):
+        assert getattr(ours.text, name) == getattr(text, name)
+    assert ours.text.rope_theta == text.rope_parameters["rope_theta"]
+    for name in ("depth", "num_heads", "patch_size", "spatial_merge_size", "temporal_patch_size"):
+        assert getattr(ours.vision, name) == getattr(vision, name)
+    if family == "qwen2_5_vl":
+        for name in ("window_size", "tokens_per_second", "intermediate_size"):
+            assert getattr(ours.vision, name) == getattr(vision, name)
+        assert list(ours.vision.fullatt_block_indexes) == list(vision.fullatt_block_indexes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "qwen3_vl"}, "model_type 'qwen3_vl'"),
+        ({"use_sliding_window": True}, "use_sliding_window True"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"hidden_size": "1536"}, "hidden_size '1536'"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers 0"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers 1000000000000 must be at most 1000"),
+        ({"vision_config": {**TOWER_2024, "depth": 10**12}}, "depth 1000000000000 must be at most 1000"),
+        ({"num_attention_heads": 7}, "7 heads"),
+        ({"torch_dtype": "float8"}, "dtype 'float8'"),
+        ({"rope_scaling": {"type": "yarn", "mrope_section": [16, 24, 24]}}, "type 'yarn'"),
+        ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 23]}}, "must sum to half the head width, 64"),
+        ({"rope_scaling": None}, "mrope_section None"),
+        ({"vision_config": {**TOWER_2024, "hidden_size": 1024}}, "width 1024"),
+        ({"vision_config": [1]}, "vision_config: expected a JSON object"),
+        ({"image_token_id": -1}, "image_token_id -1"),
+    ],
+)
+def test_configs_that_cannot_be_computed_are_refused_by_name(change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        parse_config({**FLAT_2024, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_three_styles_of_names_are_told_apart():
+    config = PUBLISHED["qwen2-vl-7b"]
+    for style in ("old", "new", "stacked"):
+        assert style_of(file_names(config, style)) == style
+
+
+def test_eos_ids_come_from_the_generation_config_and_else_from_the_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"text_config": {"eos_token_id": 7}}')
+    assert read_generation_config(tmp_path).pad_token_id == 7
+    (tmp_path / "config.json").write_text('{"eos_token_id": 7, "text_config": {"pad_token_id": 3}}')
+    assert read_generation_config(tmp_path).eos_token_ids == (7,)
+    assert read_generation_config(tmp_path).pad_token_id == 3
+    generation = tmp_path / "generation_config.json"
+    generation.write_text('{"eos_token_id": [9, 8], "pad_token_id": 8, "repetition_penalty": 1.05}')
+    read = read_generation_config(tmp_path)
+    assert (read.eos_token_ids, read.pad_token_id, read.repetition_penalty) == ((9, 8), 8, 1.05)
+    generation.write_text('{"eos_token_id": "nine"}')
+    with pytest.raises(InputError, match="eos_token_id 'nine'"):
+        read_generation_config(tmp_path)

@@ -1,0 +1,273 @@
+"""Adapters in PEFT's format against PEFT itself, both ways."""
+
+import json
+import re
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from peft import LoraConfig as PeftConfig
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForImageTextToText
+
+import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
+from jaxvsr.errors import InputError
+from jaxvsr.models.huggingface.model_folder import open_folder, save_folder
+from jaxvsr.models.huggingface.parameter_names import expected_shapes
+from jaxvsr.models.huggingface.peft_adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    Adapter,
+    join,
+    load_adapter,
+    merge,
+    merged_weights,
+    save_adapter,
+)
+from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
+from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+
+# PEFT 0.21 still asks transformers by an old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+SMALL = TinyShape(width=32, text_layers=2, text_intermediate=40, vision_layers=2)
+FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    out = {}
+    for family in FAMILIES:
+        out[family] = tmp_path_factory.mktemp("tiny") / family
+        write_tiny_model(out[family], 1, shape=SMALL, family=family)
+    return out
+
+
+@pytest.fixture(params=FAMILIES)
+def folder(folders, request):
+    return folders[request.param]
+
+
+def torch_model(folder):
+    return AutoModelForImageTextToText.from_pretrained(folder).eval()
+
+
+def random_adapter(config, lora, seed=0):
+    rng, leaves = np.random.default_rng(seed), {}
+    for name, shape in expected_shapes(config).items():
+        module = name.removesuffix(".weight")
+        if name.endswith(".weight") and "norm" not in name and lora.adapts(module):
+            leaves[f"{module}.lora_A"] = rng.normal(size=(*shape[:-2], lora.rank, shape[-1])).astype(np.float32)
+            leaves[f"{module}.lora_B"] = rng.normal(size=(*shape[:-1], lora.rank)).astype(np.float32)
+    return Adapter(lora, leaves)
+
+
+def logits(model):
+    tokens = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        return model(input_ids=tokens).logits.numpy()
+
+
+PATTERNS = [
+    LANGUAGE_LINEAR,
+    LANGUAGE_ATTENTION,
+    (r".*visual\.blocks\.\d+\.attn\.(qkv|proj)"),
+    ("q_proj", "v_proj"),
+    ("qkv", "down_proj"),
+]
+
+
+@pytest.mark.parametrize("targets", PATTERNS)
+def test_patterns_select_the_modules_that_peft_selects(folder, targets):
+    config = open_folder(folder).config
+    lora = LoraConfig(4, 8.0, targets)
+    ours = random_adapter(config, lora).modules
+    theirs = PeftConfig(r=4, target_modules=targets if isinstance(targets, str) else list(targets))
+    adapted = get_peft_model(torch_model(folder), theirs)
+    names = {name.split(".lora_A")[0] for name, _ in adapted.named_parameters() if ".lora_A." in name}
+    stacked = {
+        re.sub(r"\.(layers|blocks)\.\d+\.", r".\1.", name.removeprefix("base_model.model.model.")) for name in names
+    }
+    assert set(ours) == stacked
+
+
+@pytest.mark.parametrize("targets", PATTERNS)
+def test_peft_loads_what_we_write_with_the_same_logits_as_the_merged_export(folder, tmp_path, targets):
+    base = open_folder(folder)
+    adapter = random_adapter(base.config, LoraConfig(4, 2.0, targets))
+    save_adapter(tmp_path / "adapter", adapter, base.config, str(folder))
+    save_folder(tmp_path / "merged", base, merged_weights(base, [adapter]))
+    with warnings.catch_warnings(record=True) as caught:
+        adapted = PeftModel.from_pretrained(torch_model(folder), tmp_path / "adapter")
+    assert not [warning for warning in caught if "key" in str(warning.message)]
+    loaded = {
+        name.replace(".default", ""): value.detach().numpy()
+        for name, value in adapted.named_parameters()
+        if ".lora_" in name
+    }
+    written = safetensors.numpy.load_file(tmp_path / "adapter" / ADAPTER_WEIGHTS)
+    assert loaded.keys() == written.keys()
+    for name, array in written.items():
+        np.testing.assert_array_equal(array, loaded[name])
+    theirs = logits(adapted.eval())
+    np.testing.assert_allclose(logits(torch_model(tmp_path / "merged")), theirs, atol=1e-4 * np.abs(theirs).max())
+    assert np.abs(theirs - logits(torch_model(folder))).max() > 0.05 or "visual" in str(targets) or "qkv" in targets
+
+
+def test_we_read_what_peft_writes(folder, tmp_path):
+    base = open_folder(folder)
+    modules = ["q_proj", "down_proj"] if base.config.family == "qwen2_vl" else ["q_proj", "qkv"]
+    adapted = get_peft_model(torch_model(folder), PeftConfig(r=3, lora_alpha=5, target_modules=modules))
+    torch.manual_seed(0)
+    for name, value in adapted.named_parameters():
+        if ".lora_" in name:
+            value.data.normal_()
+    adapted.save_pretrained(tmp_path / "theirs")
+    adapter = load_adapter(tmp_path / "theirs", base.config)
+    assert (adapter.lora.rank, adapter.lora.alpha) == (3, 5.0)
+    assert all(adapter.lora.adapts(module) for module in adapter.modules)
+    save_folder(tmp_path / "merged", base, merged_weights(base, [adapter]))
+    ours = torch_model(tmp_path / "merged").state_dict()
+    for name, value in adapted.merge_and_unload().state_dict().items():
+        np.testing.assert_allclose(ours[name].numpy(), value.numpy(), atol=1e-6)
+
+
+def test_an_adapter_survives_the_way_out_and_in(folder, tmp_path):
+    config = open_folder(folder).config
+    for targets in (LANGUAGE_LINEAR, r".*visual\.(blocks\.\d+\.attn\.qkv|merger\.mlp\.[02])"):
+        adapter = random_adapter(config, LoraConfig(4, 6.5, targets))
+        out = tmp_path / str(len(targets))
+        save_adapter(out, adapter, config, "some/base")
+        again = load_adapter(out, config)
+        assert (again.lora.rank, again.lora.alpha) == (4, 6.5) and again.modules == adapter.modules
+        assert json.loads((out / ADAPTER_CONFIG).read_text())["base_model_name_or_path"] == "some/base"
+        for name, leaf in adapter.leaves.items():
+            np.testing.assert_array_equal(again.leaves[name], leaf)
+
+
+def test_names_of_older_transformers_are_read(folders, tmp_path):
+    config = open_folder(folders["qwen2_vl"]).config
+    adapter = random_adapter(config, LoraConfig(4, 8.0, LANGUAGE_ATTENTION + r"|.*visual\.blocks\.\d+\.attn\.qkv"))
+    save_adapter(tmp_path / "a", adapter, config, "x")
+    path = tmp_path / "a" / ADAPTER_WEIGHTS
+    old = {
+        name.replace("model.model.language_model.", "model.model.").replace("model.model.visual", "model.visual"): array
+        for name, array in safetensors.numpy.load_file(path).items()
+    }
+    safetensors.numpy.save_file(old, path)
+    again = load_adapter(tmp_path / "a", config)
+    for name, leaf in adapter.leaves.items():
+        np.testing.assert_array_equal(again.leaves[name], leaf)
+
+
+def test_rank_stabilised_scaling_is_the_same_function(folders, tmp_path):
+    folder = folders["qwen2_vl"]
+    adapted = get_peft_model(
+        torch_model(folder), PeftConfig(r=4, lora_alpha=3, use_rslora=True, target_modules=["q_proj"])
+    )
+    for name, value in adapted.named_parameters():
+        if ".lora_B" in name:
+            value.data.normal_()
+    adapted.save_pretrained(tmp_path / "rslora")
+    base = open_folder(folder)
+    adapter = load_adapter(tmp_path / "rslora", base.config)
+    save_folder(tmp_path / "merged", base, merged_weights(base, [adapter]))
+    np.testing.assert_allclose(logits(torch_model(tmp_path / "merged")), logits(adapted.eval()), atol=1e-4)
+
+
+def test_joined_adapters_add_what_each_of_them_adds(folders, tmp_path):
+    folder = folders["qwen2_vl"]
+    base = open_folder(folder)
+    stages = [
+        random_adapter(base.config, LoraConfig(4, 2.0, LANGUAGE_ATTENTION), seed=1),
+        random_adapter(base.config, LoraConfig(3, 7.0, LANGUAGE_LINEAR), seed=2),
+    ]
+    joined = join(stages)
+    assert joined.lora.rank == 7 and joined.lora.scaling == 1
+    one, many = merged_weights(base, [joined]), merged_weights(base, stages)
+    for module in joined.modules:
+        np.testing.assert_allclose(one(f"{module}.weight", 1), many(f"{module}.weight", 1), atol=1e-5)
+    save_adapter(tmp_path / "joined", joined, base.config, str(folder))
+    load_adapter(tmp_path / "joined", base.config)
+
+
+def test_full_weights_of_a_stage_take_the_bases_place(folders):
+    base = open_folder(folders["qwen2_vl"])
+    norm = np.full(32, 3.0, np.float32)
+    weight = merged_weights(base, [{"language_model.norm.weight": norm}])
+    np.testing.assert_array_equal(weight("language_model.norm.weight", None), norm)
+    np.testing.assert_array_equal(weight("visual.blocks.norm1.weight", 1), np.ones(32, np.float32))
+
+
+def test_an_adapter_of_another_rank_than_its_config_says_is_not_merged(folders):
+    """Scaling is alpha / rank: it would be merged with another weight than it was trained with."""
+    base = open_folder(folders["qwen2_vl"])
+    adapter = random_adapter(base.config, LoraConfig(4, 2.0, LANGUAGE_ATTENTION))
+    with pytest.raises(InputError, match=r"is \[2, 4, 32\], rank 8 of this model needs \[2, 8, 32\]"):
+        merged_weights(base, [Adapter(LoraConfig(8, 2.0, LANGUAGE_ATTENTION), adapter.leaves)])
+
+
+def test_merging_rounds_once():
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(2, 6, 5)).astype("bfloat16")
+    down, up = rng.normal(size=(2, 3, 5)).astype(np.float32), rng.normal(size=(2, 6, 3)).astype(np.float32)
+    exact = weight.astype(np.float64) + 0.5 * np.einsum("lor,lri->loi", up, down, dtype=np.float64)
+    merged = merge(weight, down, up, 0.5)
+    assert merged.dtype == weight.dtype
+    np.testing.assert_allclose(merged.astype(np.float64), exact, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "IA3"}, "peft_type 'IA3'"),
+        ({"lora_dropout": 0.05}, "lora_dropout 0.05"),
+        ({"bias": "all"}, "bias 'all'"),
+        ({"use_dora": True}, "use_dora True"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"rank_pattern": {"q_proj": 3}}, "rank_pattern"),
+        ({"layers_to_transform": [1]}, "layers_to_transform"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
+        ({"some_new_variant": "on"}, "some_new_variant 'on'"),
+        ({"r": 5}, r"is \[2, 4, 32\], rank 5 of this model needs \[2, 5, 32\]"),
+        ({"r": "4"}, "r '4'"),
+        ({"lora_alpha": None}, "adapter_config.json: lora_alpha None must be a number"),
+        ({"lora_alpha": float("nan")}, "adapter_config.json: lora_alpha nan must be a number"),
+        ({"lora_alpha": True}, "lora_alpha True must be a number"),
+    ],
+)
+def test_adapters_that_compute_something_else_are_refused(folders, tmp_path, change, message):
+    config = open_folder(folders["qwen2_vl"]).config
+    save_adapter(tmp_path / "a", random_adapter(config, LoraConfig(4, 8.0, ("q_proj",))), config, "x")
+    path = tmp_path / "a" / ADAPTER_CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=message) as caught:
+        load_adapter(tmp_path / "a", config)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_adapter_files_are_refused_by_name(folders, tmp_path):
+    config = open_folder(folders["qwen2_vl"]).config
+    save_adapter(tmp_path / "a", random_adapter(config, LoraConfig(4, 8.0, ("q_proj",))), config, "x")
+    tensors = safetensors.numpy.load_file(tmp_path / "a" / ADAPTER_WEIGHTS)
+
+    def refused(changed, message):
+        shutil.copytree(tmp_path / "a", tmp_path / "b", dirs_exist_ok=True)
+        safetensors.numpy.save_file(changed, tmp_path / "b" / ADAPTER_WEIGHTS)
+        with pytest.raises(InputError, match=message):
+            load_adapter(tmp_path / "b", config)
+
+    first = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight"
+    refused(
+        {name: array for name, array in tensors.items() if name != first},
+        "layers.0.self_attn.q_proj.lora_A.* is missing",
+    )
+    refused(tensors | {"base_model.model.lm_head.lora_A.weight": np.zeros((4, 32), np.float32)}, "belongs to no linear")
+    refused(tensors | {first: np.zeros((3, 32), np.float32)}, "another shape")
+    refused({}, "empty")
+    (tmp_path / "b" / ADAPTER_WEIGHTS).unlink()
+    with pytest.raises(InputError, match="pickled adapters are never loaded"):
+        load_adapter(tmp_path / "b", config)

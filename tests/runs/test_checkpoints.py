@@ -1,0 +1,270 @@
+"""Checkpoints: what is saved comes back, on any mesh, and never onto another model."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.errors import InputError
+from jaxvsr.grpo.step import TrainState, start_state
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, Stage, is_run, open_run
+from jaxvsr.runs.model_source import MergedStage, open_model, reopen_model, start_record, write_stages
+from jaxvsr.runs.run_folder import make_run_folder
+
+NAME = "language_model.layers.self_attn.q_proj.lora_A"
+RECORD = RunRecord(
+    "models/tiny", "/models/tiny", None, "1" * 64, (Stage("start/0.safetensors", LoraConfig(rank=4)),), "id7"
+)
+LORA = LoraConfig(rank=2)
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1e-3, 0.0, 10)))
+
+
+def state_after(step: int) -> TrainState:
+    weights = {NAME: jnp.arange(16.0).reshape(2, 2, 4), "visual.merger.mlp.0.weight": jnp.ones((4, 4), jnp.bfloat16)}
+    state = start_state(weights, OPTIMIZER, seed=7)
+    for _ in range(step):
+        gradients = jax.tree.map(lambda leaf: jnp.cos(leaf) * 0.1, state.trainable)
+        updates, optimizer = OPTIMIZER.update(gradients, state.optimizer, state.trainable)
+        state = TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), optimizer, state.seed)
+    return state
+
+
+def assert_equal(left: TrainState, right: TrainState) -> None:
+    assert str(jax.tree.structure(left)) == str(jax.tree.structure(right))
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_state_comes_back_bit_for_bit_with_its_record(tmp_path: Path) -> None:
+    written = Checkpoints(tmp_path / "checkpoints", keep=2)
+    written.save(3, state_after(3), RECORD)
+    written.close()
+    read = Checkpoints(tmp_path / "checkpoints")
+    assert read.record(3) == RECORD
+    assert_equal(read.restore(3, state_after(0), RECORD), state_after(3))
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, score in [(1, None), (2, 0.9), (3, 0.5), (4, None), (5, 0.9), (6, 0.1), (7, None)]:
+        checkpoints.save(step, state_after(0), RECORD, score)
+    assert (checkpoints.steps, checkpoints.best, checkpoints.latest) == ([5, 6, 7], 5, 7)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, state_after(1), RECORD)
+    other = RunRecord("models/other", "/models/other", None, "2" * 64)
+    with pytest.raises(
+        InputError, match=r"another model: it was trained on models/tiny .*models/other has content 2222"
+    ):
+        checkpoints.restore(1, state_after(0), other)
+
+
+def test_an_interrupted_save_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, state_after(1), RECORD)
+    checkpoints.close()
+    unfinished = tmp_path / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "weights").mkdir()
+    assert Checkpoints(tmp_path, keep=2).steps == [1]
+
+
+def test_a_run_is_named_with_best_or_step(tmp_path: Path) -> None:
+    config = TrainConfig(lora=LORA)
+    run = make_run_folder(tmp_path / "runs" / "a@b", config)
+    assert is_run(str(run.path)) and not is_run(str(tmp_path))
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        open_run(str(run.path))
+    checkpoints = Checkpoints(run.checkpoints, keep=5)
+    for step in (1, 2, 3):
+        checkpoints.save(step, state_after(step), RECORD, score=1.0 if step == 2 else None)
+    checkpoints.close()
+    for suffix, step in (("", 3), ("@latest", 3), ("@best", 2), ("@1", 1)):
+        opened = open_run(f"{run.path}{suffix}")
+        assert (opened.step, opened.lora, opened.record) == (step, config.lora, RECORD)
+        np.testing.assert_array_equal(opened.weights[NAME], np.asarray(state_after(step).trainable[NAME]))
+    with pytest.raises(InputError, match="no such checkpoint; it has 1, 2, 3"):
+        open_run(f"{run.path}@9")
+    with pytest.raises(InputError, match="behind @ stands best"):
+        open_run(f"{run.path}@worst")
+
+
+def test_best_without_any_evaluation_says_what_is_missing(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run", TrainConfig())
+    checkpoints = Checkpoints(run.checkpoints, keep=1)
+    checkpoints.save(1, state_after(1), RECORD)
+    checkpoints.close()
+    with pytest.raises(InputError, match=r"no evaluation was made \(intervals.evaluate\)"):
+        open_run(f"{run.path}@best")
+
+
+@pytest.fixture
+def run_of_two(tmp_path: Path) -> Path:
+    run = make_run_folder(tmp_path / "run", TrainConfig(lora=LORA))
+    checkpoints = Checkpoints(run.checkpoints, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, state_after(step), dataclasses.replace(RECORD, lora=LORA), score=0.5)
+    checkpoints.close()
+    return run.path
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (empty, ""),
+        (shutil.rmtree, "weights"),
+        (cut, "weights/manifest.ocdbt"),
+        (cut, "weights/_METADATA"),
+        (cut, "_CHECKPOINT_METADATA"),
+        (cut, "metrics/metrics"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line_that_names_it_and_the_steps_that_are_left(
+    damage: Callable[[Path], None], part: str, run_of_two: Path
+) -> None:
+    damaged = run_of_two / "checkpoints" / "2"
+    damage(damaged / part)
+    with pytest.raises(InputError) as refused:
+        open_run(str(run_of_two))
+    line = str(refused.value)
+    assert line.startswith(f"{damaged}: the checkpoint is cut, damaged or empty (") and "\n" not in line
+    assert line.endswith(f"move its folder away, or take another step with {run_of_two}@STEP (it has 1)")
+    shutil.rmtree(damaged)
+    assert open_run(str(run_of_two)).step == 1
+
+
+def test_a_damaged_state_is_not_resumed_from_and_its_weights_still_serve(run_of_two: Path) -> None:
+    shutil.rmtree(run_of_two / "checkpoints" / "2" / "training")
+    record = dataclasses.replace(RECORD, lora=LORA)
+    with pytest.raises(InputError, match="checkpoints/2: the checkpoint is cut, damaged or empty"):
+        Checkpoints(run_of_two / "checkpoints").restore(2, state_after(0), record)
+    assert open_run(str(run_of_two)).step == 2
+
+
+EDITED = {
+    "rank": (LoraConfig(rank=4), "lora.rank is 4, but step 2 was trained with 2"),
+    "alpha": (LoraConfig(rank=2, alpha=64.0), "lora.alpha is 64.0, but step 2 was trained with 32.0"),
+    "targets": (LoraConfig(rank=2, target_modules=("o_proj",)), r"lora.target_modules .*o_proj"),
+    "null": (None, "lora is null, but step 2"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITED)
+def test_a_config_that_was_edited_is_not_merged_with_another_lora(edit: str, run_of_two: Path) -> None:
+    lora, says = EDITED[edit]
+    make_run_folder(run_of_two, TrainConfig(lora=lora))
+    with pytest.raises(InputError, match=f"config.yaml: {says}"):
+        open_run(str(run_of_two))
+    checkpoints = Checkpoints(run_of_two / "checkpoints")
+    with pytest.raises(InputError, match=f"config.yaml: {says}"):
+        checkpoints.restore(2, state_after(0), dataclasses.replace(RECORD, lora=lora))
+
+
+@pytest.mark.parametrize("edit", ["rank", "targets", "null"])  # a file of weights does not tell alpha
+def test_a_run_that_did_not_record_its_lora_is_read_and_refused_by_its_weights(edit: str, tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run", TrainConfig(lora=LORA))
+    checkpoints = Checkpoints(run.checkpoints, keep=1)
+    checkpoints.save(2, state_after(2), RECORD)
+    checkpoints.close()
+    before = RECORD.to_json()
+    del before["lora"]
+    assert RunRecord.from_json(before, "") == RECORD
+    assert open_run(str(run.path)).lora == LORA
+    make_run_folder(run.path, TrainConfig(lora=EDITED[edit][0]))
+    with pytest.raises(InputError, match=r"config.yaml: lora"):
+        open_run(str(run.path))
+
+
+def test_a_state_of_other_shapes_is_not_resumed(run_of_two: Path) -> None:
+    other = start_state({**state_after(0).trainable, NAME: jnp.zeros((2, 4, 4))}, OPTIMIZER, seed=7)
+    with pytest.raises(InputError, match=r"config.yaml: does not fit .*2, where .*lora_A has shape \(2, 2, 4\)"):
+        Checkpoints(run_of_two / "checkpoints").restore(2, other, dataclasses.replace(RECORD, lora=LORA))
+
+
+_ON_MESH = """
+import json, sys
+from pathlib import Path
+from jaxvsr.devices.choose_devices import choose_devices
+from jaxvsr.devices.mesh import make_mesh, parse_mesh
+shape = parse_mesh(sys.argv[2])
+mesh = make_mesh(shape, choose_devices("cpu", shape))
+import jax, jax.numpy as jnp, numpy as np, optax
+from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
+from jaxvsr.grpo.step import start_state
+from jaxvsr.models.sharding import state_shardings
+name = "language_model.layers.mlp.up_proj.weight"
+state = start_state({name: jnp.arange(128.0).reshape(2, 8, 8)}, optax.adamw(1e-3), seed=3)
+state = jax.device_put(state, state_shardings(state, mesh))
+checkpoints, record = Checkpoints(Path(sys.argv[1]), keep=1), RunRecord("m", "/m", None, "3" * 64)
+if not checkpoints.steps:
+    checkpoints.save(1, state, record)
+    checkpoints.close()
+else:
+    empty = jax.tree.map(lambda leaf: jax.device_put(jnp.zeros_like(leaf), leaf.sharding), state)
+    state = checkpoints.restore(1, empty, record)
+weight, moment = state.trainable[name], state.optimizer[0].mu[name]
+print(json.dumps({"sum": float(weight.sum()), "shards": len(weight.sharding.device_set),
+                  "piece": weight.addressable_shards[0].data.shape, "moments": list(moment.sharding.spec)}))
+"""
+
+
+def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
+    seen = []
+    for mesh in ("1", "fsdp=4,tensor=2"):
+        command = [sys.executable, "-c", _ON_MESH, str(tmp_path / "checkpoints"), mesh]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        seen.append(json.loads(done.stdout))
+    assert [found["shards"] for found in seen] == [1, 8]
+    assert seen[1]["piece"] == [2, 4, 2] and seen[1]["moments"] == [None, "tensor", "fsdp"]
+    assert [found["sum"] for found in seen] == [sum(range(128))] * 2
+
+
+def test_a_run_goes_on_from_its_own_record_whatever_became_of_the_run_it_started_from(tmp_path: Path) -> None:
+    shape = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
+    write_tiny_model(tmp_path / "tiny", 0, shape=shape)
+    stage = MergedStage({NAME: np.arange(256, dtype=np.float32).reshape(1, 4, 64)}, LoraConfig(rank=4))
+    started = dataclasses.replace(open_model(str(tmp_path / "tiny")), name="runs/first", stages=(stage,))
+    run = tmp_path / "run"
+    write_stages(dataclasses.replace(started, stages=(MergedStage({NAME: np.zeros((1, 4, 64))}, None),)), run)
+    write_stages(started, run)  # those of an earlier attempt do not stay
+    assert reopen_model(run) is None
+    written = Checkpoints(run / "checkpoints", keep=2)
+    written.save(1, state_after(1), start_record(started))
+    written.close()
+
+    again = reopen_model(run)
+    assert again is not None and start_record(again) == start_record(started)
+    assert again.stages[0].lora == stage.lora
+    np.testing.assert_array_equal(again.stages[0].weights[NAME], stage.weights[NAME])
+
+    shutil.rmtree(tmp_path / "tiny")
+    write_tiny_model(tmp_path / "tiny", 1, shape=shape)
+    with pytest.raises(InputError, match="has changed since the run was made"):
+        reopen_model(run)

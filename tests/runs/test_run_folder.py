@@ -1,0 +1,197 @@
+"""Run folders: who may write into one, and what a resumed run cuts."""
+
+import importlib.machinery
+import importlib.util
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxvsr.config.config_file import parse_assignment, read_config
+from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.errors import InputError
+from jaxvsr.runs.checkpoints import RunRecord
+from jaxvsr.runs.metrics_log import MetricsLog, check_trackers
+from jaxvsr.runs.run_folder import (
+    RunFolder,
+    check_run_folder,
+    cut_rows,
+    default_run_folder,
+    make_run_folder,
+    read_rows,
+)
+
+
+def config(*assignments: str) -> TrainConfig:
+    return read_config(None, [parse_assignment(text) for text in ("data.folders=d", "model.path=m", *assignments)])
+
+
+def test_a_folder_that_is_not_empty_is_refused_without_resume(tmp_path: Path) -> None:
+    make_run_folder(tmp_path / "run", config())
+    with pytest.raises(InputError, match="is not empty; give another --run-dir, or go on with it by --resume"):
+        check_run_folder(tmp_path / "run", config(), resume=False)
+    assert check_run_folder(tmp_path / "run", config(), resume=True).read_config() == config()
+
+
+def test_resume_starts_afresh_where_nothing_is_there(tmp_path: Path) -> None:
+    check_run_folder(tmp_path / "new", config(), resume=True)
+    (tmp_path / "empty").mkdir()
+    check_run_folder(tmp_path / "empty", config(), resume=True)
+
+
+def test_a_folder_that_is_no_run_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("dear to me")
+    with pytest.raises(InputError, match="not a run folder"):
+        check_run_folder(tmp_path, config(), resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("change", ["steps=500", "mesh.spec=8", "intervals.checkpoint=7", "logging.project=p"])
+def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path) -> None:
+    make_run_folder(tmp_path, config())
+    check_run_folder(tmp_path, config(change), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            "sampling.group=4",
+            "sampling.group was 8 in .*, now it is 4; only steps, mesh, intervals, logging may change",
+        ),
+        ("seed=3", "seed was 0 .* now it is 3"),
+        ("lora=null", "lora"),
+        ("data.folders=d,e", r"data.folders was \['d'\] .* now it is \['d', 'e'\]"),
+    ],
+)
+def test_anything_else_is_one_line_with_old_and_new(change: str, says: str, tmp_path: Path) -> None:
+    make_run_folder(tmp_path, config())
+    with pytest.raises(InputError, match=says):
+        check_run_folder(tmp_path, config(change), resume=True)
+
+
+def test_the_default_name_is_found_again_by_resume(tmp_path: Path) -> None:
+    fresh = default_run_folder("demo-grpo", 3, resume=False, root=tmp_path)
+    assert fresh.name.startswith("demo-grpo-") and fresh.name.endswith("-3")
+    assert default_run_folder("demo-grpo", 3, resume=True, root=tmp_path).parent == tmp_path
+    for name in ("demo-grpo-20250101-000000-3", "demo-grpo-20250102-000000-3", "demo-grpo-20250103-000000-4"):
+        (tmp_path / name).mkdir()
+    assert default_run_folder("demo-grpo", 3, resume=True, root=tmp_path).name == "demo-grpo-20250102-000000-3"
+
+
+def test_rows_after_the_restored_step_and_a_torn_last_line_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.25}\n{"step": 3}\n{"step": 4, "lo')
+    cut_rows(path, 2)
+    assert path.read_text() == '{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.25}\n'
+
+
+def test_logs_go_on_behind_the_restored_step(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path, config("logging.trackers="))
+    for restored, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        log = MetricsLog(folder, config("logging.trackers="), restored_step=restored)
+        for step in steps:
+            log.write(step, {"value": restored})
+        log.close()
+    assert [(row["step"], row["value"]) for row in read_rows(folder.metrics)] == [(1, 0), (2, 0), (3, 2), (4, 2)]
+
+
+def test_tensorboard_shows_what_metrics_hold_and_a_resumed_run_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = RunFolder(tmp_path / "run")
+    make_run_folder(folder.path, config())
+    for restored, steps in ((0, (1, 2, 3)), (1, (2, 3))):
+        log = MetricsLog(folder, config(), restored_step=restored)
+        for step in steps:
+            log.write(step, {"reward/mean": step + 10.0 * restored, "huge": 1e300, "text": "left out"})
+        log.close()
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    assert set(events.Tags()["scalars"]) == {"reward/mean", "huge"}
+    assert [(event.step, event.value) for event in events.Scalars("reward/mean")] == [(1, 1.0), (2, 12.0), (3, 13.0)]
+
+
+def test_tensorboard_shows_a_run_once_that_began_again_without_a_checkpoint(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = make_run_folder(tmp_path / "run", config())
+    for value in (1.0, 2.0):
+        log = MetricsLog(folder, config(), restored_step=0)
+        for step in (1, 2):
+            log.write(step, {"loss": value})
+        log.close()
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0), (2, 2.0)]
+
+
+def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path, config("logging.trackers="))
+    log = MetricsLog(folder, config("logging.trackers="))
+    log.write(1, {"a": float("nan"), "b": float("inf"), "c": 1e-30})
+    log.close()
+    assert json.loads(folder.metrics.read_text()) == {"step": 1, "a": None, "b": None, "c": 1e-30}
+
+
+def test_an_unknown_tracker_is_refused() -> None:
+    with pytest.raises(InputError, match="'mlflow' is not one of tensorboard, wandb"):
+        config("logging.trackers=mlflow")
+
+
+class StandInWandb(types.ModuleType):
+    """What is used of wandb: init, log, finish."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+        self.runs: list[dict[str, Any]] = []
+        self.rows: list[tuple[str, int, dict[str, Any]]] = []
+
+    def init(self, **settings: Any) -> Any:
+        self.runs.append(settings)
+        run_id = settings["id"] or f"run{len(self.runs)}"
+
+        def log(row: dict[str, Any], step: int, commit: bool) -> None:
+            assert commit  # else the last row waits for the next, and a kill loses it
+            self.rows.append((run_id, step, row))
+
+        there = [step for name, step, _ in self.rows if name == run_id and settings["resume"]]
+        return types.SimpleNamespace(id=run_id, starting_step=max(there, default=-1) + 1, log=log, finish=lambda: None)
+
+
+def test_wandb_gets_project_name_group_and_tags_and_a_resumed_run_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = StandInWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    asked = config("logging.trackers=wandb", "logging.project=p", "logging.group=g", "logging.tags=a,b")
+    check_trackers(asked.logging)
+    folder = make_run_folder(tmp_path / "mine", asked)
+    log = MetricsLog(folder, asked)
+    log.write(1, {"loss": 2.0})
+    log.close()
+    first = wandb.runs[0]
+    assert (first["project"], first["name"], first["group"], first["tags"]) == ("p", "mine", "g", ["a", "b"])
+    assert first["resume"] is None and first["config"]["steps"] == asked.steps
+    # The checkpoint's record keeps the id through JSON, and gives it back.
+    kept = json.loads(json.dumps(RunRecord("m", "/m", None, "0", run_id=log.run_id).to_json()))
+    record = RunRecord.from_json(kept, "checkpoint")
+    again = MetricsLog(folder, asked, restored_step=1, run_id=record.run_id)
+    again.write(2, {"loss": 1.0})
+    again.close()
+    assert (wandb.runs[1]["id"], wandb.runs[1]["resume"]) == ("run1", "must")
+    assert wandb.rows == [("run1", 1, {"loss": 2.0}), ("run1", 2, {"loss": 1.0})]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    named = config("logging.trackers=wandb", "logging.name=other")
+    MetricsLog(folder, named, restored_step=2, run_id="run1").close()
+    assert (wandb.runs[2]["id"], wandb.runs[2]["resume"], wandb.runs[2]["name"]) == ("run1", None, "other")
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="wandb is not installed: pip install"):
+        check_trackers(config("logging.trackers=tensorboard,wandb").logging)
+    check_trackers(config("logging.trackers=tensorboard").logging)

@@ -1,0 +1,418 @@
+"""A study from outside: stand-ins for train.py and evaluate.py, so that only the study itself is tested."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxvsr.config.config_file import find_config
+from jaxvsr.data.questions import Question, read_questions, write_questions
+from jaxvsr.data.splits import read_splits
+from jaxvsr.errors import InputError
+from jaxvsr.evaluation.metrics.statistics import Difference
+from jaxvsr.grpo.rejected_answers import target_answer
+from jaxvsr.report.summary import Run
+from jaxvsr.rewards.answers import extract_answer
+from jaxvsr.rewards.vsgrpo import vsgrpo_format_observe, vsgrpo_format_think
+from jaxvsr.study.commands import MANIFEST, commands, only_study_in
+from jaxvsr.study.definition import Claim, read_study
+from jaxvsr.study.results import ArmResult, course, difference, differences_by_seed, reading
+from jaxvsr.study.scenes_with_questions import keep_scenes_with_questions
+from jaxvsr.study.tagged_answers import tagged_response, write_tagged
+from launch import build_data, evaluate, study, train
+
+STUDY = """
+base: demo-grpo
+seeds: [0]
+set: {steps: 6, data: {folders: "{out}/data"}}
+data: ["build_data.py rooms {out}/data"]
+evaluate: --data {out}/data --benchmark vsi-bench
+seconds: {data: 60, training: 30, evaluation: 6}
+arms:
+  base: {model: rooms-base}
+  low: {label: low rate, set: {optimizer.learning_rate: 1.0e-5}, seconds_a_step: 2}
+  again: {start: low, set: {data: {blank: true}}}
+comparisons:
+  rates: {arms: [low, again], paper: "low wins", differences: ["low > base", "base > again", "low ? again"]}
+"""
+STAND_IN = """
+import json, pathlib, sys
+flags = dict(zip(sys.argv[1:], sys.argv[2:]))
+with open("calls.txt", "a") as calls:
+    print(pathlib.Path(__file__).stem, *sys.argv[1:], file=calls)
+"""
+TRAIN = """
+run = pathlib.Path(flags["--run-dir"])
+steps = 6
+run.mkdir(parents=True, exist_ok=True)
+(run / "config.yaml").write_text("steps: 6")
+metrics = run / "metrics.jsonl"
+begun = metrics.read_text().count("step") if metrics.exists() else 0
+if pathlib.Path("stop").exists() and begun == 0:
+    metrics.write_text(json.dumps({"step": 1, "reward/mean": 0.1, "eval/overall": 10.0}) + chr(10))
+    sys.exit(143)
+rows = [{"step": step, "reward/mean": step / 10, "eval/overall": 10.0 * step} for step in range(1, steps + 1)]
+metrics.write_text("".join(json.dumps(row) + chr(10) for row in rows))
+(run / "report.html").write_text("begun at " + str(begun))
+"""
+# Of 40 questions about "2 chairs", low is right in all, base in every second, again in none.
+EVALUATE = """
+out, model = pathlib.Path(flags["--out"]), flags["--model"]
+every = 1 if "/low/" in model else 2 if model == "rooms-base" else 1000
+out.mkdir(parents=True)
+rows = []
+for index in range(1, 41):
+    row = {"id": f"q{index}", "scene": "s", "question_type": "object_counting", "question": "How many?"}
+    said = "2" if index % every == 0 else "9"
+    rows.append({**row, "options": None, "answer": "2", "answer_kind": "number", "prediction": said})
+(out / "predictions.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
+right = 100 * sum(row["prediction"] == "2" for row in rows) / 40
+(out / "scores.json").write_text(json.dumps({"overall": right, "object_counting": right, "extraction": "plain"}))
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with the study and stand-ins for the scripts of launch/, as the working directory."""
+    scripts = tmp_path / "launch"
+    scripts.mkdir()
+    for name, body in (("build_data", ""), ("train", TRAIN), ("evaluate", EVALUATE)):
+        (scripts / f"{name}.py").write_text(STAND_IN + body)
+    (tmp_path / "small.yaml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "LAUNCH", scripts)
+    return tmp_path
+
+
+def run_study(*arguments):
+    return study.main(["--config", "small.yaml", "--out", "out", *arguments])
+
+
+def calls():
+    path = Path("calls.txt")
+    return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_study_runs_every_arm_once_and_writes_table_and_figure(place, capsys):
+    assert run_study() == 0
+    assert calls() == ["build_data", "evaluate", *["train", "evaluate"] * 2]
+    lines = Path("calls.txt").read_text().splitlines()
+    assert "--set optimizer.learning_rate=1e-05 --seed 0 --run-dir out/seed-0/low/run --resume" in lines[2]
+    assert "--set data.folders=out/data" in lines[2]
+    assert "--set model.path=out/seed-0/low/run" in lines[4] and lines[5].endswith("--out out/seed-0/again/scores")
+    assert "--blank" in lines[5] and "--blank" not in lines[3] and "--prompt vsgrpo-vanilla-train" in lines[3]
+    page = Path("out/study.md").read_text()
+    assert "| low rate | 1 | 100.00 | 100.00 |" in page and "| base | 1 | 50.00 | 50.00 |" in page
+    assert "low wins" in page
+    # 20 of 40 differ by 100 points: mean 50, standard error 50.64 / sqrt(40).
+    assert "| low rate − base | +50.0 ± 8.0 | +6.2 | as the paper |" in page.replace("  ", " ").replace("  ", " ")
+    assert "by seed" not in page
+    assert Path("out/study.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("out/study.pdf").read_bytes().startswith(b"%PDF")
+    rows = list(csv.DictReader(Path("out/study.csv").read_text().splitlines()))
+    assert {(row["group"], row["metric"], row["mean"]) for row in rows} >= {("base", "overall", "50.0")}
+    assert "study.md" in capsys.readouterr().out
+
+
+def test_held_out_curves_of_different_questions_a_scene_are_not_put_into_one_panel():
+    # In training, held-out questions are dealt Q a scene: another Q is asked other questions.
+    one, four = (Run(f"q{q}", {"data.questions": q, "grpo.beta": 0.01 * q}, []) for q in (1, 4))
+    assert course({"Q = 1": [one], "Q = 4": [four]}) == "reward/mean"
+    assert course({"a": [one], "b": [one, one]}) == "eval/overall"
+
+
+def test_the_table_states_what_the_scores_need_to_be_read_with(place):
+    """As every evaluation does: a true answer of zero, which the benchmark never asks for; an arm's empty answers."""
+    scripts = Path("launch/evaluate.py")
+    body = scripts.read_text().replace('"answer": "2"', '"answer": "0" if index > 37 else "2"')
+    scripts.write_text(body.replace('"prediction": said', '"prediction": None if every == 2 and index == 1 else said'))
+    assert run_study("--arms", "base,low") == 0
+    page = Path("out/study.md").read_text()
+    assert "\n- the true answer of 3 number questions is zero" in page
+    assert "\n- base: 1 of 40 questions have no prediction and score 0 (first: q1)" in page and "low rate: " not in page
+
+
+def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):
+    assert run_study() == 0
+    before = len(calls())
+    assert run_study() == 0
+    assert len(calls()) == before
+    assert run_study("--seeds", "0,1") == 0
+    assert calls()[before:] == ["train", "evaluate"] * 2
+    page = Path("out/study.md").read_text()
+    assert "| low rate | 2 | 100.00 ± 0.00 | 100.00 ± 0.00 |" in page
+    row = "| low rate − base | +50.0 ± 8.0 | +50.0, +50.0 | +6.2 | as the paper |"
+    assert row in page.replace("  ", " ").replace("  ", " ") and "| by seed |" in page
+
+
+def test_a_stopped_arm_goes_on_and_the_table_says_what_is_missing(place, capsys):
+    Path("stop").touch()
+    assert run_study() == 143
+    assert "seed-0/low train" in capsys.readouterr().err
+    assert "Not scored yet: low rate, again." in Path("out/study.md").read_text()
+    Path("stop").unlink()
+    assert set(json.loads(Path("out", MANIFEST).read_text())) == {"data 1", "untrained/base evaluate"}
+    assert run_study() == 0
+    assert calls() == ["build_data", "evaluate", "train", *["train", "evaluate"] * 2]
+    assert Path("out/seed-0/low/run/report.html").read_text() == "begun at 1"
+
+
+def test_a_dry_run_gives_hours_and_commands_and_writes_nothing(place, capsys):
+    assert run_study("--dry-run") == 0
+    printed = capsys.readouterr().out
+    # 60 s of data, two untrained and trained evaluations known, one training of 6 steps at 2 s + 30 s, one unknown.
+    assert "seed-0/low train: 0.7 min (6 steps × 2 s + 30 s)" in printed
+    assert "0.03 h (2 min)" in printed and "1 command of which nothing is known" in printed
+    assert printed.count("python launch/") == 6
+    assert calls() == [] and not Path("out").exists()
+    assert run_study() == 0
+    capsys.readouterr()
+    assert run_study("--seeds", "0,1", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "seed-0/again train: 0.0 min (done)" in printed and "seed-1/again train: 0.0 min (measured here)" in printed
+
+
+def test_other_settings_in_the_same_folder_are_refused(place, capsys):
+    assert run_study() == 0
+    before = len(calls())
+    assert run_study("--set", "steps=7") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "seed-0/low train" in error and "--set steps=7" in error and "--out" in error
+    assert len(calls()) == before
+
+
+def test_a_base_config_that_changed_since_an_arm_was_done_is_refused(place, capsys):
+    Path("base.yaml").write_text(find_config("demo-grpo").read_text())
+    Path("small.yaml").write_text(STUDY.replace("base: demo-grpo", "base: base.yaml"))
+    assert run_study("--arms", "low") == 0
+    before = len(calls())
+    Path("base.yaml").write_text(find_config("demo-grpo").read_text().replace("warmup_steps: 5", "warmup_steps: 7"))
+    assert run_study() == 2
+    error = capsys.readouterr().err
+    assert (
+        error.count("\n") == 1 and "seed-0/low train was done with optimizer.warmup_steps=5, now it would be 7" in error
+    )
+    assert len(calls()) == before
+
+
+def test_what_was_done_before_configs_were_recorded_is_kept(place):
+    assert run_study() == 0
+    path = Path("out", MANIFEST)
+    rows = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({key: {name: row[name] for name in ("command", "seconds")} for key, row in rows.items()})
+    )
+    before = len(calls())
+    assert run_study() == 0 and len(calls()) == before
+
+
+def test_two_studies_at_once_in_one_folder_are_refused(place, capsys):
+    Path("out").mkdir()
+    with only_study_in(Path("out")):
+        assert run_study() == 2
+        error = capsys.readouterr().err
+        assert error == "error: out: another study runs in it; wait for it, or take another --out\n"
+        assert calls() == [] and list(Path("out").iterdir()) == []
+        assert run_study("--dry-run") == 0
+    assert run_study("--arms", "base") == 0
+
+
+def test_a_time_limit_is_refused_because_a_cut_training_would_count_as_done(place, capsys):
+    assert run_study("--set", "intervals.time_limit=60") == 2
+    error = capsys.readouterr().err
+    assert (
+        error.count("\n") == 1 and "arm low: intervals.time_limit 60.0: would end a training before its last" in error
+    )
+
+
+def test_arms_are_asked_with_the_pixels_that_they_were_trained_with(place):
+    assert run_study("--arms", "low", "--set", "data.max_pixels=7840") == 0
+    assert "--frames 8 --max-pixels 7840 --prompt" in Path("calls.txt").read_text().splitlines()[-1]
+
+
+def test_the_table_says_which_seeds_of_an_arm_are_missing(place):
+    assert run_study("--seeds", "0,1") == 0
+    Path("out/seed-1/again/scores/scores.json").unlink()
+    Path("stop").touch()  # the training is kept; its evaluation cannot write into the folder that is there
+    assert run_study("--seeds", "0,1,2") != 0
+    assert "Not scored yet: low rate (seed 2), again (seeds 1, 2)." in Path("out/study.md").read_text()
+
+
+def test_some_arms_bring_those_that_they_start_from(place):
+    assert run_study("--arms", "again") == 0
+    assert calls() == ["build_data", *["train", "evaluate"] * 2]
+    page = Path("out/study.md").read_text()
+    assert "low rate − again" in page and "base" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("base: demo-grpo", "base: nothing"), "--config nothing: neither a file nor a recipe"),
+        (("arms:", "arm:"), "unknown field 'arm'; did you mean 'arms'"),
+        (("optimizer.learning_rate", "optimizer.rate"), "arm low: optimizer.rate"),
+        (("start: low", "start: base"), "arm again: start 'base' must be a trained arm that stands before it"),
+        (("low > base", "low = base"), "difference 'low = base': expected 'a > b'"),
+        (("low ? again", "low ? more"), "no arm 'more'; the arms are base, low, again"),
+        (("label: low rate", "label: base"), "two arms are called 'base'"),
+        (("seeds: [0]", "seeds: [0, 0]"), "each may stand there once"),
+        (("training: 30", "training: long"), "training must be seconds, found 'long'"),
+        (("low: {label", "low/er: {label"), "arm low/er: a name is letters"),
+        (("{steps: 6,", "{seed: 1, steps: 6,"), "set seed: goes into seeds"),
+        (("start: low, set: {", "start: low, set: {model.path: x, "), "set model.path: is what start and model say"),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_line(place, capsys, change, message):
+    assert change[0] in STUDY
+    Path("small.yaml").write_text(STUDY.replace(*change))
+    assert run_study() == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not Path("out").exists() and calls() == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "a"], "--seeds a: expected whole numbers"),
+        (["--seeds", "-1"], "seeds must be whole numbers from 0"),
+        (["--arms", "nothing"], "--arms nothing: no arm 'nothing'"),
+        (["--set", "seed=1"], "a study has --seeds"),
+        (["--set", "steps"], "--set steps: expected field=value"),
+        (["--set", "stepz=1"], "stepz"),
+        (["--config", "no-such"], "--config no-such: neither a file nor a recipe; recipes are papers"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(place, capsys, flags, message):
+    assert run_study(*flags) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_a_broken_manifest_is_one_line(place, capsys):
+    Path("out").mkdir()
+    Path("out", MANIFEST).write_text("[1]")
+    assert run_study() == 2
+    assert "manifest.json: not the manifest of a study" in capsys.readouterr().err
+
+
+def result(arm, seed, *values):
+    return ArmResult(arm, seed, {}, {f"q{index}": value for index, value in enumerate(values)}, None)
+
+
+def test_differences_are_paired_over_the_seeds_that_both_arms_have():
+    results = [result("a", 0, 100, 50), result("a", 1, 0, 50), result("b", 0, 0, 0), result("c", None, 10, 20)]
+    found = difference(results, "a", "b")
+    assert found is not None and found.mean == pytest.approx(75) and found.n == 2  # seed 0 alone: 100 and 50
+    assert [round(by_seed, 6) for by_seed in differences_by_seed(results, "a", "b").values()] == [75]
+    # An untrained model stands against the mean over all seeds: 50 − 10 and 50 − 20.
+    against = difference(results, "a", "c")
+    assert against is not None and against.mean == pytest.approx(35)
+    assert difference(results, "a", "d") is None
+    with pytest.raises(InputError, match="answered different questions"):
+        difference([result("a", 0, 1, 2), result("b", 0, 1)], "a", "b")
+
+
+def test_standard_errors_over_several_seeds_hold_the_spread_between_trainings():
+    """Questions that agree, trainings that do not: +20 with one seed and 0 with the other is no sure +10."""
+    wild = [result("a", 0, 20, 20, 21, 19), result("a", 1, 0, 0, 1, -1), result("c", None, 0, 0, 0, 0)]
+    found = difference(wild, "a", "c")
+    assert found is not None and found.mean == pytest.approx(10)
+    over_questions, between_seeds = np.std([10, 10, 11, 9], ddof=1) / 2, np.std([20, 0], ddof=1) / np.sqrt(2)
+    assert found.standard_error == pytest.approx(np.hypot(over_questions, between_seeds))
+    assert reading(found, Claim("a", "c", True)) == "no difference to be seen, where the paper has one"
+    one = difference(wild[::2], "a", "c")
+    assert one is not None and one.standard_error == pytest.approx(np.std([20, 20, 21, 19], ddof=1) / 2)
+    assert differences_by_seed(wild, "a", "c") == {0: 20, 1: 0}
+    assert differences_by_seed(wild, "c", "c") == {}
+
+
+def test_readings_say_where_the_study_disagrees_with_a_paper():
+    claimed, asked = Claim("a", "b", True), Claim("a", "b", False)
+    assert reading(Difference(10, 5.0, 1.0), claimed) == "as the paper"
+    assert reading(Difference(10, -5.0, 1.0), claimed) == "the other way round than the paper"
+    assert reading(Difference(10, 1.0, 1.0), claimed) == "no difference to be seen, where the paper has one"
+    assert reading(Difference(10, -5.0, 1.0), asked) == "lower"
+    assert reading(Difference(1, 5.0, float("nan")), asked) == "no difference to be seen"
+
+
+def test_the_papers_study_asks_as_many_questions_in_every_update_and_changes_nothing_unsaid():
+    papers = read_study(find_config("papers", "studies"))
+    trained = [arm for arm in papers.arms if arm.is_trained]
+    main = papers.config(papers.arm("grpo"))
+    for arm in trained:
+        config = papers.config(arm)
+        assert config.data.scenes * config.data.questions == 32, arm.name
+        assert config.steps == main.steps and config.sampling.answer_tokens in (8, 24)
+    assert papers.config(papers.arm("beta-0")).grpo.beta == 0 < main.grpo.beta
+    assert [papers.config(papers.arm(name)).data.questions for name in ("q1", "grpo", "q16")] == [1, 4, 16]
+    compared = {name for one in papers.comparisons for claim in one.differences for name in (claim.higher, claim.lower)}
+    assert compared == {arm.name for arm in papers.arms}
+
+
+def test_every_command_of_the_papers_study_has_flags_that_its_script_knows(tmp_path):
+    parsers = {"train.py": train._parser(), "evaluate.py": evaluate._parser(), "build_data.py": build_data._parser()}
+    for command in commands(read_study(find_config("papers", "studies")), tmp_path, [0]):
+        if command.arguments[0] in parsers:
+            parsers[command.arguments[0]].parse_args(command.arguments[1:])
+
+
+ASKED = Question("q", "s", "object_abs_distance", "How far is the tv from the coffee table?", None, "2.3", "number")
+
+
+def test_tagged_responses_earn_the_modes_format_reward_and_keep_the_answer():
+    for tag, reward in (("think", vsgrpo_format_think), ("observe", vsgrpo_format_observe)):
+        response = tagged_response(ASKED, tag)
+        assert reward([response]) == [1.0] and extract_answer(response) == "2.3"
+        assert f"<{tag}> tv coffee table </{tag}>" in response
+
+
+def data_folder(folder, questions):
+    (folder / "frames").mkdir(parents=True)
+    (folder / "scans").mkdir()
+    write_questions(folder / "questions.jsonl", questions)
+    (folder / "splits.json").write_text(json.dumps({"train": ["a", "b"], "heldout": ["c"]}))
+
+
+def row(name, scene, **fields):
+    return Question(name, scene, "object_counting", "How many tv(s)in the room?", None, "1", "number", **fields)
+
+
+def test_a_tagged_folder_is_the_same_data_with_responses(tmp_path):
+    data_folder(tmp_path / "data", [ASKED])
+    assert write_tagged(tmp_path / "data", tmp_path / "out", "think") == 1
+    written = read_questions(tmp_path / "out" / "questions.jsonl")
+    assert target_answer(written[0]) == "<think> tv coffee table </think> <answer> 2.3 </answer>"
+    assert written[0].answer == "2.3" and read_splits(tmp_path / "out") == read_splits(tmp_path / "data")
+    assert not (tmp_path / "out" / "scans").exists() and (tmp_path / "out" / "frames").is_dir()
+    # A study that was killed just behind it does it once more.
+    assert write_tagged(tmp_path / "data", tmp_path / "out", "think") == 1
+    with pytest.raises(InputError, match="is there already, with other answers"):
+        write_tagged(tmp_path / "data", tmp_path / "out", "observe")
+
+
+def test_scenes_with_few_questions_leave_the_splits_and_mirror_images_do_not_count(tmp_path):
+    rows = [
+        row("a1", "a"),
+        row("a2", "a"),
+        row("b1", "b"),
+        row("b2", "b", mirror_of="b1"),
+        row("c1", "c"),
+        row("c2", "c"),
+    ]
+    data_folder(tmp_path, rows)
+    assert keep_scenes_with_questions(tmp_path, 2) == {"train": (1, 1), "heldout": (1, 0)}
+    assert read_splits(tmp_path) == {"train": ["a"], "heldout": ["c"]}
+    with pytest.raises(InputError, match="no train scene has 3 questions"):
+        keep_scenes_with_questions(tmp_path, 3)
+    assert read_splits(tmp_path) == {"train": ["a"], "heldout": ["c"]}
+
+
+def test_evaluations_ask_no_mirror_images(tmp_path):
+    from jaxvsr.evaluation.asked_questions import asked_questions
+
+    data_folder(tmp_path, [row("c1", "c"), row("c2", "c", mirror_of="c1")])
+    assert [question.id for _, question in asked_questions([tmp_path])] == ["c1"]

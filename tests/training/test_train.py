@@ -1,0 +1,172 @@
+"""`launch/train.py` on a tiny model and a small data folder: the whole way, in processes of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.runs.checkpoints import open_run
+from jaxvsr.runs.model_source import open_model
+from jaxvsr.runs.run_folder import read_rows
+from tests.data.test_loader import make_folder
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMES = ("seconds/", "tokens_per_second", "compile_")
+RECIPE = """
+model: {path: tiny}
+lora: {rank: 4, alpha: 8}
+data: {folders: [data], scenes: 2, questions: 2, frames: 2, prompt: question}
+sampling: {group: 3, answer_tokens: 4}
+rewards: [score.py:vowels]
+grpo: {beta: 0.01, reduction: grpo, kl: k3}
+optimizer: {learning_rate: 0.001}
+steps: 4
+intervals: {checkpoint: 2, samples: 1}
+"""
+REWARD = """
+def vowels(completions, **columns):
+    return [float(sum(letter in "aeiou" for letter in text)) for text in completions]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model, data, reward and recipe, and the run `whole` in it."""
+    folder = tmp_path_factory.mktemp("train")
+    make_folder(folder)
+    shape = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
+    write_tiny_model(folder / "tiny", 0, shape=shape)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "score.py").write_text(REWARD)
+    train(folder, "--config", "recipe.yaml", "--run-dir", "whole")
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "launch" / "train.py"), *arguments]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    # One cache for all runs of this file: what is compiled once is read by the others.
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+
+
+def train(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*arguments), cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if not name.startswith(TIMES)}
+        for row in read_rows(run / "metrics.jsonl")
+    ]
+
+
+def test_a_run_leaves_its_folder(place: Path) -> None:
+    left = {path.name for path in (place / "whole").iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "samples.jsonl", "tensorboard", "checkpoints", "report.html"} <= left
+    assert [row["step"] for row in rows(place / "whole")] == [1, 2, 3, 4]
+    assert rows(place / "whole")[0]["kl"] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_the_tree_saves_on_a_run_is_counted_from_both_ways(place: Path) -> None:
+    line = [sys.executable, str(ROOT / "launch" / "bench.py"), "--run", "whole", "--scenes", "2"]
+    done = subprocess.run(line, cwd=place, env=environment(place), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = json.loads((place / "whole" / "tree_savings.json").read_text())
+    assert kept["line"] in done.stdout and kept["rollouts"] == 2 * 2 * 3
+    # 12 sequences read their scene and question again: less than 12 times the tree, whose rollouts are nobody's twice.
+    assert 2 < kept["separate_tokens"] / kept["tree_tokens"] < 12
+    assert kept["gradient_difference"] < 1e-4
+
+
+def test_a_killed_run_goes_on_and_equals_the_uninterrupted_one_exactly(place: Path) -> None:
+    train(place, "--config", "recipe.yaml", "--run-dir", "parted", "--time-limit", "0s")
+    assert len(rows(place / "parted")) == 1
+    said = train(place, "--run-dir", "parted", "--resume", "--set", "intervals.time_limit=null").stdout
+    assert "going on after step 1" in said
+    assert rows(place / "parted") == rows(place / "whole")
+    assert list(read_rows(place / "parted" / "samples.jsonl")) == list(read_rows(place / "whole" / "samples.jsonl"))
+
+
+def test_sigterm_saves_and_exits_with_143(place: Path) -> None:
+    arguments = command("--config", "recipe.yaml", "--run-dir", "terminated", "--steps", "1000000")
+    process = subprocess.Popen(
+        arguments, cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while "step 1/" not in (line := process.stdout.readline()):
+        assert line, process.stderr
+    process.send_signal(signal.SIGTERM)
+    said, complained = process.communicate(timeout=200)
+    assert process.returncode == 143 and "stopped by SIGTERM, saved" in said and not complained
+    assert open_run(str(place / "terminated")).step == len(rows(place / "terminated"))
+
+
+def test_a_mesh_of_four_samples_the_same_tokens(place: Path) -> None:
+    said = train(place, "--config", "recipe.yaml", "--run-dir", "mesh", "--mesh", "fsdp=2,tensor=2", "--steps", "2")
+    assert said.stdout.startswith("4 virtual CPU devices (")
+    one = [row for row in read_rows(place / "whole" / "samples.jsonl") if row["step"] <= 2]
+    four = [row for row in read_rows(place / "mesh" / "samples.jsonl") if row["step"] <= 2][: len(one)]
+    texts = [[[answer["text"] for answer in row["answers"]] for row in samples] for samples in (one, four)]
+    assert texts[0] == texts[1]
+    for alone, split in zip(rows(place / "whole"), rows(place / "mesh"), strict=False):
+        assert split["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)
+
+
+def test_a_run_that_starts_from_a_run_begins_where_that_ended(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(place, "--config", "recipe.yaml", "--run-dir", "second", "--model", "whole", "--steps", "1")
+    assert rows(place / "second")[0]["kl"] == pytest.approx(0, abs=1e-6)
+    monkeypatch.chdir(place)
+    first, second = open_model("whole"), open_model("second")
+    assert [stage.lora for stage in second.stages] == [first.stages[0].lora] * 2
+    name = "language_model.layers.self_attn.q_proj.weight"
+    assert (first.read(name) != first.folder.read(name)).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--mesh", "3"], "data.scenes=2 does not divide over mesh fsdp=3"),
+        (["--set", "lora.target_modules=nothing"], "matches no module"),
+        (["--model", "whole@9"], "no such checkpoint; it has 2, 4"),
+    ],
+)
+def test_wrong_input_is_one_line_and_writes_nothing(place: Path, arguments: list[str], says: str) -> None:
+    done = train(place, "--config", "recipe.yaml", "--run-dir", "never", *arguments, code=2)
+    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert not (place / "never").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(place: Path) -> None:
+    train(place, "--config", "recipe.yaml", "--run-dir", "changed", "--steps", "1")
+    weights = (place / "tiny" / "model.safetensors").read_bytes()
+    try:
+        (place / "tiny" / "model.safetensors").write_bytes(weights[:-4] + b"\0\0\0\1")
+        done = train(place, "--run-dir", "changed", "--resume", "--steps", "2", code=2)
+    finally:
+        (place / "tiny" / "model.safetensors").write_bytes(weights)
+    assert "has changed since the run was made" in done.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(place: Path) -> None:
+    done = train(place, "--config", "recipe.yaml", "--run-dir", "never", "--dry-run")
+    assert "2 scenes × 2 questions × 3 answers = 12 rollouts" in done.stdout
+    bucket = next(line for line in done.stdout.splitlines() if line.startswith("bucket 1"))
+    needs = [int(need) for need in re.findall(r"(?:sample|reference|update) (\d+)", bucket)]
+    assert len(needs) == 3 and all(need > 0 for need in needs), "XLA's own count for each compiled function"
+    assert "compiling   3 programs" in done.stdout
+    assert not (place / "never").exists()
