@@ -21,8 +21,8 @@ from jaxvsr.errors import InputError
 from tests.data.test_import import PUBLISHED, chat, picture
 from tests.data.test_scannet_fuzz import MEMORY_LIMIT_BYTES, mutated
 from tests.data.test_sens import POSE, sens_bytes
-from tests.support.scan_files import NAME, png, write_scan, write_zip
-from tests.support.video_files import jpeg, mp4_bytes, write_mp4
+from tests.support.scans import NAME, png, write_scan, write_zip
+from tests.support.videos import jpeg, mp4_bytes, write_mp4
 
 MUTATIONS_A_FILE = 100
 MUTATIONS_AN_IMPORT = 50  # slower: all of a set is read and paired

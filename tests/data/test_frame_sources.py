@@ -26,7 +26,7 @@ from jaxvsr.data.video.video_sources import open_video
 from jaxvsr.errors import InputError
 from launch.build_data import main
 from tests.data.test_frames import make_scan
-from tests.support.video_files import write_mp4
+from tests.support.videos import write_mp4
 
 
 def transformers_sample_frames():

@@ -14,7 +14,7 @@ from jaxvsr.data.importers.formats import detect
 from jaxvsr.data.questions import Question, read_questions
 from jaxvsr.data.splits import read_splits
 from launch.build_data import main
-from tests.support.video_files import write_mp4
+from tests.support.videos import write_mp4
 
 RNG = np.random.default_rng(0)
 GREYS = tuple(range(0, 240, 20))

@@ -20,7 +20,7 @@ from jaxvsr.data.scannet.official_splits import official_split
 from jaxvsr.data.scannet.ply import Mesh, write_ply
 from jaxvsr.errors import InputError
 from launch.build_data import main
-from tests.support.scan_files import GROUPS, png, write_scan, write_zip
+from tests.support.scans import GROUPS, png, write_scan, write_zip
 
 # The columns of the real file, with a row that has no nyu40id and a label beyond ASCII.
 COLUMNS = "id\traw_category\tcategory\tcount\tnyu40id\teigen13id\tnyuClass\tnyu40class"

@@ -18,7 +18,7 @@ from jaxvsr.data.recipes.recipe import Census, ask_scene, load_recipe
 from jaxvsr.data.recipes.task import Draft, Selection, Task, select, swap_sides, task_rng
 from jaxvsr.data.recipes.vsi100k import RECIPE, TEMPLATES, Options
 from jaxvsr.errors import InputError
-from tests.support.scene_cases import make_scene, random_scene, transformed
+from tests.support.scenes import make_scene, random_scene, transformed
 
 
 def ask(scene, seed=0, census=Census(), **options):  # noqa: B008

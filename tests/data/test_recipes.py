@@ -21,7 +21,7 @@ from jaxvsr.data.scannet.categories import category_of
 from jaxvsr.data.scannet.instance_masks import PixelCounts
 from jaxvsr.data.scannet.read_scan import SceneObject
 from jaxvsr.errors import InputError
-from tests.support.scene_cases import box_points, make_scene, random_scene, transformed
+from tests.support.scenes import box_points, make_scene, random_scene, transformed
 
 RECIPES = {"vsi100k": vsi100k, "spatial-r1": spatial_r1, "vsi-bench": vsi_bench}
 # Names that VSI-Bench's generators keep, so that every recipe asks about them.

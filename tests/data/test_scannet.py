@@ -14,7 +14,7 @@ from jaxvsr.data.scannet.categories import STRUCTURAL, category_of, is_structura
 from jaxvsr.data.scannet.instance_masks import InstanceMasks, write_instance_masks
 from jaxvsr.data.scannet.read_scan import list_scans, read_scene
 from jaxvsr.errors import InputError
-from tests.support.scan_files import ALIGNED, ALIGNMENT, GROUPS, NAME, SEGMENTS, VERTICES, png, write_scan, write_zip
+from tests.support.scans import ALIGNED, ALIGNMENT, GROUPS, NAME, SEGMENTS, VERTICES, png, write_scan, write_zip
 
 
 def test_objects_have_their_points_in_the_aligned_frame(tmp_path: Path):

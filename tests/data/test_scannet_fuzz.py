@@ -14,7 +14,7 @@ from jaxvsr.data.scannet.read_scan import read_scene
 from jaxvsr.data.scannet.sens import SensReader
 from jaxvsr.errors import InputError
 from tests.data.test_sens import POSE, sens_bytes
-from tests.support.scan_files import NAME, png, write_scan, write_zip
+from tests.support.scans import NAME, png, write_scan, write_zip
 
 MUTATIONS_A_FILE = 150
 MEMORY_LIMIT_BYTES = 64 << 20

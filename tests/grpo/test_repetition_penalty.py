@@ -20,7 +20,7 @@ from jaxvsr.models.inputs.processor import Image, ScenePrompt
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
 from jaxvsr.runs.model_source import open_model
-from tests.support.tree_cases import random_tree
+from tests.support.trees import random_tree
 
 THEIRS = {"qwen2_vl": Qwen2VLForConditionalGeneration, "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration}
 TOKENS = 16

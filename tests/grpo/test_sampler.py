@@ -21,7 +21,7 @@ from jaxvsr.grpo.sampler import (
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import Rollouts
-from tests.support.tree_cases import WORDS, random_parameters, random_tree, small_config
+from tests.support.trees import WORDS, random_parameters, random_tree, small_config
 
 OPTIONS = ForwardOptions()
 

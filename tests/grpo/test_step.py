@@ -13,7 +13,7 @@ from jaxvsr.grpo.step import CompiledStep, LossInputs, Policy, start_state
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, tree_logprobs
-from tests.support.tree_cases import random_parameters, random_tree, small_config
+from tests.support.trees import random_parameters, random_tree, small_config
 
 
 @pytest.mark.slow

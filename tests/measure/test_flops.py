@@ -9,7 +9,7 @@ from jaxvsr.measure.flops import needed_flops
 from jaxvsr.measure.step_bench import Workload
 from jaxvsr.models.model_config import Family, ModelConfig
 from jaxvsr.models.tree import ForwardOptions
-from tests.support.tree_cases import small_config
+from tests.support.trees import small_config
 
 
 def _config(family: Family) -> ModelConfig:

@@ -12,7 +12,7 @@ from jaxvsr.models import attention
 from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
-from tests.support.tree_cases import TreeCase, random_parameters, random_tree, separate_logprobs, small_config
+from tests.support.trees import TreeCase, random_parameters, random_tree, separate_logprobs, small_config
 
 FLOAT64 = ForwardOptions(dtype="float64")
 CHUNKED = ForwardOptions(
