@@ -18,7 +18,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
 from jaxvsr.command_line import run
 from jaxvsr.config.train_config import DataSettings, ModelSettings, TrainConfig
 from jaxvsr.grpo.step import start_state

@@ -21,7 +21,6 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-import tests.support.torchvision_cpu  # noqa: F401
 from jaxvsr.models.tiny.tiny_model import Family, write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.run_folder import RunFolder, read_rows

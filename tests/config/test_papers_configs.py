@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import pytest
 
-import tests.support.torchvision_cpu  # noqa: F401
 from jaxvsr.config.config_file import parse_assignment, read_config
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question, write_questions

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tests.support.torchvision_cpu  # noqa: F401
 from jaxvsr.config.config_file import flat_fields, read_config, to_tree
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.rewards.registry import rewards_from

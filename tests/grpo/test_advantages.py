@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import tests.support.torchvision_cpu  # noqa: F401
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import AdvantageRule, gather_informative, group_advantages, reward_metrics
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import tests.support.torchvision_cpu  # noqa: F401
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.dpo import PreferenceObjective, dpo_loss
 from jaxvsr.grpo.objectives import step_normaliser, token_mask

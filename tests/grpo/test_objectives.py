@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-import tests.support.torchvision_cpu  # noqa: F401
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import gather_informative
 from jaxvsr.grpo.objectives import (

@@ -10,7 +10,6 @@ import optax
 import pytest
 import torch
 
-import tests.support.torchvision_cpu  # noqa: F401
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.optimizer import OptimizerConfig, clip_by_global_norm, decayed, learning_rate_schedule, make_optimizer
 

@@ -11,7 +11,6 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.greedy import GreedyModel, open_mesh
 from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_words

@@ -25,7 +25,6 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
 from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.huggingface.model_folder import load_parameters
 from jaxvsr.models.inputs.pixels import pack_frames, row_layout

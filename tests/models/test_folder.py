@@ -13,7 +13,6 @@ import pytest
 import safetensors.numpy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface import model_folder
 from jaxvsr.models.huggingface.model_folder import (

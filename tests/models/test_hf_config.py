@@ -14,7 +14,6 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import config_json, parse_config, read_config, read_generation_config
 from jaxvsr.models.huggingface.parameter_names import expected_shapes, file_names, style_of

@@ -13,7 +13,6 @@ from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.model_folder import open_folder, save_folder
 from jaxvsr.models.huggingface.parameter_names import expected_shapes

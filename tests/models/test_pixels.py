@@ -12,7 +12,6 @@ from transformers import Qwen2VLImageProcessor, Qwen2VLImageProcessorPil, Qwen2V
 from transformers.models.qwen2_vl import image_processing_qwen2_vl
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' processors)
 from jaxvsr.data.video import resize
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel, Qwen2VLConfig, Qwen2VLModel
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import config_json, parse_config
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED

@@ -14,7 +14,6 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' processors)
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.huggingface.model_folder import load_parameters

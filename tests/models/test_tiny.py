@@ -13,7 +13,6 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.video_utils import VideoMetadata
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models)
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.huggingface.model_folder import load_parameters

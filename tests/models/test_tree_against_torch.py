@@ -14,7 +14,6 @@ import torch
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers' models and peft)
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
 from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition

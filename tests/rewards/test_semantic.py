@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 
-import tests.support.torchvision_cpu  # noqa: F401
 from jaxvsr.errors import InputError
 from jaxvsr.rewards import svqa_r1
 from jaxvsr.rewards.svqa_r1 import svqa_semantic, view_consistency
