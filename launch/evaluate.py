@@ -28,25 +28,25 @@ from jaxvsr.data.questions import Question
 from jaxvsr.data.splits import SPLITS
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
-from jaxvsr.evaluation.asked_questions import asked_questions, split_in_words, training_questions
-from jaxvsr.evaluation.baselines import (
+from jaxvsr.evaluation.answering.baselines import (
     MODELS_WITHOUT_WEIGHTS,
     best_constants,
     chance_frequency,
     chance_random,
     constant_predictions,
 )
+from jaxvsr.evaluation.answering.choose_questions import asked_questions, split_in_words, training_questions
+from jaxvsr.evaluation.answering.resumable_predictions import SETTINGS_FILE
 from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, check_out, check_questions, evaluate, write_result
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
-from jaxvsr.evaluation.predictions_log import SETTINGS_FILE
-from jaxvsr.evaluation.tables import number
+from jaxvsr.evaluation.tables.text_table import number
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
 from jaxvsr.rewards.svqa_r1 import check_model
 from jaxvsr.user_functions import function_of_file
 
 if TYPE_CHECKING:
-    from jaxvsr.evaluation.answering import AnswerSettings
+    from jaxvsr.evaluation.answering.answer_questions import AnswerSettings
 
 DEFAULT_PROMPTS = {"vsi-bench": "vsi-bench", "q-spatial": "q-spatial", "open-ended": "question"}
 ONLY_WITH_WEIGHTS = (
@@ -123,10 +123,10 @@ def _with_weights(
 ) -> None:
     """Answer with a model, or with a run's checkpoints one after another; score and write each."""
     from jaxvsr.devices.choose_devices import join_processes, keep_compiled_programs
-    from jaxvsr.evaluation.answering import Answering, AnswerSettings
-    from jaxvsr.evaluation.greedy import open_mesh
-    from jaxvsr.evaluation.series import chosen_steps, write_series
-    from jaxvsr.evaluation.videos import Videos, stored_frame_count
+    from jaxvsr.evaluation.answering.answer_questions import Answering, AnswerSettings
+    from jaxvsr.evaluation.answering.greedy import open_mesh
+    from jaxvsr.evaluation.answering.scene_media import Videos, stored_frame_count
+    from jaxvsr.evaluation.tables.checkpoint_series import chosen_steps, write_series
     from jaxvsr.runs.model_source import open_model
 
     videos = Videos(arguments.frames or stored_frame_count(asked), arguments.blank)
@@ -172,7 +172,7 @@ def _chosen(arguments: Namespace) -> dict[str, Any]:
 
 def _origin(arguments: Namespace, asked: Sequence[tuple[Path, Question]], settings: AnswerSettings) -> dict[str, Any]:
     """What stands beside the scores: everything that was chosen."""
-    from jaxvsr.evaluation.videos import stored_pixels
+    from jaxvsr.evaluation.answering.scene_media import stored_pixels
 
     origin = {"revision": arguments.revision} if arguments.revision else {}
     origin |= {**_chosen(arguments), **dataclasses.asdict(settings.videos)}

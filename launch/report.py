@@ -68,10 +68,10 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def _compare(run_path: Path, named: Sequence[str]) -> None:
     """Write RUN/comparison.json from predictions.jsonl of several models, and print it."""
-    from jaxvsr.evaluation.asked_questions import training_questions
-    from jaxvsr.evaluation.baselines import best_constants
-    from jaxvsr.evaluation.comparison import CONSTANT, compare
+    from jaxvsr.evaluation.answering.baselines import best_constants
+    from jaxvsr.evaluation.answering.choose_questions import training_questions
     from jaxvsr.evaluation.provenance import read_answers
+    from jaxvsr.evaluation.tables.comparison import CONSTANT, compare
     from jaxvsr.report.build import COMPARISON
     from jaxvsr.runs.run_folder import RunFolder, write_text
 

@@ -14,8 +14,8 @@ from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics import open_ended, q_spatial
 from jaxvsr.evaluation.metrics import vsi_bench_scores as vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.published_rows import OPEN_ENDED, PUBLISHED, Q_SPATIAL, Rows
-from jaxvsr.evaluation.tables import Cells, markdown, number, plain
+from jaxvsr.evaluation.tables.published_rows import OPEN_ENDED, PUBLISHED, Q_SPATIAL, Rows
+from jaxvsr.evaluation.tables.text_table import Cells, markdown, number, plain
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.svqa_r1 import MODEL
 

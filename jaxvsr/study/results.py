@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
-from jaxvsr.evaluation.metrics.statistics import Difference, paired_difference
+from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
 from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score
 from jaxvsr.evaluation.predictions import read_predictions
-from jaxvsr.evaluation.tables import markdown
+from jaxvsr.evaluation.tables.text_table import markdown
 from jaxvsr.report.build import read_run
 from jaxvsr.report.curves import Panel, draw_panels
 from jaxvsr.report.summary import Run, Spread, summarise, to_csv, to_markdown

@@ -127,7 +127,7 @@ def test_running_out_of_memory_says_what_to_change(videos, model, capsys, monkey
     def full(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
 
-    monkeypatch.setattr("jaxvsr.evaluation.greedy.GreedyModel.answer", full)
+    monkeypatch.setattr("jaxvsr.evaluation.answering.greedy.GreedyModel.answer", full)
     assert ask(model, videos / "images") == 2
     assert "error: out of device memory: fewer --frames" in capsys.readouterr().err
 

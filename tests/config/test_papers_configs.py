@@ -16,7 +16,7 @@ from jaxvsr.data.splits import write_splits
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.devices.mesh import MeshShape, make_mesh
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation import published_rows as published
+from jaxvsr.evaluation.tables import published_rows as published
 from jaxvsr.measure.dry_run import plan
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS

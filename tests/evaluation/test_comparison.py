@@ -7,18 +7,18 @@ import pytest
 
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.baselines import (
+from jaxvsr.evaluation.answering.baselines import (
     best_constants,
     best_number,
     chance_frequency,
     chance_random,
     constant_predictions,
 )
-from jaxvsr.evaluation.comparison import ALL, compare
-from jaxvsr.evaluation.metrics.statistics import Difference, paired_difference
+from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
 from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.published_rows import PUBLISHED
+from jaxvsr.evaluation.tables.comparison import ALL, compare
+from jaxvsr.evaluation.tables.published_rows import PUBLISHED
 from jaxvsr.rewards.vsi_bench import mean_relative_accuracy
 
 OPTIONS = ("A. stove", "B. tv", "C. table", "D. sofa")

@@ -10,9 +10,9 @@ from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation import greedy
-from jaxvsr.evaluation.greedy import GreedyModel, open_mesh, questions_a_row
-from jaxvsr.evaluation.videos import Row, Videos, rows_of
+from jaxvsr.evaluation.answering import greedy
+from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh, questions_a_row
+from jaxvsr.evaluation.answering.scene_media import Row, Videos, rows_of
 from jaxvsr.models.inputs.processor import ScenePrompt, Video
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS

@@ -13,7 +13,7 @@ from PIL import Image as Picture
 
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import read_questions
-from jaxvsr.evaluation.greedy import GreedyModel, open_mesh
+from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
 from jaxvsr.models.inputs.processor import Image, ScenePrompt
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import prompt_from

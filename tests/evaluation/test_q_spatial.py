@@ -11,7 +11,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import evaluate
 from jaxvsr.evaluation.metrics.q_spatial import official_length_cm, robust_length_cm, score
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.series import write_series
+from jaxvsr.evaluation.tables.checkpoint_series import write_series
 
 
 def row(id, answer, prediction):

@@ -12,7 +12,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLForCondition
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.greedy import GreedyModel, open_mesh
+from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
 from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_words
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.inputs.processor import Image, ScenePrompt

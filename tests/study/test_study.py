@@ -11,7 +11,7 @@ from jaxvsr.config.config_file import find_config
 from jaxvsr.data.questions import Question, read_questions, write_questions
 from jaxvsr.data.splits import read_splits
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.metrics.statistics import Difference
+from jaxvsr.evaluation.metrics.uncertainty import Difference
 from jaxvsr.grpo.rejected_answers import target_answer
 from jaxvsr.report.summary import Run
 from jaxvsr.rewards.answers import extract_answer
@@ -412,7 +412,7 @@ def test_scenes_with_few_questions_leave_the_splits_and_mirror_images_do_not_cou
 
 
 def test_evaluations_ask_no_mirror_images(tmp_path):
-    from jaxvsr.evaluation.asked_questions import asked_questions
+    from jaxvsr.evaluation.answering.choose_questions import asked_questions
 
     data_folder(tmp_path, [row("c1", "c"), row("c2", "c", mirror_of="c1")])
     assert [question.id for _, question in asked_questions([tmp_path])] == ["c1"]

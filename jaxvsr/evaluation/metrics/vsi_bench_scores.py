@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from jaxvsr.data.importers.vsi_bench_download import KINDS
 from jaxvsr.data.questions import Question
-from jaxvsr.evaluation.metrics.statistics import bootstrap_intervals
+from jaxvsr.evaluation.metrics.uncertainty import bootstrap_intervals
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.rewards.answers import (
     announced_answer,

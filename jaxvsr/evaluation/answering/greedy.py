@@ -24,8 +24,8 @@ from jaxvsr.data.questions import Question
 from jaxvsr.devices.choose_devices import DeviceKind, choose_devices, describe_devices
 from jaxvsr.devices.mesh import MeshShape, check_mesh, make_mesh, parse_mesh, scene_rows
 from jaxvsr.errors import InputError
+from jaxvsr.evaluation.answering.scene_media import Row, Videos, rows_of
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.videos import Row, Videos, rows_of
 from jaxvsr.grpo.batches import own_rows, place, texts_of_all_processes
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
 from jaxvsr.grpo.step import CompiledFunction

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import Result
-from jaxvsr.evaluation.tables import Cells, markdown, number, plain
+from jaxvsr.evaluation.tables.text_table import Cells, markdown, number, plain
 from jaxvsr.runs.checkpoints import Checkpoints
 from jaxvsr.runs.run_folder import RunFolder, write_text
 

@@ -19,10 +19,10 @@ from jax.sharding import Mesh
 
 from jaxvsr.command_line import progress
 from jaxvsr.data.questions import Question
-from jaxvsr.evaluation.greedy import GreedyModel, generate, weights_hash
+from jaxvsr.evaluation.answering.greedy import GreedyModel, generate, weights_hash
+from jaxvsr.evaluation.answering.resumable_predictions import PredictionsLog
+from jaxvsr.evaluation.answering.scene_media import Videos
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.predictions_log import PredictionsLog
-from jaxvsr.evaluation.videos import Videos
 from jaxvsr.grpo.batches import texts_of_all_processes
 from jaxvsr.models.huggingface.hf_config import read_generation_config
 from jaxvsr.prompts import Prompt

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.baselines import constant_predictions
-from jaxvsr.evaluation.metrics.statistics import Difference, paired_difference
+from jaxvsr.evaluation.answering.baselines import constant_predictions
+from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
 from jaxvsr.evaluation.metrics.vsi_bench_scores import Parser, score
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.tables import markdown, number, plain
+from jaxvsr.evaluation.tables.text_table import markdown, number, plain
 
 CONSTANT = "constant"
 ALL = "all questions"

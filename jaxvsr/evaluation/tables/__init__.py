@@ -1,0 +1,1 @@
+"""Tables: of predictions side by side, of a run's checkpoints, and the rows that papers print."""
