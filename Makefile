@@ -4,13 +4,14 @@
 #   make demo         rooms, a tiny model, SFT, GRPO, scores and the page; leaves runs/demo
 #   make test         all tests;  make test-fast: those of under three minutes together
 #   make lint         ruff and mypy;  make format: ruff, writing
+#   make docs         the documentation as a site, in site/
 #
 # PYTHON=python3.12 chooses the interpreter.
 
 VENV := .venv
 RECIPE := pyproject.toml setup/environment.sh setup/fetch_pip.py setup/native_libraries.py
 
-.PHONY: setup demo test test-fast lint format
+.PHONY: setup demo test test-fast lint format docs
 
 setup: $(VENV)/.scans
 
@@ -21,6 +22,10 @@ $(VENV)/.scans: $(RECIPE)
 $(VENV)/.test: $(RECIPE)
 	@sh setup/environment.sh $(VENV) test
 	@touch $@ $(VENV)/.scans
+
+$(VENV)/.docs: $(RECIPE)
+	@sh setup/environment.sh $(VENV) docs
+	@touch $@
 
 demo: $(VENV)/.scans
 	@$(VENV)/bin/python launch/demo.py
@@ -39,3 +44,6 @@ lint: $(VENV)/.test
 format: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build

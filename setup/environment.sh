@@ -3,6 +3,7 @@
 #
 #   sh setup/environment.sh .venv scans          what the demo needs (no torch)
 #   sh setup/environment.sh .venv test           that, and what the tests need
+#   sh setup/environment.sh .venv docs           what the documentation needs
 #
 # PYTHON=... chooses the interpreter. Nothing outside the environment's folder is changed.
 set -eu

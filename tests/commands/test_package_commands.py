@@ -17,7 +17,7 @@ from jaxvsr import cli
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SCRIPTS = sorted(path for path in (ROOT / "launch").glob("*.py") if path.stem != "__init__")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -112,5 +112,5 @@ def test_documents_link_to_files_that_exist(document: Path):
 def test_make_has_the_targets_that_the_documents_name():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = {name for document in DOCUMENTS for name in re.findall(r"\bmake ([a-z-]+)", document.read_text())}
-    known = {"setup", "demo", "test", "test-fast", "lint", "format"}
+    known = {"setup", "demo", "test", "test-fast", "lint", "format", "docs"}
     assert known <= targets and known <= named

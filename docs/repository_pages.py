@@ -1,0 +1,57 @@
+"""MkDocs hook: the site has the repository's own layout, so a relative link means the same on GitHub and in the site.
+
+Pages of docs/ get the path that they have in the repository, README.md becomes the home page, and each source file that
+a page links to becomes a page too.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files, InclusionLevel
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+class SourcePage(File):
+    """A page that shows one source file."""
+
+    def is_documentation_page(self) -> bool:
+        return True
+
+
+def source_page(path: str, config: MkDocsConfig) -> File:
+    """The source file at `path` of the repository as a page that search leaves out."""
+    text = (ROOT / path).read_text(encoding="utf-8").rstrip()
+    language = {".py": "python", ".yaml": "yaml", ".jsonl": "json"}.get(Path(path).suffix, "text")
+    page = SourcePage(path, None, config.site_dir, config.use_directory_urls, inclusion=InclusionLevel.NOT_IN_NAV)
+    heading = f"---\nsearch: {{exclude: true}}\n---\n# {path}\n"
+    page.content_string = f'{heading}\n````{language} linenums="1"\n{text}\n````\n'
+    return page
+
+
+def linked_files(path: str) -> set[str]:
+    """Paths in the repository of the files that the page at `path` links to."""
+    targets = LINK.findall((ROOT / path).read_text(encoding="utf-8"))
+    resolved = [((ROOT / path).parent / target).resolve() for target in targets if "://" not in target]
+    return {str(target.relative_to(ROOT)) for target in resolved if target.is_file()}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """All files of the site under their paths in the repository."""
+    docs = Path(config.docs_dir).name
+    at_home = [
+        File.generated(config, f"{docs}/{file.src_uri}", abs_src_path=file.abs_src_path, inclusion=file.inclusion)
+        if file.generated_by is None and file.abs_src_path and Path(file.abs_src_path).is_relative_to(config.docs_dir)
+        else file
+        for file in files
+    ]
+    at_home += [File.generated(config, page, abs_src_path=str(ROOT / page)) for page in PAGES]
+    pages = [file.src_uri for file in at_home if file.src_uri.endswith(".md")]
+    known = {file.src_uri for file in at_home}
+    sources = sorted(set().union(*map(linked_files, pages)) - known)
+    return Files([*at_home, *(source_page(path, config) for path in sources)])
