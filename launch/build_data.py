@@ -263,7 +263,7 @@ def _features(arguments: argparse.Namespace) -> int:
     from jaxvsr.data import data_folder
     from jaxvsr.data.frames import FrameStore
     from jaxvsr.devices.choose_devices import choose_devices
-    from jaxvsr.devices.mesh import MeshShape
+    from jaxvsr.devices.mesh_shape import MeshShape
     from jaxvsr.models.inputs.processor import SceneProcessor
     from jaxvsr.runs.model_source import open_model
     from jaxvsr.training.stored_features import write_features

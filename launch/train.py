@@ -118,7 +118,8 @@ def _command(argv: Sequence[str] | None) -> int:
         keep_compiled_programs,
         out_of_memory_in_words,
     )
-    from jaxvsr.devices.mesh import MeshShape, make_mesh, parse_mesh
+    from jaxvsr.devices.mesh import make_mesh
+    from jaxvsr.devices.mesh_shape import MeshShape, parse_mesh
     from jaxvsr.prompts import prompt_from
     from jaxvsr.runs.run_folder import RunFolder
     from jaxvsr.training.stopping import EXIT_CODES, StopRequest

@@ -9,16 +9,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from jaxvsr.devices.choose_devices import DeviceKind
-from jaxvsr.devices.mesh import parse_mesh
+from jaxvsr.config.algorithm import AdvantageRule, Difficulty, Objective, OptimizerConfig, PreferenceObjective
+from jaxvsr.devices.mesh_shape import DeviceKind, parse_mesh
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.advantages import AdvantageRule
-from jaxvsr.grpo.dpo import PreferenceObjective
-from jaxvsr.grpo.objectives import Objective
-from jaxvsr.grpo.optimizer import OptimizerConfig
-from jaxvsr.grpo.rejected_answers import Difficulty
-from jaxvsr.models.language import Remat
 from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import Remat
 
 ObjectiveName = Literal["grpo", "sft", "dpo"]
 Tracker = Literal["tensorboard", "wandb"]

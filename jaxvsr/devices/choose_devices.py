@@ -15,14 +15,11 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import jax
 
-from jaxvsr.devices.mesh import MeshShape
+from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape
 from jaxvsr.errors import InputError, one_line
-
-DeviceKind = Literal["auto", "cpu", "gpu", "tpu"]
 
 # On few cores the virtual devices wait for each other for minutes while one of them computes; XLA gives up after 40 s.
 _COLLECTIVE_TIMEOUTS = {

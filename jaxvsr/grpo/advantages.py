@@ -12,35 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Shaped
 
+from jaxvsr.config.algorithm import AdvantageRule
 from jaxvsr.errors import InputError
-
-Scale = Literal["group", "batch", "none"]
 
 EPSILON = 1e-4  # added to the standard deviation, outside the root (TRL, ms-swift, R1-V)
 ROUNDING = 1e-12  # advantages below this are rounding of float64
-
-
-@dataclasses.dataclass(frozen=True)
-class AdvantageRule:
-    """How rewards are normalised.
-
-    scale: what reward minus group mean is divided by: the standard deviation of the `group` (GRPO), of the whole
-        `batch`, or `none` (Dr. GRPO).
-    per_reward: normalise each reward within its group before weights and sum, then the sum over the batch (GDPO,
-        arXiv:2601.05242; TRL's normalize_then_sum); `scale` is then not read.
-    """
-
-    scale: Scale = "group"
-    per_reward: bool = False
-
-    def __post_init__(self) -> None:
-        if self.scale not in get_args(Scale):
-            raise InputError(f"scale {self.scale!r}: must be one of {', '.join(get_args(Scale))}")
 
 
 @dataclasses.dataclass(frozen=True)

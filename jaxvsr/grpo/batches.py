@@ -17,12 +17,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt32
 
+from jaxvsr.config.algorithm import Difficulty
 from jaxvsr.config.train_config import ObjectiveName
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.data.questions import Question
 from jaxvsr.devices.mesh import scene_sharding
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.rejected_answers import Difficulty, rejected_answer, target_answer
+from jaxvsr.grpo.rejected_answers import rejected_answer, target_answer
 from jaxvsr.models.inputs.processor import EncodedScene, Image, SceneProcessor, ScenePrompt, TreeShape, Video
 from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt, VisionInput
 from jaxvsr.prompts import Prompt

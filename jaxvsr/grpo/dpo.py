@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxvsr.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class PreferenceObjective:
-    """DPO as in TRL 1.16 (loss type `sigmoid`; `robust` where asked for).
-
-    beta: strength of the pull towards the reference policy.
-    label_smoothing: probability that a preference label is flipped.
-    robust: subtract the flipped term and divide by 1 - 2 x label_smoothing, so that the loss is unbiased under such
-        flips (arXiv:2403.00409); otherwise the two terms are mixed (conservative DPO).
-    """
-
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-    robust: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.beta < float("inf"):
-            raise InputError(f"beta {self.beta}: must be above 0 for DPO")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise InputError(f"label_smoothing {self.label_smoothing}: must be at least 0 and below 0.5")
+from jaxvsr.config.algorithm import PreferenceObjective
 
 
 def dpo_loss(

@@ -24,6 +24,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int32
 
+from jaxvsr.config.algorithm import Objective
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.mesh import replicated
 from jaxvsr.grpo.advantages import gather_informative
@@ -38,7 +39,7 @@ from jaxvsr.grpo.batches import (
     tokens_of_scenes,
 )
 from jaxvsr.grpo.dynamic_sampling import draw_until_informative
-from jaxvsr.grpo.objectives import Objective, step_normaliser
+from jaxvsr.grpo.objectives import step_normaliser
 from jaxvsr.grpo.optimizer import learning_rate_schedule
 from jaxvsr.grpo.rollouts import ScoredRollouts, hacking_rows, reward_rollouts, sample_rows, score_rollouts
 from jaxvsr.grpo.sampler import Sampled

@@ -12,70 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxvsr.errors import InputError
+from jaxvsr.config.algorithm import KLEstimator, Objective, Ratio, Reduction
 from jaxvsr.models.tree_batch import AnyArray
 
-Reduction = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
-Ratio = Literal["token", "sequence_product", "sequence_mean"]
-KLEstimator = Literal["k1", "k2", "k3", "k3_corrected"]
-
 MAXIMA = ("ratio_max", "logprob_gap")  # metrics that combine by maximum; all others add
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """Which GRPO. The defaults are TRL 1.16's.
-
-    reduction: how terms become one number. `grpo` averages over a rollout's tokens, then over rollouts; `bnpo` and
-        `dapo` average over all tokens (they differ where the normaliser is a micro-batch's, which here it never is);
-        `dr_grpo` divides the sum by rollouts x answer tokens (Liu et al. 2025, arXiv:2503.20783).
-    ratio: policy over old policy, of each `token`; as the product over a rollout's tokens (`sequence_product`, vsGRPO's
-        Equation 1, with the KL of the summed log-ratio); or as their geometric mean (`sequence_mean`, GSPO,
-        arXiv:2507.18071).
-    clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
-    delta: upper limit of the unclipped ratio too (two-sided clipping); None has no limit.
-    cispo: None clips as above; a number is CISPO's cap (arXiv:2506.13585): the ratio, capped there, only weighs the
-        log-likelihood gradient, and the clip fields are not read.
-    kl: estimator of KL(policy, reference) (Schulman, http://joschu.net/blog/kl-approx.html); `k3_corrected` is k3 times
-        the ratio, unbiased off policy (TRL's use_bias_correction_kl).
-    beta: weight of the KL; 0 needs no reference policy.
-    mask_truncated: leave rollouts without an end-of-sequence token out of the loss; they still count as rollouts.
-    """
-
-    reduction: Reduction = "dapo"
-    ratio: Ratio = "token"
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    delta: float | None = None
-    cispo: float | None = None
-    kl: KLEstimator = "k3_corrected"
-    beta: float = 0.0
-    mask_truncated: bool = False
-
-    def __post_init__(self) -> None:
-        for name, choices in (("reduction", Reduction), ("ratio", Ratio), ("kl", KLEstimator)):
-            if getattr(self, name) not in get_args(choices):
-                raise InputError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(get_args(choices))}")
-        if not 0 <= self.clip_low < 1:
-            raise InputError(f"clip_low {self.clip_low}: must be at least 0 and below 1")
-        if not 0 <= self.clip_high < float("inf"):
-            raise InputError(f"clip_high {self.clip_high}: must be at least 0")
-        if self.delta is not None and not self.delta > 1 + self.clip_high:
-            raise InputError(f"delta {self.delta}: must be above 1 + clip_high = {1 + self.clip_high}")
-        if self.cispo is not None and not self.cispo > 0:
-            raise InputError(f"cispo {self.cispo}: the cap of the ratio must be above 0")
-        if self.cispo is not None and self.delta is not None:
-            raise InputError(f"delta {self.delta}: has no meaning with cispo, which caps the ratio itself")
-        if not 0 <= self.beta < float("inf"):
-            raise InputError(f"beta {self.beta}: must be at least 0")
-        if self.ratio == "sequence_product" and (self.reduction != "grpo" or self.cispo is not None):
-            raise InputError("ratio sequence_product: has one term a rollout; reduction must be grpo and cispo unset")
 
 
 @jax.tree_util.register_dataclass

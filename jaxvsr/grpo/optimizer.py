@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxvsr.errors import InputError
-
-Schedule = Literal["constant", "linear", "cosine"]
+from jaxvsr.config.algorithm import OptimizerConfig
 
 CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_ adds it to the norm
 
 # Biases and norms keep their size; `ln_q` is the patch merger's norm.
 _NOT_DECAYED = re.compile(r"(^|\.)(bias|[a-z_]*norm\d*|ln_q)(\.|$)")
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """The defaults are Hugging Face Trainer's, but for the learning rate, which is vsGRPO's for 2B.
-
-    learning_rate: the highest, reached after warm-up.
-    schedule: from there `constant`, `linear` to 0 or along half a `cosine` to 0 at the last step.
-    warmup_steps: steps over which the learning rate rises linearly from 0; the first of them has learning rate 0.
-    weight_decay: decoupled; not on biases and norms.
-    b1, b2, eps: Adam's.
-    clip_norm: largest global gradient norm; None clips nothing.
-    """
-
-    learning_rate: float = 1e-5
-    schedule: Schedule = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    clip_norm: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        if self.schedule not in get_args(Schedule):
-            raise InputError(f"schedule {self.schedule!r}: must be one of {', '.join(get_args(Schedule))}")
-        for name in ("learning_rate", "warmup_steps", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"{name} {getattr(self, name)}: must be at least 0")
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} {getattr(self, name)}: must be at least 0 and below 1")
-        if not self.eps > 0:
-            raise InputError(f"eps {self.eps}: must be above 0")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise InputError(f"clip_norm {self.clip_norm}: must be above 0, or null for no clipping")
 
 
 def learning_rate_schedule(

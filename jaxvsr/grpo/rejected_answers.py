@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
+from jaxvsr.config.algorithm import Difficulty
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.rewards.answers import answer_letter, words_match
 
-Difficulty = Literal["mixed", "easy", "medium", "hard"]
 _LEVELS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
 
 # How far a rejected number is from the right one: so many times larger or smaller, and a rejected count so much higher

@@ -20,8 +20,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
-from jaxvsr.grpo.dpo import PreferenceObjective, dpo_loss
-from jaxvsr.grpo.objectives import AnyArray, Normaliser, Objective, grpo_loss, merge_metrics
+from jaxvsr.config.algorithm import Objective, PreferenceObjective
+from jaxvsr.grpo.dpo import dpo_loss
+from jaxvsr.grpo.objectives import AnyArray, Normaliser, grpo_loss, merge_metrics
 from jaxvsr.grpo.sampler import Sampled, SamplingOptions, rollout_keys, sample
 from jaxvsr.grpo.sft import sft_loss
 from jaxvsr.measure.flops import memory_need

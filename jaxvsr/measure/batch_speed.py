@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jaxvsr.config.config_file import find_config, read_config
 from jaxvsr.devices.choose_devices import choose_devices
-from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.grpo.batches import BatchBuilder
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.prompts import prompt_from

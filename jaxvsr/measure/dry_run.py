@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.loader import make_loader
 from jaxvsr.data.scene_pools import ScenePool
-from jaxvsr.devices.mesh import MeshShape, check_mesh
+from jaxvsr.devices.mesh_shape import MeshShape, check_mesh
 from jaxvsr.grpo.batches import BatchBuilder
 from jaxvsr.grpo.rollouts import check_view_consistency
 from jaxvsr.measure.compiled_plan import compiled_lines

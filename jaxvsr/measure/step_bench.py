@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvsr.grpo.advantages import AdvantageRule, group_advantages
-from jaxvsr.grpo.objectives import Objective, step_normaliser, token_mask
-from jaxvsr.grpo.optimizer import OptimizerConfig, make_optimizer
+from jaxvsr.config.algorithm import AdvantageRule, Objective, OptimizerConfig
+from jaxvsr.grpo.advantages import group_advantages
+from jaxvsr.grpo.objectives import step_normaliser, token_mask
+from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions, decode, rollout_keys
 from jaxvsr.grpo.step import CompiledFunction, CompiledStep, LossInputs, Policy, start_state
 from jaxvsr.measure.flops import StepSizes

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.config.algorithm import Objective
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder, count_tokens
-from jaxvsr.grpo.objectives import Objective, step_normaliser, token_mask
+from jaxvsr.grpo.objectives import step_normaliser, token_mask
 from jaxvsr.grpo.step import CompiledFunction, CompiledStep, LossInputs, TrainState, start_state
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt

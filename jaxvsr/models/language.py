@@ -7,7 +7,7 @@ that function keeps (keys and values for a cache, or nothing).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxvsr.models.layers import Build, Linear, RMSNorm, SwiGLU, mrope, rotate
-from jaxvsr.models.model_config import TextConfig
-
-Remat = Literal["none", "full", "dots"]
+from jaxvsr.models.model_config import Remat, TextConfig
 
 # query [B, X, K, M, D], key and value [B, X, K, D] -> mixed values [B, X, K, M, D] and what to keep of this layer
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]

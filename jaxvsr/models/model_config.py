@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 Family = Literal["qwen2_vl", "qwen2_5_vl"]
+Remat = Literal["none", "full", "dots"]  # computed again in the backward pass: nothing, layers, all but matrix products
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 
 from jaxvsr.models.attention import causal_attention
-from jaxvsr.models.language import LanguageModel, Remat
+from jaxvsr.models.language import LanguageModel
 from jaxvsr.models.layers import Build
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, Remat
 from jaxvsr.models.tree_batch import VisionInput
 from jaxvsr.models.vision import VisionTower
 

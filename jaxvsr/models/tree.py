@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxvsr.models.attention import Level, attend, causal_attention
-from jaxvsr.models.language import Remat
 from jaxvsr.models.layers import at_least_float32
+from jaxvsr.models.model_config import Remat
 from jaxvsr.models.qwen_vl import QwenVL
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 

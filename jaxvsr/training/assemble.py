@@ -22,7 +22,8 @@ from jaxvsr.config.config_file import to_yaml
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.loader import make_loader
 from jaxvsr.data.scene_pools import ScenePool
-from jaxvsr.devices.mesh import MeshShape, check_mesh, loader_share
+from jaxvsr.devices.mesh import loader_share
+from jaxvsr.devices.mesh_shape import MeshShape, check_mesh
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder, HostBatches
 from jaxvsr.grpo.optimizer import make_optimizer

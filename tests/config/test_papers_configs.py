@@ -14,7 +14,8 @@ from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
-from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.tables import published_rows as published
 from jaxvsr.measure.dry_run import plan

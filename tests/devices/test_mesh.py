@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxvsr.devices import choose_devices
-from jaxvsr.devices.mesh import MeshShape, check_mesh, parse_mesh
+from jaxvsr.devices.mesh_shape import MeshShape, check_mesh, parse_mesh
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.step import CompiledFunction
 from jaxvsr.models.huggingface.parameter_names import expected_shapes
@@ -172,7 +172,8 @@ def test_a_coordinator_that_does_not_answer_is_one_line(monkeypatch: pytest.Monk
 _VIRTUAL = """
 import json
 from jaxvsr.devices.choose_devices import choose_devices, describe_devices
-from jaxvsr.devices.mesh import loader_share, make_mesh, parse_mesh, scene_rows
+from jaxvsr.devices.mesh import loader_share, make_mesh, scene_rows
+from jaxvsr.devices.mesh_shape import parse_mesh
 import jax, jax.numpy as jnp
 shape = parse_mesh("fsdp=4,tensor=2")
 chosen = choose_devices("cpu", shape)

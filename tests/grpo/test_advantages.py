@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from jaxvsr.config.algorithm import AdvantageRule
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.advantages import AdvantageRule, gather_informative, group_advantages, reward_metrics
+from jaxvsr.grpo.advantages import gather_informative, group_advantages, reward_metrics
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from jaxvsr.config.algorithm import PreferenceObjective
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.dpo import PreferenceObjective, dpo_loss
+from jaxvsr.grpo.dpo import dpo_loss
 from jaxvsr.grpo.objectives import step_normaliser, token_mask
 from jaxvsr.grpo.sft import sft_loss
 

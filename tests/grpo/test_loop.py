@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxvsr.config.algorithm import Objective
 from jaxvsr.config.train_config import (
     DataSettings,
     IntervalSettings,
@@ -24,14 +25,14 @@ from jaxvsr.config.train_config import (
     UpdateSettings,
 )
 from jaxvsr.data.questions import Question
-from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.grpo import loop
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch, question_key
 from jaxvsr.grpo.dynamic_sampling import keys_of_draw
 from jaxvsr.grpo.loop import train
-from jaxvsr.grpo.objectives import Objective
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step import TrainState, start_state
 from jaxvsr.grpo.step import _choose as step_choose

@@ -14,19 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from jaxvsr.config.algorithm import Objective, Ratio, Reduction
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import gather_informative
-from jaxvsr.grpo.objectives import (
-    MAXIMA,
-    Objective,
-    Ratio,
-    Reduction,
-    grpo_loss,
-    kl_estimate,
-    merge_metrics,
-    step_normaliser,
-    token_mask,
-)
+from jaxvsr.grpo.objectives import MAXIMA, grpo_loss, kl_estimate, merge_metrics, step_normaliser, token_mask
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

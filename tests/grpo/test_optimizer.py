@@ -10,8 +10,9 @@ import optax
 import pytest
 import torch
 
+from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.optimizer import OptimizerConfig, clip_by_global_norm, decayed, learning_rate_schedule, make_optimizer
+from jaxvsr.grpo.optimizer import clip_by_global_norm, decayed, learning_rate_schedule, make_optimizer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -20,7 +20,8 @@ from jaxvsr.config.train_config import (
     TrainConfig,
     ViewConsistencySettings,
 )
-from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch, all_rows

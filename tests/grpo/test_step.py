@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxvsr.config.algorithm import Objective
 from jaxvsr.grpo.advantages import gather_informative
-from jaxvsr.grpo.objectives import Objective, step_normaliser
+from jaxvsr.grpo.objectives import step_normaliser
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.grpo.step import CompiledStep, LossInputs, Policy, start_state
 from jaxvsr.models.lora import LoraConfig

@@ -254,7 +254,8 @@ def test_an_export_overwrites_nothing(tiny, tmp_path):
 _ON_MESH = """
 import json, sys
 from jaxvsr.devices.choose_devices import choose_devices
-from jaxvsr.devices.mesh import make_mesh, parse_mesh
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import parse_mesh
 shape = parse_mesh("fsdp=2,tensor=2")
 mesh = make_mesh(shape, choose_devices("cpu", shape))
 import jax, numpy as np

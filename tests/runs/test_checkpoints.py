@@ -210,7 +210,8 @@ _ON_MESH = """
 import json, sys
 from pathlib import Path
 from jaxvsr.devices.choose_devices import choose_devices
-from jaxvsr.devices.mesh import make_mesh, parse_mesh
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import parse_mesh
 shape = parse_mesh(sys.argv[2])
 mesh = make_mesh(shape, choose_devices("cpu", shape))
 import jax, jax.numpy as jnp, numpy as np, optax

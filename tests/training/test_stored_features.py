@@ -17,7 +17,8 @@ from jaxvsr.data.features import FeatureStore, stored_sets
 from jaxvsr.data.frames import FrameStore, pixels_sha256
 from jaxvsr.data.questions import read_questions, write_questions
 from jaxvsr.data.stored_arrays import write_array
-from jaxvsr.devices.mesh import MeshShape, make_mesh
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder, padded_features
 from jaxvsr.grpo.loop import train

@@ -21,8 +21,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxvsr.data.questions import Question
-from jaxvsr.devices.choose_devices import DeviceKind, choose_devices, describe_devices
-from jaxvsr.devices.mesh import MeshShape, check_mesh, make_mesh, parse_mesh, scene_rows
+from jaxvsr.devices.choose_devices import choose_devices, describe_devices
+from jaxvsr.devices.mesh import make_mesh, scene_rows
+from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh, parse_mesh
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.scene_media import Row, Videos, rows_of
 from jaxvsr.evaluation.predictions import Prediction
