@@ -194,7 +194,8 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
     import jax
     import jax.numpy as jnp
 
-    from jaxvsr.measure.flops import decode_bytes, matmul_peak, memory_bandwidth, needed_flops
+    from jaxvsr.measure.flops import decode_bytes, needed_flops
+    from jaxvsr.measure.machine import matmul_peak, memory_bandwidth
     from jaxvsr.measure.step_bench import StepBench, median_and_spread, peak_memory_bytes, random_prompt, repeat
 
     bench = StepBench(config, parameters, work, forward)

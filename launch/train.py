@@ -143,8 +143,8 @@ def _command(argv: Sequence[str] | None) -> int:
         return 0
     cache = keep_compiled_programs()
 
-    from jaxvsr.grpo.loop import train
     from jaxvsr.training.assemble import ready_run
+    from jaxvsr.training.loop import train
 
     with (
         stop.listening(),

@@ -12,20 +12,18 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt32
+from jaxtyping import Bool, Float, Int, Int32, UInt32
 
 from jaxvsr.config.algorithm import Difficulty
 from jaxvsr.config.train_config import ObjectiveName
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.data.questions import Question
-from jaxvsr.devices.mesh import scene_sharding
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.rejected_answers import rejected_answer, target_answer
-from jaxvsr.models.inputs.processor import EncodedScene, Image, SceneProcessor, ScenePrompt, TreeShape, Video
-from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt, VisionInput
+from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
+from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, Video
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
 from jaxvsr.prompts import Prompt
 
 
@@ -190,61 +188,6 @@ def question_key(question_id: str) -> int:
     True
     """
     return int.from_bytes(hashlib.blake2b(question_id.encode(), digest_size=4).digest(), "big")
-
-
-def place(tree: Any, mesh: Mesh, scenes: int) -> Any:
-    """Arrays of this process's scenes (first axis) as arrays of all S scenes on the mesh."""
-    sharding = scene_sharding(mesh)
-
-    def put(leaf: np.ndarray) -> jax.Array:
-        if jax.process_count() == 1:
-            return jax.device_put(leaf, sharding)
-        return jax.make_array_from_process_local_data(sharding, leaf, (scenes, *leaf.shape[1:]))
-
-    return jax.tree.map(put, tree)
-
-
-def own_rows(array: AnyArray) -> Shaped[np.ndarray, "S ..."]:
-    """This process's scenes of an array that is split over scenes, in host memory."""
-    if isinstance(array, np.ndarray) or array.is_fully_addressable:
-        return np.asarray(array)
-    pieces = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
-
-
-def all_rows(rows: Shaped[np.ndarray, "s ..."], mesh: Mesh, scenes: int) -> Shaped[np.ndarray, "S ..."]:
-    """The rows of all processes, in the order of the whole step, bit for bit; `rows` are this process's scenes."""
-    if jax.process_count() == 1:
-        return rows
-    from jax.experimental import multihost_utils
-
-    # JAX would round 8 bytes to 4, and a reward of 0.1 would lie above a threshold of 0.1: they travel as two words.
-    words = np.ascontiguousarray(rows)
-    if rows.dtype.itemsize == 8:
-        words = words.reshape(-1).view(np.uint32).reshape(*rows.shape, 2)
-    gathered = np.asarray(multihost_utils.process_allgather(place(words, mesh, scenes), tiled=True))
-    return gathered.reshape(-1).view(rows.dtype).reshape(scenes, *rows.shape[1:])
-
-
-def texts_of_all_processes(text: str) -> list[str]:
-    """One text of each process, in their order."""
-    if jax.process_count() == 1:
-        return [text]
-    from jax.experimental import multihost_utils
-
-    own = np.frombuffer(text.encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array(own.size))
-    padded = multihost_utils.process_allgather(np.pad(own, (0, int(sizes.max()) - own.size)))
-    return [row[:size].tobytes().decode() for row, size in zip(padded, sizes, strict=True)]
-
-
-def largest_of_processes(number: int) -> int:
-    """The largest of the numbers that the processes give, so that all of them decide alike."""
-    if jax.process_count() == 1:
-        return number
-    from jax.experimental import multihost_utils
-
-    return int(np.max(multihost_utils.process_allgather(np.array([number]))))
 
 
 def rollout_mask(

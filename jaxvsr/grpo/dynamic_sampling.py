@@ -14,11 +14,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
+from jaxvsr.devices.processes import place
 from jaxvsr.grpo.advantages import group_advantages
-from jaxvsr.grpo.batches import HostBatch, place
+from jaxvsr.grpo.batches import HostBatch
+from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.rollouts import RewardedRollouts, reward_rollouts
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.step import TrainState
 from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.training.run_context import Training
 

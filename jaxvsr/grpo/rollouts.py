@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32
 
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.mesh import scene_rows
+from jaxvsr.devices.processes import all_rows, own_rows, texts_of_all_processes
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import GroupAdvantages, group_advantages
-from jaxvsr.grpo.batches import HostBatch, all_rows, own_rows, rollout_mask, texts_of_all_processes
+from jaxvsr.grpo.batches import HostBatch, rollout_mask
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.rewards.hacking import hack_shares, hacks, worst
 from jaxvsr.rewards.registry import Reward

@@ -16,11 +16,12 @@ import jax
 import numpy as np
 
 from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.devices.processes import place
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.batches import HostBatch, place
+from jaxvsr.grpo.batches import HostBatch
+from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.rollouts import RewardedRollouts, mean_reward, reward_rollouts
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.step import TrainState
 from jaxvsr.training.run_context import Training
 
 WINDOW = 5  # measurements that have to agree before a warning

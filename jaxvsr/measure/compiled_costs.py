@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvsr.devices.compiled import ProgramMemory, program_memory
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, start_state
 from jaxvsr.grpo.objectives import step_normaliser
-from jaxvsr.grpo.step import CompiledStep, LossInputs, start_state
-from jaxvsr.measure.flops import Need, memory_need
 from jaxvsr.measure.step_bench import Workload, bench_step, random_prompt
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
@@ -27,7 +27,7 @@ class ProgramCost:
     """One compiled function of a step on one device."""
 
     compile_seconds: float  # tracing and lowering included
-    need: Need
+    need: ProgramMemory
     flops: float  # of matrix products and elementwise operations, recomputation and padding included
 
 
@@ -36,7 +36,7 @@ def program_costs(config: ModelConfig, work: Workload, forward: ForwardOptions) 
     step, flops = _abstract_step(config, work, forward), program_flops(config, work, forward)
     costs = {}
     for name, given in _arguments(step, work).items():
-        need = memory_need(step.programs[name].executable(*given))
+        need = program_memory(step.programs[name].executable(*given))
         costs[name] = ProgramCost(step.programs[name].seconds, need, flops[name])
     return costs
 

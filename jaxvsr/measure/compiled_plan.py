@@ -14,17 +14,19 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.devices.compiled import ProgramMemory, program_memory
 from jaxvsr.devices.mesh import replicated, scene_sharding
 from jaxvsr.grpo.batches import HostBatch
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, start_state
 from jaxvsr.grpo.objectives import Normaliser
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.step import CompiledStep, LossInputs, start_state
-from jaxvsr.measure.flops import Need, StepSizes, matmul_peak, memory_need, needed_flops
+from jaxvsr.measure.flops import StepSizes, needed_flops
+from jaxvsr.measure.machine import matmul_peak
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.sharding import state_shardings
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.runs.model_source import StartModel
-from jaxvsr.training.assemble import compute_dtype, load_policy
+from jaxvsr.training.policy import compute_dtype, load_policy
 
 MIB = 2**20
 USUAL_SHARE_OF_PEAK = 0.35  # of the matrix-product peak over a whole step; the bench measures the real one
@@ -72,7 +74,9 @@ def _zeros(shapes: dict[str, Any]) -> dict[str, jax.Array]:
     return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
 
 
-def _needs(config: TrainConfig, step: CompiledStep, state: Any, batch: HostBatch, mesh: Mesh) -> dict[str, Need]:
+def _needs(
+    config: TrainConfig, step: CompiledStep, state: Any, batch: HostBatch, mesh: Mesh
+) -> dict[str, ProgramMemory]:
     everyone, by_scene = replicated(mesh), scene_sharding(mesh)
     scenes = config.data.scenes
 
@@ -114,7 +118,7 @@ def _needs(config: TrainConfig, step: CompiledStep, state: Any, batch: HostBatch
         state, frozen, prompt, None if step.trains_vision and batch.targets is not None else features, rollouts, inputs,
         normaliser, temperature,
     )  # fmt: skip
-    return {name: memory_need(executable) for name, executable in executables.items()}
+    return {name: program_memory(executable) for name, executable in executables.items()}
 
 
 def _time_line(config: TrainConfig, model: StartModel, mesh: Mesh, batch: HostBatch) -> str:

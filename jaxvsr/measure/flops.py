@@ -1,13 +1,8 @@
-"""What a step must compute and read, by formula, and what this machine can do: the two halves of every "% of peak"."""
+"""What a step must compute and read, by formula: one half of every "% of peak" (`machine.py` has the other)."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.tree_batch import TreePrompt
@@ -97,46 +92,3 @@ def _layer_weights(config: ModelConfig) -> int:
     text = config.text
     kv = text.num_key_value_heads * text.head_dim
     return text.hidden_size * (2 * text.hidden_size + 2 * kv) + 3 * text.hidden_size * text.intermediate_size
-
-
-@dataclasses.dataclass(frozen=True)
-class Need:
-    """Bytes on one device while a compiled function runs, as XLA plans them."""
-
-    arguments: int
-    temporary: int
-    output: int  # those that do not take an argument's place
-
-    @property
-    def total(self) -> int:
-        return self.arguments + self.temporary + self.output
-
-
-def memory_need(executable: Any) -> Need:
-    """Of a compiled function, on one of its devices."""
-    memory = executable.memory_analysis()
-    output = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return Need(memory.argument_size_in_bytes, memory.temp_size_in_bytes, max(output, 0))
-
-
-def matmul_peak(dtype: str, size: int | None = None, times: int = 10) -> float:
-    """FLOP/s of this machine's square matrix product, the best of `times`, on random data."""
-    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
-    left = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    return 2 * size**3 / _best_seconds(jax.jit(lambda a: a @ a), left, times)
-
-
-def memory_bandwidth(size: int = 2**28, times: int = 10) -> float:
-    """Bytes a second that this machine reads from memory, summing `size` bytes of float32, the best of `times`."""
-    values = jnp.ones(size // 4, jnp.float32)
-    return size / _best_seconds(jax.jit(jnp.sum), values, times)
-
-
-def _best_seconds(function: jax.stages.Wrapped, argument: jax.Array, times: int) -> float:
-    jax.block_until_ready(function(argument))
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        jax.block_until_ready(function(argument))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)

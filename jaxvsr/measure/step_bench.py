@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvsr.config.algorithm import AdvantageRule, Objective, OptimizerConfig
+from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.grpo.advantages import group_advantages
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, Policy, start_state
 from jaxvsr.grpo.objectives import step_normaliser, token_mask
 from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions, decode, rollout_keys
-from jaxvsr.grpo.step import CompiledFunction, CompiledStep, LossInputs, Policy, start_state
 from jaxvsr.measure.flops import StepSizes
 from jaxvsr.models.inputs.pixels import pack_frames, row_layout
 from jaxvsr.models.inputs.positions import MediaGrid, vision_positions

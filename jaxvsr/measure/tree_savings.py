@@ -15,18 +15,20 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvsr.config.algorithm import Objective
+from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder, count_tokens
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState, start_state
 from jaxvsr.grpo.objectives import step_normaliser, token_mask
-from jaxvsr.grpo.step import CompiledFunction, CompiledStep, LossInputs, TrainState, start_state
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
 from jaxvsr.prompts import prompt_from
 from jaxvsr.runs.model_source import open_model
 from jaxvsr.runs.run_folder import RunFolder
-from jaxvsr.training.assemble import host_batches, load_policy
+from jaxvsr.training.assemble import host_batches
+from jaxvsr.training.policy import load_policy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.step import TrainState
+from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, reason_of
 

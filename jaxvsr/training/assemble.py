@@ -7,16 +7,12 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from jaxvsr.config.config_file import to_yaml
 from jaxvsr.config.train_config import TrainConfig
@@ -26,32 +22,20 @@ from jaxvsr.devices.mesh import loader_share
 from jaxvsr.devices.mesh_shape import MeshShape, check_mesh
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder, HostBatches
-from jaxvsr.grpo.optimizer import make_optimizer
+from jaxvsr.grpo.compiled_step import TrainState, start_state
 from jaxvsr.grpo.rollouts import check_view_consistency
-from jaxvsr.grpo.sampler import SamplingOptions
-from jaxvsr.grpo.step import (
-    AnyObjective,
-    CompiledStep,
-    Policy,
-    SupervisedObjective,
-    TrainState,
-    start_state,
-)
 from jaxvsr.grpo.video_gain import check_video_gain
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.inputs.processor import SceneProcessor
-from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.qwen_vl import QwenVL, flat_parameters, parameter_shapes
-from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings, state_shardings
-from jaxvsr.models.tree import ForwardOptions
+from jaxvsr.models.sharding import state_shardings
 from jaxvsr.prompts import prompt_from
 from jaxvsr.rewards.registry import check_rewards, rewards_from
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog, check_trackers
-from jaxvsr.runs.model_source import StartModel, open_model, reopen_model, start_record, write_stages
+from jaxvsr.runs.model_source import open_model, reopen_model, start_record, write_stages
 from jaxvsr.runs.run_folder import RunFolder, check_run_folder, make_run_folder
 from jaxvsr.training.console import CompileTimes, Console
 from jaxvsr.training.heldout import HeldOut, ScoreAnswers
+from jaxvsr.training.policy import compute_dtype, load_policy, trains_vision
 from jaxvsr.training.run_context import Training
 from jaxvsr.training.scenes_of_run import asked_questions, read_run_pools
 from jaxvsr.training.stored_features import usable_features
@@ -224,126 +208,6 @@ def host_batches(
         features=features,
     )
     return HostBatches(loader, builder if several else None)
-
-
-def trains_vision(config: TrainConfig, model: StartModel) -> bool:
-    """Whether a weight of the vision tower or the patch merger is trained."""
-    if config.lora is None:
-        return config.model.tower == "trained"
-    leaves = parameter_shapes(model.config, config.lora)
-    return any(name.startswith("visual.") and ".lora_" in name for name in leaves)
-
-
-def compute_dtype(config: TrainConfig, mesh: Mesh) -> Literal["float32", "bfloat16"]:
-    """Of activations."""
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    return "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
-
-
-def load_policy(
-    config: TrainConfig, model: StartModel, processor: SceneProcessor, mesh: Mesh, *, abstract: bool = False
-) -> tuple[Callable[..., CompiledStep], dict[str, Any], optax.GradientTransformation]:
-    """The model on the mesh: what makes a compiled step of it (`greedy=True`: one that answers greedily, once), the
-    trainable parameters, and their optimizer. With `abstract` no weight is read: shapes on the mesh take their place.
-    """
-    shapes = {
-        name: jax.ShapeDtypeStruct(shape, model.folder.dtype(name))
-        for name, shape in expected_shapes(model.config).items()
-    }
-    shardings = parameter_shardings(shapes, mesh, model.config)
-
-    def parameters(
-        chosen: Mapping[str, NamedSharding], dtype: np.dtype | None = None, *, stages: bool = True
-    ) -> dict[str, Any]:
-        if not abstract:
-            return (model if stages else dataclasses.replace(model, stages=())).parameters(chosen, dtype)
-        return {
-            name: jax.ShapeDtypeStruct(shapes[name].shape, dtype or shapes[name].dtype, sharding=sharding)
-            for name, sharding in chosen.items()
-        }
-
-    if config.lora is not None:
-        frozen = parameters(shardings)
-        trainable = fresh_adapter(model, config.lora, config.seed, mesh, abstract=abstract)
-    else:  # full fine-tuning keeps float32 weights: updates of 1e-6 vanish in bfloat16
-        fixed = {name for name in shapes if config.model.tower == "frozen" and name.startswith("visual.")}
-        frozen = parameters({name: shardings[name] for name in shapes if name in fixed})
-        moving = {name: shardings[name] for name in shapes if name not in fixed}
-        trainable = parameters(moving, np.dtype(np.float32))
-    optimizer = make_optimizer(config.optimizer, config.steps * config.update.inner_steps)
-    sampling = SamplingOptions(
-        group=config.sampling.group,
-        answer_tokens=config.sampling.answer_tokens,
-        eos_ids=processor.chat.eos_token_ids,
-        pad_id=processor.chat.generation.pad_token_id,
-        suppressed_ids=processor.chat.suppressed_token_ids,
-        top_k=config.sampling.top_k,
-        top_p=config.sampling.top_p,
-    )
-    policy = Policy(model.config, config.lora, frozen, _reference(config, model, trainable, shardings, parameters))
-
-    def make_step(*, greedy: bool = False) -> CompiledStep:
-        return CompiledStep(
-            policy,
-            trainable,
-            _objective(config),
-            optimizer,
-            dataclasses.replace(sampling, group=1, greedy=True, top_k=0, top_p=1.0) if greedy else sampling,
-            ForwardOptions(dtype=compute_dtype(config, mesh), remat=config.model.remat),
-            accumulate=config.update.accumulation,
-            gather=functools.partial(gathered_over_fsdp, mesh=mesh, config=model.config),
-            keep=lambda state: jax.lax.with_sharding_constraint(state, state_shardings(state, mesh, model.config)),
-        )
-
-    return make_step, trainable, optimizer
-
-
-def _objective(config: TrainConfig) -> AnyObjective:
-    objectives: dict[str, AnyObjective] = {"grpo": config.grpo, "dpo": config.dpo, "sft": SupervisedObjective()}
-    return objectives[config.objective]
-
-
-def fresh_adapter(
-    model: StartModel, lora: LoraConfig, seed: int, mesh: Mesh, *, abstract: bool = False
-) -> dict[str, Any]:
-    """Adapter leaves before training, from the seed: A uniform, B zero; or their shapes on the mesh."""
-
-    def adapter() -> dict[str, jax.Array]:
-        parameters = flat_parameters(QwenVL(model.config, lora=lora, seed=seed))
-        return {name: leaf for name, leaf in parameters.items() if ".lora_" in name}  # the base is never computed
-
-    shapes = jax.eval_shape(adapter)
-    if not shapes:
-        raise InputError(f"lora.target_modules {lora.target_modules!r}: matches no module of this model")
-    shardings = parameter_shardings(shapes, mesh, model.config)
-    if abstract:
-        return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name]) for name, x in shapes.items()}
-    return jax.jit(adapter, out_shardings=shardings)()
-
-
-def _reference(
-    config: TrainConfig,
-    model: StartModel,
-    trainable: Mapping[str, Any],
-    shardings: Mapping[str, NamedSharding],
-    parameters: Callable[..., dict[str, Any]],
-) -> dict[str, Any] | None:
-    """Weights of the reference policy that are not among the frozen ones."""
-    needed = config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta > 0)
-    if not needed:
-        return None
-    if config.model.reference == "base" and model.stages:
-        return parameters(shardings, stages=False)
-    if config.lora is None:  # a copy, because the state is donated
-        return {name: _copy(leaf, model.folder.dtype(name)) for name, leaf in trainable.items()}
-    return None
-
-
-def _copy(leaf: Any, dtype: np.dtype) -> Any:
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
-    return jnp.copy(leaf).astype(dtype)
 
 
 def _signature(config: TrainConfig, mesh: Mesh) -> str:

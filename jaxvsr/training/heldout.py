@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
 from jaxvsr.devices.mesh import replicated
-from jaxvsr.grpo.batches import HostBatches, own_rows, place, texts_of_all_processes
-from jaxvsr.grpo.step import CompiledStep, TrainState
+from jaxvsr.devices.processes import own_rows, place, texts_of_all_processes
+from jaxvsr.grpo.batches import HostBatches
+from jaxvsr.grpo.compiled_step import CompiledStep, TrainState
 
 # Questions and completions to metrics; `overall` is what RUN@best goes by.
 ScoreAnswers = Callable[[Sequence[Question], Sequence[str]], dict[str, float]]

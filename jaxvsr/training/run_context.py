@@ -13,7 +13,7 @@ from jaxtyping import Int32
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
 from jaxvsr.grpo.batches import HostBatch, HostBatches
-from jaxvsr.grpo.step import TrainState
+from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog

@@ -21,10 +21,10 @@ from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.features import FeatureStore, stored_sets
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.scene_pools import ScenePool
+from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.step import CompiledFunction
 from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.qwen_vl import bind, model_definition, parameter_shapes

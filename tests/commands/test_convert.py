@@ -20,7 +20,7 @@ from transformers import AutoModelForImageTextToText
 
 from jaxvsr.command_line import run
 from jaxvsr.config.train_config import DataSettings, ModelSettings, TrainConfig
-from jaxvsr.grpo.step import start_state
+from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models.huggingface.model_card import model_card
 from jaxvsr.models.huggingface.model_folder import open_folder
 from jaxvsr.models.huggingface.parameter_names import expected_shapes

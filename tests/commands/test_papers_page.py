@@ -21,7 +21,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from jaxvsr.models.tiny.tiny_model import Family, write_tiny_model
+from jaxvsr.models.model_config import Family
+from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.run_folder import RunFolder, read_rows
 from launch import build_data, evaluate, report, train

@@ -14,9 +14,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxvsr.devices import choose_devices
+from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh_shape import MeshShape, check_mesh, parse_mesh
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.step import CompiledFunction
 from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.sharding import parameter_spec, without_fsdp

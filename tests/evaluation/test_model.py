@@ -20,7 +20,7 @@ from jaxvsr.data.splits import write_splits
 from jaxvsr.data.subsets import write_subsets
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
-from jaxvsr.grpo.step import start_state
+from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models.inputs.processor import ScenePrompt, Video
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS

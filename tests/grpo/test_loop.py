@@ -28,20 +28,20 @@ from jaxvsr.data.questions import Question
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
-from jaxvsr.grpo import loop
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch, question_key
+from jaxvsr.grpo.compiled_step import TrainState, start_state
+from jaxvsr.grpo.compiled_step import _choose as step_choose
 from jaxvsr.grpo.dynamic_sampling import keys_of_draw
-from jaxvsr.grpo.loop import train
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.step import TrainState, start_state
-from jaxvsr.grpo.step import _choose as step_choose
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog
 from jaxvsr.runs.run_folder import RunFolder, make_run_folder, read_rows
+from jaxvsr.training import loop
 from jaxvsr.training.console import CompileTimes, Console
+from jaxvsr.training.loop import train
 from jaxvsr.training.run_context import Training
 from jaxvsr.training.stopping import EXIT_CODES, StopRequest
 

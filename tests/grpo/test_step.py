@@ -8,9 +8,9 @@ import pytest
 
 from jaxvsr.config.algorithm import Objective
 from jaxvsr.grpo.advantages import gather_informative
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, Policy, start_state
 from jaxvsr.grpo.objectives import step_normaliser
 from jaxvsr.grpo.sampler import SamplingOptions
-from jaxvsr.grpo.step import CompiledStep, LossInputs, Policy, start_state
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, tree_logprobs

@@ -17,7 +17,7 @@ import pytest
 
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.step import TrainState, start_state
+from jaxvsr.grpo.compiled_step import TrainState, start_state
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, Stage, is_run, open_run
@@ -216,7 +216,7 @@ shape = parse_mesh(sys.argv[2])
 mesh = make_mesh(shape, choose_devices("cpu", shape))
 import jax, jax.numpy as jnp, numpy as np, optax
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
-from jaxvsr.grpo.step import start_state
+from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models.sharding import state_shardings
 name = "language_model.layers.mlp.up_proj.weight"
 state = start_state({name: jnp.arange(128.0).reshape(2, 8, 8)}, optax.adamw(1e-3), seed=3)

@@ -21,8 +21,7 @@ from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder, padded_features
-from jaxvsr.grpo.loop import train
-from jaxvsr.grpo.step import start_state
+from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models import vision
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
@@ -30,7 +29,9 @@ from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import prompt_from
 from jaxvsr.runs.model_source import open_model
 from jaxvsr.runs.run_folder import read_rows
-from jaxvsr.training.assemble import compute_dtype, host_batches, load_policy, ready_run, trains_vision
+from jaxvsr.training.assemble import host_batches, ready_run
+from jaxvsr.training.loop import train
+from jaxvsr.training.policy import compute_dtype, load_policy, trains_vision
 from jaxvsr.training.scenes_of_run import read_run_pools
 from jaxvsr.training.stopping import StopRequest
 from jaxvsr.training.stored_features import usable_features, vision_weights_hash, write_features

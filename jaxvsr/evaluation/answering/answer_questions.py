@@ -19,11 +19,11 @@ from jax.sharding import Mesh
 
 from jaxvsr.command_line import progress
 from jaxvsr.data.questions import Question
+from jaxvsr.devices.processes import texts_of_all_processes
 from jaxvsr.evaluation.answering.greedy import GreedyModel, generate, weights_hash
 from jaxvsr.evaluation.answering.resumable_predictions import PredictionsLog
 from jaxvsr.evaluation.answering.scene_media import Videos
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.grpo.batches import texts_of_all_processes
 from jaxvsr.models.huggingface.hf_config import read_generation_config
 from jaxvsr.prompts import Prompt
 from jaxvsr.runs.model_source import StartModel

@@ -22,16 +22,17 @@ from jax.sharding import Mesh
 
 from jaxvsr.data.questions import Question
 from jaxvsr.devices.choose_devices import choose_devices, describe_devices
+from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import make_mesh, scene_rows
 from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh, parse_mesh
+from jaxvsr.devices.processes import own_rows, place, texts_of_all_processes
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.scene_media import Row, Videos, rows_of
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.grpo.batches import own_rows, place, texts_of_all_processes
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
-from jaxvsr.grpo.step import CompiledFunction
 from jaxvsr.models.huggingface.parameter_names import expected_shapes
-from jaxvsr.models.inputs.processor import EncodedScene, SceneProcessor, ScenePrompt, TreeShape, round_up
+from jaxvsr.models.inputs.collate import EncodedScene, TreeShape, round_up
+from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings
 from jaxvsr.models.tree import ForwardOptions, encode_vision

@@ -27,23 +27,15 @@ from jaxtyping import Int32
 from jaxvsr.config.algorithm import Objective
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.mesh import replicated
+from jaxvsr.devices.processes import all_rows, largest_of_processes, place
 from jaxvsr.grpo.advantages import gather_informative
-from jaxvsr.grpo.batches import (
-    HostBatch,
-    TokenCount,
-    all_rows,
-    count_tokens,
-    largest_of_processes,
-    place,
-    rollout_mask,
-    tokens_of_scenes,
-)
+from jaxvsr.grpo.batches import HostBatch, TokenCount, count_tokens, rollout_mask, tokens_of_scenes
+from jaxvsr.grpo.compiled_step import LossInputs, TrainState
 from jaxvsr.grpo.dynamic_sampling import draw_until_informative
 from jaxvsr.grpo.objectives import step_normaliser
 from jaxvsr.grpo.optimizer import learning_rate_schedule
 from jaxvsr.grpo.rollouts import ScoredRollouts, hacking_rows, reward_rollouts, sample_rows, score_rollouts
 from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.grpo.step import LossInputs, TrainState
 from jaxvsr.grpo.video_gain import VideoGainWatch, sample_other_videos, video_gain
 from jaxvsr.training.console import Console
 from jaxvsr.training.run_context import Training

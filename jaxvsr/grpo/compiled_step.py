@@ -10,27 +10,25 @@ SFT and DPO use the same `update` on rollouts that were given instead of sampled
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
 from jaxvsr.config.algorithm import Objective, PreferenceObjective
+from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.grpo.dpo import dpo_loss
-from jaxvsr.grpo.objectives import AnyArray, Normaliser, grpo_loss, merge_metrics
+from jaxvsr.grpo.objectives import Normaliser, grpo_loss, merge_metrics
 from jaxvsr.grpo.sampler import Sampled, SamplingOptions, rollout_keys, sample
 from jaxvsr.grpo.sft import sft_loss
-from jaxvsr.measure.flops import memory_need
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,65 +85,6 @@ class Policy:
 
     def reference_parameters(self) -> dict[str, Any]:
         return {**self.frozen, **(self.reference or {})}
-
-
-# Without it XLA copies every key and value cache in every step of the decode loop. Other backends have no such option.
-CPU_COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
-
-
-class CompiledFunction:
-    """A jitted function compiled ahead for each new bucket of shapes, so that compiling is seen, timed and counted."""
-
-    def __init__(self, name: str, function: Callable[..., Any], *, donate: tuple[int, ...] = ()):
-        self.name, self.seconds = name, 0.0
-        self.compiled: dict[Any, Any] = {}
-        self.function, self._donate = function, donate
-        self.on_compile: Callable[[str, int], Any] = lambda name, bucket: None
-
-    def executable(self, *args: Any) -> Any:
-        """The compiled program for arguments (or abstract values) of these shapes; it takes their leaves."""
-        leaves, structure = jax.tree.flatten(args)
-        key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-        if key not in self.compiled:
-            self.on_compile(self.name, len(self.compiled) + 1)
-            start = time.perf_counter()
-            self.compiled[key] = _compile(self.lowered(*args))
-            self.seconds += time.perf_counter() - start
-        return self.compiled[key]
-
-    def lowered(self, *args: Any) -> Any:
-        """The program before XLA compiles it."""
-        leaves, structure = jax.tree.flatten(args)
-
-        # Traced on leaves: the pytrees of abstract values that JAX would build are not what their types promise.
-        def on_leaves(*leaves: Any) -> Any:
-            return self.function(*jax.tree.unflatten(structure, leaves))
-
-        on_leaves.__name__ = self.name
-        ends = np.cumsum([len(jax.tree.leaves(arg)) for arg in args]).tolist()
-        donated = [leaf for arg in self._donate for leaf in range(ends[arg - 1] if arg else 0, ends[arg])]
-        return jax.jit(on_leaves, donate_argnums=donated).lower(*leaves)
-
-    def __call__(self, *args: Any) -> Any:
-        program = self.executable(*args)
-        try:
-            return program(*jax.tree.leaves(args))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" in str(error):
-                bucket = list(self.compiled.values()).index(program) + 1
-                gib = memory_need(program).total / 2**30
-                error.add_note(f"{self.name}, bucket {bucket}, which needs {gib:.3g} GiB a device by XLA's account")
-            raise
-
-
-def _compile(lowered: Any) -> Any:
-    if jax.default_backend() == "cpu":
-        try:
-            return lowered.compile(compiler_options=CPU_COMPILER_OPTIONS)
-        except jax.errors.JaxRuntimeError as error:
-            if "No such compile option" not in str(error):  # another version of XLA: go without
-                raise
-    return lowered.compile()
 
 
 class CompiledStep:
