@@ -1,6 +1,6 @@
 """Train a model on scene trees with GRPO, SFT or DPO.
 
-    python launch/train.py                                              the demo's GRPO recipe
+    python launch/train.py                                              the demo's GRPO recipe (and its data first)
     python launch/train.py --mesh 8                                     the same on eight devices
     python launch/train.py --config configs/vsgrpo-2b.yaml --model Qwen/Qwen2-VL-2B-Instruct --data data/vsi100k
     python launch/train.py --objective sft --set optimizer.learning_rate=1e-4 --steps 200
@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxvsr.command_line import ArgumentParser, run
+from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
+from jaxvsr.demo_stages import DATA as DEMO_DATA
+from jaxvsr.demo_stages import make_missing_data
 from jaxvsr.errors import InputError
 
 if TYPE_CHECKING:
     from jaxvsr.config.train_config import TrainConfig
 
-DEMO_CONFIG = "demo-grpo"
+LAUNCH = Path(__file__).resolve().parent
 
 # flag: (field of the config, metavar, help)
 FIELDS = {
@@ -109,6 +112,13 @@ def _config(arguments: Namespace) -> tuple[TrainConfig, Path, Path]:
     return config, path, run_path
 
 
+def _trains_on_demo_data(config: TrainConfig, path: Path) -> bool:
+    """Whether this is the demo's recipe with the folder that it names; no other data is ever made here."""
+    from jaxvsr.config.config_file import find_config
+
+    return path == find_config(DEMO_CONFIG) and config.data.folders == (str(DEMO_DATA),)
+
+
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
     from jaxvsr.devices.choose_devices import (
@@ -135,6 +145,10 @@ def _command(argv: Sequence[str] | None) -> int:
     first_process = not arguments.process_id
     if first_process:
         print(describe_devices(devices, shape), flush=True)
+    if _trains_on_demo_data(config, path):
+        code = make_missing_data(LAUNCH)
+        if code:
+            return code
     if arguments.dry_run:
         from jaxvsr.measure.dry_run import plan
 

@@ -1,0 +1,122 @@
+"""The demo's data: made by the first training that wants it, never half made, never in place of other data."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from jaxvsr import demo_stages
+from jaxvsr.config.config_file import find_config, read_config
+from jaxvsr.data.data_folder import check_folder
+from launch import train
+
+LAUNCH = Path(train.__file__).parent
+JOURNAL = Path("runs/demo-data-stages.json")
+
+
+@pytest.fixture(autouse=True)
+def few_rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo_stages, "ROOMS", 5)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The subcommands that were started, in order; each only makes the folder or file of its result."""
+    started: list[str] = []
+    results = {"rooms": "scans", "questions": "questions.jsonl", "frames": "frames"}
+
+    def run_child(arguments: list[str], environment: dict[str, str]) -> int:
+        started.append(arguments[1])
+        (demo_stages.DATA / results[arguments[1]]).mkdir(parents=True, exist_ok=True)
+        return 0
+
+    monkeypatch.setattr(demo_stages, "run_child", run_child)
+    return started
+
+
+def test_the_config_names_the_folder_that_the_stages_make() -> None:
+    assert read_config(find_config(demo_stages.CONFIG)).data.folders == (str(demo_stages.DATA),)
+
+
+def test_the_data_is_made_once_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo_stages.make_missing_data(LAUNCH) == 0
+    shown = capsys.readouterr().out
+    assert "the demo's data is not there yet; making it takes about half a minute" in shown
+    for number, command in enumerate(("rooms", "questions", "frames"), start=1):
+        assert f"[{number}/3] {command}\n$ python launch/build_data.py {command} runs/demo-data " in shown
+    check = check_folder(demo_stages.DATA)
+    assert check.missing == () and any(line.startswith("scans: 5 ") for line in check.lines)
+    written = (demo_stages.DATA / "questions.jsonl").stat().st_mtime_ns
+    assert demo_stages.make_missing_data(LAUNCH) == 0
+    assert capsys.readouterr().out == "" and (demo_stages.DATA / "questions.jsonl").stat().st_mtime_ns == written
+
+
+def test_a_stage_that_was_stopped_is_run_again_whatever_it_left(ran: list[str]) -> None:
+    for left in ((), ("scans",), ("scans", "questions.jsonl"), ("scans", "questions.jsonl", "frames")):
+        shutil.rmtree("runs", ignore_errors=True)
+        for name in left:
+            (demo_stages.DATA / name).mkdir(parents=True)
+        done = demo_stages.data_stages()[: max(len(left) - 1, 0)]  # the last one was stopped before it was recorded
+        for stage in done:
+            stage.record()
+        ran.clear()
+        assert demo_stages.make_missing_data(LAUNCH) == 0
+        assert ran == [stage.title for stage in demo_stages.data_stages()[len(done) :]]
+
+
+def test_data_that_another_command_made_is_made_again(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert demo_stages.make_missing_data(LAUNCH) == 0
+    ran.clear()
+    monkeypatch.setattr(demo_stages, "HELDOUT_SHARE", 0.3)
+    assert demo_stages.make_missing_data(LAUNCH) == 0
+    assert ran == ["questions"] and "--heldout 0.3" in json.loads(JOURNAL.read_text())["questions"]
+
+
+def test_a_folder_filled_by_hand_is_left_alone(ran: list[str]) -> None:
+    demo_stages.DATA.mkdir(parents=True)
+    (demo_stages.DATA / "questions.jsonl").touch()
+    assert demo_stages.make_missing_data(LAUNCH) == 0
+    assert ran == [] and not JOURNAL.exists()
+
+
+def test_a_failing_stage_ends_the_command_with_its_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted = 128 + signal.SIGINT
+    monkeypatch.setattr(demo_stages, "run_child", lambda *_: interrupted)
+    assert train.main(["--mesh", "1"]) == interrupted
+    captured = capsys.readouterr()
+    assert captured.err == "stopped in stage 1, rooms; the same command goes on there\n" and not JOURNAL.exists()
+
+
+def test_without_open3d_one_line_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_stages.importlib.util, "find_spec", lambda name: None)
+    assert train.main(["--mesh", "1"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install jaxvsr[scans]" in error and not Path("runs").exists()
+
+
+@pytest.mark.parametrize("other", ["--data", "--config", "data.folders"])
+def test_other_data_never_makes_the_demos(other: str, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    copied = Path("mine.yaml")
+    shutil.copy(find_config(demo_stages.CONFIG), copied)
+    flags = {"--data": ["--data", "mine"], "--config": ["--config", str(copied)]}
+    assert train.main(["--mesh", "1", *flags.get(other, ["--set", "data.folders=mine"])]) == 2
+    error = capsys.readouterr().err
+    assert ran == [] and ("runs/demo-data" if other == "--config" else "mine") in error
+    assert not demo_stages.DATA.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_shape_types")
+def test_the_first_command_ends_with_a_trained_run(capfd: pytest.CaptureFixture[str]) -> None:
+    small = ("steps=1", "data.scenes=2", "data.questions=2", "sampling.group=2", "sampling.answer_tokens=2")
+    assert train.main(["--mesh", "1", "--run-dir", "runs/one", *(f"--set={text}" for text in small)]) == 0
+    shown = capfd.readouterr().out
+    assert shown.index("1 CPU device") < shown.index("[1/3] rooms") < shown.index("step 1/1")
+    assert Path("runs/one/report.html").is_file()
