@@ -19,7 +19,7 @@ from jaxvsr.grpo.batches import HostBatch, rollout_mask
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.rewards.hacking import hack_shares, hacks, worst
 from jaxvsr.rewards.registry import Reward
-from jaxvsr.rewards.scoring import reward_metrics, score
+from jaxvsr.rewards.scoring import reward_metrics, score_completions
 from jaxvsr.rewards.svqa_r1 import view_consistency
 from jaxvsr.training.run_context import Training
 
@@ -62,7 +62,7 @@ def reward_rollouts(training: Training, batch: HostBatch, sampled: Sampled) -> R
     rewards, scenes = training.rewards, training.config.data.scenes
     tokens, length, truncated = map(own_rows, (sampled.rollouts.tokens, sampled.rollouts.length, sampled.truncated))
     answers = training.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
-    own = score(rewards, answers, _columns(training, batch)).reshape(len(rewards), *length.shape)
+    own = score_completions(rewards, answers, _columns(training, batch)).reshape(len(rewards), *length.shape)
     everyone = np.moveaxis(all_rows(np.moveaxis(own, 0, -1), training.mesh, scenes), -1, 0)
     return RewardedRollouts(answers, length, truncated, everyone, scene_rows(training.mesh, scenes)[0])
 

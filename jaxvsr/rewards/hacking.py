@@ -1,6 +1,7 @@
-"""What rollouts do to get rewards without earning them, measured; and a format reward that those tricks do not get.
+"""Reward hacking: which rollouts show a known trick, and a format reward that rejects those tricks.
 
-vsGRPO reports `<think> </think> <answer>xx</answer>` (an empty thought) and, once length was rewarded, extra tag pairs.
+vsGRPO (its section 3.3.3) reports `<think> </think> <answer>xx</answer>`, an empty thought, and after a length reward
+was added, extra tag pairs.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from jaxvsr.rewards.numerals import parse_number, parse_numbers
 
 ThoughtTag = Literal["think", "observe"]
 THOUGHT_TAGS = get_args(ThoughtTag)
-MINIMUM_WORDS = 5  # different words that make a thought
-LONGEST_ANSWER = 12  # words; "two words or a number" is asked for, an option may be repeated in full
+MINIMUM_WORDS = 5  # different words in a thought
+LONGEST_ANSWER = 12  # words; prompts ask for two words or a number, but an option may be repeated in full
 
 _TAG = re.compile(r"</?(think|observe|answer)\s*>", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 def empty_thought(completion: str) -> bool:
-    """Some thought pair holds no word."""
+    """A `<think>` or `<observe>` pair contains no word."""
     thoughts = (completion[start:end] for tag in THOUGHT_TAGS for start, end in tag_pairs(completion, tag))
     return any(not _WORD.search(_TAG.sub(" ", thought)) for thought in thoughts)
 
 
 def repeated_tags(completion: str) -> bool:
-    """A tag opens or closes more than once, so that a pair is repeated or nested."""
+    """A tag opens or closes more than once: a pair is repeated or nested."""
     tags = [match[0].lower() for match in _TAG.finditer(completion)]
     return len(tags) != len(set(tags))
 
 
 def outside_tags(completion: str) -> bool:
-    """Words or numbers stand outside of all pairs: before, between or after them."""
+    """There are words or numbers outside of all pairs: before, between or after them."""
     for tag in (*THOUGHT_TAGS, "answer"):
         ends = [0]
         kept = []
@@ -57,36 +58,43 @@ def copied_number(completion: str, question: str) -> bool:
 def hacks(
     completions: Sequence[str], questions: Sequence[str], thought_tag: str | None = None
 ) -> dict[str, Bool[np.ndarray, " N"]]:
-    """Which rollouts show which trick. `thought_tag` is the prompt's ("think", "observe"; None for prompts that ask
-    for no tags,
-    whose answers cannot stand outside of them)."""
+    """Which rollouts show which trick.
+
+    Args:
+        questions: the question of each completion.
+        thought_tag: the tag that the prompt asks for ("think", "observe"); None: it asks for no tags, and
+            `outside_tags` is False.
+    """
     found = {
         "empty_thought": [empty_thought(text) for text in completions],
         "repeated_tags": [repeated_tags(text) for text in completions],
         "outside_tags": [thought_tag is not None and outside_tags(text) for text in completions],
-        "copied_number": [copied_number(text, asked) for text, asked in zip(completions, questions, strict=True)],
+        "copied_number": [copied_number(*pair) for pair in zip(completions, questions, strict=True)],
     }
     return {name: np.array(rows, dtype=bool) for name, rows in found.items()}
 
 
 def hack_shares(found: dict[str, Bool[np.ndarray, " N"]]) -> dict[str, float]:
-    """Share of the batch for each trick, in [0, 1]: the step's metrics `hacking/<trick>`."""
+    """The share of the rollouts that show each trick, in [0, 1]: the metrics `hacking/<trick>`."""
     return {f"hacking/{name}": float(rows.mean()) if rows.size else 0.0 for name, rows in found.items()}
 
 
 def worst(found: dict[str, Bool[np.ndarray, " N"]], rewards: Any, count: int) -> Int[np.ndarray, " M"]:
-    """Indices of at most `count` rollouts with any trick: most tricks first, then the best paid (rewards [N], NaN as
-    0).
-    """
+    """Indices of at most `count` rollouts with a trick: most tricks first, then highest reward ([N], NaN as 0)."""
     tricks = np.sum(list(found.values()), axis=0)
     order = np.lexsort((-np.nan_to_num(np.asarray(rewards, dtype=float)), -tricks))
     return order[tricks[order] > 0][:count]
 
 
 def robust_format(completions: list[str], *, tag: ThoughtTag = "think", **columns: Any) -> list[float | None]:
-    """1 if the completion is exactly one `<tag>` pair and one `<answer>` pair, in this order, with white space alone
-    around them, a thought of at least 5 different words, and an answer of 1 to 12 words; else 0. None of the reported
-    tricks passes.
+    """A format reward that an empty thought, repeated or nested tags and text outside of the tags do not get.
+
+    Range: 0 or 1; never None.
+
+    Formula: 1 if the completion is one `<tag>` pair ("think" or "observe"), then one `<answer>` pair, with only white
+    space around them, and the thought has at least 5 different words and the answer 1 to 12 words; else 0.
+
+    Source: ours, against the hacks that vsGRPO reports in section 3.3.3.
     """
     if tag not in THOUGHT_TAGS:
         raise ValueError(f"tag={tag!r} is not one of {', '.join(THOUGHT_TAGS)}")

@@ -1,6 +1,6 @@
 """Numbers in text: digits of any script, signs, thousands separators, exponents, number words, lengths with units.
 
-Every function is total: any string gives a finite number or None.
+Every function accepts any string and returns finite numbers or None.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def parse_number(text: str) -> float | None:
     """The first number in `text`, in digits or in words, or None.
 
     "about -1,200.5 m" is -1200.5, "twenty-one chairs" 21, ".5" 0.5, "10-15" 10, "1e3" 1000, "two point five" 2.5.
-    A comma separates thousands only ("1,5" is 1). nan, inf and what overflows a float64 are no numbers.
+    A comma only separates thousands ("1,5" is 1). nan, inf and what overflows a float64 are None.
     """
     text = text.translate(_SIGNS)
     digits = _DIGITS.search(text)
@@ -64,7 +64,7 @@ def _number_of_digits(match: re.Match[str]) -> float:
 
 
 def _number_of_words(match: re.Match[str]) -> float:
-    """ "two hundred and five" -> 205; a word that cannot go on a number ("one two") ends it."""
+    """ "two hundred and five" -> 205; a word that cannot continue the number ("one two") ends it."""
     total, part, last = 0, 0, ""
     for word in re.findall(r"[a-z]+", match["whole"].lower()):
         if word == "and":
@@ -87,7 +87,7 @@ def _number_of_words(match: re.Match[str]) -> float:
     return value
 
 
-# Q-Spatial's evaluator knows these; centimetres a unit.
+# Centimetres per unit, of the units in Q-Spatial's evaluator (evaluate_success_rate.ipynb).
 CENTIMETRES = {
     **dict.fromkeys(("meters", "meter", "m", "metre", "metres"), 100.0),
     **dict.fromkeys(("centimeters", "centimeter", "cm"), 1.0),

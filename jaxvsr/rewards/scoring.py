@@ -1,4 +1,4 @@
-"""The call that turns a batch of completions into numbers, and their means for the log."""
+"""All rewards of a batch of completions, and their means for the log."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from jaxvsr.rewards.registry import Reward
 from jaxvsr.user_functions import described
 
 
-def score(
+def score_completions(
     rewards: Sequence[Reward], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]
 ) -> Float[np.ndarray, "K N"]:
-    """Every reward of every completion, unweighted, NaN for None ("does not apply").
+    """Each of K rewards of each of N completions, unweighted; NaN for None ("does not apply").
 
-    `columns` are the fields of the questions (answer, answer_kind, …), each a list of N. A reward that raises,
-    returns something other than N numbers, or returns nan or inf is an `InputError` with its name and the row.
+    Args:
+        columns: the fields of the questions (answer, answer_kind, …), each a list of N.
+
+    Raises:
+        InputError: a reward raises, returns something other than N numbers, or nan or inf; it names reward and row.
     """
     for name, values in columns.items():
         if len(values) != len(completions):
@@ -30,7 +33,7 @@ def score(
 
 
 def _call(reward: Reward, completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> Any:
-    """What the reward returns. It gets lists of its own: one that changes them changes no other reward's."""
+    """What the reward returns. It gets copies of the lists, so one that changes them does not affect the others."""
     returned = reward.function(
         completions=list(completions), **{name: list(values) for name, values in columns.items()}
     )
@@ -42,11 +45,11 @@ def _score_one(reward: Reward, completions: Sequence[str], columns: Mapping[str,
         returned = _call(reward, completions, columns)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # sys.exit() in a reward would end us without a word
+    except (Exception, SystemExit) as error:  # sys.exit() in a reward would end the run without a message
         where = _row_that_raises(reward, completions, columns)
         raise InputError(f"reward {reward.name!r} raised {described(error)} at {where}") from error
     try:
-        if isinstance(returned, (str, bytes, Mapping, Set)):  # they can be iterated over, and hold no list of numbers
+        if isinstance(returned, (str, bytes, Mapping, Set)):  # iterable, but not lists of numbers
             raise TypeError
         values = list(returned)
     except TypeError:
@@ -69,14 +72,14 @@ def _score_one(reward: Reward, completions: Sequence[str], columns: Mapping[str,
             raise InputError(f"reward {reward.name!r} returned an {error} for {_row(index, columns)}") from None
         if value is not None and not math.isfinite(number):
             raise InputError(
-                f"reward {reward.name!r} returned {number} for {_row(index, columns)}; None says that it does not apply"
+                f"reward {reward.name!r} returned {number} for {_row(index, columns)}; return None if it does not apply"
             )
         scores.append(number)
     return scores
 
 
 def _row_that_raises(reward: Reward, completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> str:
-    """The first row on which the reward raises alone; a reward that raises only on the whole batch has none."""
+    """The first row on which the reward raises when called with just that row; it may raise only on the whole batch."""
     for index, completion in enumerate(completions):
         try:
             _call(reward, [completion], {name: [values[index]] for name, values in columns.items()})
@@ -92,9 +95,7 @@ def _row(index: int, columns: Mapping[str, Sequence[Any]]) -> str:
 def reward_metrics(
     rewards: Sequence[Reward], scores: Float[np.ndarray, "K N"], question_types: Sequence[str]
 ) -> dict[str, float]:
-    """Means for the step's metrics: `reward/<name>` and `reward/<name>/<question type>`; what applied to no row is
-    left out.
-    """
+    """Means for the log: `reward/<name>` and `reward/<name>/<question type>`, without those that applied to no row."""
     types = np.array(question_types, dtype=object)
     metrics: dict[str, float] = {}
     for reward, row in zip(rewards, scores, strict=True):

@@ -1,8 +1,8 @@
-"""The rewards of Spatial-R1: numerical accuracy (NAR), multiple-choice accuracy (MAR), format.
+"""The rewards of Spatial-R1 (section 3): numerical accuracy (NAR), multiple-choice accuracy (MAR), format (FR).
 
-The default parsing is ours. `parsing="released"` is that of the code released in April 2025, with its faults: the
-sign is lost, number words are looked for first in a fixed order ("twenty-one" is 1, "a" is 1), letters A to D are
-looked for anywhere in alphabetical order ("An answer: C" is A), and left/right answers can never score.
+The default parsing is ours. `parsing="released"` is that of the code released in April 2025, with its faults: the sign
+is lost, number words come first and in a fixed order ("twenty-one" is 1, "a" is 1), the letters A to D are searched for
+anywhere in alphabetical order ("An answer: C" is A), and left/right answers can never score.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, get_args
 
-from jaxvsr.rewards.answers import tag_text
+from jaxvsr.rewards.answers import tag_text, tagged_completion
 from jaxvsr.rewards.numerals import parse_number
 from jaxvsr.rewards.vsgrpo import match_score
 from jaxvsr.rewards.vsi_bench import THRESHOLDS, number_reward, to_float
 
 Parsing = Literal["robust", "released"]
 
-# Atomic: what fails behind the first </think> <answer> fails behind every later one.
-_FORMAT = re.compile(r"<think>(?>.*?</think>\s*<answer>).+?</answer>", re.DOTALL)
+_FORMAT = tagged_completion("think", around="")
 _RELEASED_WORDS = {
     **{"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10},
     **{"eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17},
@@ -28,7 +27,7 @@ _RELEASED_WORDS = {
 
 
 def released_number(answer: str) -> float | None:
-    """The number that the released reward reads in the text of the answer tag."""
+    """The number that the released code reads in the text of the answer tag."""
     answer = answer.strip().lower()
     for word, value in _RELEASED_WORDS.items():
         if re.search(rf"\b{word}\b", answer):
@@ -38,7 +37,7 @@ def released_number(answer: str) -> float | None:
 
 
 def released_letter(answer: str) -> str:
-    """The letter that the released reward reads: the first of A, B, C, D, in this order, that occurs anywhere."""
+    """The letter that the released code reads: the first of A, B, C, D, in this order, that occurs anywhere."""
     return next((letter for letter in "ABCD" if letter in answer), "None")
 
 
@@ -56,25 +55,32 @@ def spatial_r1_nar(
     parsing: Parsing = "robust",
     **columns: Any,
 ) -> list[float | None]:
-    """Mean relative accuracy of the number in the first <answer> pair, in [0, 1]; None where the answer is no number.
+    """Numerical accuracy reward (NAR): mean relative accuracy of the number in the first `<answer>` pair.
 
-    `thresholds` 10 as in the code and in VSI-Bench, 11 as in the paper's Eq. 2. No tag, no number: 0. A true answer
-    that is not positive (the released code stops at 0) scores 1 only for exactly that number.
+    Range: 0 to 1; None if the true answer is not of kind number. No tag or no number in it: 0.
+
+    Formula, with the predicted number ŷ, the true number y and N = `thresholds`:
+
+        1/N Σ_i [|ŷ - y| / y <= 1 - c_i],   c = linspace(0.5, 0.95, N)
+
+    A true answer that is not positive scores 1 for exactly that number, else 0 (the released code fails at 0).
+
+    Source: Spatial-R1 Eq. 1 and 3. N is 10 in its code and in VSI-Bench; 11 is what Eq. 2 gives.
     """
     _check(parsing)
     if thresholds < 1:
         raise ValueError(f"thresholds={thresholds}: must be at least 1")
     rewards: list[float | None] = []
-    for text, truth, kind in zip(completions, answer, answer_kind, strict=True):
+    for text, target, kind in zip(completions, answer, answer_kind, strict=True):
         if kind != "number":
             rewards.append(None)
             continue
-        said = tag_text(text)
+        predicted = tag_text(text)
         if parsing == "released":
-            number = released_number("None" if said is None else said)
+            number = released_number("None" if predicted is None else predicted)
         else:
-            number = None if said is None else parse_number(said)
-        rewards.append(number_reward(number, parse_number(truth), thresholds))
+            number = None if predicted is None else parse_number(predicted)
+        rewards.append(number_reward(number, parse_number(target), thresholds))
     return rewards
 
 
@@ -87,29 +93,38 @@ def spatial_r1_mar(
     parsing: Parsing = "robust",
     **columns: Any,
 ) -> list[float | None]:
-    """1 if the first <answer> pair holds the solution in the solution's own form (letter, word, left/right), else 0.
+    """Multiple-choice accuracy reward (MAR): whether the first `<answer>` pair is the true answer.
 
-    None for numbers and boxes.
+    Range: 0 or 1; None if the true answer is a number or a box. No tag: 0.
+
+    Formula: 1 if ŷ = y, else 0; letters are compared by `choice_letter`, words such as left and right by `words_match`,
+    and with `parsing="released"` everything by `released_letter`.
+
+    Source: Spatial-R1 Eq. 8.
     """
     _check(parsing)
     rewards: list[float | None] = []
-    for text, truth, kind, choices in zip(
+    for text, target, kind, choices in zip(
         completions, answer, answer_kind, options or [None] * len(answer), strict=True
     ):
-        said = tag_text(text)
+        predicted = tag_text(text)
         if kind in ("number", "box"):
             rewards.append(None)
         elif parsing == "released":
-            rewards.append(float(released_letter("None" if said is None else said).lower() == truth.lower()))
+            rewards.append(float(released_letter("None" if predicted is None else predicted).lower() == target.lower()))
         else:
-            rewards.append(0.0 if said is None else match_score(said, truth, kind, choices))
+            rewards.append(0.0 if predicted is None else match_score(predicted, target, kind, choices))
     return rewards
 
 
 def spatial_r1_format(completions: list[str], **columns: Any) -> list[float | None]:
-    """1 if the whole completion, untrimmed, is <think>…</think> <answer>…</answer> with something in the answer, else
-    0.
+    r"""Format reward (FR), as in the released code.
 
-    As released: a trailing newline fails, nested and repeated tags pass.
+    Range: 0 or 1; never None.
+
+    Formula: 1 if the whole completion matches `<think>.*?</think>\s*<answer>.+?</answer>`, else 0; `.` is any
+    character. Nothing is trimmed first, so a newline at the end fails; nested and repeated tags pass.
+
+    Source: Spatial-R1 section 3 and its code of April 2025 (grpo_video.py).
     """
     return [float(_FORMAT.fullmatch(text) is not None) for text in completions]

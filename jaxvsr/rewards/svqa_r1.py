@@ -1,14 +1,13 @@
-"""The rewards of SVQA-R1: Sentence-BERT similarity, format, and Spatial-GRPO's view-consistent correction.
+"""The rewards of SVQA-R1 (sections 3.2 and 3.3): format, Sentence-BERT similarity, view-consistent correction.
 
-The paper's reward is 0.5 * svqa_format + 0.5 * svqa_semantic; the correction changes the semantic part alone, before
-the weights.
+Eq. 1 of the paper is r = λ1 r_f + λ2 r_s with λ1 = λ2 = 0.5: `0.5*svqa_format,0.5*svqa_semantic`. The correction
+(Eq. 2 to 4) changes only r_s, before the weights.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,37 +15,49 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxvsr.errors import InputError
-from jaxvsr.rewards.answers import extract_answer
+from jaxvsr.rewards.answers import extract_answer, tagged_completion
 
-MODEL = "all-MiniLM-L6-v2"  # the paper's
-DELTA, ETA = 0.5, 1.0  # the paper's
+MODEL = "all-MiniLM-L6-v2"  # section 3.2
+DELTA, ETA = 0.5, 1.0  # δ and η of section 4.1
 
-# Atomic: what fails behind the first </think> <answer> fails behind every later one.
-_FORMAT = re.compile(r"\s*<think>(?>.*?</think>\s*<answer>).*?</answer>\s*", re.DOTALL)
+_FORMAT = tagged_completion("think", answer=".*?")
 
 
 def svqa_format(completions: list[str], **columns: Any) -> list[float | None]:
-    """1 if the completion is <think>…</think> <answer>…</answer>, white space around allowed, else 0."""
+    r"""Format reward r_f.
+
+    Range: 0 or 1; never None.
+
+    Formula: 1 if the whole completion matches `\s*<think>.*?</think>\s*<answer>.*?</answer>\s*`, else 0; `.` is any
+    character, and the answer may be empty.
+
+    Source: SVQA-R1 section 3.2, "Format Reward", which gives the structure and no pattern.
+    """
     return [float(_FORMAT.fullmatch(text) is not None) for text in completions]
 
 
 def svqa_semantic(
     completions: list[str], *, answer: list[str], model: str = MODEL, **columns: Any
 ) -> list[float | None]:
-    """Cosine of the sentence embeddings of answer and true answer, in [-1, 1]; every kind of answer.
+    """Semantic reward r_s: similarity of the predicted and the true answer, whatever its kind.
 
-    The answer is the first <answer> pair, else the whole completion: the paper does not say, and without the format
-    reward (its ablation c) an empty answer would leave nothing to learn from. `model`: any sentence-transformers
-    model, by name or folder.
+    Range: -1 to 1; never None.
+
+    Formula: cos(e(ŷ), e(y)), e being the Sentence-BERT embedding by `model`, a sentence-transformers model by name or
+    folder. ŷ is the first `<answer>` pair, else the whole completion: the paper does not say, and without the format
+    reward (its ablation c) an empty answer would leave nothing to learn from.
+
+    Source: SVQA-R1 section 3.2, "Semantic-aware Reward".
     """
-    said = [extract_answer(text) for text in completions]
-    texts = sorted({*said, *answer})
-    rows = dict(zip(texts, _encoder(model)(texts), strict=True))
-    return [float(np.clip(np.dot(rows[one], rows[other]), -1, 1)) for one, other in zip(said, answer, strict=True)]
+    predicted = [extract_answer(text) for text in completions]
+    texts = sorted({*predicted, *answer})
+    embedding = dict(zip(texts, _encoder(model)(texts), strict=True))
+    pairs = zip(predicted, answer, strict=True)
+    return [float(np.clip(np.dot(embedding[one], embedding[target]), -1, 1)) for one, target in pairs]
 
 
 def check_model(model: str = MODEL) -> None:
-    """`InputError` where the sentence model cannot be loaded: said before anything is sampled or answered."""
+    """Raise `InputError` if the sentence model cannot be loaded, before anything is sampled or answered."""
     _encoder(model)
 
 
@@ -59,7 +70,7 @@ def _encoder(model: str) -> Callable[[list[str]], np.ndarray]:
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # of loading weights: it takes a second, and stderr is for what is wrong
+        disable_progress_bar()  # of loading weights: it takes a second, and stderr is for errors
         encoder = SentenceTransformer(_model_folder(model), device="cpu")
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # a broken torch or torchvision among them
         reason = " ".join(str(error).split())[:200]
@@ -89,17 +100,20 @@ def view_consistency(
     delta: float = DELTA,
     eta: float = ETA,
 ) -> Float[np.ndarray, "S Q G"]:
-    """Spatial-GRPO's corrected semantic reward (SVQA-R1, Eq. 2 to 4), question by question.
+    """Spatial-GRPO's corrected semantic reward, per question (SVQA-R1 Eq. 2 to 4).
 
-    `pairs` holds scene indices (view, mirrored view); question q of one is the mirror image of question q of the
-    other. Of the two groups of G the one with the higher mean loses eta * |difference of the means| from every reward
-    above delta:
+    With r_i of a scene, r̂_i of its mirror image and Δ = mean(r) - mean(r̂), the group with the higher mean loses η|Δ|
+    from each of its rewards above δ:
 
-        view    0.9 0.7 0.2 (mean 0.6)     D = 0.6 - 0.4 = 0.2     0.7 0.5 0.2
-        mirror  0.6 0.4 0.2 (mean 0.4)                             0.6 0.4 0.2        delta 0.5, eta 1
+        Δ >= 0:  r_i <- r_i - η|Δ|  where r_i > δ           Δ < 0:  r̂_i <- r̂_i - η|Δ|  where r̂_i > δ
 
-    NaN (no such question, or a reward that does not apply) stays and is left out of the means; a group of NaN changes
-    nothing.
+        scene   0.9 0.7 0.2 (mean 0.6)     Δ = 0.6 - 0.4 = 0.2     0.7 0.5 0.2
+        mirror  0.6 0.4 0.2 (mean 0.4)                             0.6 0.4 0.2        δ 0.5, η 1
+
+    Args:
+        semantic: unweighted rewards. NaN (no such question, or the reward does not apply) stays NaN and is left out of
+            the means; a group of only NaN changes nothing.
+        pairs: indices (scene, mirrored scene); question q of one is the mirror image of question q of the other.
     """
     corrected = np.array(semantic, dtype=np.float64)
     known = np.isfinite(corrected)

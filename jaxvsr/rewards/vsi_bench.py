@@ -1,7 +1,7 @@
 """VSI-Bench's score of one answer, as its evaluator computes it (lmms-eval, `vsibench/utils.py`), quirks included.
 
-The same arithmetic serves as the benchmark's metric (`evaluation.metrics.vsi_bench_scores`), as Spatial-R1's numerical
-reward (mean relative accuracy) and as the reward `vsi_bench`, which trains on exactly what is measured.
+It is the benchmark's metric (`evaluation.metrics.vsi_bench_scores`), Spatial-R1's numerical reward (mean relative
+accuracy) and the reward `vsi_bench`, which trains on exactly what is measured.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ import numpy as np
 
 from jaxvsr.rewards.answers import extract_answer, words_match
 
-# Evaluator: 10 confidence thresholds from 0.5 to 0.95. int((0.95 - 0.5) / 0.05 + 2) is 10 in floats; Spatial-R1's Eq.
-# 2 read exactly gives 11. The host's float64 and this order of operations decide the ties, such as 19 for 20.
+# The evaluator computes int((0.95 - 0.5) / 0.05 + 2), which is 10 in floats; Spatial-R1's Eq. 2 gives exactly 11.
+# Float64 and the order of operations decide ties such as 19 for 20.
 THRESHOLDS = 10
 
 
 def mean_relative_accuracy(prediction: float | None, target: float | None, thresholds: int = THRESHOLDS) -> float:
-    """Share of c in linspace(0.5, 0.95, thresholds) with |prediction - target| / target <= 1 - c; in [0, 1].
+    """Mean relative accuracy (MRA) of a predicted number ŷ for a target y, in [0, 1], N being `thresholds`:
 
-    None (not a number) scores 0. The evaluator divides by a target of 0 and stops there; here a prediction of exactly
-    0 then scores 1 and any other 0. A negative target makes the evaluator give 1 to every prediction, and so does
-    this function.
+        1/N Σ_i [|ŷ - y| / y <= 1 - c_i],   c = linspace(0.5, 0.95, N)
+
+    None (not a number) on either side scores 0. The evaluator fails at a target of 0; here a prediction of exactly 0
+    then scores 1, any other 0. At a negative target the evaluator gives every prediction 1, and so does this function.
+
+    Source: lmms-eval, `mean_relative_accuracy`; the same as Spatial-R1 Eq. 1 and 3.
     """
     if prediction is None or target is None:
         return 0.0
@@ -33,16 +36,14 @@ def mean_relative_accuracy(prediction: float | None, target: float | None, thres
 
 
 def number_reward(prediction: float | None, target: float | None, thresholds: int = THRESHOLDS) -> float:
-    """`mean_relative_accuracy` as a reward, in [0, 1]: a target that is not positive gives 1 only for exactly that
-    number.
-    """
+    """`mean_relative_accuracy` as a reward, in [0, 1]: a target that is not positive scores 1 only for exactly it."""
     if target is not None and target <= 0:
         return float(prediction == target)
     return mean_relative_accuracy(prediction, target, thresholds)
 
 
 def clean(prediction: str) -> str:
-    """The evaluator's cleaning: cut at the first space (only the space), strip full stops on the right, strip white
+    """The evaluator's cleaning: cut at the first space (no other white space), strip full stops at the end, then white
     space.
 
     "A. sofa" -> "A", "3 chairs" -> "3", "\\nA" -> "A"; but " A" -> "", "A.\\n" -> "A." and "(A)" stays.
@@ -59,10 +60,12 @@ def to_float(text: str) -> float | None:
 
 
 def answer_score(prediction: str, answer: str, answer_kind: str) -> float | None:
-    """The benchmark's score in [0, 1] of one prediction; None for the kinds that it does not know (text, box).
+    """The benchmark's score of one prediction, in [0, 1]; None for the kinds that it does not have (text, box).
 
-    number: mean relative accuracy. choice: the cleaned prediction equals the letter, in either case. word (VSI-100k's
-    answers without options, not in the benchmark): equal after normalising, the whole prediction.
+    number   `mean_relative_accuracy` of the cleaned prediction
+    choice   1 if the cleaned prediction is the letter, in either case, else 0
+    word     1 if the whole prediction equals the answer after normalising, else 0 (VSI-100k's answers; not in the
+             benchmark)
     """
     if answer_kind == "number":
         return mean_relative_accuracy(to_float(clean(prediction)), to_float(answer))
@@ -76,6 +79,13 @@ def answer_score(prediction: str, answer: str, answer_kind: str) -> float | None
 def vsi_bench(
     completions: list[str], *, answer: list[str], answer_kind: list[str], **columns: Any
 ) -> list[float | None]:
-    """Reward: the benchmark's score of the answer (the first <answer> pair, else the whole completion); in [0, 1]."""
+    """VSI-Bench's own score of the answer: the first `<answer>` pair, else the whole completion.
+
+    Range: 0 to 1; None if the true answer is a text or a box.
+
+    Formula: `answer_score`, by kind of answer.
+
+    Source: VSI-Bench's evaluator (lmms-eval, `vsibench/utils.py`).
+    """
     rows = zip(completions, answer, answer_kind, strict=True)
-    return [answer_score(extract_answer(text), truth, kind) for text, truth, kind in rows]
+    return [answer_score(extract_answer(text), target, kind) for text, target, kind in rows]

@@ -13,7 +13,7 @@ from jaxvsr.data.recipes.recipe import Census, load_recipe
 from jaxvsr.data.scannet.read_scan import read_scene
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.rewards.registry import rewards_from
-from jaxvsr.rewards.scoring import score
+from jaxvsr.rewards.scoring import score_completions
 from jaxvsr.runs.run_folder import read_rows
 from launch import build_data, evaluate, train
 
@@ -89,7 +89,7 @@ def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(heights
 def test_the_own_reward_scores_numbers_and_leaves_words_alone() -> None:
     (reward,) = rewards_from(f"{EXAMPLES / 'own_reward.py'}:within_a_tenth")
     columns = {"answer": ["100", "100", "100", "left"], "answer_kind": ["number", "number", "number", "word"]}
-    scores = score([reward], ["about 95 cm", "<answer>150</answer>", "no idea", "left"], columns)
+    scores = score_completions([reward], ["about 95 cm", "<answer>150</answer>", "no idea", "left"], columns)
     np.testing.assert_allclose(scores, [[1.0, 0.1, 0.0, np.nan]])
 
 

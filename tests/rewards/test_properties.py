@@ -13,7 +13,7 @@ from jaxvsr.rewards.answers import choice_letter, extract_answer, normalise_word
 from jaxvsr.rewards.hacking import hack_shares, hacks
 from jaxvsr.rewards.numerals import parse_length_cm, parse_number, parse_numbers
 from jaxvsr.rewards.registry import REWARDS, rewards_from
-from jaxvsr.rewards.scoring import score
+from jaxvsr.rewards.scoring import score_completions
 
 OPTIONS = ("A. stove", "B. tv", "C. table", "D. sofa")
 TRUTHS = [
@@ -123,7 +123,7 @@ def columns_for(truths):
 
 def check_range(term, completions, truths):
     low, high = RANGES[term]
-    (values,) = score(rewards_from(term), completions, columns_for(truths))
+    (values,) = score_completions(rewards_from(term), completions, columns_for(truths))
     for value, completion, truth in zip(values, completions, truths, strict=True):
         assert math.isnan(value) or low <= value <= high, (term, completion, truth, value)
     return values
@@ -202,7 +202,7 @@ def test_long_hostile_strings_take_no_time():
         text = piece * (20_000 // len(piece))
         columns = columns_for(TRUTHS[:1])
         for term in RANGES:
-            score(rewards_from(term), [text], columns)
+            score_completions(rewards_from(term), [text], columns)
         hacks([text], ["How many?"], "think")
         parse_length_cm(text)
         choice_letter(text, OPTIONS)
@@ -213,7 +213,7 @@ def test_long_tags_that_never_close_take_no_time():
     for piece in ("a <think>", "<answer>", "<think> </think> <answer>", "<observe></observe><answer>"):
         text = "<think>" + piece * (300_000 // len(piece))
         for term in (term for term in RANGES if "format" in term or "parsing" in term):
-            ((value,),) = score(rewards_from(term), [text], columns_for([("4", "number")]))
+            ((value,),) = score_completions(rewards_from(term), [text], columns_for([("4", "number")]))
             assert value == 0 or math.isnan(value), term
         assert hacks([text], ["How many?"], "think")["repeated_tags"].all()
 
@@ -236,7 +236,7 @@ def test_formats_and_tricks_are_those_of_plain_patterns():
     for term, pattern in forms.items():
         expected = [float(re.fullmatch(pattern, text, re.DOTALL) is not None) for text in texts]
         assert 0 < sum(expected) < len(texts)
-        assert score(rewards_from(term), texts, {})[0].tolist() == expected
+        assert score_completions(rewards_from(term), texts, {})[0].tolist() == expected
     found = hacks(texts, ["?"] * len(texts), "think")
     for text, empty, outside in zip(texts, found["empty_thought"], found["outside_tags"], strict=True):
         thoughts = [

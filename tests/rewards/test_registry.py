@@ -6,7 +6,7 @@ import pytest
 from jaxvsr.errors import InputError
 from jaxvsr.rewards import svqa_r1
 from jaxvsr.rewards.registry import Reward, check_rewards, rewards_from
-from jaxvsr.rewards.scoring import reward_metrics, score
+from jaxvsr.rewards.scoring import reward_metrics, score_completions
 
 COLUMNS = {"id": ["q0", "q1", "q2"], "answer": ["4", "5", "left"], "answer_kind": ["number", "number", "word"]}
 COMPLETIONS = ["4", "4", "left"]
@@ -21,7 +21,7 @@ def test_terms_carry_weights_and_options():
         ("vsgrpo_accuracy", 1.0),
         ("spatial_r1_nar", 2.0),
     ]
-    scores = score(rewards, ["<answer>9</answer>"], {"answer": ["10"], "answer_kind": ["number"]})
+    scores = score_completions(rewards, ["<answer>9</answer>"], {"answer": ["10"], "answer_kind": ["number"]})
     np.testing.assert_allclose(scores[:, 0], [0, 0.9, 9 / 11])
     assert rewards_from(["vsi_bench"]) == rewards_from("vsi_bench")
 
@@ -49,12 +49,12 @@ def test_a_wrong_term_is_named(term, words):
 
 
 def test_none_becomes_nan_and_scores_are_rewards_by_completions():
-    scores = score(rewards_from("spatial_r1_nar,vsi_bench,spatial_r1_mar"), COMPLETIONS, COLUMNS)
+    scores = score_completions(rewards_from("spatial_r1_nar,vsi_bench,spatial_r1_mar"), COMPLETIONS, COLUMNS)
     assert scores.shape == (3, 3) and scores.dtype == np.float64
     assert np.isnan(scores[0]).tolist() == [False, False, True]
     assert np.isnan(scores[2]).tolist() == [True, True, False]
     np.testing.assert_allclose(scores[1], [1, 0.6, 1])
-    assert score((), COMPLETIONS, COLUMNS).shape == (0, 3)
+    assert score_completions((), COMPLETIONS, COLUMNS).shape == (0, 3)
 
 
 USER = """
@@ -129,7 +129,7 @@ def user_file(tmp_path):
 def test_a_users_function_drops_in_with_options(user_file):
     (reward,) = rewards_from(f"0.25*{user_file}:short(limit=2)")
     assert (reward.name, reward.weight) == ("short", 0.25)
-    np.testing.assert_array_equal(score([reward], ["ab", "abc"], {}), [[1, np.nan]])
+    np.testing.assert_array_equal(score_completions([reward], ["ab", "abc"], {}), [[1, np.nan]])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_users_function_drops_in_with_options(user_file):
 )
 def test_a_users_fault_ends_in_a_line_with_name_and_row(user_file, name, words):
     with pytest.raises(InputError) as error:
-        score(rewards_from(f"{user_file}:{name}"), COMPLETIONS, COLUMNS)
+        score_completions(rewards_from(f"{user_file}:{name}"), COMPLETIONS, COLUMNS)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
@@ -161,12 +161,12 @@ def test_a_users_file_is_run_once_and_can_import_its_neighbours(tmp_path, capsys
         text += f"def {name}(completions, **columns):\n    return [float(len(text) <= SHORT) for text in completions]\n"
     (tmp_path / "mine.py").write_text(text)
     rewards = rewards_from(f"{tmp_path}/mine.py:one,{tmp_path}/mine.py:two")
-    assert score(rewards, ["ab", "abc"], {}).tolist() == [[1, 0], [1, 0]]
+    assert score_completions(rewards, ["ab", "abc"], {}).tolist() == [[1, 0], [1, 0]]
     assert capsys.readouterr().out == "loaded\n"
 
 
 def test_a_reward_that_changes_its_lists_changes_none_of_the_others(user_file):
-    first, second = score(rewards_from(f"{user_file}:eats,vsi_bench"), COMPLETIONS, COLUMNS)
+    first, second = score_completions(rewards_from(f"{user_file}:eats,vsi_bench"), COMPLETIONS, COLUMNS)
     assert first.tolist() == [4, 1, 1] and second == pytest.approx([1, 0.6, 1])
     assert COLUMNS["answer"] == ["4", "5", "left"] and COMPLETIONS == ["4", "4", "left"]
 
@@ -178,7 +178,7 @@ def test_a_reward_whose_name_is_a_number_of_the_log_is_refused(user_file):
 
 def test_an_option_whose_type_is_not_known_is_read_as_its_default_is(user_file):
     (reward,) = rewards_from(f"{user_file}:hinted(limit=2)")
-    assert score([reward], ["a"], {}).tolist() == [[2.0]]
+    assert score_completions([reward], ["a"], {}).tolist() == [[2.0]]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_an_option_whose_type_is_not_known_is_read_as_its_default_is(user_file):
 )
 def test_options_that_leave_a_rewards_range_are_refused(term, words):
     with pytest.raises(InputError) as error:
-        score(rewards_from(term), ["<answer>4</answer>"], {"answer": ["4"], "answer_kind": ["number"]})
+        score_completions(rewards_from(term), ["<answer>4</answer>"], {"answer": ["4"], "answer_kind": ["number"]})
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
@@ -222,7 +222,7 @@ def test_a_reward_that_lacks_what_it_computes_with_is_named_before_it_is_called(
 
 def test_columns_of_another_length_are_refused():
     with pytest.raises(InputError, match="'answer' has 1 rows for 2"):
-        score(rewards_from("vsi_bench"), ["a", "b"], {"answer": ["a"]})
+        score_completions(rewards_from("vsi_bench"), ["a", "b"], {"answer": ["a"]})
 
 
 def test_metrics_are_means_over_the_rows_that_a_reward_applies_to():
