@@ -22,6 +22,7 @@ from pathlib import Path
 
 from jaxvsr.command_line import run_child
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_json_object, write_text
 
 CONFIG = "demo-grpo"
 DATA = Path("runs/demo-data")  # what the config's data.folders names
@@ -61,9 +62,7 @@ class Stage:
         """Note in the journal by which command the result was made."""
         path = self._journal_path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps({**self._journal(), self.title: self.command}, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps({**self._journal(), self.title: self.command}, indent=1) + "\n")
 
     def _journal_path(self) -> Path:
         home = DATA if self.run_dir is None else self.run_dir
@@ -71,7 +70,7 @@ class Stage:
 
     def _journal(self) -> dict[str, str]:
         path = self._journal_path()
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_json_object(path) if path.exists() else {}
 
 
 def data_stages() -> list[Stage]:

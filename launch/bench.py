@@ -22,6 +22,7 @@ from typing import Any
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
+from jaxvsr.files import write_text
 
 TINY, QUARTER = "tiny", "quarter-b"
 
@@ -110,7 +111,7 @@ def _savings_of_run(run: Path, scenes: int) -> int:
     savings = savings_of_run(run, scenes)
     print(savings.line)
     text = json.dumps({"line": savings.line, **dataclasses.asdict(savings)}, indent=2)
-    (run / "tree_savings.json").write_text(text + "\n")
+    write_text(run / "tree_savings.json", text + "\n")
     return 0
 
 

@@ -334,6 +334,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.data_folder import check_can_be_added_to
+    from jaxvsr.files import write_text
     from jaxvsr.report.scene_page import scene_page
 
     page: Path = arguments.page or Path(f"{arguments.scene}.html")
@@ -342,9 +343,7 @@ def _show(arguments: argparse.Namespace) -> int:
         raise InputError(f"--page {page}: is a folder; name a file in it")
     written = scene_page(arguments.out, arguments.scene, arguments.scans or arguments.out)
     page.parent.mkdir(parents=True, exist_ok=True)
-    partial = page.with_name(page.name + ".partial")
-    partial.write_text(written, encoding="utf-8")
-    os.replace(partial, page)
+    write_text(page, written)
     print(f"{page} ({len(written) / 1e6:.1f} MB)")
     return 0
 

@@ -72,8 +72,9 @@ def _compare(run_path: Path, named: Sequence[str]) -> None:
     from jaxvsr.evaluation.answering.choose_questions import training_questions
     from jaxvsr.evaluation.provenance import read_answers
     from jaxvsr.evaluation.tables.comparison import CONSTANT, compare
+    from jaxvsr.files import write_text
     from jaxvsr.report.build import COMPARISON
-    from jaxvsr.runs.run_folder import RunFolder, write_text
+    from jaxvsr.runs.run_folder import RunFolder
 
     folders = _named_folders("--compare", named)
     data = RunFolder(run_path).read_config().data
@@ -103,8 +104,8 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
     from jaxvsr.evaluation import provenance
     from jaxvsr.evaluation.metrics.vsi_bench_scores import score
     from jaxvsr.evaluation.predictions import read_predictions
+    from jaxvsr.files import write_text
     from jaxvsr.report.side_by_side import AnsweredQuestion, answers_csv, answers_html
-    from jaxvsr.runs.run_folder import write_text
 
     folders = _named_folders("--answers", named)
     if len(folders) < 2:
@@ -136,10 +137,10 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
 
 
 def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, out: Path) -> None:
+    from jaxvsr.files import write_text
     from jaxvsr.report import summary as tables
     from jaxvsr.report.build import read_run
     from jaxvsr.report.curves import draw
-    from jaxvsr.runs.run_folder import write_text
 
     loaded = [read_run(path) for path in runs]
     groups = tables.group_runs(loaded, group_by)

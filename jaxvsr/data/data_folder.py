@@ -9,7 +9,6 @@ OUT/card.md             where all of it comes from
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from jaxvsr.data.questions import Question, choices, meaning, read_questions
 from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
 from jaxvsr.data.splits import SPLITS_FILE, read_splits
 from jaxvsr.errors import InputError
+from jaxvsr.files import write_text
 
 QUESTIONS_FILE = "questions.jsonl"
 CARD_FILE = "card.md"
@@ -57,9 +57,7 @@ def write_card_section(folder: Path, section: str, text: str) -> None:
     card, replaced = pattern.subn(lambda _: block + "\n", card)
     if not replaced:
         card = f"{card.rstrip()}\n\n{block}"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(card.rstrip() + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, card.rstrip() + "\n")
 
 
 def bullets(facts: Mapping[str, object]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import replacing
 
 AnswerKind = Literal["number", "choice", "word", "text", "box"]
 
@@ -119,9 +119,7 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
-    """Write `questions.jsonl` whole: to a temporary name first, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
+    """Write a whole `questions.jsonl`."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
         for question in questions:
             out.write(json.dumps(question.to_json(), ensure_ascii=False) + "\n")
-    os.replace(partial, path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_json, write_text
 
 SPLITS_FILE = "splits.json"
 SPLITS = ("train", "heldout")
@@ -61,12 +61,7 @@ def _rank(room: str, seed: int) -> str:
 def read_splits(folder: Path) -> dict[str, list[str]]:
     """The splits of a data folder; `InputError` where the file is missing, malformed, or parts a room."""
     path = folder / SPLITS_FILE
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; `build_data.py questions` writes it")
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    splits = read_json(path, missing="`build_data.py questions` writes it")
     schema = splits.pop("schema", SCHEMA) if isinstance(splits, dict) else SCHEMA
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema!r}, but this jaxvsr reads schema {SCHEMA}; take a newer jaxvsr")
@@ -82,10 +77,7 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
 
 
 def write_splits(folder: Path, splits: Mapping[str, Iterable[str]]) -> None:
-    """Write `splits.json` whole: to a temporary name first, then renamed."""
-    path = folder / SPLITS_FILE
-    partial = path.with_name(path.name + ".partial")
+    """Write a whole `splits.json`."""
     rows: dict[str, object] = {"schema": SCHEMA, **{split: sorted(splits[split]) for split in SPLITS}}
     text = json.dumps(rows, indent=1, ensure_ascii=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(folder / SPLITS_FILE, text + "\n")

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import write_text
 
 SUBSETS_FILE = "subsets.json"
 # VSI-Bench without the questions that its authors' iterative bias pruning removed.
@@ -32,9 +32,7 @@ def write_subsets(folder: Path, subsets: Mapping[str, Iterable[str]], *, owner: 
         path.unlink(missing_ok=True)
         return
     text = json.dumps(written, indent=1) + "\n"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)
 
 
 def read_subset(folder: Path, name: str) -> frozenset[str]:

@@ -16,6 +16,7 @@ from jaxvsr.evaluation.metrics import vsi_bench_scores as vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.tables.published_rows import OPEN_ENDED, PUBLISHED, Q_SPATIAL, Rows
 from jaxvsr.evaluation.tables.text_table import Cells, markdown, number, plain
+from jaxvsr.files import write_text
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.svqa_r1 import MODEL
 
@@ -207,14 +208,8 @@ def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> No
     # scores.json last: where it stands, the rest does.
     for name, text in reversed(list(zip(RESULT_FILES, texts, strict=True))):
         if text is not None:
-            _write(out / name, text)
+            write_text(out / name, text)
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from jaxvsr.data.importers.vsi_bench_download import question_of_row
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
+from jaxvsr.files import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +80,9 @@ def _first(responses: Any) -> Any:
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write predictions.jsonl whole: to a temporary name first, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
+    """Write a whole predictions.jsonl."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
         out.writelines(map(prediction_line, predictions))
-    os.replace(partial, path)
 
 
 def prediction_line(one: Prediction) -> str:

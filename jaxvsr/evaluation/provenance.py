@@ -5,14 +5,15 @@ again.
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jaxvsr
+from jaxvsr.errors import InputError
 from jaxvsr.evaluation.predictions import Prediction, read_predictions
+from jaxvsr.files import read_json_object
 from jaxvsr.prompts import Prompt
 from jaxvsr.rewards.answers import EXTRACTION
 
@@ -60,10 +61,9 @@ def beside(predictions: Path) -> dict[str, Any]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(path)
+    except InputError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_as(origin: Mapping[str, Any], prompt: Prompt) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.recipes.generate_questions import is_procedural
 from jaxvsr.data.scannet.read_scan import list_scans, read_scene
 from jaxvsr.errors import InputError
+from jaxvsr.files import write_text
 from jaxvsr.report.floor_plan import plan_svg
 from jaxvsr.report.page import BeforeAfter, Page, render
 from jaxvsr.report.pictures import jpegs
 from jaxvsr.report.run_rows import SampledQuestion, read_hacking, read_metrics, read_samples, same_question
 from jaxvsr.report.score_table import read_comparison
 from jaxvsr.report.summary import Run
-from jaxvsr.runs.run_folder import RunFolder, write_text
+from jaxvsr.runs.run_folder import RunFolder
 
 COMPARISON = "comparison.json"
 SAVINGS = "tree_savings.json"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxvsr.files import replacing
 from jaxvsr.report.charts import PALETTE, smoothed
 from jaxvsr.report.summary import Run
 
@@ -55,11 +55,10 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
         _draw_panel(axes[index], panel, legend=index == 0 or not shared)
     for unused in axes[len(panels) :]:
         unused.set_visible(False)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     # The same input gives the same bytes: no time of creation in the file.
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-    figure.savefig(partial, dpi=160, metadata=metadata)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=160, metadata=metadata)
 
 
 def _draw_panel(axes: Any, panel: Panel, *, legend: bool) -> None:

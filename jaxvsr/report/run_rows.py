@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_rows
 from jaxvsr.report.charts import Curve
-from jaxvsr.runs.run_folder import read_rows
 
 
 @dataclasses.dataclass(frozen=True)

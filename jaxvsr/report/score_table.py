@@ -6,13 +6,13 @@ Reads `comparison.json` as `evaluation.comparison.Comparison.to_json` writes it:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_json
 from jaxvsr.report.markup import text
 
 SCORE = "score/"
@@ -23,12 +23,7 @@ Row = Mapping[str, Any]
 
 def read_comparison(path: Path) -> list[dict[str, Any]]:
     """The rows of a comparison.json."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "question_type" in row for row in rows):
         raise InputError(f"{path}: expected a list of rows with question_type, n and score/… fields")
     return rows

@@ -19,7 +19,8 @@ from typing import Any, Protocol, runtime_checkable
 from jaxvsr.config.config_file import to_tree
 from jaxvsr.config.train_config import LoggingSettings, TrainConfig
 from jaxvsr.errors import InputError
-from jaxvsr.runs.run_folder import RunFolder, cut_rows, read_rows
+from jaxvsr.files import read_rows
+from jaxvsr.runs.run_folder import RunFolder, cut_rows
 
 Row = Mapping[str, Any]
 

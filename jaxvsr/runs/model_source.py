@@ -22,7 +22,8 @@ from jax.sharding import NamedSharding
 
 import jaxvsr
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.hf_config import CONFIG_FILE, read_json
+from jaxvsr.files import read_json_object
+from jaxvsr.models.huggingface.hf_config import CONFIG_FILE
 from jaxvsr.models.huggingface.model_folder import COMPANIONS, ModelFolder, content_hash, open_folder
 from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter, merge
@@ -148,7 +149,7 @@ def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tupl
             f"{folder} is an adapter that stands on itself; base_model_name_or_path must name its base model"
         )
     adapters = (*adapters, folder.resolve())
-    named = read_json(folder / ADAPTER_CONFIG)
+    named = read_json_object(folder / ADAPTER_CONFIG)
     base, its_revision = named.get("base_model_name_or_path"), named.get("revision")
     if not isinstance(base, str) or not base:
         raise InputError(f"{folder / ADAPTER_CONFIG}: base_model_name_or_path {base!r} must name the base model")

@@ -9,11 +9,11 @@ from pathlib import Path
 from jaxvsr.config.config_file import to_yaml
 from jaxvsr.data.data_folder import card_sources
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.hf_config import read_json
+from jaxvsr.files import read_json_object, read_rows
 from jaxvsr.models.huggingface.model_card import DataSource, ScoreTable, base_licence, model_card
 from jaxvsr.runs.checkpoints import RunRecord, is_run, open_run
 from jaxvsr.runs.model_source import StartModel, is_hub_id
-from jaxvsr.runs.run_folder import RunFolder, read_rows
+from jaxvsr.runs.run_folder import RunFolder
 
 # What stands beside the numbers in evaluate.py's scores.json and says what they are of: all of it or a part.
 _SETTINGS = ("model", "revision", "data", "split", "subset", "limit", "frames", "max_pixels", "prompt")
@@ -82,7 +82,7 @@ def _benchmark_scores(folder: Path) -> ScoreTable:
     for path in (file, table):
         if not path.is_file():
             raise InputError(f"--scores {folder}: has no {path.name}; give a folder that evaluate.py wrote")
-    scores = read_json(file)
+    scores = read_json_object(file)
     settings = [f"{name} {scores[name]}" for name in _SETTINGS if scores.get(name) is not None]
     if scores.get("blank"):
         settings.append("on blank video")

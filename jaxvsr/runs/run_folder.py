@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from jaxvsr.config.config_file import build, flat_fields, to_tree, to_yaml
 from jaxvsr.config.train_config import CHANGEABLE, TrainConfig
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_rows, write_text
 from jaxvsr.yaml_file import read_yaml
 
 
@@ -109,28 +107,6 @@ def check_resume(before: TrainConfig, now: TrainConfig, path: Path) -> None:
                 f"--resume: {field} was {old.get(field)!r} in {path}, now it is {new.get(field)!r}; "
                 f"only {', '.join(CHANGEABLE)} may change within a run"
             )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file: to a temporary name first, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON lines file. A last line that was cut off in the middle of writing is left out."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
-                return
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path} line {number}: not JSON ({error.msg})") from None
-            yield row
 
 
 def cut_rows(path: Path, last_step: int) -> None:

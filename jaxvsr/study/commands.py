@@ -22,7 +22,7 @@ from typing import Any, Literal
 from jaxvsr.config.config_file import Override, flat_fields, to_tree
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.baselines import MODELS_WITHOUT_WEIGHTS
-from jaxvsr.runs.run_folder import write_text
+from jaxvsr.files import write_text
 from jaxvsr.study.definition import Arm, Study
 
 MANIFEST = "manifest.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
 from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score
 from jaxvsr.evaluation.predictions import read_predictions
 from jaxvsr.evaluation.tables.text_table import markdown
+from jaxvsr.files import read_json_object, write_text
 from jaxvsr.report.build import read_run
 from jaxvsr.report.curves import Panel, draw_panels
 from jaxvsr.report.summary import Run, Spread, summarise, to_csv, to_markdown
-from jaxvsr.runs.run_folder import RunFolder, write_text
+from jaxvsr.runs.run_folder import RunFolder
 from jaxvsr.study.commands import arm_folder
 from jaxvsr.study.definition import Claim, Study
 
@@ -57,10 +57,7 @@ def read_results(study: Study, out: Path, seeds: Sequence[int]) -> list[ArmResul
 
 
 def _scores(path: Path) -> dict[str, float]:
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    row = read_json_object(path)
     return {name: float(row[name]) for name in (OVERALL, *TASKS) if isinstance(row.get(name), (int, float))}
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from jaxvsr.runs.run_folder import write_text
+from jaxvsr.files import write_text
 
 # What a line shows, where a step has it: name in metrics.jsonl, name here, format.
 SHOWN = (

@@ -21,10 +21,11 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from jaxvsr.files import read_rows
 from jaxvsr.models.model_config import Family
 from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.prompts import PROMPTS
-from jaxvsr.runs.run_folder import RunFolder, read_rows
+from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, evaluate, report, train
 from tests.config.test_train_every_recipe import SHAPE, write_pictures
 from tests.evaluation.test_images import write_q_spatial

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from jaxvsr.config.config_file import flat_fields, read_config, to_tree
+from jaxvsr.files import read_rows
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.rewards.registry import rewards_from
-from jaxvsr.runs.run_folder import RunFolder, read_rows
+from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]

@@ -5,7 +5,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxvsr.data.scannet import appearances
 from jaxvsr.data.scannet.appearances import count_appearances, first_appearances
 from jaxvsr.data.scannet.instance_masks import InstanceMasks, write_instance_masks
 from jaxvsr.data.scannet.read_scan import instance_masks_path, sens_path
@@ -96,7 +95,7 @@ def test_a_stopped_count_leaves_nothing_behind_that_looks_whole(masks, tmp_path,
     def stop(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(appearances.os, "replace", stop)
+    monkeypatch.setattr("jaxvsr.files.os.replace", stop)
     with pytest.raises(KeyboardInterrupt):
         count_appearances(scan, cache)
     assert not (cache / "scene0000_00.npz").exists()

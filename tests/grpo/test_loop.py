@@ -28,6 +28,7 @@ from jaxvsr.data.questions import Question
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_rows
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch, question_key
 from jaxvsr.grpo.compiled_step import TrainState, start_state
@@ -38,7 +39,7 @@ from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog
-from jaxvsr.runs.run_folder import RunFolder, make_run_folder, read_rows
+from jaxvsr.runs.run_folder import RunFolder, make_run_folder
 from jaxvsr.training import loop
 from jaxvsr.training.console import CompileTimes, Console
 from jaxvsr.training.loop import train

@@ -24,12 +24,12 @@ from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.devices.processes import all_rows
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_rows
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.rollouts import check_view_consistency, correct_views
 from jaxvsr.grpo.video_gain import WINDOW, VideoGainWatch, check_video_gain, with_other_videos
 from jaxvsr.rewards.registry import Reward
-from jaxvsr.runs.run_folder import read_rows
 from jaxvsr.training.loop import train
 from jaxvsr.training.stopping import StopRequest
 from tests.grpo import test_loop as test_grpo_loop

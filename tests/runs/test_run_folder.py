@@ -13,16 +13,10 @@ import pytest
 from jaxvsr.config.config_file import parse_assignment, read_config
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_rows
 from jaxvsr.runs.checkpoints import RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog, check_trackers
-from jaxvsr.runs.run_folder import (
-    RunFolder,
-    check_run_folder,
-    cut_rows,
-    default_run_folder,
-    make_run_folder,
-    read_rows,
-)
+from jaxvsr.runs.run_folder import RunFolder, check_run_folder, cut_rows, default_run_folder, make_run_folder
 
 
 def config(*assignments: str) -> TrainConfig:

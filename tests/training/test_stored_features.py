@@ -20,6 +20,7 @@ from jaxvsr.data.stored_arrays import write_array
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_rows
 from jaxvsr.grpo.batches import BatchBuilder, padded_features
 from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models import vision
@@ -28,7 +29,6 @@ from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import prompt_from
 from jaxvsr.runs.model_source import open_model
-from jaxvsr.runs.run_folder import read_rows
 from jaxvsr.training.assemble import host_batches, ready_run
 from jaxvsr.training.loop import train
 from jaxvsr.training.policy import compute_dtype, load_policy, trains_vision

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from jaxvsr.files import read_rows
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.runs.checkpoints import open_run
 from jaxvsr.runs.model_source import open_model
-from jaxvsr.runs.run_folder import read_rows
 from tests.data.test_loader import make_folder
 
 pytestmark = pytest.mark.slow

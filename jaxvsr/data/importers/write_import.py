@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from jaxvsr.data.questions import read_questions, write_questions
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, room_of, split_by_room, write_splits
 from jaxvsr.data.subsets import DEBIASED, write_subsets
+from jaxvsr.files import replacing
 
 SCANNET_TERMS = "http://kaldir.vc.in.tum.de/scannet/ScanNet_TOS.pdf"
 _SHOWN = 3
@@ -95,8 +95,6 @@ def _write_left_out(path: Path, report: ImportReport) -> None:
     if not report.left_out:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for one in report.left_out:
             file.write("\t".join(" ".join(part.split()) for part in (one.kind, one.where, one.reason)) + "\n")
-    os.replace(partial, path)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
 from jaxvsr.data.questions import Question
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.errors import InputError
+from jaxvsr.files import write_text
 
 PARTS_DIR = "questions.partial"
 _CHUNK_BYTES = 1 << 20
@@ -68,10 +68,8 @@ def store_part(folder: Path, scene: str, key: str, rows: list[Question], flaws: 
     """Keep the rows of a scan; whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{scene}.json"
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
     text = json.dumps({"key": key, "rows": [row.to_json() for row in rows], "flaws": flaws}, ensure_ascii=False)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)
 
 
 def remove_parts(out: Path, recipe: str) -> None:

@@ -11,7 +11,6 @@ a run that was stopped goes on with the next one.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from jaxvsr.data.scannet.read_scan import Scene, instance_masks_path, sens_path
 from jaxvsr.data.scannet.sens import SensReader
 from jaxvsr.data.video.frame_sampling import sample_indices
 from jaxvsr.errors import InputError
+from jaxvsr.files import replacing
 
 APPEARANCES_DIR = "appearances"
 # ScanNet's sensors; its files do not say it, and times stand in the .sens only.
@@ -100,10 +100,8 @@ def _load(path: Path, source: str) -> dict[str, Any] | None:
 
 def _store(path: Path, source: str, counts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as out:
+    with replacing(path) as partial, partial.open("wb") as out:
         np.savez_compressed(out, source=np.array(source), **counts)
-    os.replace(partial, path)
 
 
 def first_appearances(

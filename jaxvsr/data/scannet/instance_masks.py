@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import re
 import zipfile
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from jaxtyping import Float64, Int64, UInt8
 from PIL import Image
 
 from jaxvsr.errors import InputError, one_line
+from jaxvsr.files import replacing
 
 # A 1296×968 mask takes some 20 kB; nothing sensible comes near these.
 _PNG_LIMIT_BYTES = 1 << 24
@@ -110,13 +110,11 @@ class InstanceMasks:
 
 
 def write_instance_masks(path: Path, masks: Iterable[UInt8[np.ndarray, "H W"]]) -> None:
-    """Write the masks of frames 0, 1, …; to a temporary name, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    """Write the masks of frames 0, 1, …"""
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for frame, mask in enumerate(masks):
             png = BytesIO()
             Image.fromarray(mask).save(png, "png", compress_level=1)
             info = zipfile.ZipInfo(f"instance-filt/{frame}.png", _ZIP_TIME)
             info.create_system, info.external_attr = 3, 0o644 << 16  # not the writing machine's
             archive.writestr(info, png.getvalue())
-    os.replace(partial, path)

@@ -7,13 +7,13 @@ before anything is allocated.
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8, UInt16
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import replacing
 
 _HEADER_LIMIT_BYTES = 65_536
 _SCALARS = {
@@ -173,7 +173,7 @@ def _read_ascii(path: Path, header: _Header, body: memoryview) -> tuple[dict[str
 
 
 def write_ply(path: Path, mesh: Mesh) -> None:
-    """Write binary little endian with ScanNet's properties (colours with alpha); to a temporary name, then renamed."""
+    """Write binary little endian with ScanNet's properties (colours with alpha)."""
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(mesh.vertices)}"]
     fields: list[tuple[str, str]] = [(axis, "<f4") for axis in "xyz"]
     header += [f"property float {axis}" for axis in "xyz"]
@@ -195,6 +195,5 @@ def write_ply(path: Path, mesh: Mesh) -> None:
         table["label"] = mesh.labels
     faces = np.zeros(len(mesh.faces), np.dtype([("count", "u1"), ("corners", "<i4", (3,))]))
     faces["count"], faces["corners"] = 3, mesh.faces
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes("\n".join(header).encode() + table.tobytes() + faces.tobytes())
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_bytes("\n".join(header).encode() + table.tobytes() + faces.tobytes())

@@ -27,6 +27,7 @@ from jaxtyping import Float32, Float64, UInt8
 from PIL import Image
 
 from jaxvsr.errors import InputError, one_line
+from jaxvsr.files import replacing
 
 VERSION = 4
 COLOR_COMPRESSIONS = {0: "raw", 1: "png", 2: "jpeg"}
@@ -270,6 +271,5 @@ def write_sens(path: Path, header: SensHeader, frames: Iterable[SensFrame]) -> N
         sizes = (frame.color_time_us, frame.depth_time_us, len(frame.color), len(frame.depth))
         parts += [frame.camera_to_world.astype("<f4").tobytes(), struct.pack("<QQQQ", *sizes), frame.color, frame.depth]
     parts.append(struct.pack("<Q", 0))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(b"".join(parts))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_bytes(b"".join(parts))

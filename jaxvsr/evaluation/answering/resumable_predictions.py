@@ -7,7 +7,6 @@ under others the file begins anew, and scores that no longer belong to it are ta
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import RESULT_FILES
 from jaxvsr.evaluation.predictions import Prediction, prediction_line, prediction_of_row, write_predictions
+from jaxvsr.files import read_json_object, write_text
 
 PREDICTIONS_FILE, SETTINGS_FILE = "predictions.jsonl", "settings.json"
 
@@ -58,9 +58,7 @@ class PredictionsLog:
         for path in self._results:
             path.unlink(missing_ok=True)
         write_predictions(self._path, self.answered.values())  # without a line that was cut off
-        partial = self._settings_path.with_name(SETTINGS_FILE + ".partial")
-        partial.write_text(json.dumps(self._settings, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, self._settings_path)
+        write_text(self._settings_path, json.dumps(self._settings, indent=1) + "\n")
         self._file = self._path.open("a", encoding="utf-8")
         return self
 
@@ -84,10 +82,9 @@ class PredictionsLog:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(path)
+    except InputError:
         return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import Result
 from jaxvsr.evaluation.tables.text_table import Cells, markdown, number, plain
+from jaxvsr.files import write_text
 from jaxvsr.runs.checkpoints import Checkpoints
-from jaxvsr.runs.run_folder import RunFolder, write_text
+from jaxvsr.runs.run_folder import RunFolder
 
 
 def chosen_steps(run: str, wanted: str) -> list[int]:

@@ -8,13 +8,13 @@ the default of transformers' configuration classes, because transformers writes 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import read_json_object
 from jaxvsr.models.model_config import Family, ModelConfig, TextConfig, VisionConfig
 
 CONFIG_FILE = "config.json"
@@ -72,7 +72,7 @@ _TOKEN_DEFAULTS = {
 def read_config(folder: Path) -> ModelConfig:
     """The model of a Hugging Face folder. Anything that this package cannot compute exactly is an `InputError`."""
     path = folder / CONFIG_FILE
-    return parse_config(read_json(path), str(path))
+    return parse_config(read_json_object(path, missing="a model is a Hugging Face folder"), str(path))
 
 
 def parse_config(raw: Mapping[str, Any], where: str = CONFIG_FILE) -> ModelConfig:
@@ -156,10 +156,10 @@ class GenerationConfig:
 def read_generation_config(folder: Path) -> GenerationConfig:
     """`generation_config.json`, or where it is missing the token ids of `config.json`."""
     path = folder / GENERATION_FILE
-    raw = read_json(path) if path.is_file() else {}
+    raw = read_json_object(path) if path.is_file() else {}
     if raw.get("eos_token_id") is None:
         path = folder / CONFIG_FILE
-        config = read_json(path)
+        config = read_json_object(path)
         for given in (config.get("text_config") or {}, config):
             raw |= {name: given[name] for name in ("eos_token_id", "pad_token_id") if given.get(name) is not None}
     eos = raw.get("eos_token_id")
@@ -171,19 +171,6 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     if not isinstance(penalty, int | float) or not penalty > 0:
         raise InputError(f"{path}: repetition_penalty {penalty!r} must be a positive number")
     return GenerationConfig(tuple(eos), pad if isinstance(pad, int) else eos[0], float(penalty))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object; anything else is an `InputError` that names the file."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a model is a Hugging Face folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(raw).__name__}")
-    return raw
 
 
 class _Fields:

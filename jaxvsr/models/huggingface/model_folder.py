@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.hf_config import read_config, read_json
+from jaxvsr.files import read_json_object
+from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.huggingface.parameter_names import (
     EMBEDDING,
     HEAD,
@@ -330,7 +331,7 @@ def _hugging_face_layout(folder: ModelFolder) -> tuple[Style, dict[str, list[str
     if folder.style != "stacked":
         return folder.style, {file: list(opened.entries) for file, opened in folder.files.items()}
     path = folder.path / LAYOUT_FILE
-    raw = read_json(path)
+    raw = read_json_object(path)
     style, files = raw.get("style"), raw.get("files")
     if style not in ("old", "new") or not isinstance(files, dict) or not all(map(_is_weight_file, files)):
         raise InputError(f"{path}: must name a style and files; convert the original folder again")
@@ -352,7 +353,7 @@ def _open_shards(path: Path) -> tuple[dict[str, SafetensorsFile], dict[str, str]
         single = open_safetensors(path / SINGLE_FILE)
         return {SINGLE_FILE: single}, dict.fromkeys(single.entries, SINGLE_FILE)
     index = path / INDEX_FILE
-    where = read_json(index).get("weight_map")
+    where = read_json_object(index).get("weight_map")
     if not isinstance(where, dict) or not where or not all(_is_plain_name(file) for file in where.values()):
         raise InputError(f"{index}: weight_map must map weights to files of this folder")
     files = {}

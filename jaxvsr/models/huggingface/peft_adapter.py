@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.hf_config import read_json
+from jaxvsr.files import read_json_object
 from jaxvsr.models.huggingface.model_folder import ModelFolder, Weight, new_folder
 from jaxvsr.models.huggingface.parameter_names import Shape, Style, expected_shapes, file_name, stack_of
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
@@ -157,7 +157,7 @@ def load_adapter(folder: Path, config: ModelConfig) -> Adapter:
     rsLoRA (scaling by the root of the rank) is read as the alpha that gives the same scaling.
     """
     path = folder / ADAPTER_CONFIG
-    raw = read_json(path)
+    raw = read_json_object(path)
     _check_fields(raw, path)
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:

@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import replacing
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_AXES = 8
@@ -136,8 +137,7 @@ def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable
         offset = stop
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # data starts at a multiple of eight bytes
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as out:
+    with replacing(path) as partial, partial.open("wb") as out:
         out.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
         for name, (dtype, shape) in entries.items():
             data = tensor(name)
@@ -152,7 +152,6 @@ def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable
             out.write(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
         out.flush()
         os.fsync(out.fileno())
-    os.replace(partial, path)
 
 
 def _copy_bytes(part: FileBytes, out: IO[bytes]) -> None:

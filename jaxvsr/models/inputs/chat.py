@@ -17,7 +17,8 @@ from jaxtyping import Int32
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.hf_config import GenerationConfig, read_generation_config, read_json
+from jaxvsr.files import read_json_object
+from jaxvsr.models.huggingface.hf_config import GenerationConfig, read_generation_config
 from jaxvsr.models.model_config import ModelConfig
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -132,7 +133,7 @@ def _read_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
     """The template, looked for where Hugging Face's processors look, in their order."""
     legacy, file = folder / "chat_template.json", folder / "chat_template.jinja"
     if legacy.is_file():
-        template = read_json(legacy).get("chat_template")
+        template = read_json_object(legacy).get("chat_template")
     elif file.is_file():
         template = file.read_text(encoding="utf-8")
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.hf_config import read_json
+from jaxvsr.files import read_json_object
 from jaxvsr.models.inputs.pixels import PixelLimits
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
@@ -96,4 +96,4 @@ def _check_constants(raw: dict[str, Any], config: ModelConfig, where: str) -> No
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    return read_json_object(path) if path.is_file() else {}

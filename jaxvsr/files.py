@@ -1,0 +1,79 @@
+"""Files written whole or not at all, and JSON read with errors of one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.errors import InputError, one_line
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write a file to; it takes the place of `path` when the block ends without an error.
+
+    No other process or thread has the same name, and nothing of it is left after an error.
+
+        with replacing(path) as partial:
+            partial.write_bytes(data)
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file in UTF-8."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, *, missing: str = "") -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        InputError: no such file (the line then ends in `missing`, which may say where it comes from), or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file" + (f"; {missing}" if missing else "")) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({one_line(error)})") from None
+
+
+def read_json_object(path: Path, *, missing: str = "") -> dict[str, Any]:
+    """The object in a JSON file; errors as in `read_json`."""
+    found = read_json(path, missing=missing)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON lines file that another process may be appending to: none where it is not there, and a last
+    line that is not finished is left out.
+    """
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith("\n"):
+                return
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path} line {number}: not JSON ({error.msg})") from None
+            yield row
