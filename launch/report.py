@@ -105,7 +105,7 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
     from jaxvsr.evaluation.metrics.vsi_bench_scores import score
     from jaxvsr.evaluation.predictions import read_predictions
     from jaxvsr.files import write_text
-    from jaxvsr.report.side_by_side import AnsweredQuestion, answers_csv, answers_html
+    from jaxvsr.report.answers_page import AnsweredQuestion, answers_csv, answers_html
 
     folders = _named_folders("--answers", named)
     if len(folders) < 2:

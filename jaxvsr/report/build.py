@@ -15,8 +15,8 @@ from jaxvsr.data.scannet.read_scan import list_scans, read_scene
 from jaxvsr.errors import InputError
 from jaxvsr.files import write_text
 from jaxvsr.report.floor_plan import plan_svg
-from jaxvsr.report.page import BeforeAfter, Page, render
 from jaxvsr.report.pictures import jpegs
+from jaxvsr.report.run_page import BeforeAfter, Page, run_page
 from jaxvsr.report.run_rows import SampledQuestion, read_hacking, read_metrics, read_samples, same_question
 from jaxvsr.report.score_table import read_comparison
 from jaxvsr.report.summary import Run
@@ -66,7 +66,7 @@ def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = 
         frames=frames,
         frames_note=note,
     )
-    write_text(folder.report, render(page))
+    write_text(folder.report, run_page(page))
     return folder.report
 
 

@@ -1,17 +1,28 @@
-"""Line charts as inline SVG: no script, no font, no picture to load."""
+"""Line charts of a page, as inline SVG: text that can be searched and lines that say their value, in a few kilobytes.
+
+Figures for a paper or a README (PNG, PDF, bands between seeds) are Matplotlib's, in curves.py: as SVG one of them would
+be larger than a whole page, and without the hover text.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from jaxvsr.report.rendering import number, render
 
 # Distinguishable with the common colour-vision deficiencies, and dark enough on white.
 PALETTE = ("#2563c9", "#d1620a", "#2a8a57", "#b4305a", "#6f52b5", "#6b7280")
 
-WIDTH, HEIGHT = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
+
+class Box:
+    """The drawing and, in it, the axes' edges, in pixels."""
+
+    width, height = 360, 200
+    left, right, top, bottom = 46, 348, 10, 174
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,25 +44,6 @@ def ticks(low: float, high: float, target: int = 4) -> list[float]:
     spacing = min((1 * power, 2 * power, 5 * power, 10 * power), key=lambda size: abs((high - low) / size - target))
     first, last = math.ceil(low / spacing - 1e-9), math.floor(high / spacing + 1e-9)
     return [round(index * spacing, 12) for index in range(first, last + 1)]
-
-
-def number(value: float) -> str:
-    """A short text: three significant digits, thousands as k, exponents where they save space.
-
-    >>> number(0.12345), number(13440.0), number(120.0), number(1e-5)
-    ('0.123', '13.4k', '120', '1e-5')
-    """
-    if not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    size = abs(value)
-    if size >= 1e6 or size < 1e-3:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    if size >= 1e4:
-        return f"{value / 1e3:.3g}k"
-    return f"{value:.3g}" if size < 1e3 else f"{value:.0f}"
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
@@ -98,73 +90,60 @@ def _value_range(curves: Sequence[Curve]) -> tuple[float, float]:
     return (low if low == 0 else low - margin), high + margin
 
 
-def line_chart(title: str, curves: Sequence[Curve], note: str = "", *, average: bool = True) -> str:
-    """A figure with one or several lines over the training step, or an empty string where nothing is finite.
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A curve as it is drawn: path data, with the raw values behind an average, or a dot for a single value."""
+
+    label: str
+    colour: str
+    tip: str  # shown where one points at it
+    path: str = ""
+    raw: str = ""
+    dot: tuple[float, float] | None = None
+
+
+def line_chart(title: str, curves: Sequence[Curve], note: str = "", *, average: bool = True) -> Markup:
+    """A figure with one or several lines over the training step; empty where nothing is finite.
 
     With `average`, lines of more than a dozen values are drawn faint with their moving average on top. Pointing at a
     line shows its last value.
     """
     curves = [curve for curve in curves if any(math.isfinite(value) for value in curve.values)]
     if not curves:
-        return ""
+        return Markup()
     low, high = _value_range(curves)
     first = min(curve.steps[0] for curve in curves)
     last = max(max(curve.steps[-1] for curve in curves), first + 1)
 
     def x_of(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / (last - first)
+        return Box.left + (Box.right - Box.left) * (step - first) / (last - first)
 
     def y_of(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+        return Box.top + (Box.bottom - Box.top) * (high - value) / (high - low)
 
-    parts = []
-    values = ticks(low, high)
-    for tick, label in zip(values, tick_labels(values), strict=True):
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(tick):.1f}" y2="{y_of(tick):.1f}"/>'
-        )
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y_of(tick) + 3.5:.1f}" text-anchor="end">{label}</text>')
-    for tick in ticks(first, last, target=5):
-        if tick == int(tick):
-            parts.append(
-                f'<text class="tick" x="{x_of(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{int(tick)}</text>'
-            )
+    def path(steps: Sequence[int], values: Sequence[float]) -> str:
+        return _path([(x_of(step), y_of(value)) for step, value in zip(steps, values, strict=True)])
+
+    lines = []
     for index, curve in enumerate(curves):
-        colour = PALETTE[index % len(PALETTE)]
-        parts.append(_curve(curve, colour, x_of, y_of, with_average=average and len(curve.values) > 12))
-    legend = "".join(
-        f'<span><i style="background:{PALETTE[index % len(PALETTE)]}"></i>{html.escape(curve.label)}</span>'
-        for index, curve in enumerate(curves)
-    )
-    heading = html.escape(title)
-    if len(curves) == 1:
-        finite = [value for value in curves[0].values if math.isfinite(value)]
-        heading += f' <span class="last">{number(finite[-1])}</span>'
-    description = html.escape(f"{title} over the step")
-    return (
-        f'<figure class="chart"><figcaption>{heading}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{description}">{"".join(parts)}</svg>'
-        + (f'<div class="legend">{legend}</div>' if len(curves) > 1 else "")
-        + (f'<div class="note">{html.escape(note)}</div>' if note else "")
-        + "</figure>"
-    )
-
-
-def _curve(
-    curve: Curve, colour: str, x_of: Callable[[float], float], y_of: Callable[[float], float], *, with_average: bool
-) -> str:
-    points = [(x_of(step), y_of(value)) for step, value in zip(curve.steps, curve.values, strict=True)]
-    label = html.escape(f"{curve.label}: {number(curve.values[-1])} at step {curve.steps[-1]}")
-    if len(points) == 1:
-        x, y = points[0]
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{label}</title></circle>'
-    if not with_average:
-        return f'<path class="line" stroke="{colour}" d="{_path(points)}"><title>{label}</title></path>'
-    window = max(5, len(curve.values) // 12)
-    average = [
-        (x_of(step), y_of(value)) for step, value in zip(curve.steps, smoothed(curve.values, window), strict=True)
-    ]
-    return (
-        f'<path class="raw" stroke="{colour}" d="{_path(points)}"/>'
-        f'<path class="line" stroke="{colour}" d="{_path(average)}"><title>{label}</title></path>'
+        steps, values = curve.steps, curve.values
+        tip = f"{curve.label}: {number(values[-1])} at step {steps[-1]}"
+        line = _Line(curve.label, PALETTE[index % len(PALETTE)], tip, path(steps, values))
+        if len(values) == 1:
+            line = dataclasses.replace(line, dot=(x_of(steps[0]), y_of(values[0])))
+        elif average and len(values) > 12:
+            mean = smoothed(values, max(5, len(values) // 12))
+            line = dataclasses.replace(line, raw=line.path, path=path(steps, mean))
+        lines.append(line)
+    marks = ticks(low, high)
+    ends = [value for value in curves[0].values if math.isfinite(value)][-1:] if len(curves) == 1 else []
+    return render(
+        "chart.html.jinja",
+        title=title,
+        note=note,
+        last=number(ends[0]) if ends else "",
+        box=Box,
+        lines=lines,
+        y_ticks=[(y_of(tick), label) for tick, label in zip(marks, tick_labels(marks), strict=True)],
+        x_ticks=[(x_of(tick), int(tick)) for tick in ticks(first, last, target=5) if tick == int(tick)],
     )

@@ -15,7 +15,7 @@ from scipy.spatial import ConvexHull, Delaunay, QhullError
 from jaxvsr.data.geometry.alpha_shape import circumradii
 from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.read_scan import Scene, SceneObject
-from jaxvsr.report.markup import text
+from jaxvsr.report.rendering import render
 
 PIXELS_PER_METRE = 90
 FONT_SHARE = 36  # of the longer side is the height of a letter: pages show plans at a third of their size
@@ -23,7 +23,7 @@ MARGIN_METRES = 0.3
 FLOOR_GRID_METRES = 0.05  # one floor point is kept of each such square
 FLOOR_RADIUS_METRES = 0.25  # wider gaps in the floor stay open
 FILLS = ("#bcd3f2", "#f6d3b0", "#c4e3cf", "#efc6d3", "#d5cbee", "#e3ddc3", "#c9d6da", "#e8cfe6")
-ASKED, OTHER = "#b4305a", "#5c6670"
+INK, ASKED, OTHER = "#1c2126", "#b4305a", "#5c6670"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,31 +70,32 @@ class Plan:
     def svg(self, highlight: Collection[str] = (), marks: Sequence[Mark] = ()) -> str:
         """The drawing as one SVG document."""
         width, height = self._size
-        parts = [self._floor_path]
         # From the floor up, as one would see them from above.
-        for index in sorted(range(len(self.objects)), key=lambda index: float(self.objects[index].aabb.maximum[2])):
-            category = self.objects[index].category
-            fill = FILLS[zlib.crc32(category.encode()) % len(FILLS)]
-            strong = category in highlight
-            outline = f'stroke="{ASKED}" stroke-width="3"' if strong else f'stroke="{OTHER}" stroke-width="1"'
-            path = self._path(self._footprints[index])
-            parts.append(f'<path d="{path}" fill="{fill}" fill-opacity="0.85" {outline}/>')
-        for one, footprint in zip(self.objects, self._footprints, strict=True):
-            weight = "700" if one.category in highlight else "400"
-            parts.append(self._label(footprint.mean(axis=0), one.category, f'font-weight="{weight}" fill="#1c2126"'))
-        parts += [self._mark(mark) for mark in marks]
-        bar = f"M10 {height - 10:.1f}h{PIXELS_PER_METRE}"
-        parts.append(f'<path d="{bar}" stroke="#1c2126" stroke-width="3"/>')
-        parts.append(f'<text x="{10 + PIXELS_PER_METRE + 6}" y="{height - 6:.1f}">1 m</text>')
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-            f'height="{height:.0f}" font-family="sans-serif" font-size="{self._font:.0f}">{"".join(parts)}</svg>\n'
+        order = sorted(range(len(self.objects)), key=lambda index: float(self.objects[index].aabb.maximum[2]))
+        return render(
+            "floor_plan.svg.jinja",
+            width=f"{width:.0f}",
+            height=f"{height:.0f}",
+            bottom=float(height),
+            font=f"{self._font:.0f}",
+            metre=PIXELS_PER_METRE,
+            floor=self._floor_path,
+            outlines=[self._outline(index, self.objects[index].category in highlight) for index in order],
+            labels=[
+                self._label(footprint.mean(axis=0), one.category, INK, self._font / 3, one.category in highlight)
+                for one, footprint in zip(self.objects, self._footprints, strict=True)
+            ],
+            marks=[self._mark(mark) for mark in marks],
         )
+
+    def _outline(self, index: int, is_asked: bool) -> dict[str, object]:
+        fill = FILLS[zlib.crc32(self.objects[index].category.encode()) % len(FILLS)]
+        colour, width = (ASKED, 3) if is_asked else (OTHER, 1)
+        return {"path": self._path(self._footprints[index]), "fill": fill, "colour": colour, "width": width}
 
     @functools.cached_property
     def _floor_path(self) -> str:
-        loops = "".join(self._path(loop) for loop in _outline(self._floor))
-        return f'<path d="{loops}" fill="#f4f2ee" stroke="#b9b4aa"/>'
+        return "".join(self._path(loop) for loop in _boundary(self._floor))
 
     def _place(self, point: Float[np.ndarray, " 2"]) -> tuple[float, float]:
         """Pixels; y is turned upwards."""
@@ -105,31 +106,34 @@ class Plan:
         """SVG path data of a closed outline."""
         return "M" + "L".join("{:.1f} {:.1f}".format(*self._place(point)) for point in points) + "Z"
 
-    def _label(self, point: Float[np.ndarray, " 2"], words: str, style: str, shift: float | None = None) -> str:
+    def _label(
+        self, point: Float[np.ndarray, " 2"], words: str, colour: str, shift: float, is_bold: bool = True
+    ) -> dict[str, object]:
         x, y = self._place(point)
-        shift = self._font / 3 if shift is None else shift
-        return (
-            f'<text x="{x:.1f}" y="{y + shift:.1f}" {style} text-anchor="middle" stroke="#fff" stroke-width="3" '
-            f'paint-order="stroke">{text(words)}</text>'
-        )
+        return {"x": x, "y": y + shift, "text": words, "colour": colour, "is_bold": is_bold}
 
-    def _mark(self, mark: Mark) -> str:
+    def _mark(self, mark: Mark) -> dict[str, object]:
         colour = OTHER if mark.faint else ASKED
-        style = f'font-weight="700" fill="{colour}"'
         if mark.end is None:
-            return self._label(mark.start, mark.label, style, shift=-0.8 * self._font)
+            return {"path": "", "label": self._label(mark.start, mark.label, colour, -0.8 * self._font)}
         (x0, y0), (x1, y1) = self._place(mark.start), self._place(mark.end)
-        dashes = ' stroke-dasharray="7 5"' if mark.dashed else ""
-        width = 1.5 if mark.faint else 3
-        line = f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{colour}" stroke-width="{width}"{dashes}/>'
+        drawn: dict[str, object] = {
+            "colour": colour,
+            "start": (x0, y0),
+            "path": f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}",
+            "width": 1.5 if mark.faint else 3,
+            "is_dashed": mark.dashed,
+            "head": "",
+            "label": None,
+        }
         length = float(np.hypot(x1 - x0, y1 - y0))
         if mark.arrow and length > 0:
             ux, uy = (x1 - x0) / length * 12, (y1 - y0) / length * 12
-            head = f"M{x1:.1f} {y1:.1f}l{-ux - uy / 2:.1f} {-uy + ux / 2:.1f}l{uy:.1f} {-ux:.1f}Z"
-            line += f'<path d="{head}" fill="{colour}"/>'
-        ends = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in ((x0, y0),))
-        middle = (np.asarray(mark.start) + np.asarray(mark.end)) / 2
-        return line + ends + (self._label(middle, mark.label, style, shift=-0.4 * self._font) if mark.label else "")
+            drawn["head"] = f"M{x1:.1f} {y1:.1f}l{-ux - uy / 2:.1f} {-uy + ux / 2:.1f}l{uy:.1f} {-ux:.1f}Z"
+        if mark.label:
+            middle = (np.asarray(mark.start) + np.asarray(mark.end)) / 2
+            drawn["label"] = self._label(middle, mark.label, colour, -0.4 * self._font)
+        return drawn
 
 
 def _hull(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "M 2"]:
@@ -141,7 +145,7 @@ def _hull(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "M 2"]:
         return points[[order[0], order[-1]]]
 
 
-def _outline(points: Float[np.ndarray, "P 2"]) -> list[Float[np.ndarray, "N 2"]]:
+def _boundary(points: Float[np.ndarray, "P 2"]) -> list[Float[np.ndarray, "N 2"]]:
     """Closed boundary loops of the points' alpha shape."""
     if len(points) == 0:
         return []

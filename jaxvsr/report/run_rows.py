@@ -39,6 +39,14 @@ class SampledQuestion:
         finite = [answer.reward for answer in self.answers if math.isfinite(answer.reward)]
         return sum(finite) / len(finite) if finite else math.nan
 
+    @property
+    def largest_reward(self) -> float:
+        return max((answer.reward for answer in self.answers if math.isfinite(answer.reward)), default=0.0)
+
+    @property
+    def largest_advantage(self) -> float:
+        return max((abs(answer.advantage) for answer in self.answers), default=0.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class HackedRollout:

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json
-from jaxvsr.report.markup import text
+from jaxvsr.report.rendering import Cell, render
 
 SCORE = "score/"
 SURE = 2.0  # standard errors from which on a difference is coloured
@@ -29,42 +31,42 @@ def read_comparison(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def score_table(rows: Sequence[Row]) -> str:
+def score_table(rows: Sequence[Row]) -> Markup:
     """The rows as HTML, the last one set apart; empty where there are no rows."""
     if not rows:
-        return ""
+        return Markup()
     columns = [name for name in rows[0] if name.startswith(SCORE)]
     pairs = [name for name, value in rows[0].items() if isinstance(value, Mapping)]
-    names = ["question type", "questions", *(name.removeprefix(SCORE) for name in columns), *pairs]
-    head = "".join(f"<th>{text(name.replace(' - ', ' − '))}</th>" for name in names)
-    body = "".join(_row(row, columns, pairs, is_last=row is rows[-1]) for row in rows)
-    note = "Differences are paired over questions, in points and in standard errors (SE)."
-    return f'<div class="scroll"><table class="scores"><tr>{head}</tr>{body}</table></div>' + (
-        f'<p class="note">{note} Coloured from {SURE:.0f} SE on.</p>' if pairs else ""
+    names = [name.removeprefix(SCORE) for name in columns] + [name.replace(" - ", " − ") for name in pairs]
+    return render(
+        "score_table.html.jinja",
+        head=["question type", "questions", *names],
+        rows=[_cells(row, columns, pairs) for row in rows],
+        has_differences=bool(pairs),
+        sure=f"{SURE:.0f}",
     )
 
 
-def _row(row: Row, columns: Sequence[str], pairs: Sequence[str], *, is_last: bool) -> str:
+def _cells(row: Row, columns: Sequence[str], pairs: Sequence[str]) -> list[Cell]:
     scores = [_number(row.get(name)) for name in columns]
     best = max((score for score in scores if math.isfinite(score)), default=math.nan)
-    cells = [f"<td>{text(row['question_type'])}</td>", f"<td>{text(row.get('n', '–'))}</td>"]
-    cells += [f"<td{' class=best' if score == best else ''}>{_shown(score)}</td>" for score in scores]
-    cells += [_difference(row.get(name)) for name in pairs]
-    return f"<tr{' class=total' if is_last else ''}>{''.join(cells)}</tr>"
+    return [
+        Cell(str(row["question_type"])),
+        Cell(str(row.get("n", "–"))),
+        *(Cell(_shown(score), "best" if score == best else "") for score in scores),
+        *(_difference(row.get(name)) for name in pairs),
+    ]
 
 
-def _difference(difference: object) -> str:
+def _difference(difference: object) -> Cell:
     if not isinstance(difference, Mapping):
-        return "<td>–</td>"
+        return Cell("–")
     mean, errors = _number(difference.get("mean")), _number(difference.get("in_standard_errors"))
+    points = f"{mean:+.1f}".replace("-", "−") if math.isfinite(mean) else "–"
     if not math.isfinite(errors):
-        return f"<td>{_points(mean)}</td>"
-    style = "" if abs(errors) <= SURE else ' class="better"' if errors > 0 else ' class="worse"'
-    return f"<td{style}>{_points(mean)} <small>({abs(errors):.1f} SE)</small></td>"
-
-
-def _points(mean: float) -> str:
-    return f"{mean:+.1f}".replace("-", "−") if math.isfinite(mean) else "–"
+        return Cell(points)
+    css_class = "" if abs(errors) <= SURE else "better" if errors > 0 else "worse"
+    return Cell(points, css_class, f"{abs(errors):.1f} SE")
 
 
 def _number(value: object) -> float:

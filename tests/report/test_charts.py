@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvsr.report.charts import Curve, line_chart, number, smoothed, ticks
+from jaxvsr.report.charts import Curve, line_chart, smoothed, ticks
+from jaxvsr.report.rendering import number
 
 FINITE = st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e-6)
 
