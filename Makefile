@@ -1,8 +1,8 @@
 # Every target works on a fresh machine: the environment is made on first use, and again when pyproject.toml changes.
 #
-#   make setup        the environment alone (.venv)
-#   make demo         rooms, a tiny model, SFT, GRPO, scores and the page; leaves runs/demo
-#   make test         all tests;  make test-fast: those of under three minutes together
+#   make setup        only the environment (.venv)
+#   make demo         rooms, GRPO, scores, the page and the export; leaves runs/demo
+#   make test         all tests;  make test-fast: those that are not marked slow
 #   make lint         ruff and mypy;  make format: ruff, writing
 #   make docs         the documentation as a site, in site/
 #

@@ -1,0 +1,51 @@
+"""The documentation says of the code what is so: rooms, modules, config fields, a number."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+
+from jaxvsr.config.config_file import field_table
+from jaxvsr.config.train_config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def test_the_picture_names_every_folder_of_the_package_and_none_that_is_not_there():
+    picture = (ROOT / "docs" / "house.svg").read_text(encoding="utf-8")
+    named = dict(re.findall(r'<text[^>]* id="([^"]+)">([^<]+)</text>', picture))
+    code = {path.parent for path in (ROOT / "jaxvsr").rglob("*.py")}
+    folders = {str(path.relative_to(ROOT)) for path in code} - {"jaxvsr"} | {"jaxvsr/shipped", "launch", "configs"}
+    assert set(named) - {"title"} == folders
+    for folder, text in named.items():
+        assert folder == "title" or folder.endswith(text)
+
+
+def test_every_module_of_the_api_reference_is_there():
+    named = [name for page in DOCUMENTS for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)]
+    assert len(named) > 20
+    assert [name for name in named if importlib.util.find_spec(name) is None] == []
+
+
+def test_every_config_field_that_the_documents_set_is_there():
+    fields = {path for path, *_ in field_table(TrainConfig)}
+    rooms = {path.partition(".")[0] for path in fields}
+    named = {
+        (page.name, name)
+        for page in DOCUMENTS
+        for name in re.findall(r"\b([a-z_]+\.[a-z_]+)=", page.read_text(encoding="utf-8"))
+        if name.partition(".")[0] in rooms
+    }
+    assert len(named) > 20
+    assert [(page, name) for page, name in sorted(named) if name not in fields] == []
+
+
+def test_the_first_example_of_the_algorithm_page_gives_the_advantages_that_it_shows():
+    page = (ROOT / "docs" / "algorithm.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    exec(code, names)
+    shown = [float(number) for number in re.findall(r"-?[\d.]+", code.rpartition("#")[2])]
+    np.testing.assert_allclose(names["advantages"].ravel(), shown, atol=0.005)
