@@ -27,7 +27,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 
 if TYPE_CHECKING:
-    from jaxvsr.runs.model_source import StartModel
+    from jaxvsr.runs.model_source import Model
 
 # Largest difference of logits that float32 rounding explains, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -127,7 +127,7 @@ def _random(arguments: Namespace, start: float) -> int:
     return 0
 
 
-def _write_stacked(arguments: Namespace, model: StartModel) -> None:
+def _write_stacked(arguments: Namespace, model: Model) -> None:
     from jaxvsr.models.huggingface.model_folder import save_stacked_folder
 
     if model.stages:
@@ -137,33 +137,29 @@ def _write_stacked(arguments: Namespace, model: StartModel) -> None:
     save_stacked_folder(arguments.out, model.folder)
 
 
-def _write_merged(arguments: Namespace, model: StartModel) -> None:
+def _write_merged(arguments: Namespace, model: Model) -> None:
     from jaxvsr.models.huggingface.model_folder import save_folder
-    from jaxvsr.models.huggingface.peft_adapter import Adapter, changed_weights, merged_weights
 
-    stages = [Adapter(stage.lora, stage.weights) if stage.lora else stage.weights for stage in model.stages]
-    card = _card(arguments, model) if stages else None
-    weight, changed = merged_weights(model.folder, stages), changed_weights(stages)
-    save_folder(arguments.out, model.folder, weight, card, changed)
+    card = _card(arguments, model) if model.stages else None
+    save_folder(arguments.out, model.folder, model.weight, card, model.changed)
 
 
-def _write_adapter(arguments: Namespace, model: StartModel) -> None:
-    from jaxvsr.models.huggingface.peft_adapter import Adapter, join, save_adapter
+def _write_adapter(arguments: Namespace, model: Model) -> None:
+    from jaxvsr.models.huggingface.peft_adapter import join, save_adapter
     from jaxvsr.models.huggingface.verify import merging_difference
     from jaxvsr.runs.checkpoints import is_run, open_run
     from jaxvsr.runs.run_card import loaded_by
 
-    stages = [Adapter(stage.lora, stage.weights) for stage in model.stages if stage.lora]
-    if not is_run(arguments.model) or len(stages) < len(model.stages):
+    if not is_run(arguments.model) or any(stage.lora is None for stage in model.stages):
         what = "holds full weights" if is_run(arguments.model) else "is not a run with an adapter"
         raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
     record, card = open_run(arguments.model).record, _card(arguments, model)
-    save_adapter(arguments.out, join(stages), model.config, loaded_by(record), card, record.revision)
-    difference = merging_difference(model.folder, stages)
+    save_adapter(arguments.out, join(model.stages), model.config, loaded_by(record), card, record.revision)
+    difference = merging_difference(model.folder, model.stages)
     print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")
 
 
-def _card(arguments: Namespace, model: StartModel) -> str:
+def _card(arguments: Namespace, model: Model) -> str:
     from jaxvsr.runs.run_card import export_card
 
     command = ["python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter)]
@@ -172,7 +168,7 @@ def _card(arguments: Namespace, model: StartModel) -> str:
     return export_card(model, shlex.join(command), adapter=arguments.adapter, scores=arguments.scores)
 
 
-def _verify(arguments: Namespace, model: StartModel) -> int:
+def _verify(arguments: Namespace, model: Model) -> int:
     from jaxvsr.models.huggingface.verify import compare
 
     if model.stages:

@@ -18,7 +18,7 @@ from jaxvsr.prompts import Prompt
 from jaxvsr.rewards.answers import EXTRACTION
 
 if TYPE_CHECKING:
-    from jaxvsr.runs.model_source import StartModel
+    from jaxvsr.runs.model_source import Model
 
 # What generation writes; scoring again keeps it.
 FIELDS = (
@@ -37,7 +37,7 @@ def of_prompt(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-def of_model(model: StartModel) -> dict[str, Any]:
+def of_model(model: Model) -> dict[str, Any]:
     """What a model folder adds to greedy decoding."""
     from jaxvsr.models.huggingface.hf_config import read_generation_config
 

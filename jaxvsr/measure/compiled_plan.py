@@ -25,7 +25,7 @@ from jaxvsr.measure.machine import matmul_peak
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.sharding import state_shardings
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
-from jaxvsr.runs.model_source import StartModel
+from jaxvsr.runs.model_source import Model
 from jaxvsr.training.policy import compute_dtype, load_policy
 
 MIB = 2**20
@@ -33,7 +33,7 @@ USUAL_SHARE_OF_PEAK = 0.35  # of the matrix-product peak over a whole step; the 
 
 
 def compiled_lines(
-    config: TrainConfig, model: StartModel, processor: SceneProcessor, mesh: Mesh, batches: list[HostBatch]
+    config: TrainConfig, model: Model, processor: SceneProcessor, mesh: Mesh, batches: list[HostBatch]
 ) -> Iterator[str]:
     """A line for each bucket of `batches`, and one for the time of a step. Steps given by SFT and DPO data are
     compiled with the answers' own shapes."""
@@ -121,7 +121,7 @@ def _needs(
     return {name: program_memory(executable) for name, executable in executables.items()}
 
 
-def _time_line(config: TrainConfig, model: StartModel, mesh: Mesh, batch: HostBatch) -> str:
+def _time_line(config: TrainConfig, model: Model, mesh: Mesh, batch: HostBatch) -> str:
     group = config.sampling.group if config.objective == "grpo" else 1
     sizes = StepSizes.of_batch(batch.prompt, group, config.sampling.answer_tokens, config.grpo.beta)
     sizes = dataclasses.replace(sizes, scenes=config.data.scenes)

@@ -30,8 +30,8 @@ _Read = TypeVar("_Read")
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """Weights that were merged into the base before this run began: those of the run that it started from."""
+class StageFile:
+    """A stage that was merged into the base before this run began, as a file of the run that started from it."""
 
     file: str  # safetensors with trainable parameters, relative to the run folder
     lora: LoraConfig | None  # None: full weights, which replace the base's
@@ -45,7 +45,7 @@ class RunRecord:
     base_folder: str  # absolute path of the folder that it was read from
     revision: str | None
     content_hash: str  # `jaxvsr.models.huggingface.model_folder.content_hash` of it
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageFile, ...] = ()
     run_id: str | None = None  # of Weights & Biases
     lora: LoraConfig | None = None  # of the weights; None: full weights, or a run that did not record it
 
@@ -58,7 +58,7 @@ class RunRecord:
             raise InputError(f"{where}: not a checkpoint of this version of jaxvsr (format {FORMAT})")
         fields = {field.name: raw[field.name] for field in dataclasses.fields(cls) if field.name != "lora"}
         fields["lora"] = _lora_from_json(raw.get("lora"))
-        fields["stages"] = tuple(Stage(stage["file"], _lora_from_json(stage["lora"])) for stage in raw["stages"])
+        fields["stages"] = tuple(StageFile(stage["file"], _lora_from_json(stage["lora"])) for stage in raw["stages"])
         return cls(**fields)
 
 

@@ -24,13 +24,14 @@ import jaxvsr
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE
-from jaxvsr.models.huggingface.model_folder import COMPANIONS, ModelFolder, content_hash, open_folder
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
-from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter, merge
+from jaxvsr.models.huggingface.model_folder import COMPANIONS, ModelFolder, Weight, content_hash, open_folder
+from jaxvsr.models.huggingface.parameter_names import expected_shapes, stack_of
+from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
+from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
-from jaxvsr.runs.checkpoints import Checkpoints, OpenedRun, RunRecord, Stage, is_run, open_run
+from jaxvsr.runs.checkpoints import Checkpoints, OpenedRun, RunRecord, StageFile, is_run, open_run
 from jaxvsr.runs.run_folder import RunFolder
 
 STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
@@ -41,22 +42,14 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclasses.dataclass(frozen=True)
-class MergedStage:
-    """Trained weights that stand on the base: an adapter, or (lora None) full weights in place of the base's."""
-
-    weights: Mapping[str, np.ndarray]
-    lora: LoraConfig | None
-
-
-@dataclasses.dataclass(frozen=True)
-class StartModel:
+class Model:
     """A base folder and what is merged into it."""
 
     name: str  # as the user gave it
     folder: ModelFolder
     base: str  # what the base was named by, which a run or an adapter carries on: a folder or hub id
     revision: str | None = None  # of the base
-    stages: tuple[MergedStage, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
     @property
     def config(self) -> ModelConfig:
@@ -67,26 +60,35 @@ class StartModel:
         """Of the base folder."""
         return content_hash(self.folder)
 
+    @functools.cached_property
+    def weight(self) -> Weight:
+        """Any weight of the folder with all stages merged, in the base's dtype."""
+        return merged_weights(self.folder, self.stages)
+
+    @functools.cached_property
+    def changed(self) -> set[str]:
+        """Names of the weights that differ from the base's."""
+        return set[str]().union(*(stage.changed for stage in self.stages))
+
     def read(self, name: str, dtype: np.dtype | None = None) -> np.ndarray:
         """One parameter with all stages merged; in the base's dtype, or in `dtype`."""
         return self._reader(name, dtype)(())
 
     def _reader(self, name: str, dtype: np.dtype | None) -> Callable[[Any], np.ndarray]:
         """Part of a parameter by index. Only that part is read from the files, unless something is merged into it."""
-        if not any({name, adapter_name(name, "A")} & set(stage.weights) for stage in self.stages):
+        if name not in self.changed:
             return lambda index: self.folder.read(name, index, dtype)
-        merged = self._merged(name).astype(dtype or self.folder.dtype(name), copy=False)
+        merged = self._merged(name, dtype or self.folder.dtype(name))
         return lambda index: merged[index]
 
-    def _merged(self, name: str) -> np.ndarray:
-        weight = self.folder.read(name)
-        for stage in self.stages:
-            if name in stage.weights:
-                weight = np.asarray(stage.weights[name]).astype(weight.dtype)
-            elif stage.lora is not None and adapter_name(name, "A") in stage.weights:
-                down, up = (np.asarray(stage.weights[adapter_name(name, side)]) for side in "AB")
-                weight = merge(weight, down, up, stage.lora.scaling)
-        return weight
+    def _merged(self, name: str, dtype: np.dtype) -> np.ndarray:
+        """A whole parameter, merged layer by layer: a stack in float32 might not fit into memory."""
+        if stack_of(name) is None:
+            return self.weight(name, None).astype(dtype, copy=False)
+        out = np.empty(expected_shapes(self.config)[name], dtype)
+        for layer in range(len(out)):
+            out[layer] = self.weight(name, layer)
+        return out
 
     def parameters(self, shardings: Mapping[str, NamedSharding], dtype: np.dtype | None = None) -> dict[str, jax.Array]:
         """The parameters that `shardings` names; each device receives only its slice."""
@@ -97,12 +99,7 @@ class StartModel:
         }
 
 
-def adapter_name(weight: str, side: str) -> str:
-    """`….q_proj.weight` → `….q_proj.lora_A`."""
-    return weight.removesuffix("weight") + f"lora_{side}"
-
-
-def open_model(argument: str, revision: str | None = None) -> StartModel:
+def open_model(argument: str, revision: str | None = None) -> Model:
     """The model that a folder, a hub id (at `revision`) or a run (`RUN`, `RUN@best`, `RUN@STEP`) means.
 
     Raises:
@@ -111,7 +108,7 @@ def open_model(argument: str, revision: str | None = None) -> StartModel:
     return _open(argument, revision)
 
 
-def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = ()) -> StartModel:
+def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = ()) -> Model:
     """`open_model` of the base model of `adapters`, each on the next."""
     if not argument:
         raise InputError(
@@ -126,7 +123,7 @@ def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = ()) 
     if kind == "a folder":
         return _of_folder(argument, Path(argument), None, adapters)
     if argument == ROOMS_BASE:
-        return StartModel(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE), argument)
+        return Model(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE), argument)
     if is_hub_id(argument):
         return _of_folder(argument, _download(argument, revision), revision, adapters)
     raise InputError(
@@ -140,10 +137,10 @@ def is_hub_id(argument: str) -> bool:
     return is_id and not Path(argument).is_dir()
 
 
-def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tuple[Path, ...]) -> StartModel:
+def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tuple[Path, ...]) -> Model:
     """A model, or where there is an adapter and no model, the adapter on the base model that it names."""
     if not (folder / ADAPTER_CONFIG).is_file() or (folder / CONFIG_FILE).is_file():
-        return StartModel(argument, open_folder(folder), argument, revision)
+        return Model(argument, open_folder(folder), argument, revision)
     if folder.resolve() in adapters:
         raise InputError(
             f"{folder} is an adapter that stands on itself; base_model_name_or_path must name its base model"
@@ -163,10 +160,10 @@ def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tupl
     except InputError as error:
         raise InputError(f"{folder / ADAPTER_CONFIG}: its base model cannot be opened: {error}") from None
     adapter = load_adapter(folder, model.config)
-    return dataclasses.replace(model, name=argument, stages=(*model.stages, MergedStage(adapter.leaves, adapter.lora)))
+    return dataclasses.replace(model, name=argument, stages=(*model.stages, adapter))
 
 
-def reopen_model(run_folder: Path) -> StartModel | None:
+def reopen_model(run_folder: Path) -> Model | None:
     """The model that the run in a folder started from, out of its own record and its own copies of earlier runs'
     weights; None where it has no checkpoint, or a base alone that is not where it was.
 
@@ -186,12 +183,12 @@ def reopen_model(run_folder: Path) -> StartModel | None:
     return _recorded(record.base, run_folder, record)
 
 
-def _of_run(argument: str, run: OpenedRun) -> StartModel:
+def _of_run(argument: str, run: OpenedRun) -> Model:
     started = _recorded(argument, run.folder, run.record)
-    return dataclasses.replace(started, stages=(*started.stages, MergedStage(run.weights, run.lora)))
+    return dataclasses.replace(started, stages=(*started.stages, Stage(run.weights, run.lora)))
 
 
-def _recorded(name: str, run_folder: Path, record: RunRecord) -> StartModel:
+def _recorded(name: str, run_folder: Path, record: RunRecord) -> Model:
     """The model that a run started from."""
     path = Path(record.base_folder)
     if not path.is_dir():
@@ -199,8 +196,8 @@ def _recorded(name: str, run_folder: Path, record: RunRecord) -> StartModel:
     folder = open_folder(path)
     if content_hash(folder) != record.content_hash:
         raise InputError(f"model {name!r}: its base model at {path} has changed since the run was made")
-    stages = tuple(MergedStage(_read_stage(run_folder / stage.file), stage.lora) for stage in record.stages)
-    return StartModel(name, folder, record.base, record.revision, stages)
+    stages = tuple(Stage(_read_stage(run_folder / stage.file), stage.lora) for stage in record.stages)
+    return Model(name, folder, record.base, record.revision, stages)
 
 
 def _read_stage(path: Path) -> dict[str, np.ndarray]:
@@ -220,14 +217,14 @@ def _download(argument: str, revision: str | None) -> Path:
         raise InputError(f"model {argument!r}: no such folder, and the hub does not give it{at} ({reason})") from None
 
 
-def start_record(model: StartModel, lora: LoraConfig | None = None) -> RunRecord:
+def start_record(model: Model, lora: LoraConfig | None = None) -> RunRecord:
     """The record of a run that starts from `model` and trains an adapter of `lora`; None: full weights."""
-    stages = tuple(Stage(_stage_file(number), stage.lora) for number, stage in enumerate(model.stages))
+    stages = tuple(StageFile(_stage_file(number), stage.lora) for number, stage in enumerate(model.stages))
     folder = os.path.abspath(model.folder.path)
     return RunRecord(model.base, folder, model.revision, model.content_hash, stages, lora=lora)
 
 
-def write_stages(model: StartModel, run_folder: Path) -> None:
+def write_stages(model: Model, run_folder: Path) -> None:
     """Keep the weights of the stages in the folder of the run that starts from them."""
     for number, stage in enumerate(model.stages):
         path = run_folder / _stage_file(number)

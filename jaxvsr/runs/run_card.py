@@ -12,14 +12,14 @@ from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object, read_rows
 from jaxvsr.models.huggingface.model_card import DataSource, ScoreTable, base_licence, model_card
 from jaxvsr.runs.checkpoints import RunRecord, is_run, open_run
-from jaxvsr.runs.model_source import StartModel, is_hub_id
+from jaxvsr.runs.model_source import Model, is_hub_id
 from jaxvsr.runs.run_folder import RunFolder
 
 # What stands beside the numbers in evaluate.py's scores.json and says what they are of: all of it or a part.
 _SETTINGS = ("model", "revision", "data", "split", "subset", "limit", "frames", "max_pixels", "prompt")
 
 
-def export_card(model: StartModel, command: str, *, adapter: bool = False, scores: Sequence[Path] = ()) -> str:
+def export_card(model: Model, command: str, *, adapter: bool = False, scores: Sequence[Path] = ()) -> str:
     """Of a run, or of a PEFT adapter that is merged; `scores` are folders that evaluate.py wrote.
 
     Raises:

@@ -24,10 +24,10 @@ from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import QwenVL, flat_parameters, parameter_shapes
 from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings, state_shardings
 from jaxvsr.models.tree import ForwardOptions
-from jaxvsr.runs.model_source import StartModel
+from jaxvsr.runs.model_source import Model
 
 
-def trains_vision(config: TrainConfig, model: StartModel) -> bool:
+def trains_vision(config: TrainConfig, model: Model) -> bool:
     """Whether a weight of the vision tower or the patch merger is trained."""
     if config.lora is None:
         return config.model.tower == "trained"
@@ -43,7 +43,7 @@ def compute_dtype(config: TrainConfig, mesh: Mesh) -> Literal["float32", "bfloat
 
 
 def load_policy(
-    config: TrainConfig, model: StartModel, processor: SceneProcessor, mesh: Mesh, *, abstract: bool = False
+    config: TrainConfig, model: Model, processor: SceneProcessor, mesh: Mesh, *, abstract: bool = False
 ) -> tuple[Callable[..., CompiledStep], dict[str, Any], optax.GradientTransformation]:
     """The model on the mesh: what makes a compiled step of it (`greedy=True`: one that answers greedily, once), the
     trainable parameters, and their optimizer. With `abstract` no weight is read: shapes on the mesh take their place.
@@ -105,9 +105,7 @@ def _objective(config: TrainConfig) -> AnyObjective:
     return objectives[config.objective]
 
 
-def fresh_adapter(
-    model: StartModel, lora: LoraConfig, seed: int, mesh: Mesh, *, abstract: bool = False
-) -> dict[str, Any]:
+def fresh_adapter(model: Model, lora: LoraConfig, seed: int, mesh: Mesh, *, abstract: bool = False) -> dict[str, Any]:
     """Adapter leaves before training, from the seed: A uniform, B zero; or their shapes on the mesh."""
 
     def adapter() -> dict[str, jax.Array]:
@@ -125,7 +123,7 @@ def fresh_adapter(
 
 def _reference(
     config: TrainConfig,
-    model: StartModel,
+    model: Model,
     trainable: Mapping[str, Any],
     shardings: Mapping[str, NamedSharding],
     parameters: Callable[..., dict[str, Any]],

@@ -31,13 +31,13 @@ from jaxvsr.models.qwen_vl import bind, model_definition, parameter_shapes
 from jaxvsr.models.sharding import parameter_shardings
 from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import TreePrompt
-from jaxvsr.runs.model_source import StartModel
+from jaxvsr.runs.model_source import Model
 
 ComputeDtype = Literal["float32", "bfloat16"]
 _NAME_DIGITS = 12  # of the weights' hash, in the name of a set
 
 
-def vision_weights_hash(model: StartModel) -> str:
+def vision_weights_hash(model: Model) -> str:
     """SHA-256 of tower and patch merger as a run that starts from `model` has them, shapes and settings included."""
     digest = hashlib.sha256(repr(model.config.vision).encode())
     for name in _visual_names(model):
@@ -47,7 +47,7 @@ def vision_weights_hash(model: StartModel) -> str:
     return digest.hexdigest()
 
 
-def set_name(model: StartModel, dtype: ComputeDtype) -> str:
+def set_name(model: Model, dtype: ComputeDtype) -> str:
     """Name of the set of features that belongs to a model, computed in `dtype`."""
     return f"{vision_weights_hash(model)[:_NAME_DIGITS]}-{dtype}"
 
@@ -63,7 +63,7 @@ class FeatureReport:
 
 def write_features(
     folder: Path,
-    model: StartModel,
+    model: Model,
     processor: SceneProcessor,
     *,
     dtype: ComputeDtype,
@@ -106,7 +106,7 @@ def write_features(
 class _Encoder:
     """One scene after another through the tower, on one device."""
 
-    def __init__(self, model: StartModel, processor: SceneProcessor, dtype: ComputeDtype, device: jax.Device):
+    def __init__(self, model: Model, processor: SceneProcessor, dtype: ComputeDtype, device: jax.Device):
         mesh, config = make_mesh(MeshShape(), [device]), model.config
         shapes = {
             name: jax.ShapeDtypeStruct(expected_shapes(config)[name], model.folder.dtype(name))
@@ -134,7 +134,7 @@ class _Encoder:
 
 def usable_features(
     config: TrainConfig,
-    model: StartModel,
+    model: Model,
     processor: SceneProcessor,
     pools: Sequence[ScenePool],
     *,
@@ -170,7 +170,7 @@ def usable_features(
     return name
 
 
-def _runs_anyway(config: TrainConfig, model: StartModel, trains_vision: bool) -> str | None:
+def _runs_anyway(config: TrainConfig, model: Model, trains_vision: bool) -> str | None:
     """Why the tower has to run whatever is stored."""
     if trains_vision:
         return "the vision tower is trained in this run"
@@ -210,5 +210,5 @@ def _command(folder: Path, config: TrainConfig, dtype: ComputeDtype) -> str:
     )
 
 
-def _visual_names(model: StartModel) -> list[str]:
+def _visual_names(model: Model) -> list[str]:
     return sorted(name for name in expected_shapes(model.config) if name.startswith("visual."))

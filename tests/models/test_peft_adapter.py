@@ -19,13 +19,11 @@ from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.huggingface.peft_adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    Adapter,
     join,
     load_adapter,
-    merge,
-    merged_weights,
     save_adapter,
 )
+from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 
@@ -61,7 +59,7 @@ def random_adapter(config, lora, seed=0):
         if name.endswith(".weight") and "norm" not in name and lora.adapts(module):
             leaves[f"{module}.lora_A"] = rng.normal(size=(*shape[:-2], lora.rank, shape[-1])).astype(np.float32)
             leaves[f"{module}.lora_B"] = rng.normal(size=(*shape[:-1], lora.rank)).astype(np.float32)
-    return Adapter(lora, leaves)
+    return Stage(leaves, lora)
 
 
 def logits(model):
@@ -143,8 +141,8 @@ def test_an_adapter_survives_the_way_out_and_in(folder, tmp_path):
         again = load_adapter(out, config)
         assert (again.lora.rank, again.lora.alpha) == (4, 6.5) and again.modules == adapter.modules
         assert json.loads((out / ADAPTER_CONFIG).read_text())["base_model_name_or_path"] == "some/base"
-        for name, leaf in adapter.leaves.items():
-            np.testing.assert_array_equal(again.leaves[name], leaf)
+        for name, leaf in adapter.weights.items():
+            np.testing.assert_array_equal(again.weights[name], leaf)
 
 
 def test_names_of_older_transformers_are_read(folders, tmp_path):
@@ -158,8 +156,8 @@ def test_names_of_older_transformers_are_read(folders, tmp_path):
     }
     safetensors.numpy.save_file(old, path)
     again = load_adapter(tmp_path / "a", config)
-    for name, leaf in adapter.leaves.items():
-        np.testing.assert_array_equal(again.leaves[name], leaf)
+    for name, leaf in adapter.weights.items():
+        np.testing.assert_array_equal(again.weights[name], leaf)
 
 
 def test_rank_stabilised_scaling_is_the_same_function(folders, tmp_path):
@@ -191,32 +189,6 @@ def test_joined_adapters_add_what_each_of_them_adds(folders, tmp_path):
         np.testing.assert_allclose(one(f"{module}.weight", 1), many(f"{module}.weight", 1), atol=1e-5)
     save_adapter(tmp_path / "joined", joined, base.config, str(folder))
     load_adapter(tmp_path / "joined", base.config)
-
-
-def test_full_weights_of_a_stage_take_the_bases_place(folders):
-    base = open_folder(folders["qwen2_vl"])
-    norm = np.full(32, 3.0, np.float32)
-    weight = merged_weights(base, [{"language_model.norm.weight": norm}])
-    np.testing.assert_array_equal(weight("language_model.norm.weight", None), norm)
-    np.testing.assert_array_equal(weight("visual.blocks.norm1.weight", 1), np.ones(32, np.float32))
-
-
-def test_an_adapter_of_another_rank_than_its_config_says_is_not_merged(folders):
-    """Scaling is alpha / rank: it would be merged with another weight than it was trained with."""
-    base = open_folder(folders["qwen2_vl"])
-    adapter = random_adapter(base.config, LoraConfig(4, 2.0, LANGUAGE_ATTENTION))
-    with pytest.raises(InputError, match=r"is \[2, 4, 32\], rank 8 of this model needs \[2, 8, 32\]"):
-        merged_weights(base, [Adapter(LoraConfig(8, 2.0, LANGUAGE_ATTENTION), adapter.leaves)])
-
-
-def test_merging_rounds_once():
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(2, 6, 5)).astype("bfloat16")
-    down, up = rng.normal(size=(2, 3, 5)).astype(np.float32), rng.normal(size=(2, 6, 3)).astype(np.float32)
-    exact = weight.astype(np.float64) + 0.5 * np.einsum("lor,lri->loi", up, down, dtype=np.float64)
-    merged = merge(weight, down, up, 0.5)
-    assert merged.dtype == weight.dtype
-    np.testing.assert_allclose(merged.astype(np.float64), exact, rtol=2**-8, atol=1e-6)
 
 
 @pytest.mark.parametrize(

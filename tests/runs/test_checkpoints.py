@@ -18,15 +18,16 @@ import pytest
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.compiled_step import TrainState, start_state
+from jaxvsr.models.huggingface.stages import Stage
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
-from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, Stage, is_run, open_run
-from jaxvsr.runs.model_source import MergedStage, open_model, reopen_model, start_record, write_stages
+from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, StageFile, is_run, open_run
+from jaxvsr.runs.model_source import open_model, reopen_model, start_record, write_stages
 from jaxvsr.runs.run_folder import make_run_folder
 
 NAME = "language_model.layers.self_attn.q_proj.lora_A"
 RECORD = RunRecord(
-    "models/tiny", "/models/tiny", None, "1" * 64, (Stage("start/0.safetensors", LoraConfig(rank=4)),), "id7"
+    "models/tiny", "/models/tiny", None, "1" * 64, (StageFile("start/0.safetensors", LoraConfig(rank=4)),), "id7"
 )
 LORA = LoraConfig(rank=2)
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1e-3, 0.0, 10)))
@@ -250,10 +251,10 @@ def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
 def test_a_run_goes_on_from_its_own_record_whatever_became_of_the_run_it_started_from(tmp_path: Path) -> None:
     shape = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
     write_tiny_model(tmp_path / "tiny", 0, shape=shape)
-    stage = MergedStage({NAME: np.arange(256, dtype=np.float32).reshape(1, 4, 64)}, LoraConfig(rank=4))
+    stage = Stage({NAME: np.arange(256, dtype=np.float32).reshape(1, 4, 64)}, LoraConfig(rank=4))
     started = dataclasses.replace(open_model(str(tmp_path / "tiny")), name="runs/first", stages=(stage,))
     run = tmp_path / "run"
-    write_stages(dataclasses.replace(started, stages=(MergedStage({NAME: np.zeros((1, 4, 64))}, None),)), run)
+    write_stages(dataclasses.replace(started, stages=(Stage({NAME: np.zeros((1, 4, 64))}, None),)), run)
     write_stages(started, run)  # those of an earlier attempt do not stay
     assert reopen_model(run) is None
     written = Checkpoints(run / "checkpoints", keep=2)

@@ -26,7 +26,7 @@ from jaxvsr.evaluation.answering.scene_media import Videos
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.models.huggingface.hf_config import read_generation_config
 from jaxvsr.prompts import Prompt
-from jaxvsr.runs.model_source import StartModel
+from jaxvsr.runs.model_source import Model
 
 SCENES = 8  # of a batch
 LINE_SECONDS = 30.0  # between lines about progress where there is no terminal
@@ -43,7 +43,7 @@ class AnswerSettings:
     scenes: int | None = None
     questions: int | None = None
 
-    def of_answers(self, model: StartModel, data: Sequence[Path], mesh: Mesh) -> dict[str, Any]:
+    def of_answers(self, model: Model, data: Sequence[Path], mesh: Mesh) -> dict[str, Any]:
         """All that answers depend on: predictions made with others are not gone on with."""
         return {
             "weights": weights_hash(model),
@@ -77,7 +77,7 @@ class Answering:
         self._asked, self._settings, self._mesh, self._data, self._say = list(asked), settings, mesh, data, say
         self._model: GreedyModel | None = None
 
-    def predictions(self, chosen: StartModel, out: Path) -> list[Prediction]:
+    def predictions(self, chosen: Model, out: Path) -> list[Prediction]:
         """Answer what OUT/predictions.jsonl does not hold yet. In processes but the first: nothing."""
         start = time.monotonic()
         questions = [question for _, question in self._asked]
@@ -107,7 +107,7 @@ class Answering:
             self._say(f"{len(rest):,} answers about {videos:,} videos in {took}\n")
         return [] if log is None else log.finish(questions)
 
-    def _loaded(self, chosen: StartModel) -> GreedyModel:
+    def _loaded(self, chosen: Model) -> GreedyModel:
         if self._model is not None:
             self._model.load(chosen)
             return self._model

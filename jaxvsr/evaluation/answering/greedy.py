@@ -38,7 +38,7 @@ from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings
 from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.prompts import Prompt
-from jaxvsr.runs.model_source import StartModel
+from jaxvsr.runs.model_source import Model
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -55,7 +55,7 @@ class GreedyModel:
         max_pixels: budget of a frame; None takes frames as they are stored (`SceneProcessor.from_folder`).
     """
 
-    def __init__(self, model: StartModel, mesh: Mesh, *, answer_tokens: int, max_pixels: int | None = None):
+    def __init__(self, model: Model, mesh: Mesh, *, answer_tokens: int, max_pixels: int | None = None):
         check_mesh(
             MeshShape(**dict(mesh.shape)),
             scenes=mesh.shape["data"] * mesh.shape["fsdp"],
@@ -94,7 +94,7 @@ class GreedyModel:
         """The folder's own (`generation_config.json`), as Hugging Face's `generate` applies it; 1: none."""
         return self._sampling.repetition_penalty
 
-    def load(self, model: StartModel) -> None:
+    def load(self, model: Model) -> None:
         """Answer with other weights of the same model from here on: another checkpoint of its run."""
         if model.config != self.processor.config:
             raise InputError(f"model {model.name}: is not of the shape of the model that is loaded")
@@ -243,7 +243,7 @@ def _ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made
         pool.shutdown(cancel_futures=True)
 
 
-def weights_hash(model: StartModel) -> str:
+def weights_hash(model: Model) -> str:
     """Tells models apart: the base folder's content hash, and with stages merged into it theirs too.
 
     Of a stage, as of the base, every tensor's name, shape, and the first and last of its values.

@@ -1,12 +1,11 @@
-"""LoRA adapters in PEFT's format, out and in, and merged into weights.
+"""LoRA adapters in PEFT's format, out and in.
 
-PEFT keeps one pair of matrices a module, `base_model.model.<module>.lora_A.weight` [r, in] and `.lora_B.weight`
+PEFT keeps one pair of matrices per module, `base_model.model.<module>.lora_A.weight` [r, in] and `.lora_B.weight`
 [out, r]; ours are stacked over layers like the weights they belong to.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
-from jaxvsr.models.huggingface.model_folder import ModelFolder, Weight, new_folder
-from jaxvsr.models.huggingface.parameter_names import Shape, Style, expected_shapes, file_name, stack_of
+from jaxvsr.models.huggingface.model_folder import new_folder
+from jaxvsr.models.huggingface.parameter_names import Style, expected_shapes, file_name, stack_of
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
+from jaxvsr.models.huggingface.stages import Stage, check_adapter, linear_modules
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 
@@ -41,87 +40,29 @@ _IGNORED = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Adapter:
-    """Trained LoRA matrices: `<module>.lora_A` [L, r, in] and `<module>.lora_B` [L, out, r] under our names."""
-
-    lora: LoraConfig
-    leaves: Mapping[str, np.ndarray]
-
-    @property
-    def modules(self) -> list[str]:
-        return sorted(name.removesuffix(".lora_A") for name in self.leaves if name.endswith(".lora_A"))
-
-    def matrices(self, module: str, layer: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """A and B of a module, of one layer or of all."""
-        down, up = np.asarray(self.leaves[f"{module}.lora_A"]), np.asarray(self.leaves[f"{module}.lora_B"])
-        return (down, up) if layer is None else (down[layer], up[layer])
-
-
-def merge(
-    weight: Float[np.ndarray, "*L out in"],
-    lora_a: Float[np.ndarray, "*L r in"],
-    lora_b: Float[np.ndarray, "*L out r"],
-    scaling: float,
-) -> Float[np.ndarray, "*L out in"]:
-    """`W + scaling · B A`, in float32, rounded once to the weight's dtype."""
-    delta = np.float32(scaling) * (lora_b.astype(np.float32) @ lora_a.astype(np.float32))
-    return (weight.astype(np.float32) + delta).astype(weight.dtype)
-
-
-def merged_weights(base: ModelFolder, stages: Sequence[Adapter | Mapping[str, np.ndarray]]) -> Weight:
-    """The base's weights with each stage applied in turn: an adapter merged, or full weights in the base's place.
-
-    Raises:
-        InputError: an adapter does not fit the base, or has another rank than its config, which scales it, says.
-    """
-    for stage in stages:
-        if isinstance(stage, Adapter):
-            _check(stage, base.config)
-
-    def weight(name: str, layer: int | None) -> np.ndarray:
-        index = () if layer is None else (layer,)
-        value, module = base.read(name, index), name.removesuffix(".weight")
-        for stage in stages:
-            if not isinstance(stage, Adapter):
-                value = np.asarray(stage[name])[index].astype(value.dtype, copy=False) if name in stage else value
-            elif f"{module}.lora_A" in stage.leaves and name.endswith(".weight"):
-                value = merge(value, *stage.matrices(module, layer), stage.lora.scaling)
-        return value
-
-    return weight
-
-
-def changed_weights(stages: Sequence[Adapter | Mapping[str, np.ndarray]]) -> set[str]:
-    """Our names of the weights that `merged_weights` does not leave as they are."""
-    changed: set[str] = set()
-    for stage in stages:
-        changed |= {f"{module}.weight" for module in stage.modules} if isinstance(stage, Adapter) else set(stage)
-    return changed
-
-
-def join(adapters: Sequence[Adapter]) -> Adapter:
+def join(adapters: Sequence[Stage]) -> Stage:
     """One adapter that adds what all of them add: their ranks side by side, each B with its scaling in it."""
     if len(adapters) == 1:
         return adapters[0]
-    rank, leaves = sum(adapter.lora.rank for adapter in adapters), {}
+    rank, leaves = sum(adapter.rank for adapter in adapters), {}
     for module in sorted({module for adapter in adapters for module in adapter.modules}):
         pairs = [_scaled(adapter, module, adapters) for adapter in adapters]
         leaves[f"{module}.lora_A"] = np.concatenate([down for down, _ in pairs], axis=-2)
         leaves[f"{module}.lora_B"] = np.concatenate([up for _, up in pairs], axis=-1)
-    return Adapter(LoraConfig(rank, float(rank), module_pattern(leaves)), leaves)
+    return Stage(leaves, LoraConfig(rank, float(rank), module_pattern(leaves)))
 
 
 def save_adapter(
     out: Path,
-    adapter: Adapter,
+    adapter: Stage,
     config: ModelConfig,
     base: str,
     readme: str | None = None,
     revision: str | None = None,
 ) -> None:
     """Write a PEFT folder. `base` is what PEFT loads the base model by: a hub id (at `revision`) or a folder."""
-    _check(adapter, config)
+    check_adapter(adapter, config)
+    assert adapter.lora is not None
     tensors = {}
     for module in adapter.modules:
         for layer in _layers(module, config):
@@ -136,7 +77,7 @@ def save_adapter(
         "r": adapter.lora.rank,
         "lora_alpha": _whole(adapter.lora.alpha),
         "lora_dropout": 0.0,
-        "target_modules": module_pattern(adapter.leaves),
+        "target_modules": module_pattern(adapter.weights),
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -151,7 +92,7 @@ def save_adapter(
             (partial / "README.md").write_text(readme, encoding="utf-8")
 
 
-def load_adapter(folder: Path, config: ModelConfig) -> Adapter:
+def load_adapter(folder: Path, config: ModelConfig) -> Stage:
     """Read a PEFT folder, its modules under old or new names. Whatever we would compute otherwise is refused by name.
 
     rsLoRA (scaling by the root of the rank) is read as the alpha that gives the same scaling.
@@ -170,8 +111,8 @@ def load_adapter(folder: Path, config: ModelConfig) -> Adapter:
     if not weights.is_file():
         raise InputError(f"{weights}: no such file; pickled adapters are never loaded")
     leaves = _read_leaves(weights, config)
-    adapter = Adapter(LoraConfig(rank, float(alpha), module_pattern(leaves)), leaves)
-    _check(adapter, config, str(weights))
+    adapter = Stage(leaves, LoraConfig(rank, float(alpha), module_pattern(leaves)))
+    check_adapter(adapter, config, str(weights))
     return adapter
 
 
@@ -191,13 +132,13 @@ def module_pattern(leaves: Iterable[str]) -> str:
     return "|".join(f"{prefixes[stack]}(?:{'|'.join(sorted(modules))})" for stack, modules in ordered)
 
 
-def _scaled(adapter: Adapter, module: str, adapters: Sequence[Adapter]) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(adapter: Stage, module: str, adapters: Sequence[Stage]) -> tuple[np.ndarray, np.ndarray]:
     """A, and B with the scaling in it; zeros where this adapter leaves the module alone."""
-    if f"{module}.lora_A" in adapter.leaves:
+    if f"{module}.lora_A" in adapter.weights:
         down, up = adapter.matrices(module)
-        return down.astype(np.float32), up.astype(np.float32) * np.float32(adapter.lora.scaling)
-    down, up = next(other.matrices(module) for other in adapters if f"{module}.lora_A" in other.leaves)
-    rank = adapter.lora.rank
+        return down.astype(np.float32), up.astype(np.float32) * np.float32(adapter.scaling)
+    down, up = next(other.matrices(module) for other in adapters if f"{module}.lora_A" in other.weights)
+    rank = adapter.rank
     return (
         np.zeros((*down.shape[:-2], rank, down.shape[-1]), np.float32),
         np.zeros((*up.shape[:-1], rank), np.float32),
@@ -207,7 +148,7 @@ def _scaled(adapter: Adapter, module: str, adapters: Sequence[Adapter]) -> tuple
 def _read_leaves(path: Path, config: ModelConfig) -> dict[str, np.ndarray]:
     file = open_safetensors(path)
     found, unread = {}, set(file.entries)
-    for module in _linear_modules(config):
+    for module in linear_modules(config):
         for side in "AB":
             for style in ("new", "old"):
                 names = [_PREFIX + _tensor_name(module, side, layer, style) for layer in _layers(module, config)]
@@ -241,33 +182,6 @@ def _check_fields(raw: Mapping[str, Any], path: Path) -> None:
         # Everything else is a variant of LoRA, switched off by a false or empty value.
         if name not in _REQUIRED and name not in _IGNORED and value:
             raise InputError(f"{path}: {name} {value!r} is not supported; it must be left out")
-
-
-def _check(adapter: Adapter, config: ModelConfig, where: str = "adapter") -> None:
-    """Every module is a linear layer of the model, and its two matrices fit it."""
-    shapes, rank = _linear_modules(config), adapter.lora.rank
-    for module in adapter.modules:
-        if module not in shapes:
-            raise InputError(f"{where}: {module!r} is no linear layer of this {config.family} model")
-        *stack, fan_out, fan_in = shapes[module]
-        for side, expected in (("A", (*stack, rank, fan_in)), ("B", (*stack, fan_out, rank))):
-            name = f"{module}.lora_{side}"
-            if name not in adapter.leaves or tuple(adapter.leaves[name].shape) != expected:
-                found = list(adapter.leaves[name].shape) if name in adapter.leaves else "missing"
-                raise InputError(f"{where}: {name!r} is {found}, rank {rank} of this model needs {list(expected)}")
-
-
-def _linear_modules(config: ModelConfig) -> dict[str, Shape]:
-    """Weight shapes of all linear layers; not the embedding, the head or the patch convolution."""
-    return {
-        name.removesuffix(".weight"): shape
-        for name, shape in expected_shapes(config).items()
-        if name.endswith(".weight") and len(shape) == (3 if stack_of(name) else 2) and _is_linear(name)
-    }
-
-
-def _is_linear(name: str) -> bool:
-    return "embed" not in name and not name.startswith("lm_head")
 
 
 def _layers(module: str, config: ModelConfig) -> list[int | None]:

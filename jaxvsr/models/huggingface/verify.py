@@ -21,7 +21,8 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import ARCHITECTURES
 from jaxvsr.models.huggingface.model_folder import ModelFolder, load_parameters
 from jaxvsr.models.huggingface.parameter_names import stack_of
-from jaxvsr.models.huggingface.peft_adapter import Adapter, join, merged_weights
+from jaxvsr.models.huggingface.peft_adapter import join
+from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
@@ -81,7 +82,7 @@ def compare(folder: ModelFolder, answer_tokens: int = 32) -> Comparison:
     )
 
 
-def merging_difference(folder: ModelFolder, stages: Sequence[Adapter]) -> float:
+def merging_difference(folder: ModelFolder, stages: Sequence[Stage]) -> float:
     """How far rounding merged weights to the base's dtype moves the logits: the largest absolute difference.
 
     The prompt is the one of `compare`; compared are the merged weights and the base with one joined adapter beside it.
@@ -90,7 +91,7 @@ def merging_difference(folder: ModelFolder, stages: Sequence[Adapter]) -> float:
     joined, weight = join(stages), merged_weights(folder, stages)
     base = load_parameters(folder, "float32")
     with jax.default_matmul_precision("highest"):
-        beside = np.asarray(_forward(folder.config, {**base, **joined.leaves}, sequence, joined.lora)(sequence.tokens))
+        beside = np.asarray(_forward(folder.config, {**base, **joined.weights}, sequence, joined.lora)(sequence.tokens))
         for module in joined.modules:
             name = f"{module}.weight"
             layers = range(len(base[name])) if stack_of(name) else None
@@ -189,6 +190,7 @@ def _transformers(
     answer: list[int] = []
     with torch.no_grad():
         output = model(**inputs, use_cache=True)
+        cache = "cache" if "cache" in output else "past_key_values"  # its name before transformers 5.24
         prompt_logits = output.logits[0].numpy().copy()
         behind = int(sequence.positions[-1].max()) + 1
         for step in range(answer_tokens):
@@ -197,8 +199,8 @@ def _transformers(
                 output = model(
                     input_ids=torch.tensor([[answer[-1]]]),
                     position_ids=torch.full((3, 1, 1), behind + step),
-                    past_key_values=output.past_key_values,
                     use_cache=True,
+                    **{cache: output[cache]},
                 )
     return prompt_logits, np.array(answer, np.int32)
 
