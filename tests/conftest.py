@@ -1,7 +1,10 @@
 """Shape types are checked while the tests run; JAX sees the CPU alone."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -13,6 +16,9 @@ from jaxtyping import install_import_hook
 
 import tests.support.shape_types
 import tests.support.torchvision_cpu  # noqa: F401  (before transformers looks for torchvision)
+
+if TYPE_CHECKING:
+    from tests.support.runs import Bench
 
 install_import_hook("jaxvsr", "tests.support.shape_types.checker")
 
@@ -30,3 +36,21 @@ def without_shape_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         yield
     jax.config.update("jax_compilation_cache_dir", None)
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    """`open_bench` of `tests.support.runs`; what it opens is closed after the test."""
+    from tests.support.runs import open_bench
+
+    opened: list[Bench] = []
+
+    def opening(*given: Any, **settings: Any) -> Bench:
+        opened.append(open_bench(*given, **settings))
+        return opened[-1]
+
+    yield opening
+    for run in opened:
+        run.training.checkpoints.close()
+        if run.training.log is not None:
+            run.training.log.close()

@@ -32,10 +32,7 @@ from jaxvsr.grpo.video_gain import WINDOW, VideoGainWatch, check_video_gain, wit
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.training.loop import train
 from jaxvsr.training.stopping import StopRequest
-from tests.grpo import test_loop as test_grpo_loop
-from tests.grpo.test_loop import Bench, G, Q, R, S, batch_of, config, fresh_state
-
-bench = test_grpo_loop.bench  # the fixture
+from tests.support.runs import Bench, G, Q, R, S, batch_of, config, first_token_reward, fresh_state
 
 PAIRS = DataSettings(scenes=S, questions=Q, mirror="pairs")
 REWARDS = (Reward("form", lambda **_: [], 0.5), Reward("meaning", lambda **_: [], 0.5))
@@ -203,7 +200,7 @@ def test_a_model_that_does_not_look_gains_nothing_also_where_questions_are_drawn
     """Draws that were chosen for being informative are no fair match for the first draw about another video."""
     sampling = SamplingSettings(group=G, answer_tokens=R, max_draws=3)
     run = bench(tmp_path / "run", config(steps=1, sampling=sampling, intervals=IntervalSettings(video_gain=1)))
-    first_token = Reward("first", test_grpo_loop.first_token, 1.0)
+    first_token = Reward("first", first_token_reward, 1.0)
     train(dataclasses.replace(run.training, rewards=(first_token,)), fresh_state(), StopRequest())
     (row,) = run.rows()
     assert row["draws"] > 1 and row["video_gain"] == 0  # the stand-in's answers do not depend on the video
