@@ -102,7 +102,7 @@ def _named_folders(flag: str, named: Sequence[str]) -> dict[str, Path]:
 def _side_by_side(named: Sequence[str], out: Path) -> None:
     """Write what several models said to the questions that all of them were asked."""
     from jaxvsr.evaluation import provenance
-    from jaxvsr.evaluation.metrics.vsi_bench_scores import score
+    from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
     from jaxvsr.evaluation.predictions import read_predictions
     from jaxvsr.files import write_text
     from jaxvsr.report.answers_page import AnsweredQuestion, answers_csv, answers_html
@@ -115,7 +115,7 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
         path = folder / "predictions.jsonl"
         predictions = read_predictions(path)
         rule = provenance.answer_rule(provenance.beside(path)) or str
-        values = score(predictions, answer_of=rule).per_question
+        values = score_vsi_bench(predictions, answer_of=rule).per_question
         answered[name] = {one.question.id: (one, float(value)) for one, value in zip(predictions, values, strict=True)}
     shared = [key for key in next(iter(answered.values())) if all(key in one for one in answered.values())]
     if not shared:

@@ -191,7 +191,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def _benchmark_score(prompt_name: str):
     """Held-out answers in VSI-Bench's metric: overall and each task, per cent."""
-    from jaxvsr.evaluation.metrics.vsi_bench_scores import score
+    from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
     from jaxvsr.evaluation.predictions import Prediction
     from jaxvsr.prompts import prompt_from
 
@@ -199,7 +199,7 @@ def _benchmark_score(prompt_name: str):
 
     def score_answers(questions: Sequence, answers: Sequence[str]) -> dict[str, float]:
         rows = [Prediction(question, answer) for question, answer in zip(questions, answers, strict=True)]
-        scores = score(rows, answer_of=prompt.answer)
+        scores = score_vsi_bench(rows, answer_of=prompt.answer)
         return {**({} if scores.overall is None else {"overall": scores.overall}), **scores.tasks}
 
     return score_answers

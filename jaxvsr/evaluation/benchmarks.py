@@ -11,9 +11,16 @@ from typing import Any
 
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.metrics import open_ended, q_spatial
-from jaxvsr.evaluation.metrics import vsi_bench_scores as vsi_bench
-from jaxvsr.evaluation.predictions import Prediction
+from jaxvsr.evaluation.metrics.open_ended import Judge, score_open_ended
+from jaxvsr.evaluation.metrics.q_spatial import score_q_spatial, true_length_cm
+from jaxvsr.evaluation.metrics.vsi_bench_scores import (
+    SCORED_KINDS,
+    TASKS,
+    VsiBenchScores,
+    score_intervals,
+    score_vsi_bench,
+)
+from jaxvsr.evaluation.predictions import Prediction, with_missing
 from jaxvsr.evaluation.tables.published_rows import OPEN_ENDED, PUBLISHED, Q_SPATIAL, Rows
 from jaxvsr.evaluation.tables.text_table import Cells, markdown, number, plain
 from jaxvsr.files import write_text
@@ -55,7 +62,7 @@ def evaluate(
     *,
     answer_of: Callable[[str], str] | None = None,
     questions: Iterable[Question] | None = None,
-    judge: open_ended.Judge | None = None,
+    judge: Judge | None = None,
     sentence_model: str | None = MODEL,
 ) -> Result:
     """Score predictions with one of `BENCHMARKS`.
@@ -77,8 +84,8 @@ def check_questions(benchmark: str, questions: Iterable[Question]) -> None:
     asked = list(questions)
     if benchmark == "q-spatial":
         for question in asked:
-            q_spatial.true_length_cm(question)
-    elif benchmark == "vsi-bench" and not any(one.answer_kind in vsi_bench.SCORED_KINDS for one in asked):
+            true_length_cm(question)
+    elif benchmark == "vsi-bench" and not any(one.answer_kind in SCORED_KINDS for one in asked):
         kinds = ", ".join(sorted({question.answer_kind for question in asked}))
         raise InputError(
             f"--benchmark vsi-bench: scores numbers, choices and words, and all {len(asked):,} questions are of kind "
@@ -89,14 +96,12 @@ def check_questions(benchmark: str, questions: Iterable[Question]) -> None:
 def _vsi_bench(
     predictions: Sequence[Prediction], answer_of: Callable[[str], str], questions: Sequence[Question] | None
 ) -> Result:
-    answered = {one.question.id for one in predictions}
-    missing = [Prediction(question, None) for question in questions or () if question.id not in answered]
-    rows = [*predictions, *missing]
-    official = vsi_bench.score(rows, parser="official", answer_of=answer_of)
-    robust = vsi_bench.score(rows, parser="robust", answer_of=answer_of)
-    spread = {one.parser: vsi_bench.intervals(rows, one) for one in (official, robust)}
+    rows = with_missing(predictions, questions)
+    official = score_vsi_bench(rows, parser="official", answer_of=answer_of)
+    robust = score_vsi_bench(rows, parser="robust", answer_of=answer_of)
+    spread = {one.parser: score_intervals(rows, one) for one in (official, robust)}
 
-    def line(name: str, n: int, of: Callable[[vsi_bench.Scores], float | None]) -> list[str]:
+    def line(name: str, n: int, of: Callable[[VsiBenchScores], float | None]) -> list[str]:
         low, high = spread["official"].get(name, (float("nan"),) * 2)
         return [name, str(n), number(of(official)), f"{number(low)} – {number(high)}", number(of(robust))]
 
@@ -107,7 +112,7 @@ def _vsi_bench(
         "these predictions": {"overall": official.overall, **official.tasks},
         "these predictions, robust parser": {"overall": robust.overall, **robust.tasks},
     }
-    beside = _beside({"overall": "overall", **{task: SHORT[task] for task in vsi_bench.TASKS}}, ours, PUBLISHED)
+    beside = _beside({"overall": "overall", **{task: SHORT[task] for task in TASKS}}, ours, PUBLISHED)
     details = {
         "by_type": {
             name: {
@@ -136,8 +141,8 @@ def _beside(
 def _q_spatial(
     predictions: Sequence[Prediction], answer_of: Callable[[str], str], questions: Sequence[Question] | None
 ) -> Result:
-    official = q_spatial.score(predictions, parser="official", answer_of=answer_of, questions=questions)
-    robust = q_spatial.score(predictions, parser="robust", answer_of=answer_of, questions=questions)
+    official = score_q_spatial(predictions, parser="official", answer_of=answer_of, questions=questions)
+    robust = score_q_spatial(predictions, parser="robust", answer_of=answer_of, questions=questions)
     short = {"success_rate": "success", "samples_completed": "completed", "smape": "sMAPE"}
     short |= {"in_range_50_100": "50–100", "in_range_100_150": "100–150", "in_range_150_200": "150–200"}
     table = [["", "n", *short.values()]]
@@ -157,11 +162,11 @@ def _open_ended(
     predictions: Sequence[Prediction],
     answer_of: Callable[[str], str] | None,
     questions: Sequence[Question] | None,
-    judge: open_ended.Judge | None,
+    judge: Judge | None,
     model: str | None,
 ) -> Result:
     rule = answer_of or extract_answer
-    scores = open_ended.score(predictions, answer_of=rule, judge=judge, model=model, questions=questions)
+    scores = score_open_ended(predictions, answer_of=rule, judge=judge, model=model, questions=questions)
     kinds = {
         "box_miou": "box",
         "box_accuracy_75": "box",

@@ -1,10 +1,10 @@
-"""predictions.jsonl: a question row and `prediction`, the model's completion as it came; lmms-eval's sample logs."""
+"""predictions.jsonl: question rows with `prediction`, the model's raw completion; also lmms-eval's sample logs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,31 @@ from jaxvsr.files import replacing
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """A question and the model's completion; None where there is none."""
+    """A question and the model's completion, None if there is none."""
 
     question: Question
     prediction: str | None
 
 
+def with_missing(predictions: Sequence[Prediction], questions: Iterable[Question] | None) -> list[Prediction]:
+    """The predictions, and one of None for each of `questions` that has none."""
+    answered = {one.question.id for one in predictions}
+    return [*predictions, *(Prediction(question, None) for question in questions or () if question.id not in answered)]
+
+
+def missing_note(predictions: Sequence[Prediction], effect: str) -> list[str]:
+    """A note on the questions without a prediction and what that does to the score; nothing if all have one."""
+    missing = [one.question.id for one in predictions if one.prediction is None]
+    if not missing:
+        return []
+    return [f"{len(missing)} of {len(predictions)} questions have no prediction and {effect} (first: {missing[0]})"]
+
+
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read predictions.jsonl, or a sample log of lmms-eval's VSI-Bench task; a broken line or a repeated id is an
-    `InputError`.
+    """Read predictions.jsonl, or a sample log of lmms-eval's VSI-Bench task.
+
+    Raises:
+        InputError: no such file, a broken line, a repeated id, or no predictions.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; evaluate.py --model … --out DIR writes DIR/predictions.jsonl")
@@ -46,31 +62,31 @@ def read_predictions(path: Path) -> list[Prediction]:
         prediction = prediction_of_row(row, where)
         name = prediction.question.id
         if name in lines:
-            raise InputError(f"{where}: id {name!r} already stands in line {lines[name]}")
+            raise InputError(f"{where}: id {name!r} is also in line {lines[name]}")
         lines[name] = number
         predictions.append(prediction)
     if not predictions:
-        raise InputError(f"{path}: no predictions in it")
+        raise InputError(f"{path}: has no predictions")
     return predictions
 
 
 def prediction_of_row(row: Any, where: str) -> Prediction:
-    """One row: ours, lmms-eval's (`doc` and responses), or a row of the benchmark itself with `prediction` added."""
+    """A row of predictions.jsonl, of lmms-eval's log (`doc` and responses), or of VSI-Bench with `prediction` added."""
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
     if isinstance(row.get("doc"), dict):
         logged = row.get("vsibench_score")
-        said = logged.get("prediction") if isinstance(logged, dict) else None
+        predicted = logged.get("prediction") if isinstance(logged, dict) else None
         for name in ("filtered_resps", "resps"):
-            said = _first(row.get(name)) if said is None else said
-        row = {**row["doc"], "prediction": said}
-    said = row.get("prediction")
-    if said is not None and not isinstance(said, str):
-        raise InputError(f"{where}: prediction must be text or null, found {said!r}")
+            predicted = _first(row.get(name)) if predicted is None else predicted
+        row = {**row["doc"], "prediction": predicted}
+    predicted = row.get("prediction")
+    if predicted is not None and not isinstance(predicted, str):
+        raise InputError(f"{where}: prediction must be a string or null, found {predicted!r}")
     fields = {name: value for name, value in row.items() if name != "prediction"}
     if "ground_truth" in fields and "answer" not in fields:
-        return Prediction(question_of_row(fields, where), said)
-    return Prediction(Question.from_json(fields, where), said)
+        return Prediction(question_of_row(fields, where), predicted)
+    return Prediction(Question.from_json(fields, where), predicted)
 
 
 def _first(responses: Any) -> Any:
@@ -88,4 +104,4 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 def prediction_line(one: Prediction) -> str:
     """One line of predictions.jsonl."""
     row = {**one.question.to_json(), "prediction": one.prediction}
-    return json.dumps(row, ensure_ascii=True) + "\n"  # a lone surrogate in a completion must not stop it
+    return json.dumps(row, ensure_ascii=True) + "\n"  # ASCII, since UTF-8 cannot encode a lone surrogate

@@ -11,7 +11,7 @@ import numpy as np
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
 from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
-from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score
+from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score_vsi_bench
 from jaxvsr.evaluation.predictions import read_predictions
 from jaxvsr.evaluation.tables.text_table import markdown
 from jaxvsr.files import read_json_object, write_text
@@ -65,7 +65,7 @@ def _questions(path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
     """Per cent of each question, answers taken out as the evaluation did, and the notes on them."""
     predictions = read_predictions(path.parent / "predictions.jsonl")
     rule = provenance.answer_rule(provenance.beside(path.parent / "predictions.jsonl")) or str
-    scores = score(predictions, answer_of=rule)
+    scores = score_vsi_bench(predictions, answer_of=rule)
     rows = zip(predictions, scores.per_question, strict=True)
     return {one.question.id: 100 * float(value) for one, value in rows}, scores.notes
 

@@ -132,7 +132,7 @@ def test_questions_that_a_benchmark_cannot_score_are_said_before_a_model_is_look
         write_questions(tmp_path / name / "questions.jsonl", [Question("q", "s", "open", "?", None, answer, "text")])
     for benchmark, name, words in (
         ("vsi-bench", "text", "all 1 questions are of kind text; --benchmark open-ended scores them"),
-        ("q-spatial", "long", "question 'q': answer '1.5' is no length"),
+        ("q-spatial", "long", "question 'q': answer '1.5' is not a length"),
     ):
         command = ["--model", "nowhere", "--data", str(tmp_path / name), "--benchmark", benchmark]
         assert main([*command, "--out", str(tmp_path / "out")]) == 2

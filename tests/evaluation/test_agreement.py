@@ -11,11 +11,11 @@ from nltk.translate import bleu_score
 
 from jaxvsr.data.importers.vsi_bench_download import KINDS
 from jaxvsr.data.questions import Question
-from jaxvsr.evaluation.metrics import q_spatial
-from jaxvsr.evaluation.metrics import vsi_bench_scores as vsi_bench
-from jaxvsr.evaluation.metrics.bleu import corpus_bleu, sentence_bleu, tokens
+from jaxvsr.evaluation.metrics.bleu import corpus_bleu, sentence_bleu, tokenize
 from jaxvsr.evaluation.metrics.open_ended import box_iou, distance_right, parse_box
 from jaxvsr.evaluation.metrics.open_ended_types import COT_KEYWORDS, reasoning_words, yes_or_no
+from jaxvsr.evaluation.metrics.q_spatial import score_q_spatial
+from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
 from tests.evaluation.test_vsi_bench import random_prediction, restated_letter, restated_number
 
@@ -38,7 +38,7 @@ def test_vsi_bench_equals_the_restated_evaluator_on_10000_strings_of_every_task(
                 expected[name].append(restated_number(said, truth))
             rows.append(Prediction(Question(f"{name}-{number}", "s", name, "?", options, truth, kind), said))
     draw.shuffle(rows)
-    found = vsi_bench.score(rows)
+    found = score_vsi_bench(rows)
     by_type = {name: statistics.fmean(values) for name, values in expected.items()}
     for name, value in by_type.items():
         assert found.by_type[name] == pytest.approx(100 * value, abs=1e-9) and 0 < value < 1
@@ -93,7 +93,7 @@ def test_every_q_spatial_column_equals_a_restatement_on_10000_strings():
         truth = draw.choice([50, 96, 150])
         pairs.append((text, truth))
         rows.append(Prediction(Question(str(number), "s", "distance", "?", None, f"{truth} cm", "text"), text))
-    found, expected = q_spatial.score(rows).to_json(), restated_q_spatial(pairs)
+    found, expected = score_q_spatial(rows).to_json(), restated_q_spatial(pairs)
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
     assert 20 < expected["samples_completed"] < 90 and expected["success_rate"] > 5
 
@@ -129,7 +129,7 @@ def test_bleu_equals_nltks_on_10000_pairs_and_on_corpora_of_three():
     positive, pairs = 0, []
     for _ in range(MANY):
         # Two words at least: for a sentence shorter than the n-gram nltk counts one n-gram that cannot be there.
-        pairs = [*pairs[-2:], (tokens(random_sentence(draw, 2)), tokens(random_sentence(draw, 2)))]
+        pairs = [*pairs[-2:], (tokenize(random_sentence(draw, 2)), tokenize(random_sentence(draw, 2)))]
         said, meant = pairs[-1]
         for order, weights in ((1, (1.0,)), (2, (0.5, 0.5))):
             with warnings.catch_warnings():

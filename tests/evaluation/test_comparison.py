@@ -15,7 +15,7 @@ from jaxvsr.evaluation.answering.baselines import (
     constant_predictions,
 )
 from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
-from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score
+from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.tables.comparison import ALL, compare
 from jaxvsr.evaluation.tables.published_rows import PUBLISHED
@@ -73,14 +73,14 @@ def test_chance_random_reaches_one_over_the_number_of_options_and_belongs_to_the
         for index in range(2000)
     ]
     said = chance_random(rows)
-    assert score(said).overall == pytest.approx(25, abs=4)  # 4 standard errors of 0.97
+    assert score_vsi_bench(said).overall == pytest.approx(25, abs=4)  # 4 standard errors of 0.97
     assert chance_random(rows[::-1]) == said[::-1]
     assert chance_random(rows, seed=1) != said
     assert chance_random([question(1)])[0].prediction is None
     words = [
         question(index, "object_rel_direction", word, "word") for index, word in enumerate(["left", "right"] * 500)
     ]
-    assert score(chance_random(words)).overall == pytest.approx(50, abs=7)
+    assert score_vsi_bench(chance_random(words)).overall == pytest.approx(50, abs=7)
 
 
 def test_paired_difference_is_the_textbook_one():

@@ -6,9 +6,9 @@ import pytest
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics import open_ended
-from jaxvsr.evaluation.metrics.bleu import sentence_bleu, tokens
-from jaxvsr.evaluation.metrics.open_ended import box_iou, distance_right, parse_box, score
-from jaxvsr.evaluation.metrics.open_ended_types import question_type, reasoning_words, yes_or_no
+from jaxvsr.evaluation.metrics.bleu import sentence_bleu, tokenize
+from jaxvsr.evaluation.metrics.open_ended import box_iou, distance_right, parse_box, score_open_ended
+from jaxvsr.evaluation.metrics.open_ended_types import open_ended_type, reasoning_words, yes_or_no
 from jaxvsr.evaluation.predictions import Prediction
 
 
@@ -18,7 +18,7 @@ def row(id, question, answer, prediction, kind="text"):
 
 def test_bleu_of_nothing_is_zero_and_tokens_are_words_and_marks():
     assert sentence_bleu([], ["a"], 1) == sentence_bleu(["a"], [], 1) == sentence_bleu(["a"], ["a"], 2) == 0
-    assert tokens("The sofa, it's 3.5 m!") == ["the", "sofa", ",", "it", "'", "s", "3", ".", "5", "m", "!"]
+    assert tokenize("The sofa, it's 3.5 m!") == ["the", "sofa", ",", "it", "'", "s", "3", ".", "5", "m", "!"]
 
 
 def test_iou_equals_a_count_of_cells():
@@ -85,8 +85,8 @@ def test_yes_and_no_by_whole_aliases(text, value):
         ("What is this?", "A sofa", "other"),
     ],
 )
-def test_question_types_by_the_papers_keyword_lists(question, answer, kind):
-    assert question_type(question, answer) == kind
+def test_open_ended_types_by_the_papers_keyword_lists(question, answer, kind):
+    assert open_ended_type(question, answer) == kind
 
 
 def test_reasoning_words_are_counted_as_whole_words():
@@ -114,7 +114,7 @@ def no_sentence_bert(monkeypatch):
 
 
 def test_columns_counted_by_hand(no_sentence_bert):
-    scores = score(ROWS)
+    scores = score_open_ended(ROWS)
     assert scores.counts == {"questions": 5, "box": 1, "yes_no": 2, "distance": 1}
     assert scores.columns["box_miou"] == pytest.approx(80) and scores.columns["box_accuracy_75"] == 100
     assert scores.columns["distance"] == 100 and scores.columns["yes_no"] == 50
@@ -123,25 +123,25 @@ def test_columns_counted_by_hand(no_sentence_bert):
 
 
 def test_without_a_sentence_model_its_column_is_empty_and_a_note_says_so():
-    scores = score(ROWS, model=None)
+    scores = score_open_ended(ROWS, model=None)
     assert scores.columns["sentence_bert"] is None and scores.to_json()["overall"] is None
     assert scores.columns["box_miou"] == pytest.approx(80)
     assert any("no sentence model was given" in note for note in scores.notes)
 
 
 def test_a_judge_fills_its_columns_and_its_fault_is_named(no_sentence_bert):
-    scores = score(ROWS, judge=lambda question, answer, said: said.startswith("No") or "3 m" in said)
+    scores = score_open_ended(ROWS, judge=lambda question, answer, said: said.startswith("No") or "3 m" in said)
     assert scores.columns["judge"] == pytest.approx(40) and scores.columns["yes_no_judge"] == 50
     assert scores.to_json()["overall"] == pytest.approx(40)
 
-    assert score(ROWS, judge=lambda *row: np.True_).columns["judge"] == 100
-    assert score(ROWS, judge=lambda *row: 0).columns["judge"] == 0
+    assert score_open_ended(ROWS, judge=lambda *row: np.True_).columns["judge"] == 100
+    assert score_open_ended(ROWS, judge=lambda *row: 0).columns["judge"] == 0
     for verdict in ("0", "no", None, 2, [True], float("nan")):
         with pytest.raises(InputError, match=r"the judge returned .* at question '1'; expected True or False"):
-            score(ROWS, judge=lambda *row, verdict=verdict: verdict)
+            score_open_ended(ROWS, judge=lambda *row, verdict=verdict: verdict)
 
     def broken(question, answer, said):
         raise ValueError("no key")
 
     with pytest.raises(InputError, match="judge raised ValueError: no key at question '1'"):
-        score(ROWS, judge=broken)
+        score_open_ended(ROWS, judge=broken)

@@ -9,7 +9,7 @@ import pytest
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import evaluate
-from jaxvsr.evaluation.metrics.q_spatial import official_length_cm, robust_length_cm, score
+from jaxvsr.evaluation.metrics.q_spatial import official_length_cm, robust_length_cm, score_q_spatial
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.tables.checkpoint_series import write_series
 
@@ -61,7 +61,7 @@ def test_columns_counted_by_hand():
         row(7, "1 m", None),
         row(8, "1 m", boxed("1.9", "m")),  # success, 150-200
     ]
-    scores = score(rows)
+    scores = score_q_spatial(rows)
     assert scores.questions == 8
     assert scores.success_rate == pytest.approx(100 * 3 / 8)
     assert scores.samples_completed == pytest.approx(100 * 6 / 8)
@@ -80,7 +80,7 @@ def test_the_papers_row_follows_from_whole_numbers_of_101_questions():
     twice or half."""
     counts = {0.75: 19, 1.25: 19, 1.75: 21, 2.0: 1, 3.0: 41}
     predicted = [factor for factor, n in counts.items() for _ in range(n)]
-    scores = score([row(index, "1 m", boxed(factor, "m")) for index, factor in enumerate(predicted)])
+    scores = score_q_spatial([row(index, "1 m", boxed(factor, "m")) for index, factor in enumerate(predicted)])
     shown = [
         f"{value:.2f}"
         for value in (scores.success_rate, scores.in_range_50_100, scores.in_range_100_150, scores.in_range_150_200)
@@ -96,12 +96,12 @@ def test_the_table_has_the_papers_two_decimals_and_its_rows_as_printed():
 
 
 def test_a_ground_truth_without_a_unit_is_refused():
-    with pytest.raises(InputError, match="answer '3' is no length"):
-        score([row(1, "3", "3 m")])
+    with pytest.raises(InputError, match="answer '3' is not a length"):
+        score_q_spatial([row(1, "3", "3 m")])
 
 
 def test_nothing_completed_leaves_ranges_empty():
-    scores = score([row(1, "1 m", "far")])
+    scores = score_q_spatial([row(1, "1 m", "far")])
     assert scores.to_json()["smape"] is None and scores.success_rate == 0
 
 

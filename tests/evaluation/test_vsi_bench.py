@@ -10,7 +10,7 @@ import pytest
 
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.metrics.vsi_bench_scores import DIRECTIONS, TASKS, intervals, robust_score, score
+from jaxvsr.evaluation.metrics.vsi_bench_scores import DIRECTIONS, TASKS, robust_score, score_intervals, score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.rewards.vsi_bench import answer_score, clean, mean_relative_accuracy
 
@@ -253,7 +253,7 @@ FULL = {
 
 
 def test_overall_is_the_mean_of_eight_tasks_and_direction_the_mean_of_its_levels():
-    scores = score(benchmark(FULL))
+    scores = score_vsi_bench(benchmark(FULL))
     assert scores.tasks == {
         "object_counting": 75,
         "object_abs_distance": 25,
@@ -278,7 +278,7 @@ def test_overall_is_the_mean_of_eight_tasks_and_direction_the_mean_of_its_levels
 
 def test_missing_tasks_and_levels_are_named_and_overall_is_over_those_present():
     kept = {name: FULL[name] for name in ("object_counting", "object_rel_direction_easy", "object_rel_direction_hard")}
-    scores = score(benchmark(kept))
+    scores = score_vsi_bench(benchmark(kept))
     assert scores.overall == (75 + 50) / 2
     assert scores.missing_tasks == tuple(
         task for task in TASKS if task not in ("object_counting", "object_rel_direction")
@@ -289,7 +289,7 @@ def test_missing_tasks_and_levels_are_named_and_overall_is_over_those_present():
 
 def test_missing_predictions_score_zero_and_are_counted():
     answered = [Prediction(question(1), "4"), Prediction(question(2), None)]
-    scores = score(answered, questions=[question(1), question(2), question(3), question(4)])
+    scores = score_vsi_bench(answered, questions=[question(1), question(2), question(3), question(4)])
     assert scores.tasks == {"object_counting": 25.0}
     assert scores.counts == {"object_counting": 4}
     assert any("3 of 4 questions have no prediction" in note for note in scores.notes)
@@ -298,10 +298,10 @@ def test_missing_predictions_score_zero_and_are_counted():
 
 def test_unknown_types_are_scored_by_kind_and_stay_out_of_overall():
     rows = [Prediction(question(1), "4"), Prediction(question(2, "object_height", "100"), "50")]
-    scores = score(rows)
+    scores = score_vsi_bench(rows)
     assert scores.overall == 100 and scores.tasks["object_height"] == pytest.approx(10)
     assert any("object_height (1 questions) is no task of VSI-Bench" in note for note in scores.notes)
-    assert score(rows[1:]).overall == pytest.approx(10)
+    assert score_vsi_bench(rows[1:]).overall == pytest.approx(10)
 
 
 @pytest.mark.parametrize(
@@ -309,19 +309,21 @@ def test_unknown_types_are_scored_by_kind_and_stay_out_of_overall():
     [("0", "0", 1, "zero"), ("0", "1", 0, "zero"), ("-2", "7", 1, "negative"), ("x", "1", 0, "not a number")],
 )
 def test_true_answers_that_the_metric_is_not_made_for_are_stated(truth, said, right, words):
-    scores = score([Prediction(question(1, answer=truth), said)])
+    scores = score_vsi_bench([Prediction(question(1, answer=truth), said)])
     assert scores.overall == 100 * right
     assert any(words in note for note in scores.notes)
 
 
 def test_text_and_boxes_are_not_scored_and_said_so():
-    scores = score([Prediction(question(1), "4"), Prediction(question(2, "caption", "a room", "text"), "a room")])
+    scores = score_vsi_bench(
+        [Prediction(question(1), "4"), Prediction(question(2, "caption", "a room", "text"), "a room")]
+    )
     assert list(scores.by_type) == ["object_counting"] and math.isnan(scores.per_question[1])
     assert any("kind text" in note for note in scores.notes)
 
 
 def test_word_answers_of_a_benchmark_type_are_said_to_be_no_benchmark_questions():
-    scores = score([Prediction(question(1, "object_rel_distance", "sink", "word"), "The sink.")])
+    scores = score_vsi_bench([Prediction(question(1, "object_rel_distance", "sink", "word"), "The sink.")])
     assert scores.overall == 100
     assert any("not comparable" in note for note in scores.notes)
 
@@ -376,14 +378,14 @@ def test_robust_scores_are_total_and_bounded_on_10000_strings():
 
 def test_bootstrap_intervals_agree_with_the_binomial_they_estimate():
     rows = benchmark({"object_rel_distance": (60, 100), "object_counting": (50, 100)})
-    scores = score(rows)
-    found = intervals(rows, scores)
+    scores = score_vsi_bench(rows)
+    found = score_intervals(rows, scores)
     for name, share, n in (("object_rel_distance", 0.6, 100), ("object_counting", 0.5, 100), ("overall", 0.55, 200)):
         low, high = found[name]
         half = 1.96 * math.sqrt(share * (1 - share) / n) * 100
         assert (high - low) / 2 == pytest.approx(half, rel=0.1)
         assert (high + low) / 2 == pytest.approx(100 * share, abs=1)
-    assert intervals(rows, scores) == found  # the seed decides
+    assert score_intervals(rows, scores) == found  # the seed decides
 
 
 def test_predictions_survive_writing_and_reading(tmp_path):
@@ -421,7 +423,7 @@ def test_sample_logs_of_lmms_eval_are_read(tmp_path):
     assert rows[0].question == Question(
         "vsi-bench-7", "scene0011_00", "object_rel_distance", "Which?", OPTIONS, "C", "choice", video=place
     )
-    assert score(rows).overall == 75
+    assert score_vsi_bench(rows).overall == 75
 
 
 @pytest.mark.parametrize(
@@ -431,7 +433,7 @@ def test_sample_logs_of_lmms_eval_are_read(tmp_path):
         ("{", "line 1: not JSON"),
         ("[" * 100_000, "line 1: not JSON"),
         ("[]", "expected a JSON object"),
-        ('{"prediction": 3}', "prediction must be text"),
+        ('{"prediction": 3}', "prediction must be a string"),
         ('{"prediction": "3", "colour": 1}', "unknown field 'colour'"),
         ('{"prediction": "3", "ground_truth": "3", "question_type": "x"}', "'x' is not one of VSI-Bench's"),
     ],
@@ -447,11 +449,11 @@ def test_broken_prediction_files_end_in_one_line(tmp_path, text, words):
 def test_a_repeated_id_is_refused(tmp_path):
     row = json.dumps({**question(1).to_json(), "prediction": "4"})
     (tmp_path / "p.jsonl").write_text(f"{row}\n\n{row}\n")
-    with pytest.raises(InputError, match=r"line 3: id '1' already stands in line 1"):
+    with pytest.raises(InputError, match=r"line 3: id '1' is also in line 1"):
         read_predictions(tmp_path / "p.jsonl")
 
 
 def test_scores_of_predictions_do_not_depend_on_their_order():
     rows = benchmark(FULL)
-    assert score(rows[::-1]).to_json() == score(rows).to_json()
-    assert np.array_equal(score(rows[::-1]).per_question, score(rows).per_question[::-1])
+    assert score_vsi_bench(rows[::-1]).to_json() == score_vsi_bench(rows).to_json()
+    assert np.array_equal(score_vsi_bench(rows[::-1]).per_question, score_vsi_bench(rows).per_question[::-1])

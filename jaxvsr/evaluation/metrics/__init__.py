@@ -1,1 +1,1 @@
-"""Each benchmark's own metric, and how sure a mean is."""
+"""Each benchmark's own metric, and the uncertainty of a mean."""

@@ -1,4 +1,4 @@
-"""SVQA-R1's keyword lists: which open-ended question is which (its Appendix B), and signs of reasoning (Appendix G)."""
+"""SVQA-R1's keyword lists: types of open-ended questions (its Appendix B) and signs of reasoning (Appendix G)."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def _plain(text: str) -> str:
 
 
 def yes_or_no(text: str) -> bool | None:
-    """True for yes, False for no, None for neither, by the alias lists as whole words.
+    """True for yes, False for no, None for neither: the alias lists, matched as whole words.
 
-    "No" and "not" decide over "likely" and "it is" ("it is not"), except that a leading "yes" is a yes.
+    The no list wins over the yes list ("it is not" is a no), except that a text that begins with "yes" is a yes.
     """
     text = _plain(text).strip()
     if re.match(r"yes\b", text):
@@ -52,19 +52,19 @@ def yes_or_no(text: str) -> bool | None:
     return True if _YES.search(text) else None
 
 
-def question_type(question: str, answer: str) -> OpenEndedType:
-    """box and distance by words in the question (as substrings, as there), then yes_no by the aliases in the true
-    answer.
+def open_ended_type(question: str, answer: str) -> OpenEndedType:
+    """box or distance if the question contains one of the keywords (as substrings, as in the paper); else yes_no if
+    the true answer contains a yes or no alias; else other.
     """
-    asked = _plain(question)
-    if any(phrase in asked for phrase in BBOX_KEYWORDS):
+    question = _plain(question)
+    if any(phrase in question for phrase in BBOX_KEYWORDS):
         return "box"
-    if any(phrase in asked for phrase in DISTANCE_KEYWORDS):
+    if any(phrase in question for phrase in DISTANCE_KEYWORDS):
         return "distance"
     return "other" if yes_or_no(answer) is None else "yes_no"
 
 
 def reasoning_words(completion: str) -> int:
-    """How often the chain-of-thought keywords occur, as whole words; a phrase inside another counts for both."""
+    """The number of chain-of-thought keywords, as whole words; a phrase within another one counts for both."""
     text = _plain(completion)
     return sum(len(pattern.findall(text)) for pattern in _COT)

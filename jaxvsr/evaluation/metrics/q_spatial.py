@@ -1,8 +1,9 @@
 """Q-Spatial Bench and Q-Spatial++: success, samples completed, sMAPE and the in-range columns of SVQA-R1's Table 2.
 
-Parsing is the benchmark's own (its `evaluate_success_rate.ipynb`): the last `scalar{…}`, its numbers averaged, times
-the last `distance_unit{…}`. Which answers count is read off the papers' tables: success over all questions and
-strictly below a factor of 2; sMAPE and the ranges over completed samples alone, the ranges with their ends.
+Parsing is the benchmark's own (its `evaluate_success_rate.ipynb`): the mean of the numbers in the last `scalar{…}`,
+times the last `distance_unit{…}`. Denominators and ends follow from the papers' tables: success is over all questions
+and strictly below a factor of 2; sMAPE and the ranges are over completed samples only, and the ranges include their
+ends.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics.vsi_bench_scores import Parser
-from jaxvsr.evaluation.predictions import Prediction
+from jaxvsr.evaluation.predictions import Prediction, missing_note, with_missing
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.numerals import CENTIMETRES, parse_length_cm
 
@@ -31,7 +32,7 @@ _NUMBER = re.compile(r"\d+\.?\d*")
 
 @dataclasses.dataclass(frozen=True)
 class QSpatialScores:
-    """All in per cent; nan where no sample is completed. `predicted_cm` [N] is nan for what is not completed."""
+    """Scores in per cent, nan if no sample is completed; `predicted_cm` [N] is nan for each that is not completed."""
 
     parser: Parser
     questions: int
@@ -60,10 +61,9 @@ class QSpatialScores:
 
 
 def official_length_cm(text: str) -> tuple[float | None, str | None]:
-    """The length in centimetres as the benchmark's evaluator reads it, and the unit where it is one that it does not
-    know.
+    """The length in centimetres as the benchmark's evaluator reads it, and the unit if it does not know that unit.
 
-    An unknown unit counts as centimetres there (it only prints). No scalar, no number in it, or no unit at all: None.
+    It takes an unknown unit for centimetres (and prints it). Without a scalar, a number in it or a unit: None.
     """
     scalars, units = _SCALAR.findall(text), _UNIT.findall(text)
     if not scalars or not units:
@@ -77,22 +77,26 @@ def official_length_cm(text: str) -> tuple[float | None, str | None]:
 
 
 def robust_length_cm(text: str) -> float | None:
-    """The official reading, else the first length with a unit in the answer ("about 2.5 meters")."""
+    """`official_length_cm`, else the first length with a unit in the answer ("about 2.5 meters")."""
     value, _ = official_length_cm(text)
     return parse_length_cm(extract_answer(text)) if value is None else value
 
 
 def true_length_cm(question: Question) -> float:
-    """The ground truth in centimetres from an answer such as "96 cm" or "1.2 meter"."""
+    """The ground truth in centimetres, from an answer such as "96 cm" or "1.2 meter".
+
+    Raises:
+        InputError: the answer is not a positive length.
+    """
     value = robust_length_cm(question.answer)
     if value is None or value <= 0:
         raise InputError(
-            f"question {question.id!r}: answer {question.answer!r} is no length; expected one such as '96 cm'"
+            f"question {question.id!r}: answer {question.answer!r} is not a length; expected one such as '96 cm'"
         )
     return value
 
 
-def score(
+def score_q_spatial(
     predictions: Sequence[Prediction],
     *,
     parser: Parser = "official",
@@ -100,8 +104,7 @@ def score(
     questions: Iterable[Question] | None = None,
 ) -> QSpatialScores:
     """Score predictions; questions without one count as not completed and as failures."""
-    answered = {one.question.id for one in predictions}
-    rows = [*predictions, *(Prediction(question, None) for question in questions or () if question.id not in answered)]
+    rows = with_missing(predictions, questions)
     if not rows:
         raise InputError("q-spatial: no predictions to score")
     truth = np.array([true_length_cm(row.question) for row in rows])
@@ -126,12 +129,8 @@ def score(
     def share(hits: np.ndarray) -> float:
         return 100 * float(hits.mean()) if hits.size else float("nan")
 
-    missing = [row.question.id for row in rows if row.prediction is None]
     notes = [f"{n} answers in the unit {unit!r} count as centimetres, as there" for unit, n in sorted(unknown.items())]
-    if missing:
-        notes.append(
-            f"{len(missing)} of {len(rows)} questions have no prediction and count as failures (first: {missing[0]})"
-        )
+    notes += missing_note(rows, "count as failures")
     return QSpatialScores(
         parser=parser,
         questions=len(rows),

@@ -1,4 +1,4 @@
-"""How sure a mean over questions is: bootstrap intervals, and paired differences between two sets of answers."""
+"""Uncertainty of a mean over questions: bootstrap intervals, and paired differences between two sets of answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COVERAGE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Mean of a - b over the questions that both answered, with its standard error over questions.
+    """Mean of a - b over the n questions that both have a score for, and its standard error over questions.
 
     `standard_error` is nan for fewer than two questions.
     """
@@ -25,7 +25,7 @@ class Difference:
 
     @property
     def in_standard_errors(self) -> float:
-        """The mean in units of its standard error; 0 for no difference, ±inf for one without any spread."""
+        """The mean divided by its standard error; 0 for no difference, ±inf for a difference without spread."""
         if self.mean == 0:
             return 0.0
         if self.standard_error == 0:
@@ -34,7 +34,7 @@ class Difference:
 
 
 def paired_difference(a: Float[np.ndarray, " N"], b: Float[np.ndarray, " N"]) -> Difference:
-    """a - b, question by question; questions that either side has no score for (nan) are left out."""
+    """a - b per question; questions for which either has no score (nan) are left out."""
     difference = (a - b)[np.isfinite(a) & np.isfinite(b)]
     n = difference.size
     error = float(difference.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
@@ -48,10 +48,12 @@ def bootstrap_intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of every number that `combine` makes from the means by question type.
+    """95 % percentile intervals (low, high) of every number that `combine` computes from the means by question type.
 
-    Questions are drawn with replacement within their type. `combine` gets arrays [resamples] of means and returns
-    such arrays, so that the overall score is made from each resample as it is from the data.
+    Args:
+        scores_by_type: scores of the questions of each type; they are drawn with replacement within their type.
+        combine: from arrays [resamples] of means to such arrays, so that an overall score is computed from each
+            resample as it is from the data.
     """
     means: dict[str, np.ndarray] = {}
     for index, (name, scores) in enumerate(sorted(scores_by_type.items())):

@@ -1,8 +1,8 @@
-"""VSI-Bench: the official metric and, beside it, the same with a parser that understands more.
+"""VSI-Bench: the official metric, and the same with a parser that accepts more forms of an answer.
 
 Official is lmms-eval's `vsibench/utils.py`: the mean over questions by type, direction the unweighted mean of easy,
-medium and hard, overall the unweighted mean of the tasks, in per cent. Where that evaluator would stop (a zero ground
-truth, an unknown type, missing directions) the number is still given and a note says so.
+medium and hard, overall the unweighted mean of the tasks, in per cent. Where that evaluator fails (a ground truth of
+zero, an unknown type, missing directions) there is still a number, and a note says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from jaxvsr.data.importers.vsi_bench_download import KINDS
 from jaxvsr.data.questions import Question
 from jaxvsr.evaluation.metrics.uncertainty import bootstrap_intervals
-from jaxvsr.evaluation.predictions import Prediction
+from jaxvsr.evaluation.predictions import Prediction, missing_note, with_missing
 from jaxvsr.rewards.answers import (
     announced_answer,
     answer_letter,
@@ -50,8 +50,8 @@ DIRECTIONS = tuple(f"{DIRECTION}_{level}" for level in ("easy", "medium", "hard"
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores:
-    """The scores of one set of predictions, in per cent except `per_question` (in [0, 1], nan where not scored)."""
+class VsiBenchScores:
+    """The scores of one set of predictions in per cent; `per_question` in [0, 1], nan where not scored."""
 
     parser: Parser
     overall: float | None
@@ -64,19 +64,17 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """The flat form of scores.json."""
-        told = {"missing_tasks": list(self.missing_tasks), "questions": sum(self.counts.values())}
-        return {"overall": self.overall, **self.tasks, **told, "parser": self.parser}
+        context = {"missing_tasks": list(self.missing_tasks), "questions": sum(self.counts.values())}
+        return {"overall": self.overall, **self.tasks, **context, "parser": self.parser}
 
 
 def task_of(question_type: str) -> str:
-    """The task that a question type belongs to: the three directions are one, every other type is its own."""
+    """The task of a question type: the three direction types are one task, every other type is its own."""
     return DIRECTION if question_type in DIRECTIONS else question_type
 
 
 def tasks_of_types(by_type: dict[str, Number]) -> dict[str, Number]:
-    """Task scores from scores by question type, the benchmark's tasks first; direction is the mean of the levels
-    present.
-    """
+    """Task scores from scores by question type, the benchmark's tasks first; direction is the mean of its levels."""
     tasks: dict[str, Number] = {}
     for task in (*TASKS, *sorted(set(map(task_of, by_type)) - set(TASKS))):
         parts = [by_type[name] for name in sorted(by_type) if task_of(name) == task]
@@ -86,28 +84,25 @@ def tasks_of_types(by_type: dict[str, Number]) -> dict[str, Number]:
 
 
 def overall_of_tasks(tasks: dict[str, Number]) -> Number | None:
-    """The unweighted mean over the benchmark's tasks that are present; over all tasks where none of them is the
-    benchmark's.
-    """
+    """The unweighted mean of the benchmark's tasks that are present, or of all tasks if none is the benchmark's."""
     values = [tasks[task] for task in TASKS if task in tasks] or list(tasks.values())
     return sum(values[1:], values[0]) / len(values) if values else None
 
 
-def score(
+def score_vsi_bench(
     predictions: Sequence[Prediction],
     *,
     parser: Parser = "official",
     answer_of: Callable[[str], str] = str,
     questions: Iterable[Question] | None = None,
-) -> Scores:
-    """Score predictions. `answer_of` takes the answer out of a completion (`Prompt.answer`) before the parser sees it.
+) -> VsiBenchScores:
+    """Score predictions by kind of answer; text and box are not scored here.
 
-    `questions` are all that should have been answered; those without a prediction count 0, as does a prediction of
-    None. Scores go by answer_kind; text and box are not scored here.
+    Args:
+        answer_of: takes the answer out of a completion (`Prompt.answer`), before the parser.
+        questions: all that should have been answered; those without a prediction score 0, as does a prediction of None.
     """
-    answered = {one.question.id for one in predictions}
-    unanswered = [Prediction(question, None) for question in questions or () if question.id not in answered]
-    rows = [*predictions, *unanswered]
+    rows = with_missing(predictions, questions)
     words = _words_by_type(rows)
     per_question = np.array(
         [_score_one(row, parser, answer_of, words.get(row.question.question_type, frozenset())) for row in rows],
@@ -118,7 +113,7 @@ def score(
     types = np.array([row.question.question_type for row in scored], dtype=object)
     by_type = {name: 100 * float(values[types == name].mean()) for name in sorted(set(types))}
     tasks = tasks_of_types(by_type)
-    return Scores(
+    return VsiBenchScores(
         parser=parser,
         overall=overall_of_tasks(tasks),
         tasks=tasks,
@@ -130,10 +125,10 @@ def score(
     )
 
 
-def intervals(predictions: Sequence[Prediction], scores: Scores, **options: Any) -> dict[str, tuple[float, float]]:
-    """Bootstrap intervals in per cent of overall, every task and every question type, of the questions that were
-    scored.
-    """
+def score_intervals(
+    predictions: Sequence[Prediction], scores: VsiBenchScores, **options: Any
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals in per cent of overall, each task and each question type, over the scored questions."""
     by_type: dict[str, np.ndarray] = {}
     types = np.array([one.question.question_type for one in predictions], dtype=object)
     for name in scores.by_type:
@@ -156,19 +151,20 @@ def _score_one(row: Prediction, parser: Parser, answer_of: Callable[[str], str],
         return float("nan")
     if row.prediction is None:
         return 0.0
-    said = answer_of(row.prediction)
+    predicted = answer_of(row.prediction)
     if parser == "official":
-        value = answer_score(said, question.answer, question.answer_kind)
+        value = answer_score(predicted, question.answer, question.answer_kind)
         assert value is not None
         return value
-    return robust_score(said, question, words)
+    return robust_score(predicted, question, words)
 
 
 def robust_score(prediction: str, question: Question, words: frozenset[str] = frozenset()) -> float:
-    """The same score after a parser that looks into tags, behind "the answer is", and for numbers and letters anywhere.
+    """The score after a parser that reads `<answer>` tags and "the answer is", and numbers and letters anywhere.
 
-    number: the first number, in digits or words. choice: `choice_letter`. word: the only one of `words` (all answers
-    of this question type, normalised) that is mentioned.
+    number   the first number, in digits or words
+    choice   `choice_letter`
+    word     the only one of `words` (all answers of this question type, normalised) that is mentioned
     """
     prediction = extract_answer(prediction)
     if question.answer_kind == "number":
@@ -177,12 +173,13 @@ def robust_score(prediction: str, question: Question, words: frozenset[str] = fr
     if question.answer_kind == "choice":
         letter = answer_letter(question.answer, question.options) or question.answer.upper()
         return float(choice_letter(prediction, question.options) == letter)
-    meant, said = normalise_word(question.answer), normalise_word(announced_answer(prediction))
-    if said == meant:
+    target, predicted = normalise_word(question.answer), normalise_word(announced_answer(prediction))
+    if predicted == target:
         return 1.0
-    mentioned = {word for word in words | {meant} if word and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said)}
+    candidates = [word for word in words | {target} if word]
+    mentioned = {word for word in candidates if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", predicted)}
     whole = {word for word in mentioned if not any(word != other and word in other for other in mentioned)}
-    return float(whole == {meant})
+    return float(whole == {target})
 
 
 def _words_by_type(rows: Sequence[Prediction]) -> dict[str, frozenset[str]]:
@@ -195,10 +192,7 @@ def _words_by_type(rows: Sequence[Prediction]) -> dict[str, frozenset[str]]:
 
 def _notes(rows: Sequence[Prediction], by_type: dict[str, float]) -> tuple[str, ...]:
     """What a reader of the scores must know, each a sentence."""
-    notes = []
-    missing = [row.question.id for row in rows if row.prediction is None]
-    if missing:
-        notes.append(f"{len(missing)} of {len(rows)} questions have no prediction and score 0 (first: {missing[0]})")
+    notes = missing_note(rows, "score 0")
     absent = [task for task in TASKS if task not in tasks_of_types(by_type)]
     if absent:
         present = len(TASKS) - len(absent)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.baselines import constant_predictions
 from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
-from jaxvsr.evaluation.metrics.vsi_bench_scores import Parser, score
+from jaxvsr.evaluation.metrics.vsi_bench_scores import Parser, score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.tables.text_table import markdown, number, plain
 
@@ -131,7 +131,8 @@ def compare(
             if name not in answered:
                 raise InputError(f"comparison: no column {name!r}; the columns are {', '.join(answered)}")
     values = {
-        name: 100 * score(predictions, parser=parser, answer_of=str if name == CONSTANT else answer_of).per_question
+        name: 100
+        * score_vsi_bench(predictions, parser=parser, answer_of=str if name == CONSTANT else answer_of).per_question
         for name, predictions in answered.items()
     }
     types = np.array([question.question_type for question in questions], dtype=object)
