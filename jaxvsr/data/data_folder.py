@@ -20,6 +20,7 @@ from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
 from jaxvsr.data.splits import SPLITS_FILE, read_splits
 from jaxvsr.errors import InputError
 from jaxvsr.files import write_text
+from jaxvsr.pixel_budget import vision_tokens
 
 QUESTIONS_FILE = "questions.jsonl"
 CARD_FILE = "card.md"
@@ -229,7 +230,7 @@ def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels
             if attributes["rule"] != ALL_IMAGES:
                 sampled.add(scene)
             for count in store.counts(scene):
-                tokens[count].append(-(-count // 2) * _tokens_of_a_pair(height, width))
+                tokens[count].append(vision_tokens(count, height, width))
                 with_count[count].add(scene)
         except InputError as error:
             missing.append(str(error))
@@ -241,17 +242,12 @@ def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels
         if with_count[count] & sampled:
             _note(missing, (sampled & asked) - with_count[count], f"without the {count} frames that others have")
     for (height, width), number in sorted(sizes.items()):
-        pair = _tokens_of_a_pair(height, width)
+        pair = vision_tokens(2, height, width)
         lines.append(
             f"  {height}×{width} pixels, {pair:,} tokens for each two frames, {pair / 2:g} a frame: {number:,} scenes"
         )
     _note(missing, asked - set(scenes), "with questions and no frames")
     return lines
-
-
-def _tokens_of_a_pair(height: int, width: int) -> int:
-    """Two frames of patches of 14 with 2 × 2 merging make one set of tokens, in both families."""
-    return height * width // (28 * 28)
 
 
 def _note(missing: list[str], scenes: set[str], what: str) -> None:

@@ -33,6 +33,7 @@ from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_hidden
 from jaxvsr.models.tree_batch import TreePrompt, VisionInput
+from jaxvsr.pixel_budget import FRAMES_PER_PATCH, MERGED_PATCH, PATCH, vision_tokens
 
 ATTENTION_LORA = LoraConfig(rank=8, alpha=16.0, target_modules=LANGUAGE_ATTENTION)
 WARM_UP_RUNS = 3
@@ -55,19 +56,19 @@ class Workload:
 
     @property
     def frame_side(self) -> int:
-        return max(28, int(self.max_pixels**0.5) // 28 * 28)
+        return max(MERGED_PATCH, int(self.max_pixels**0.5) // MERGED_PATCH * MERGED_PATCH)
 
     @property
     def video_tokens(self) -> int:
-        return -(-self.frames // 2) * (self.frame_side // 28) ** 2
+        return vision_tokens(self.frames, self.frame_side, self.frame_side)
 
     @property
     def sizes(self) -> StepSizes:
-        patches = (self.frame_side // 14) ** 2
+        patches = (self.frame_side // PATCH) ** 2
         scene = TEXT_BEFORE_VIDEO + self.video_tokens + 1
         return StepSizes(
             self.scenes, scene, self.questions, self.question_tokens, self.rollouts, self.answer_tokens,
-            -(-self.frames // 2), patches, self.beta,
+            -(-self.frames // FRAMES_PER_PATCH), patches, self.beta,
         )  # fmt: skip
 
     @property

@@ -1,10 +1,6 @@
 """Frames: the sampling rules and sizes of the places they come from, and a store that gives back what went in."""
 
-import ast
-import inspect
 import json
-import math
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +12,6 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.scannet.sens import SensFrame, SensHeader, write_sens
 from jaxvsr.data.video.frame_sampling import sample_indices
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames, write_scene_frames
-from jaxvsr.data.video.resize import smart_resize
 from jaxvsr.errors import InputError
 
 
@@ -65,34 +60,6 @@ def test_every_sampling_rule_gives_each_frame_once_and_refuses_too_short_videos(
                 assert indices.min() >= 0 and indices.max() < total and (np.diff(indices) > 0).all()
         with pytest.raises(InputError, match="has 5 frames, fewer than the 8 asked for"):
             sample_indices(5, 8, rule)
-
-
-def transformers_smart_resize():
-    """The function out of transformers' source: importing that module needs torchvision."""
-    spec = find_spec("transformers.models.qwen2_vl.image_processing_qwen2_vl")
-    tree = ast.parse(Path(spec.origin).read_text())
-    body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "smart_resize"]
-    namespace = {"math": math}
-    exec(compile(ast.Module(body, []), "smart_resize", "exec"), namespace)
-    return namespace["smart_resize"]
-
-
-def test_smart_resize_equals_that_of_transformers():
-    theirs = transformers_smart_resize()
-    assert "max_pixels" in inspect.signature(theirs).parameters
-    rng = np.random.default_rng(0)
-    for _ in range(2000):
-        height, width = (int(side) for side in rng.integers(20, 2000, 2))
-        budget = int(rng.integers(3136, 500_000))
-        assert smart_resize(height, width, budget) == theirs(height, width, 28, 56 * 56, budget)
-
-
-def test_a_size_keeps_to_its_budget_and_to_whole_patches():
-    for height, width, budget in [(968, 1296, 100_352), (480, 640, 12_544), (480, 640, 784), (96, 128, 12_544)]:
-        new_height, new_width = smart_resize(height, width, budget)
-        assert new_height % 28 == new_width % 28 == 0 and new_height * new_width <= budget
-    with pytest.raises(InputError, match="at least 784"):
-        smart_resize(480, 640, 783)
 
 
 def test_stored_frames_are_the_resized_frames_of_the_source(tmp_path):

@@ -1,4 +1,4 @@
-"""Resizing, patches and window order against transformers' processors and its tower's own index functions."""
+"""Resized pixels, patches and window order against transformers' processors and its tower's own index functions."""
 
 import dataclasses
 
@@ -9,14 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen2VLImageProcessor, Qwen2VLImageProcessorPil, Qwen2VLVideoProcessor
-from transformers.models.qwen2_vl import image_processing_qwen2_vl
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from jaxvsr.data.video import resize
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED
-from jaxvsr.models.inputs.pixels import PixelLimits, pack_frames, resize_frames, row_layout, share_pixels, smart_resize
+from jaxvsr.models.inputs.pixels import pack_frames, resize_frames, row_layout
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD, normalise_pixels
+from jaxvsr.pixel_budget import PixelLimits, smart_resize
 
 QWEN2, QWEN25 = PUBLISHED["qwen2-vl-2b"].vision, PUBLISHED["qwen2.5-vl-3b"].vision
 SMALL_WINDOWS = dataclasses.replace(QWEN25, window_size=56)
@@ -35,30 +34,6 @@ def to_uint8(values):
     pixels = (channels * np.array(PIXEL_STD)[:, None] + np.array(PIXEL_MEAN)[:, None]) * 255
     assert np.abs(pixels - np.rint(pixels)).max() < 1e-3
     return np.rint(pixels).astype(np.uint8).reshape(values.shape)
-
-
-@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(1, 2000), st.integers(0, 20_000))
-def test_smart_resize_equals_transformers(height, width, least, more):
-    limits = PixelLimits(least * 784, (least + more) * 784)
-    arguments = (height, width, 28, limits.minimum, limits.maximum)
-    if max(height, width) > 200 * min(height, width):
-        with pytest.raises(InputError, match="200 times"):
-            smart_resize(height, width, 28, limits)
-    else:
-        assert smart_resize(height, width, 28, limits) == image_processing_qwen2_vl.smart_resize(*arguments)
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(28 * 28, 2_000_000))
-def test_frames_are_stored_at_the_size_that_the_model_would_choose(height, width, most):
-    """`data` and `models` know nothing of each other, so the rule stands in both."""
-    least = min(resize.MIN_PIXELS, most)
-    try:
-        stored = resize.smart_resize(height, width, most, least)
-    except InputError:
-        with pytest.raises(InputError):
-            smart_resize(height, width, resize.SIDE_FACTOR, PixelLimits(least, most))
-        return
-    assert smart_resize(height, width, resize.SIDE_FACTOR, PixelLimits(least, most)) == stored
 
 
 @pytest.mark.parametrize("config", [QWEN2, QWEN25, SMALL_WINDOWS], ids=["qwen2", "qwen2.5", "small windows"])
@@ -108,7 +83,7 @@ def test_resized_images_equal_transformers_pillow_and_are_within_one_of_exact_as
     image = np.kron(coarse, np.ones((8, 8, 1), np.uint8))[:height, :width]
     limits = PixelLimits(56 * 56, 28 * 28 * 60)
     size = {"shortest_edge": limits.minimum, "longest_edge": limits.maximum}
-    target = smart_resize(height, width, 28, limits)
+    target = smart_resize(height, width, limits)
     ours = in_reading_order(pack_frames(resize_frames(image[None], *target), QWEN2), QWEN2, *target).astype(int)
     pillow = Qwen2VLImageProcessorPil(size=size)(images=[image], return_tensors="np")["pixel_values"]
     np.testing.assert_array_equal(ours, to_uint8(pillow))
@@ -120,22 +95,6 @@ def test_resized_images_equal_transformers_pillow_and_are_within_one_of_exact_as
     assert np.abs(ours - exact).max() <= 1
     for other in map(to_uint8, (tensors, video)):
         assert np.abs(other - exact).max() <= 1 and (np.abs(ours - other) > 1).mean() < 1e-4
-
-
-@given(st.integers(1, 400), st.sampled_from([(64, 192), (480, 640), (1000, 1900)]), st.integers(1000, 200_000))
-def test_the_share_of_a_frame_in_the_video_budget_equals_transformers(frames, size, tokens):
-    limits = PixelLimits(128 * 784, 768 * 784)
-    processor = Qwen2VLVideoProcessor(cap_pixels_per_frame=True, max_video_tokens=tokens)
-    meta = torch.empty((1, frames, 3, *size), device="meta", dtype=torch.float32)
-    seen = []
-    parent = type(processor).__mro__[1]
-    original = parent.resize
-    parent.resize = lambda self, image, size, **_: seen.append((size.height, size.width))
-    try:
-        processor.resize(meta, processor.size, 3, 28, 2, cap_pixels_per_frame=True)
-    finally:
-        parent.resize = original
-    assert smart_resize(*size, 28, share_pixels(limits, frames, tokens, 28)) == seen[0]
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([QWEN25, SMALL_WINDOWS]))
@@ -166,12 +125,6 @@ def test_padding_within_windows_is_zero_and_marked():
     layout = row_layout(6, 6, SMALL_WINDOWS)
     assert packed.shape == (1, 64, 1176) and layout.valid.sum() == 36
     assert (packed[:, layout.valid] == 200).all() and (packed[:, ~layout.valid] == 0).all()
-
-
-@pytest.mark.parametrize("limits", [(0, 5), (6, 5), (-1, 3)])
-def test_limits_out_of_order_are_refused(limits):
-    with pytest.raises(InputError, match="min_pixels <= max_pixels"):
-        PixelLimits(*limits)
 
 
 def test_a_grid_that_cannot_be_merged_is_refused():

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
 
 from jaxvsr.data.frames import ALL_IMAGES, SCHEMA, pixels_sha256, read_attributes, scene_frames_dir
 from jaxvsr.data.stored_arrays import recover_array, write_array
 from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_count, sample_indices
-from jaxvsr.data.video.resize import resize_frame, smart_resize
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.data.video.scene_sources import SceneSource
 from jaxvsr.data.video.video_sources import IMAGE_LIMIT_PIXELS
 from jaxvsr.errors import InputError
+from jaxvsr.pixel_budget import PixelLimits, smart_resize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,7 @@ class FrameSettings:
             raise InputError(f"frames {self.counts}: must be one or more counts of at least 1")
         if self.rule not in get_args(SamplingRule):
             raise InputError(f"sampling rule {self.rule!r} is not one of {', '.join(get_args(SamplingRule))}")
-        smart_resize(480, 640, self.max_pixels)  # refuses a budget below one patch
+        PixelLimits.at_most(self.max_pixels)  # refuses a budget below one merged patch
         if self.max_pixels > IMAGE_LIMIT_PIXELS:
             raise InputError(f"max_pixels {self.max_pixels}: must be at most {IMAGE_LIMIT_PIXELS}, no picture has more")
 
@@ -144,11 +146,11 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
         wanted = {count: sample_indices(len(source), count, settings.rule).tolist() for count in sorted(counts)}
     indices = sorted(set().union(*wanted.values()))
     first = source.frame(indices[0])
-    height, width = smart_resize(first.shape[0], first.shape[1], settings.max_pixels)
+    height, width = smart_resize(first.shape[0], first.shape[1], PixelLimits.at_most(settings.max_pixels))
     pixels = np.empty((len(indices), height, width, 3), np.uint8)
 
     def fill(position: int) -> None:
-        pixels[position] = resize_frame(source.frame(indices[position]) if position else first, height, width)
+        pixels[position] = _resized(source.frame(indices[position]) if position else first, height, width)
 
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(fill, range(len(indices))):
@@ -190,3 +192,10 @@ def _counts(source: FrameSource, described: SceneSource, settings: FrameSettings
     if settings.rate is not None:
         counts.add(frame_count(len(source), source.fps, settings.rate, settings.rule))
     return counts
+
+
+def _resized(frame: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Bicubic with antialiasing (PIL), the filter of Qwen's image processor; untouched where the size is right."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))

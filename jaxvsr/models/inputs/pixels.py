@@ -7,60 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.model_config import VisionConfig
-
-MAX_ASPECT_RATIO = 200  # Hugging Face's
-
-
-@dataclasses.dataclass(frozen=True)
-class PixelLimits:
-    """Pixels of one frame or image, not of a whole video."""
-
-    minimum: int
-    maximum: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.minimum <= self.maximum:
-            raise InputError(f"pixel limits {self.minimum} to {self.maximum}: need 0 < min_pixels <= max_pixels")
-
-
-def smart_resize(height: int, width: int, factor: int, limits: PixelLimits) -> tuple[int, int]:
-    """(height, width) in pixels: multiples of `factor`, within the limits, the aspect ratio kept as far as they allow.
-
-    Hugging Face's `smart_resize` (rounding half to even included). A side never falls below `factor`, so the limits can
-    be left by very long images.
-    """
-    if min(height, width) < 1 or max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
-        raise InputError(
-            f"a frame of {height}×{width} pixels: the longer side may be at most {MAX_ASPECT_RATIO} times the other"
-        )
-    high, wide = round(height / factor) * factor, round(width / factor) * factor
-    if high * wide > limits.maximum:
-        shrink = math.sqrt(height * width / limits.maximum)
-        high = max(factor, math.floor(height / shrink / factor) * factor)
-        wide = max(factor, math.floor(width / shrink / factor) * factor)
-    elif high * wide < limits.minimum:
-        grow = math.sqrt(limits.minimum / (height * width))
-        high, wide = math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
-    return high, wide
-
-
-def share_pixels(
-    limits: PixelLimits, frames: int, max_video_tokens: int, factor: int, temporal_patch_size: int = 2
-) -> PixelLimits:
-    """Limits of a frame where the whole video has a budget too (qwen-vl-utils; `cap_pixels_per_frame` in transformers).
-
-    Ninety per cent of `max_video_tokens` is shared evenly, but a frame keeps at least 1.05 times its minimum.
-    """
-    total = int(max_video_tokens * factor * factor * 0.9)
-    share = min(limits.maximum, total * temporal_patch_size // frames)
-    return PixelLimits(limits.minimum, max(share, int(limits.minimum * 1.05)))
 
 
 def resize_frames(

@@ -20,19 +20,12 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.inputs.chat import Chat, Message, check_text
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape, collate, round_up, smallest_shape
-from jaxvsr.models.inputs.pixels import (
-    PixelLimits,
-    RowLayout,
-    pack_frames,
-    resize_frames,
-    row_layout,
-    share_pixels,
-    smart_resize,
-)
+from jaxvsr.models.inputs.pixels import RowLayout, pack_frames, resize_frames, row_layout
 from jaxvsr.models.inputs.positions import MediaGrid, mrope_positions
 from jaxvsr.models.inputs.processor_config import ProcessorConfig, read_processor_config
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.pixel_budget import PixelLimits, share_pixels, smart_resize
 
 ANSWER_MULTIPLE = 8  # answer lengths are rounded up to it
 
@@ -86,8 +79,8 @@ class SceneProcessor:
         """
         config = read_config(folder)
         unit = config.vision.patch_size * config.vision.spatial_merge_size
-        if max_pixels is not None and max_pixels < unit * unit:
-            raise InputError(f"max_pixels {max_pixels}: must be at least {unit * unit}, one merged patch")
+        if max_pixels is not None:
+            PixelLimits.at_most(max_pixels, factor=unit)  # refuses a budget below one merged patch
         return cls(config, Chat.from_folder(folder, config), read_processor_config(folder, config), max_pixels)
 
     def tree_prompt(self, scenes: Sequence[ScenePrompt], shape: TreeShape | None = None) -> TreePrompt:
@@ -145,14 +138,14 @@ class SceneProcessor:
         unit = self.config.vision.patch_size * self.config.vision.spatial_merge_size
         limits = self.limits.video if is_video else self.limits.image
         if self.max_pixels is not None:
-            limits = PixelLimits(min(limits.minimum, self.max_pixels), self.max_pixels)
+            limits = PixelLimits.at_most(self.max_pixels, limits.minimum, unit)
         elif height % unit == 0 and width % unit == 0:
             return height, width
         elif is_video and self.limits.max_video_tokens is not None:
             limits = share_pixels(
                 limits, count, self.limits.max_video_tokens, unit, self.config.vision.temporal_patch_size
             )
-        return smart_resize(height, width, unit, limits)
+        return smart_resize(height, width, limits, unit)
 
     def _resize(self, frames: UInt8[np.ndarray, "F H W 3"], is_video: bool) -> UInt8[np.ndarray, "F h w 3"]:
         count, height, width, _ = frames.shape

@@ -13,17 +13,17 @@ from typing import Any
 
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
-from jaxvsr.models.inputs.pixels import PixelLimits
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
+from jaxvsr.pixel_budget import MIN_PIXELS, TOKEN_PIXELS, PixelLimits
 
 PROCESSOR_FILE = "processor_config.json"
 IMAGE_FILE = "preprocessor_config.json"
 VIDEO_FILE = "video_preprocessor_config.json"
 
 # Defaults of transformers' Qwen2VLImageProcessor and Qwen2VLVideoProcessor.
-_IMAGE_LIMITS = PixelLimits(56 * 56, 28 * 28 * 1280)
-_VIDEO_LIMITS = PixelLimits(128 * 28 * 28, 28 * 28 * 768)
+_IMAGE_LIMITS = PixelLimits(MIN_PIXELS, 1280 * TOKEN_PIXELS)
+_VIDEO_LIMITS = PixelLimits(128 * TOKEN_PIXELS, 768 * TOKEN_PIXELS)
 _MAX_VIDEO_TOKENS = 128_000
 
 

@@ -22,11 +22,11 @@ from jaxvsr.models.huggingface.model_folder import SINGLE_FILE, new_folder
 from jaxvsr.models.huggingface.parameter_names import EMBEDDING, expected_shapes, file_names
 from jaxvsr.models.huggingface.safetensors_io import write_safetensors
 from jaxvsr.models.inputs.chat import IM_END, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
-from jaxvsr.models.inputs.pixels import PixelLimits
 from jaxvsr.models.inputs.processor_config import IMAGE_FILE, VIDEO_FILE
 from jaxvsr.models.model_config import Family, ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.tiny.tiny_text import tokenizer_corpus
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
+from jaxvsr.pixel_budget import MERGED_PATCH, MIN_PIXELS, TOKEN_PIXELS, PixelLimits
 
 # Qwen2-VL's, in its order; they follow the vocabulary.
 SPECIAL_TOKENS = [
@@ -50,7 +50,7 @@ PRETOKENIZER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 VOCABULARY_MULTIPLE = 64
-IMAGE_LIMITS, VIDEO_LIMITS = PixelLimits(56 * 56, 28 * 28 * 256), PixelLimits(56 * 56, 28 * 28 * 64)
+IMAGE_LIMITS, VIDEO_LIMITS = PixelLimits(MIN_PIXELS, 256 * TOKEN_PIXELS), PixelLimits(MIN_PIXELS, 64 * TOKEN_PIXELS)
 
 CHAT_TEMPLATE = """\
 {% for message in messages %}\
@@ -92,7 +92,7 @@ def tiny_config(
     else:
         vision = VisionConfig(
             shape.vision_layers, width, shape.heads, 3 * width, width, "silu",
-            window_size=56, fullatt_block_indexes=(shape.vision_layers - 1,), tokens_per_second=2,
+            window_size=2 * MERGED_PATCH, fullatt_block_indexes=(shape.vision_layers - 1,), tokens_per_second=2,
         )  # fmt: skip
     words, vocabulary = tokenizer.get_vocab_size(), tokenizer.get_vocab()
     return ModelConfig(
