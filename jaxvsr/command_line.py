@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import difflib
 import errno
 import os
 import signal
 import subprocess
 import sys
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from jaxvsr.errors import InputError
 
@@ -133,43 +130,3 @@ def shard(text: str) -> tuple[int, int]:
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected i/n like 2/8 with 1 ≤ i ≤ n, found {text!r}")
     return int(index), int(count)
-
-
-def replace_fields(settings: Settings, assignments: Iterable[str]) -> Settings:
-    """Apply `field=value` texts to a frozen dataclass; each mistake is an `InputError` that names field and value."""
-    hints = get_type_hints(type(settings))
-    changes: dict[str, Any] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--set {assignment}: expected field=value")
-        if name not in hints:
-            close = difflib.get_close_matches(name, hints, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"--set {assignment}: no field {name!r}{hint} (fields: {', '.join(sorted(hints))})")
-        changes[name] = parse_value(hints[name], text, f"--set {name}")
-    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
-
-
-def parse_value(hint: Any, text: str, where: str) -> Any:
-    """Read `text` as a value of type `hint` (bool, int, float, str, Literal, `X | None`, `tuple[X, ...]`)."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if type(None) in arguments and text.lower() in ("none", "null"):
-            return None
-        return parse_value(next(kind for kind in arguments if kind is not type(None)), text, where)
-    if origin is Literal:
-        for choice in arguments:
-            if text == str(choice):
-                return choice
-        raise InputError(f"{where}: {text!r} is not one of {', '.join(map(str, arguments))}")
-    if origin is tuple:
-        return tuple(parse_value(arguments[0], part, where) for part in text.split(",") if part)
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"{where}: expected true or false, found {text!r}")
-        return text.lower() == "true"
-    try:
-        return hint(text)
-    except ValueError:
-        raise InputError(f"{where}: expected {hint.__name__}, found {text!r}") from None

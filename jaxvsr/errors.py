@@ -1,5 +1,10 @@
 """The one exception that a user's mistake ends in, and what a library's exception says in one line of it."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Something that the user gave is wrong.
@@ -12,3 +17,12 @@ class InputError(ValueError):
 def one_line(error: Exception, limit_characters: int = 120) -> str:
     """What a library's exception says on one line, cut at the limit; the exception's name where it has no message."""
     return " ".join(str(error).split())[:limit_characters] or type(error).__name__
+
+
+@contextlib.contextmanager
+def prefixed(source: str) -> Iterator[None]:
+    """An `InputError` inside begins with `source`: the file, line or flag that the value was given by."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, prefixed
+from jaxvsr.fields import read_fields
 from jaxvsr.rewards.answers import EXTRACTION, extract_answer
 from jaxvsr.yaml_file import read_yaml
 
@@ -47,6 +48,19 @@ class Prompt:
     system: str | None = None  # None: the chat template's own system line
     thought_tag: Literal["think", "observe"] | None = None  # the tag that the prompt asks for
     stop: tuple[str, ...] = ()  # a completion ends before the first of these
+
+    def __post_init__(self) -> None:
+        for name, template in (("template", self.template), ("choice_template", self.choice_template)):
+            if template is not None and "{question}" not in template:
+                raise InputError(f"{name}: must have {{question}} in it, found {template!r}")
+        if self.choice_template is not None and "{options}" not in self.choice_template:
+            raise InputError("choice_template: must have {options} in it, or the model would not see them")
+        if self.max_answer_tokens < 1:
+            raise InputError(f"max_answer_tokens: must be at least 1, found {self.max_answer_tokens}")
+        if self.extraction not in EXTRACTION:
+            raise InputError(f"extraction: {self.extraction!r} is not one of {', '.join(EXTRACTION)}")
+        if not all(self.stop):
+            raise InputError("stop: an empty string would end every answer at once")
 
     def render(self, question: Asked) -> str:
         """The user's text for one question."""
@@ -309,32 +323,8 @@ def prompt_from(name_or_file: str) -> Prompt:
     path = Path(name_or_file)
     if not path.is_file():
         raise InputError(f"prompt {name_or_file!r} is neither a file nor one of {', '.join(PROMPTS)}")
-    return _prompt_of_fields(path, read_yaml(path, what="prompt", fields="such as template and max_answer_tokens"))
-
-
-def _prompt_of_fields(path: Path, fields: dict[str, Any]) -> Prompt:
-    known = {field.name for field in dataclasses.fields(Prompt)}
-    unknown = sorted(str(name) for name in set(fields) - known)
-    if unknown:
-        raise InputError(f"prompt {path}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    fields = {"name": path.stem, "source": str(path), **fields}
-    for name in ("name", "source", "template", "choice_template", "system", "extraction"):
-        may_be_none = name in ("choice_template", "system")
-        if not isinstance(fields.get(name, ""), str) and not (may_be_none and fields[name] is None):
-            raise InputError(f"prompt {path}: {name} must be text, found {fields[name]!r}")
-    for name in ("template", "choice_template"):
-        if "{question}" not in (fields.get(name) or ("" if name == "template" else "{question}")):
-            raise InputError(f"prompt {path}: {name} must be text with {{question}} in it")
-    if "{options}" not in (fields.get("choice_template") or "{options}"):
-        raise InputError(f"prompt {path}: choice_template must have {{options}} in it, or the model would not see them")
-    budget = fields.get("max_answer_tokens")
-    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
-        raise InputError(f"prompt {path}: max_answer_tokens must be a whole number of at least 1, found {budget!r}")
-    for name, allowed in (("extraction", tuple(EXTRACTION)), ("thought_tag", ("think", "observe", None))):
-        if name in fields and fields[name] not in allowed:
-            raise InputError(f"prompt {path}: {name} {fields[name]!r} is not one of {', '.join(map(str, allowed))}")
-    stop = fields.get("stop") or ()
-    stop = (stop,) if isinstance(stop, str) else stop
-    if not isinstance(stop, list | tuple) or not all(isinstance(text, str) and text for text in stop):
-        raise InputError(f"prompt {path}: stop must be texts, found {stop!r}")
-    return Prompt(**{**fields, "stop": tuple(stop)})
+    fields = read_yaml(path, what="prompt", fields="such as template and max_answer_tokens")
+    if isinstance(fields.get("stop"), str):
+        fields["stop"] = [fields["stop"]]
+    with prefixed(f"prompt {path}"):
+        return read_fields(Prompt, {"name": path.stem, "source": str(path), **fields})

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxvsr.command_line import ArgumentParser, run, run_child
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, prefixed
 
 if TYPE_CHECKING:
     from jaxvsr.study.commands import Command, Manifest
@@ -46,24 +46,25 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--seeds {text}: expected whole numbers, such as 0,1,2") from None
+def _seeds(text: str) -> tuple[int, ...]:
+    from jaxvsr.fields import read_text
+    from jaxvsr.study.definition import checked_seeds
+
+    with prefixed(f"--seeds {text}"):
+        return checked_seeds(read_text(tuple[int, ...], text))
 
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     from jaxvsr.config.config_file import find_config, parse_assignment
     from jaxvsr.study.commands import Manifest, commands, only_study_in, plan_lines
-    from jaxvsr.study.definition import checked_seeds, read_study
+    from jaxvsr.study.definition import read_study
     from jaxvsr.study.results import write_results
 
     study = read_study(find_config(arguments.config, STUDIES))
     if arguments.arms:
         study = study.chosen(arguments.arms.split(","))
-    seeds = checked_seeds("--seeds", _seeds(arguments.seeds)) if arguments.seeds else study.seeds
+    seeds = _seeds(arguments.seeds) if arguments.seeds else study.seeds
     out = arguments.out or Path("runs") / f"study-{study.name}"
     more = [parse_assignment(text) for text in arguments.set]
     if any(field == "seed" for _, field, _ in more):

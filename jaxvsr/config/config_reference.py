@@ -5,11 +5,17 @@ python -m jaxvsr.config.config_reference > docs/config.md
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import json
+import re
+import textwrap
+from typing import Any
 
-from jaxvsr.config.config_file import field_table
 from jaxvsr.config.known_names import KNOWN_NAMES, KNOWN_PATHS
 from jaxvsr.config.train_config import CHANGEABLE, TrainConfig
+from jaxvsr.fields import flat_fields, to_tree
 
 INTRODUCTION = f"""# Config fields
 
@@ -32,10 +38,41 @@ def reference_page() -> str:
     """The page in Markdown."""
     rows = [
         f"| `{path}` | {_cell('`' + json.dumps(default) + '`')} | {_cell(meaning)} |\n"
-        for path, _, default, meaning in field_table(TrainConfig)
+        for path, default, meaning in field_table()
     ]
     names = sorted({**KNOWN_NAMES, **KNOWN_PATHS}.items())
     return INTRODUCTION + "".join(rows) + THEIR_NAMES + "".join(f"| `{there}` | {here} |\n" for there, here in names)
+
+
+def field_table() -> list[tuple[str, Any, str]]:
+    """(dotted path, default, meaning with its unit) of every field."""
+    rows = []
+    for path, default in flat_fields(to_tree(TrainConfig())):
+        group, _, name = path.rpartition(".")
+        settings = functools.reduce(getattr, filter(None, group.split(".")), TrainConfig())
+        rows.append((path, default, field_meanings(type(settings)).get(name, "")))
+    return rows
+
+
+def field_meanings(kind: type) -> dict[str, str]:
+    """What the source says about each field: the comment after or above it, or `name: text` in the class docstring."""
+    meanings: dict[str, str] = {}
+    entry = re.compile(r"^([a-z_0-9]+(?:, [a-z_0-9]+)*): (.*(?:\n {4,}.*)*)", re.MULTILINE)
+    for names, text in entry.findall(inspect.cleandoc(kind.__doc__ or "")):
+        meanings |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except OSError:  # installed without sources
+        return meanings
+    lines = source.splitlines()
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            after = lines[node.end_lineno - 1][node.end_col_offset :].strip()  # type: ignore[operator]
+            above = lines[node.lineno - 2].strip()
+            comment = after if after.startswith("#") else above
+            if comment.startswith("#"):
+                meanings[node.target.id] = comment.lstrip("# ")
+    return meanings
 
 
 def _cell(text: str) -> str:

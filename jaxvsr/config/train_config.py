@@ -1,7 +1,7 @@
 """Everything that a training run is made of: one tree of frozen dataclasses.
 
 Field names are what YAML, `--set data.scenes=8` and Python use. The text behind each field says what it means, in which
-unit; `config_file.field_table` turns it into the reference page. Reading and checking lie in `config_file.py`.
+unit; `config_reference.py` makes the reference page of it. `config_file.py` reads configs.
 """
 
 from __future__ import annotations

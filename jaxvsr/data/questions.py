@@ -7,9 +7,10 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, prefixed
+from jaxvsr.fields import read_fields
 from jaxvsr.files import replacing
 
 AnswerKind = Literal["number", "choice", "word", "text", "box"]
@@ -48,31 +49,14 @@ class Question:
         """Check and build one row; `where` names it in errors (`questions.jsonl line 3`)."""
         if not isinstance(row, dict):
             raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(row) - known)
-        if unknown:
-            raise InputError(f"{where}: unknown field {unknown[0]!r}; known fields are {', '.join(sorted(known))}")
-        for name in ("id", "scene", "question_type", "question", "answer", "answer_kind"):
-            if not isinstance(row.get(name), str) or not row[name]:
-                raise InputError(f"{where}: field {name!r} must be a non-empty string, found {row.get(name)!r}")
-        if row["answer_kind"] not in get_args(AnswerKind):
-            raise InputError(
-                f"{where}: answer_kind {row['answer_kind']!r} is not one of {', '.join(get_args(AnswerKind))}"
-            )
-        if row["answer_kind"] == "number" and not is_number(row["answer"]):
-            raise InputError(f"{where}: answer_kind is 'number', but {row['answer'][:60]!r} is none")
-        row = dict(row)
-        row.setdefault("options", None)
-        for name in ("options", "images"):
-            value = row.get(name)
-            if value is not None:
-                if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                    raise InputError(f"{where}: field {name!r} must be a list of strings or null, found {value!r}")
-                row[name] = tuple(value)
-        for name in ("video", "mirror_of", "response"):
-            if row.get(name) is not None and not isinstance(row[name], str):
-                raise InputError(f"{where}: field {name!r} must be a string, found {row[name]!r}")
-        return cls(**row)
+        with prefixed(where):
+            question = read_fields(cls, {"options": None, **row})
+            for name in ("id", "scene", "question_type", "question", "answer"):
+                if not getattr(question, name):
+                    raise InputError(f"{name}: must not be empty")
+            if question.answer_kind == "number" and not is_number(question.answer):
+                raise InputError(f"answer_kind is 'number', but {question.answer[:60]!r} is not a number")
+        return question
 
 
 def meaning(answer: str, kind: AnswerKind, options: Sequence[str] | None) -> float | str:

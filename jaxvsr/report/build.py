@@ -7,12 +7,12 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from jaxvsr.config.config_file import flat_fields, to_tree
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.recipes.generate_questions import is_procedural
 from jaxvsr.data.scannet.read_scan import list_scans, read_scene
 from jaxvsr.errors import InputError
+from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import write_text
 from jaxvsr.report.floor_plan import plan_svg
 from jaxvsr.report.pictures import jpegs

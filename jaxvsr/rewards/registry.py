@@ -17,8 +17,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
-from jaxvsr.command_line import parse_value
 from jaxvsr.errors import InputError
+from jaxvsr.fields import read_text
 from jaxvsr.rewards import hacking, spatial_r1, svqa_r1, vsgrpo, vsi_bench
 from jaxvsr.user_functions import function_of_file
 
@@ -121,7 +121,7 @@ def _options(term: str, function: RewardFunction, text: str) -> dict[str, Any]:
             known = ", ".join(f"{known}={default}" for known, default in defaults.items()) or "none"
             raise InputError(f"reward {term!r}: option {part!r} is not known; its options are: {known}")
         hint = hints.get(name, type(defaults[name]))
-        options[name] = parse_value(hint, value, f"reward {term!r}, option {name}")
+        options[name] = read_text(hint, value, f"reward {term!r}, option {name}")
     return options
 
 

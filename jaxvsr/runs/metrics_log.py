@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from jaxvsr.config.config_file import to_tree
 from jaxvsr.config.train_config import LoggingSettings, TrainConfig
 from jaxvsr.errors import InputError
+from jaxvsr.fields import to_tree
 from jaxvsr.files import read_rows
 from jaxvsr.runs.run_folder import RunFolder, cut_rows
 

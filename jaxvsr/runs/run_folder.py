@@ -17,9 +17,10 @@ import json
 import time
 from pathlib import Path
 
-from jaxvsr.config.config_file import build, flat_fields, to_tree, to_yaml
+from jaxvsr.config.config_file import config_from, to_yaml
 from jaxvsr.config.train_config import CHANGEABLE, TrainConfig
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, prefixed
+from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import read_rows, write_text
 from jaxvsr.yaml_file import read_yaml
 
@@ -62,7 +63,8 @@ class RunFolder:
         """The config that the run was started with."""
         if not self.config.is_file():
             raise InputError(f"{self.path}: not a run folder, it has no config.yaml")
-        return build(TrainConfig, read_yaml(self.config))
+        with prefixed(f"config {self.config}"):
+            return config_from(read_yaml(self.config))
 
 
 def default_run_folder(config_name: str, seed: int, *, resume: bool, root: Path = Path("runs")) -> Path:

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxvsr.config.config_file import Override, flat_fields, to_tree
+from jaxvsr.config.config_file import Override
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.baselines import MODELS_WITHOUT_WEIGHTS
+from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import write_text
 from jaxvsr.study.definition import Arm, Study
 

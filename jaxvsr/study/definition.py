@@ -18,16 +18,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvsr.config.config_file import Override, find_config, flat_fields, read_config
+from jaxvsr.config.config_file import Override, find_config, read_config
 from jaxvsr.config.train_config import TrainConfig
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, prefixed
+from jaxvsr.fields import flat_fields, read_fields
 from jaxvsr.yaml_file import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -82,6 +82,11 @@ class Seconds:
     training: float = 0.0
     evaluation: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, seconds in dataclasses.asdict(self).items():
+            if seconds < 0:
+                raise InputError(f"{name} {seconds}: must be at least 0")
+
 
 @dataclasses.dataclass(frozen=True)
 class Study:
@@ -127,126 +132,123 @@ class Study:
 
 def read_study(path: Path) -> Study:
     """The study of a YAML file; every mistake in it is one line."""
-    tree = read_yaml(path)
-    where = f"study {path}"
-    known = {field.name for field in dataclasses.fields(Study)} - {"name", "fields"} | {"set"}
-    _check_names(where, tree, known)
-    for name in ("base", "evaluate"):
-        if not isinstance(tree.get(name), str):
-            raise InputError(f"{where}: {name} must be a text, found {tree.get(name)!r}")
-    arms: list[Arm] = []
-    for name, row in _mapping(where, "arms", tree.get("arms")).items():
-        arms.append(_arm(f"{where}: arm {name}", str(name), row or {}, arms))
-        if arms[-1].label in {arm.label for arm in arms[:-1]}:
-            raise InputError(f"{where}: two arms are called {arms[-1].label!r} in the table")
-    if not arms:
-        raise InputError(f"{where}: no arms; expected at least one, such as arms: {{grpo: {{}}}}")
-    comparisons = [
-        _comparison(f"{where}: comparison {name}", str(name), row, arms)
-        for name, row in _mapping(where, "comparisons", tree.get("comparisons", {})).items()
-    ]
-    study = Study(
-        name=path.stem,
-        base=tree["base"],
-        evaluate=tree["evaluate"],
-        arms=tuple(arms),
-        fields=_fields(where, tree.get("set", {})),
-        data=_texts(where, "data", tree.get("data", [])),
-        comparisons=tuple(comparisons),
-        seeds=checked_seeds(where, tree.get("seeds", [0])),
-        seconds=Seconds(**_numbers(where, "seconds", tree.get("seconds", {}))),
-    )
+    with prefixed(f"study {path}"):
+        study = _study(path.stem, read_fields(_StudyRow, read_yaml(path, what="study", fields="such as base and arms")))
     for arm in study.arms:
         study.config(arm)
     return study
 
 
-def checked_seeds(where: str, seeds: Any) -> tuple[int, ...]:
+@dataclasses.dataclass(frozen=True)
+class _StudyRow:
+    """A study's fields in its file."""
+
+    base: str
+    evaluate: str
+    arms: dict[str, Any]
+    set: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: tuple[str, ...] = ()
+    comparisons: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    seconds: Seconds = Seconds()
+
+
+@dataclasses.dataclass(frozen=True)
+class _ArmRow:
+    """An arm's fields in the file."""
+
+    label: str | None = None
+    model: str | None = None
+    start: str | None = None
+    set: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seconds_a_step: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _ComparisonRow:
+    """A comparison's fields in the file."""
+
+    arms: tuple[str, ...] = ()
+    paper: str = ""
+    differences: tuple[str, ...] = ()
+
+
+def _study(name: str, row: _StudyRow) -> Study:
+    arms: list[Arm] = []
+    for arm, fields in row.arms.items():
+        with prefixed(f"arm {arm}"):
+            arms.append(_arm(str(arm), read_fields(_ArmRow, fields or {}), arms))
+        if arms[-1].label in {earlier.label for earlier in arms[:-1]}:
+            raise InputError(f"two arms are called {arms[-1].label!r} in the table")
+    if not arms:
+        raise InputError("no arms; expected at least one, such as arms: {grpo: {}}")
+    comparisons = []
+    for title, fields in row.comparisons.items():
+        with prefixed(f"comparison {title}"):
+            comparisons.append(_comparison(str(title), read_fields(_ComparisonRow, fields), arms))
+    return Study(
+        name=name,
+        base=row.base,
+        evaluate=row.evaluate,
+        arms=tuple(arms),
+        fields=_fields(row.set),
+        data=row.data,
+        comparisons=tuple(comparisons),
+        seeds=checked_seeds(row.seeds),
+        seconds=row.seconds,
+    )
+
+
+def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """Different whole numbers from 0."""
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise InputError(f"{where}: seeds must be whole numbers from 0, such as 0,1,2; found {seeds!r}")
+    if not seeds or min(seeds) < 0:
+        raise InputError(f"seeds must be whole numbers from 0, such as 0,1,2; found {list(seeds)}")
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"{where}: seeds {seeds!r}: each may stand there once")
+        raise InputError(f"seeds {list(seeds)}: each may be given once")
     return tuple(seeds)
 
 
-def _arm(where: str, name: str, row: Any, earlier: Sequence[Arm]) -> Arm:
-    _check_names(where, _mapping(where, "fields", row), {"label", "model", "start", "set", "seconds_a_step"})
+def _arm(name: str, row: _ArmRow, earlier: Sequence[Arm]) -> Arm:
     if not _NAME.fullmatch(name):
-        raise InputError(f"{where}: a name is letters, digits, '.', '_' and '-': it becomes a folder")
-    for field in ("label", "model", "start"):
-        if not isinstance(row.get(field, ""), str):
-            raise InputError(f"{where}: {field} must be a text, found {row[field]!r}")
-    start = row.get("start")
-    if start is not None and start not in {arm.name for arm in earlier if arm.is_trained}:
-        raise InputError(f"{where}: start {start!r} must be a trained arm that stands before it")
-    if row.get("model") and start:
-        raise InputError(f"{where}: has a model, so it is not trained and has no start")
-    seconds = _numbers(where, "seconds_a_step", {"seconds_a_step": row.get("seconds_a_step", 0)}, Arm)
-    measured = seconds["seconds_a_step"] or None
-    fields = _fields(where, row.get("set", {}))
-    if "model.path" in fields and (start or row.get("model")):
-        raise InputError(f"{where}: set model.path: is what start and model say")
-    return Arm(name, row.get("label", name), row.get("model"), start, fields, measured)
+        raise InputError("a name is letters, digits, '.', '_' and '-': it becomes a folder")
+    if row.start is not None and row.start not in {arm.name for arm in earlier if arm.is_trained}:
+        raise InputError(f"start {row.start!r} must be a trained arm that comes before it")
+    if row.model and row.start:
+        raise InputError("has a model, so it is not trained and has no start")
+    if row.seconds_a_step is not None and row.seconds_a_step < 0:
+        raise InputError(f"seconds_a_step {row.seconds_a_step}: must be at least 0")
+    fields = _fields(row.set)
+    if "model.path" in fields and (row.start or row.model):
+        raise InputError("set model.path: is what start and model say")
+    label = name if row.label is None else row.label
+    return Arm(name, label, row.model, row.start, fields, row.seconds_a_step or None)
 
 
-def _comparison(where: str, name: str, row: Any, arms: Sequence[Arm]) -> Comparison:
-    _check_names(where, _mapping(where, "fields", row), {"arms", "paper", "differences"})
-    members = _texts(where, "arms", row.get("arms", []))
+def _comparison(name: str, row: _ComparisonRow, arms: Sequence[Arm]) -> Comparison:
     claims = []
-    for text in _texts(where, "differences", row.get("differences", [])):
+    for text in row.differences:
         match = _DIFFERENCE.fullmatch(text)
         if match is None:
-            raise InputError(f"{where}: difference {text!r}: expected 'a > b', or 'a ? b' where no paper says so")
+            raise InputError(f"difference {text!r}: expected 'a > b', or 'a ? b' where no paper says so")
         claims.append(Claim(match[1], match[3], match[2] == ">"))
-    for arm in [*members, *(side for claim in claims for side in (claim.higher, claim.lower))]:
+    for arm in [*row.arms, *(side for claim in claims for side in (claim.higher, claim.lower))]:
         if arm not in {one.name for one in arms}:
-            raise InputError(f"{where}: {_no_arm(arm, arms)}")
-    if not isinstance(row.get("paper", ""), str):
-        raise InputError(f"{where}: paper must be a text, found {row['paper']!r}")
-    return Comparison(name, members, tuple(claims), " ".join(row.get("paper", "").split()))
+            raise InputError(_no_arm(arm, arms))
+    return Comparison(name, row.arms, tuple(claims), " ".join(row.paper.split()))
 
 
 def _no_arm(name: str, arms: Sequence[Arm]) -> str:
     return f"no arm {name!r}; the arms are {', '.join(arm.name for arm in arms)}"
 
 
-def _check_names(where: str, row: Mapping[Any, Any], known: set[str]) -> None:
-    for name in row:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            guess = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"{where}: unknown field {name!r}{guess} (fields: {', '.join(sorted(known))})")
-
-
-def _mapping(where: str, name: str, value: Any) -> dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: {name} must be a mapping, found {value!r}")
-    return value
-
-
-def _texts(where: str, name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f"{where}: {name} must be a list of texts, found {value!r}")
-    return tuple(value)
-
-
-def _numbers(where: str, name: str, row: Any, kind: type = Seconds) -> dict[str, float]:
-    _check_names(where, _mapping(where, name, row), {field.name for field in dataclasses.fields(kind)})
-    for field, value in row.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            raise InputError(f"{where}: {field} must be seconds, found {value!r}")
-    return row
-
-
-def _fields(where: str, row: Any) -> dict[str, str]:
+def _fields(row: Mapping[str, Any]) -> dict[str, str]:
     """Config fields, nested or dotted, as `--set` writes their values."""
     fields: dict[str, str] = {}
-    for field, value in flat_fields(_mapping(where, "set", row)):
+    for field, value in flat_fields(row):
         texts = [_text(item) for item in value] if isinstance(value, list) else [_text(value)]
         fields[str(field)] = ",".join(texts)
     if "seed" in fields:
-        raise InputError(f"{where}: set seed: goes into seeds")
+        raise InputError("set seed: goes into seeds")
     return fields
 
 

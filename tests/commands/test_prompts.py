@@ -151,7 +151,7 @@ def test_a_template_that_places_the_options_itself_shows_them_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("template: '{question}'\n", "max_answer_tokens must be a whole number of at least 1, found None"),
+        ("template: '{question}'\n", "max_answer_tokens: is missing; expected a whole number"),
         ("template: '{question}'\nmax_answer_tokens: true\n", "found True"),
         ("template: hello\nmax_answer_tokens: 8\n", "{question} in it"),
         ("template: '{question}'\nmax_answer_tokens: 8\ncolour: red\n", "unknown field 'colour'"),
@@ -159,16 +159,22 @@ def test_a_template_that_places_the_options_itself_shows_them_once(tmp_path):
             "template: '{question}'\nmax_answer_tokens: 8\nextraction: magic\n",
             "'magic' is not one of plain, answer_tag",
         ),
-        ("template: '{question}'\nmax_answer_tokens: 8\nstop: [3]\n", "stop must be texts"),
-        ("template: '{question}'\nmax_answer_tokens: 8\nstop: 3\n", "stop must be texts, found 3"),
-        ("template: '{question}'\nmax_answer_tokens: 8\nstop: {a: b}\n", "stop must be texts"),
-        ("template: '{question}'\nmax_answer_tokens: 8\nchoice_template: x\n", "choice_template must be text with {q"),
+        ("template: '{question}'\nmax_answer_tokens: 8\nstop: [3]\n", "stop[0]: expected a string, found 3"),
+        ("template: '{question}'\nmax_answer_tokens: 8\nstop: 3\n", "stop: expected a list (each a string), found 3"),
+        (
+            "template: '{question}'\nmax_answer_tokens: 8\nstop: {a: b}\n",
+            "stop: expected a list (each a string), found {",
+        ),
+        (
+            "template: '{question}'\nmax_answer_tokens: 8\nchoice_template: x\n",
+            "choice_template: must have {question} in it, found 'x'",
+        ),
         (
             "template: '{question}'\nmax_answer_tokens: 8\nchoice_template: '{question} A or B?'\n",
-            "choice_template must have {options} in it, or the model would not see them",
+            "choice_template: must have {options} in it, or the model would not see them",
         ),
-        ("template: '{question}'\nmax_answer_tokens: 8\nname:\n", "name must be text, found None"),
-        ("template: '{question}'\nmax_answer_tokens: 8\nsystem: 3\n", "system must be text"),
+        ("template: '{question}'\nmax_answer_tokens: 8\nname:\n", "name: expected a string, found None"),
+        ("template: '{question}'\nmax_answer_tokens: 8\nsystem: 3\n", "system: expected a string or null, found 3"),
         ("just words", "expected fields"),
         ("a: [", "not YAML"),
         (

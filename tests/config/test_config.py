@@ -6,20 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxvsr.config.config_file import (
-    build,
-    field_table,
-    find_config,
-    flat_fields,
-    parse_assignment,
-    read_config,
-    to_tree,
-    to_yaml,
-)
-from jaxvsr.config.config_reference import reference_page
+from jaxvsr.config.config_file import config_from, find_config, parse_assignment, read_config, to_yaml
+from jaxvsr.config.config_reference import field_table, reference_page
 from jaxvsr.config.known_names import KNOWN_NAMES, KNOWN_PATHS
 from jaxvsr.config.train_config import DataSettings, TrainConfig
 from jaxvsr.errors import InputError
+from jaxvsr.fields import flat_fields, to_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,12 +27,12 @@ def test_a_config_survives_the_way_through_yaml() -> None:
     )  # fmt: skip
     assert config.rewards == ("0.5*svqa_format", "vsgrpo_accuracy(numeric=mra,other=1)", "mine.py:f")
     assert (config.mesh.spec, config.optimizer.learning_rate) == ("8", 1e-5)
-    assert build(TrainConfig, yaml.safe_load(to_yaml(config))) == config
+    assert config_from(yaml.safe_load(to_yaml(config))) == config
 
 
 def test_full_fine_tuning_survives_too() -> None:
     config = with_set("lora=null")
-    assert config.lora is None and build(TrainConfig, yaml.safe_load(to_yaml(config))) == config
+    assert config.lora is None and config_from(yaml.safe_load(to_yaml(config))) == config
 
 
 def test_flags_win_over_the_file_in_their_order(tmp_path: Path) -> None:
@@ -61,12 +53,12 @@ def test_flags_win_over_the_file_in_their_order(tmp_path: Path) -> None:
             r"unknown field 'data.scene' \(value '8'\); did you mean 'data.scenes'\? \(fields of data: folders",
         ),
         ("group=8", "did you mean 'sampling.group'"),
-        ("data.scenes=four", "data.scenes: expected a whole number, found 'four'"),
+        ("data.scenes=four", "--set data.scenes=four: expected a whole number, found 'four'"),
         ("data.scenes=2.5", "expected a whole number, found 2.5"),
-        ("data.scenes=null", "data.scenes: expected a whole number, found None"),
+        ("data.scenes=null", "--set data.scenes=null: expected a whole number, found None"),
         ("data.blank=maybe", "expected true or false, found 'maybe'"),
         ("data.scenes.x=1", "'data.scenes' has no fields"),
-        ("data=3", "data: expected fields"),
+        ("data=3", "--set data=3: expected fields"),
         ("objective=gpro", "'gpro' is not one of grpo, sft, dpo; did you mean 'grpo'"),
         ("sampling.temperature=0", "sampling.temperature 0.0: must be above 0"),
         ("sampling.top_p=2", "sampling.top_p 2.0: must be above 0 and at most 1"),
@@ -117,19 +109,19 @@ def test_names_of_trl_and_easyr1_are_answered_with_ours(theirs: str, ours: str, 
 
 
 def test_the_answers_are_fields_that_exist() -> None:
-    fields = {path for path, *_ in field_table(TrainConfig)} | {"lora", "rewards"}
+    fields = {path for path, *_ in field_table()} | {"lora", "rewards"}
     for answer in [*KNOWN_NAMES.values(), *KNOWN_PATHS.values()]:
         first = answer.split(" ")[0].rstrip(",")
         assert first in fields or first.startswith(("--", "nothing")), answer
 
 
 def test_every_field_says_what_it_means() -> None:
-    undocumented = [path for path, _, _, meaning in field_table(TrainConfig) if not meaning]
+    undocumented = [path for path, _, meaning in field_table() if not meaning]
     assert undocumented == []
 
 
 def test_the_reference_names_every_field_once() -> None:
-    paths = [path for path, *_ in field_table(TrainConfig)]
+    paths = [path for path, *_ in field_table()]
     assert len(paths) == len(set(paths))
     assert set(paths) == {path for path, _ in flat_fields(to_tree(TrainConfig()))}
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvsr.config.config_file import flat_fields, read_config, to_tree
+from jaxvsr.config.config_file import read_config
+from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import read_rows
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.rewards.registry import rewards_from

@@ -36,7 +36,7 @@ def test_terms_carry_weights_and_options():
         ("vsi_bench,vsi_bench", "'vsi_bench' stands there twice"),
         ("vsgrpo_accuracy(numeric=best)", "'best' is not one of bounded, negated, mra"),
         ("vsgrpo_accuracy(nothing=1)", "its options are: numeric=bounded"),
-        ("spatial_r1_nar(thresholds=many)", "expected int, found 'many'"),
+        ("spatial_r1_nar(thresholds=many)", "expected a whole number, found 'many'"),
         ("vsi_bench(a=1)", "its options are: none"),
         ("missing.py:reward", "missing.py:reward: no such file"),
         ("vsi_bench(", "expected NAME or FILE.py:FUNCTION"),

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvsr.config.config_file import build
+from jaxvsr.config.config_file import config_from
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.features import FeatureStore, stored_sets
 from jaxvsr.data.frames import FrameStore, pixels_sha256
@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(place: Path, **data: Any) -> TrainConfig:
     settings = {"folders": [str(place / "data")], "scenes": 4, "questions": 2, "frames": 2, "prompt": "question"}
-    return build(TrainConfig, {**TREE, "model": {"path": str(place / "tiny")}, "data": {**settings, **data}})
+    return config_from({**TREE, "model": {"path": str(place / "tiny")}, "data": {**settings, **data}})
 
 
 def mesh() -> jax.sharding.Mesh:
