@@ -39,7 +39,7 @@ from jaxvsr.evaluation.answering.choose_questions import asked_questions, split_
 from jaxvsr.evaluation.answering.resumable_predictions import SETTINGS_FILE
 from jaxvsr.evaluation.benchmarks import BENCHMARKS, Result, check_out, check_questions, evaluate, write_result
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
-from jaxvsr.evaluation.tables.text_table import number
+from jaxvsr.evaluation.tables.text_table import format_number
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
 from jaxvsr.rewards.svqa_r1 import check_model
@@ -156,7 +156,7 @@ def _with_weights(
             origin = {**_origin(arguments, asked, settings), **provenance.of_model(chosen), "model": name}
             result = score(predictions)
             write_result(out, result, {"benchmark": arguments.benchmark, **origin})
-            overall = number(result.scores["overall"], 2)
+            overall = format_number(result.scores["overall"], 2)
             say(result.to_text() if steps is None else f"step {steps[index]}: overall {overall}")
             results[0 if steps is None else steps[index]] = result
     if is_first and steps is not None:

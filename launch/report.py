@@ -71,7 +71,7 @@ def _compare(run_path: Path, named: Sequence[str]) -> None:
     from jaxvsr.evaluation.answering.baselines import best_constants
     from jaxvsr.evaluation.answering.choose_questions import training_questions
     from jaxvsr.evaluation.provenance import read_answers
-    from jaxvsr.evaluation.tables.comparison import CONSTANT, compare
+    from jaxvsr.evaluation.tables.comparison import CONSTANT, compare_predictions
     from jaxvsr.files import write_text
     from jaxvsr.report.build import COMPARISON
     from jaxvsr.runs.run_folder import RunFolder
@@ -80,7 +80,7 @@ def _compare(run_path: Path, named: Sequence[str]) -> None:
     data = RunFolder(run_path).read_config().data
     training = training_questions([Path(folder) for folder, _ in data.weighted_folders()], data.split)
     last = list(folders)[-1]
-    comparison = compare(
+    comparison = compare_predictions(
         {name: read_answers(folder / "predictions.jsonl") for name, folder in folders.items()},
         constants=best_constants(training),
         differences=[(last, name) for name in (*list(folders)[:-1], CONSTANT)],

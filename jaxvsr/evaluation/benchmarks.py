@@ -21,8 +21,8 @@ from jaxvsr.evaluation.metrics.vsi_bench_scores import (
     score_vsi_bench,
 )
 from jaxvsr.evaluation.predictions import Prediction, with_missing
-from jaxvsr.evaluation.tables.published_rows import OPEN_ENDED, PUBLISHED, Q_SPATIAL, Rows
-from jaxvsr.evaluation.tables.text_table import Cells, markdown, number, plain
+from jaxvsr.evaluation.tables.published_rows import OPEN_ENDED, Q_SPATIAL, VSI_BENCH, Rows
+from jaxvsr.evaluation.tables.text_table import Cells, format_number, markdown_table, plain_table
 from jaxvsr.files import write_text
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.svqa_r1 import MODEL
@@ -47,12 +47,12 @@ class Result:
 
     def to_text(self) -> str:
         """Tables and notes for a terminal."""
-        parts = [f"{heading}\n\n{plain(cells)}" for heading, cells in self.tables]
+        parts = [f"{heading}\n\n{plain_table(cells)}" for heading, cells in self.tables]
         return "\n\n".join([*parts, *(f"note: {note}" for note in self.notes)])
 
     def to_markdown(self) -> str:
         """Tables and notes as Markdown."""
-        parts = [f"## {heading}\n\n{markdown(cells)}" for heading, cells in self.tables]
+        parts = [f"## {heading}\n\n{markdown_table(cells)}" for heading, cells in self.tables]
         return "\n\n".join([*parts, *(f"- {note}" for note in self.notes)]) + "\n"
 
 
@@ -103,7 +103,13 @@ def _vsi_bench(
 
     def line(name: str, n: int, of: Callable[[VsiBenchScores], float | None]) -> list[str]:
         low, high = spread["official"].get(name, (float("nan"),) * 2)
-        return [name, str(n), number(of(official)), f"{number(low)} – {number(high)}", number(of(robust))]
+        return [
+            name,
+            str(n),
+            format_number(of(official)),
+            f"{format_number(low)} – {format_number(high)}",
+            format_number(of(robust)),
+        ]
 
     header = ["question type", "n", "score", "95 % interval", "robust parser"]
     types = [line(name, n, lambda one, name=name: one.by_type[name]) for name, n in official.counts.items()]  # type: ignore[misc]
@@ -112,7 +118,7 @@ def _vsi_bench(
         "these predictions": {"overall": official.overall, **official.tasks},
         "these predictions, robust parser": {"overall": robust.overall, **robust.tasks},
     }
-    beside = _beside({"overall": "overall", **{task: SHORT[task] for task in TASKS}}, ours, PUBLISHED)
+    beside = _beside({"overall": "overall", **{task: SHORT[task] for task in TASKS}}, ours, VSI_BENCH)
     details = {
         "by_type": {
             name: {
@@ -134,7 +140,7 @@ def _beside(
 ) -> Cells:
     """Our rows, then the published ones; `columns` is the heading of each column by its name."""
     rows = [*ours.items(), *((f"{row} ({source})", values) for (source, row), values in published.items())]
-    cells = ([name, *(number(values.get(one), decimals) for one in columns)] for name, values in rows)
+    cells = ([name, *(format_number(values.get(one), decimals) for one in columns)] for name, values in rows)
     return [["", *columns.values()], *cells]
 
 
@@ -149,7 +155,11 @@ def _q_spatial(
     for one in (official, robust):
         values = one.to_json()
         table.append(
-            [f"{one.parser} parser", str(one.questions), *(number(values[name], SVQA_DECIMALS) for name in short)]
+            [
+                f"{one.parser} parser",
+                str(one.questions),
+                *(format_number(values[name], SVQA_DECIMALS) for name in short),
+            ]
         )
     ours = {"these predictions": official.to_json(), "these predictions, robust parser": robust.to_json()}
     details = {"notes": list(official.notes)}
@@ -176,7 +186,7 @@ def _open_ended(
     }
     table = [["column", "n", "score"]]
     for name, value in scores.columns.items():
-        table.append([name, str(scores.counts[kinds.get(name, "questions")]), number(value, SVQA_DECIMALS)])
+        table.append([name, str(scores.counts[kinds.get(name, "questions")]), format_number(value, SVQA_DECIMALS)])
     details = {"counts": scores.counts, "notes": list(scores.notes)}
     heading = "Open-ended spatial VQA, per cent (reasoning_words: a mean count)"
     short = {"judge": "judge", "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "sentence_bert": "sBERT", "box_miou": "box mIoU"}

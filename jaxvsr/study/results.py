@@ -13,7 +13,7 @@ from jaxvsr.evaluation import provenance
 from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
 from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score_vsi_bench
 from jaxvsr.evaluation.predictions import read_predictions
-from jaxvsr.evaluation.tables.text_table import markdown
+from jaxvsr.evaluation.tables.text_table import markdown_table
 from jaxvsr.files import read_json_object, write_text
 from jaxvsr.report.build import read_run
 from jaxvsr.report.curves import Panel, draw_panels
@@ -119,7 +119,7 @@ def _page(study: Study, wanted: Sequence[int], results: Sequence[ArmResult], tra
             parts.append(f"The papers: {comparison.paper}")
         rows = [_difference_row(study, results, claim, by_seed=len(seeds) > 1) for claim in comparison.differences]
         header = ["difference", "points", *(["by seed"] if len(seeds) > 1 else []), "standard errors", "reading"]
-        parts.append(markdown([header, *rows]))
+        parts.append(markdown_table([header, *rows]))
     if trained:
         note = "Means over the last tenth of the steps. Rewards are each arm's own; different ones are not comparable."
         parts += ["## The trainings", note, to_markdown(_costs_of_arms(study, trained))]

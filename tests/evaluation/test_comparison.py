@@ -17,8 +17,8 @@ from jaxvsr.evaluation.answering.baselines import (
 from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
 from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.tables.comparison import ALL, compare
-from jaxvsr.evaluation.tables.published_rows import PUBLISHED
+from jaxvsr.evaluation.tables.comparison import ALL, compare_predictions
+from jaxvsr.evaluation.tables.published_rows import VSI_BENCH
 from jaxvsr.rewards.vsi_bench import mean_relative_accuracy
 
 OPTIONS = ("A. stove", "B. tv", "C. table", "D. sofa")
@@ -108,7 +108,7 @@ def columns():
 
 
 def test_a_comparison_holds_scores_and_paired_differences_by_type():
-    table = compare(
+    table = compare_predictions(
         columns(), constants={"object_counting": "5"}, differences=[("after", "start"), ("after", "constant")]
     )
     assert [row.question_type for row in table.rows] == ["object_counting", "object_rel_direction", ALL]
@@ -126,7 +126,7 @@ def test_a_comparison_holds_scores_and_paired_differences_by_type():
 
 
 def test_a_comparison_prints_as_markdown_text_and_json():
-    table = compare(columns(), differences=[("after", "start")])
+    table = compare_predictions(columns(), differences=[("after", "start")])
     lines = table.to_markdown().splitlines()
     assert lines[0] == "| question type | n | start | after | after − start |"
     assert lines[2] == "| object_counting | 4 | 25.0 | 75.0 | +50.0 (1.7 SE) |"
@@ -140,24 +140,24 @@ def test_a_comparison_prints_as_markdown_text_and_json():
 def test_columns_that_answer_different_questions_are_refused():
     sets = columns()
     with pytest.raises(InputError, match=r"'after' and 'start' answer different questions \(first: 0\)"):
-        compare({"start": sets["start"], "after": sets["after"][:-1]})
+        compare_predictions({"start": sets["start"], "after": sets["after"][:-1]})
     with pytest.raises(InputError, match="no column 'before'"):
-        compare(sets, differences=[("before", "after")])
+        compare_predictions(sets, differences=[("before", "after")])
     with pytest.raises(InputError, match="at least one"):
-        compare({})
+        compare_predictions({})
 
 
 def test_free_answers_alone_are_refused_and_make_no_empty_table():
     asked = [Question(f"q{index}", "picture", "distance", "How far?", None, "2 m", "text") for index in range(3)]
     said = [Prediction(one, "2 m") for one in asked]
     with pytest.raises(InputError, match=r"none of the 3 questions has a score .*kind text.*--answers"):
-        compare({"a": said, "b": said}, differences=[("b", "a")])
+        compare_predictions({"a": said, "b": said}, differences=[("b", "a")])
 
 
 def test_published_averages_are_the_mean_of_their_tasks_but_for_the_three_known():
     off = {
         name
-        for (_, name), row in PUBLISHED.items()
+        for (_, name), row in VSI_BENCH.items()
         if "overall" in row and abs(sum(row[task] for task in TASKS) / 8 - row["overall"]) > 0.11
     }
     assert off == {"Spatial-R1", "Chance Level (Frequency)", "Qwen2-VL-2B, think"}

@@ -1,1 +1,1 @@
-"""Tables: of predictions side by side, of a run's checkpoints, and the rows that papers print."""
+"""Tables: sets of predictions side by side, a run's checkpoints, and the rows that papers print."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, one after another: the score by step (as SVQA-R1's Table 10)."""
+"""Scores of a run's checkpoints by step, as in SVQA-R1's Table 10."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import Result
-from jaxvsr.evaluation.tables.text_table import Cells, markdown, number, plain
+from jaxvsr.evaluation.tables.text_table import Cells, format_number, markdown_table, plain_table
 from jaxvsr.files import write_text
 from jaxvsr.runs.checkpoints import Checkpoints
 from jaxvsr.runs.run_folder import RunFolder
 
 
 def chosen_steps(run: str, wanted: str) -> list[int]:
-    """The steps that `all` or `500,1000` mean, rising.
+    """The steps that `all` or `500,1000` means, ascending.
 
     Raises:
-        InputError: this is no run folder, or it has no such checkpoint.
+        InputError: not a run folder, or it has no such checkpoint.
     """
     folder = RunFolder(Path(run))
     if not folder.config.is_file():
@@ -42,7 +42,7 @@ def chosen_steps(run: str, wanted: str) -> list[int]:
 
 
 def series_table(scores: Mapping[int, Mapping[str, Any]]) -> Cells:
-    """A row a step, a column a number of the scores; the best overall is marked with a star."""
+    """One row per step, one column per number in the scores; a star marks the best overall."""
     names = list(dict.fromkeys(name for one in scores.values() for name, value in one.items() if _is_number(value)))
     found = {step: one.get("overall") for step, one in scores.items()}
     best = max((value for value in found.values() if value is not None), default=None)
@@ -57,19 +57,19 @@ def series_table(scores: Mapping[int, Mapping[str, Any]]) -> Cells:
 
 
 def write_series(out: Path, results: Mapping[int, Result]) -> str:
-    """Write series.json (a list of scores, each with its step), series-robust.json where the benchmark has a second
+    """Write series.json (a list of scores, each with its step), series-robust.json if the benchmark has a second
     parser, and series.md with both; returns the tables for a terminal.
     """
     scores = {step: result.scores for step, result in sorted(results.items())}
     robust = {step: result.robust for step, result in sorted(results.items()) if result.robust is not None}
     tables = [series_table(scores)] + ([series_table(robust)] if robust else [])
-    texts = {"series.json": _rows(scores), "series.md": "\n\nRobust parser:\n\n".join(map(markdown, tables))}
+    texts = {"series.json": _rows(scores), "series.md": "\n\nRobust parser:\n\n".join(map(markdown_table, tables))}
     texts["series.md"] += "\n\n\\* the best overall\n"
     if robust:
         texts["series-robust.json"] = _rows(robust)
     for name, text in texts.items():
         write_text(out / name, text)
-    return "\n\nrobust parser\n\n".join(map(plain, tables))
+    return "\n\nrobust parser\n\n".join(map(plain_table, tables))
 
 
 def _rows(scores: Mapping[int, Mapping[str, Any]]) -> str:
@@ -77,7 +77,7 @@ def _rows(scores: Mapping[int, Mapping[str, Any]]) -> str:
 
 
 def _shown(value: float | None) -> str:
-    return str(value) if isinstance(value, int) else number(value, 2)  # a count of questions is no score
+    return str(value) if isinstance(value, int) else format_number(value, 2)  # counts of questions are int
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""One table: a row a question type, a column a set of predictions, and paired differences between columns."""
+"""Sets of predictions side by side: one row per question type, one column per set, and paired differences."""
 
 from __future__ import annotations
 
@@ -14,40 +14,38 @@ from jaxvsr.evaluation.answering.baselines import constant_predictions
 from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
 from jaxvsr.evaluation.metrics.vsi_bench_scores import Parser, score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
-from jaxvsr.evaluation.tables.text_table import markdown, number, plain
+from jaxvsr.evaluation.tables.text_table import format_number, markdown_table, plain_table
 
 CONSTANT = "constant"
 ALL = "all questions"
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One question type: the score of each column in per cent, and differences in per cent with standard errors over
-    questions.
-    """
+class ComparisonRow:
+    """One question type: n questions, the score of each column in per cent, and paired differences in per cent."""
 
     question_type: str
     n: int
-    constant: str | None  # the constant answer itself
+    constant: str | None  # the constant answer
     scores: dict[str, float]
     differences: tuple[Difference, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Rows by question type, the last of them all questions together (their plain mean)."""
+class ComparisonTable:
+    """Rows by question type, the last one for all questions together (their plain mean)."""
 
     columns: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
 
-    def row(self, question_type: str) -> Row:
+    def row(self, question_type: str) -> ComparisonRow:
         """The row of one question type."""
         return next(row for row in self.rows if row.question_type == question_type)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One object a row; differences under "a - b" with mean, standard_error and in_standard_errors (null where
-        undefined).
+        """One object per row; differences under "a - b" with mean, standard_error and in_standard_errors, null where
+        undefined.
         """
         return [
             {
@@ -68,12 +66,12 @@ class Comparison:
         ]
 
     def to_markdown(self) -> str:
-        """A Markdown table; differences read "+12.3 (4.1 SE)"."""
-        return markdown(self._cells())
+        """A Markdown table; differences as "+12.3 (4.1 SE)"."""
+        return markdown_table(self._cells())
 
     def to_text(self) -> str:
         """The same for a terminal."""
-        return plain(self._cells())
+        return plain_table(self._cells())
 
     def _cells(self) -> list[list[str]]:
         header = ["question type", "n", *self.columns, *(f"{a} − {b}" for a, b in self.pairs)]
@@ -81,7 +79,7 @@ class Comparison:
             [
                 row.question_type,
                 str(row.n),
-                *(number(row.scores[name]) for name in self.columns),
+                *(format_number(row.scores[name]) for name in self.columns),
                 *(_difference(difference) for difference in row.differences),
             ]
             for row in self.rows
@@ -98,19 +96,23 @@ def _difference(difference: Difference) -> str:
     return f"{difference.mean:+.1f} ({shown})" if math.isfinite(difference.mean) else "–"
 
 
-def compare(
+def compare_predictions(
     columns: Mapping[str, Sequence[Prediction]],
     *,
     constants: Mapping[str, str] | None = None,
     differences: Sequence[tuple[str, str]] = (),
     parser: Parser = "official",
     answer_of: Callable[[str], str] = str,
-) -> Comparison:
-    """Score several sets of predictions on the same questions.
+) -> ComparisonTable:
+    """Score several sets of predictions on the same questions as VSI-Bench does.
 
-    `constants` (`best_constants` of the training questions) becomes the first column, "constant". `differences` are
-    pairs of column names, a - b, each paired over questions. The sets must answer the same question ids, in any
-    order; a missing completion is None.
+    Args:
+        columns: predictions by column name. All answer the same question ids, in any order; None for a missing answer.
+        constants: `best_constants` of the training questions; they become the first column, "constant".
+        differences: pairs of column names (a, b) for the columns a - b, paired over questions.
+
+    Raises:
+        InputError: different questions, an unknown column, or no question that has a score.
     """
     if not columns or not all(columns.values()):
         raise InputError("comparison: expected at least one set of predictions, each with at least one question")
@@ -130,13 +132,12 @@ def compare(
         for name in pair:
             if name not in answered:
                 raise InputError(f"comparison: no column {name!r}; the columns are {', '.join(answered)}")
-    values = {
-        name: 100
-        * score_vsi_bench(predictions, parser=parser, answer_of=str if name == CONSTANT else answer_of).per_question
-        for name, predictions in answered.items()
-    }
+    values = {}
+    for name, predictions in answered.items():
+        scores = score_vsi_bench(predictions, parser=parser, answer_of=str if name == CONSTANT else answer_of)
+        values[name] = 100 * scores.per_question
     types = np.array([question.question_type for question in questions], dtype=object)
-    if constants is not None:  # no constant is no answer of 0 points
+    if constants is not None:  # a type without a constant has no score, which is not a score of 0
         values[CONSTANT][[question_type not in constants for question_type in types]] = np.nan
     scored = np.isfinite(values[first])
     if not scored.any():
@@ -151,7 +152,7 @@ def compare(
         if not chosen.any():
             continue
         rows.append(
-            Row(
+            ComparisonRow(
                 question_type,
                 int(chosen.sum()),
                 (constants or {}).get(question_type),
@@ -159,4 +160,4 @@ def compare(
                 tuple(paired_difference(values[a][chosen], values[b][chosen]) for a, b in differences),
             )
         )
-    return Comparison(tuple(answered), tuple(differences), tuple(rows))
+    return ComparisonTable(tuple(answered), tuple(differences), tuple(rows))

@@ -1,33 +1,24 @@
-"""Rows of benchmark tables as the papers print them, in per cent, to stand beside one's own.
+"""Rows of benchmark tables as the papers print them, in per cent, to print beside new scores.
 
-Frames, resolution and parsing differ between the sources, often by several points on the same weights: beside, not
-against.
+Frames, resolution and parsing differ between the sources, often by several points on the same weights, so these rows
+are context and not a controlled comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# (source, row) -> column -> per cent; what a paper leaves blank is not there.
+from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS
+
+# (source, row) -> column -> per cent, without the cells that a paper leaves blank.
 Rows = Mapping[tuple[str, str], Mapping[str, float]]
 
 VSGRPO = "vsGRPO, Table 2"
 VSGRPO_PROMPTS = "vsGRPO, Table 1"  # its vanilla rows are Table 2's
 SPATIAL_R1 = "Spatial-R1, Table 1"
 
-_ORDER = (
-    "overall",
-    "object_counting",
-    "object_abs_distance",
-    "object_size_estimation",
-    "room_size_estimation",
-    "object_rel_distance",
-    "object_rel_direction",
-    "route_planning",
-    "obj_appearance_order",
-)
-
-_ROWS: tuple[tuple[str, str, tuple[float | None, ...]], ...] = (
+_VSI_BENCH_COLUMNS = ("overall", *TASKS)
+_VSI_BENCH_ROWS: tuple[tuple[str, str, tuple[float | None, ...]], ...] = (
     (SPATIAL_R1, "Chance Level (Random)", (None, None, None, None, None, 25.0, 36.1, 28.3, 25.0)),
     (SPATIAL_R1, "Chance Level (Frequency)", (34.0, 62.1, 32.0, 29.9, 33.1, 25.1, 47.9, 28.4, 25.2)),
     (VSGRPO, "Qwen2-VL-2B", (23.3, 21.4, 3.4, 32.3, 31.1, 26.7, 27.7, 24.7, 18.9)),
@@ -52,8 +43,8 @@ _ROWS: tuple[tuple[str, str, tuple[float | None, ...]], ...] = (
 )
 
 
-# SVQA-R1 stars rows without the thinking prompt; its text has lost the star: those are the rows of the base model whose
-# numbers its Tables 3 and 5 do not repeat as "Base".
+# SVQA-R1 stars the rows without the thinking prompt. The star is lost in its text: they are the rows of the base model
+# whose numbers its Tables 3 and 5 do not repeat as "Base".
 _STARRED = "Qwen2.5-VL-3B, no thinking prompt"
 _BASE = "Qwen2.5-VL-3B"
 _Q_SPATIAL_COLUMNS = (
@@ -123,13 +114,13 @@ _OPEN_ENDED_ROWS: tuple[tuple[str, str, tuple[float | None, ...]], ...] = (
 
 
 def _by_column(columns: tuple[str, ...], rows: tuple[tuple[str, str, tuple[float | None, ...]], ...]) -> Rows:
-    """Rows may be shorter than the columns: a table of fewer columns."""
+    """Rows may be shorter than the columns, for papers' tables with fewer columns."""
     return {
         (source, name): {column: value for column, value in zip(columns, values, strict=False) if value is not None}
         for source, name, values in rows
     }
 
 
-PUBLISHED = _by_column(_ORDER, _ROWS)  # VSI-Bench
+VSI_BENCH = _by_column(_VSI_BENCH_COLUMNS, _VSI_BENCH_ROWS)
 Q_SPATIAL = _by_column(_Q_SPATIAL_COLUMNS, _Q_SPATIAL_ROWS)  # Q-Spatial++
 OPEN_ENDED = _by_column(_OPEN_ENDED_COLUMNS, _OPEN_ENDED_ROWS)

@@ -1,22 +1,22 @@
-"""Cells to text: Markdown, and columns for a terminal. The first column is words, the others are numbers."""
+"""A table as text: Markdown, or aligned columns for a terminal. The first column is aligned left, the others right."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-Cells = Sequence[Sequence[str]]
+Cells = Sequence[Sequence[str]]  # rows; the first is the header
 
 
-def markdown(table: Cells) -> str:
-    """A Markdown table; the first row is the header."""
+def markdown_table(table: Cells) -> str:
+    """A Markdown table."""
     header, *rows = table
     rule = ["---", *(["---:"] * (len(header) - 1))]
     lines = (header, rule, *rows)
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
 
 
-def plain(table: Cells) -> str:
-    """Aligned columns, a line under the header."""
+def plain_table(table: Cells) -> str:
+    """Aligned columns with a line under the header."""
     widths = [max(len(row[index]) for row in table) for index in range(len(table[0]))]
     lines = [
         "  ".join(
@@ -27,6 +27,6 @@ def plain(table: Cells) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def number(value: float | None, decimals: int = 1) -> str:
-    """With so many decimals, or a dash."""
+def format_number(value: float | None, decimals: int = 1) -> str:
+    """The number with that many decimals; a dash for None and nan."""
     return "–" if value is None or value != value else f"{value:.{decimals}f}"
