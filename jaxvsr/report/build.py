@@ -13,7 +13,7 @@ from jaxvsr.data.scannet.read_scan import is_procedural, list_scans, read_scene
 from jaxvsr.errors import InputError
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import write_text
-from jaxvsr.report.floor_plan import plan_svg
+from jaxvsr.report.floor_plan import Plan
 from jaxvsr.report.pictures import jpegs
 from jaxvsr.report.run_page import BeforeAfter, Page, run_page
 from jaxvsr.report.run_rows import SampledQuestion, read_hacking, read_metrics, read_samples, same_question
@@ -128,4 +128,4 @@ def _plan(sample: SampledQuestion, scan: Path | None) -> str | None:
         return None
     scene = read_scene(scan)
     asked = sample.question.lower()
-    return plan_svg(scene, {one.category for one in scene.objects if one.category in asked})
+    return Plan(scene).svg({one.category for one in scene.objects if one.category in asked})

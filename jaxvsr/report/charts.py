@@ -7,6 +7,7 @@ be larger than a whole page, and without the hover text.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -69,13 +70,16 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    """SVG path data through the points; a point that is not finite lifts the pen."""
+    """SVG path data through the points; one that is not finite lifts the pen, one that is alone is a dot.
+
+    >>> _path([(0, 1), (5, 1), (10, math.nan), (15, 2)])
+    'M0.0 1.0 L5.0 1.0 M15.0 2.0 L15.0 2.0'
+    """
     pieces: list[str] = []
-    pen_down = False
-    for x, y in points:
-        if math.isfinite(y):
-            pieces.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
-        pen_down = math.isfinite(y)
+    for is_finite, run in itertools.groupby(points, key=lambda point: math.isfinite(point[1])):
+        places = [f"{x:.1f} {y:.1f}" for x, y in run]
+        if is_finite:
+            pieces += [f"M{places[0]}", *(f"L{place}" for place in places[1:] or places)]
     return " ".join(pieces)
 
 
@@ -88,18 +92,6 @@ def _value_range(curves: Sequence[Curve]) -> tuple[float, float]:
         low = 0.0
     margin = 0.06 * (high - low)
     return (low if low == 0 else low - margin), high + margin
-
-
-@dataclasses.dataclass(frozen=True)
-class _Line:
-    """A curve as it is drawn: path data, with the raw values behind an average, or a dot for a single value."""
-
-    label: str
-    colour: str
-    tip: str  # shown where one points at it
-    path: str = ""
-    raw: str = ""
-    dot: tuple[float, float] | None = None
 
 
 def line_chart(title: str, curves: Sequence[Curve], note: str = "", *, average: bool = True) -> Markup:
@@ -125,23 +117,20 @@ def line_chart(title: str, curves: Sequence[Curve], note: str = "", *, average: 
         return _path([(x_of(step), y_of(value)) for step, value in zip(steps, values, strict=True)])
 
     lines = []
-    for index, curve in enumerate(curves):
+    for colour, curve in zip(itertools.cycle(PALETTE), curves, strict=False):
         steps, values = curve.steps, curve.values
-        tip = f"{curve.label}: {number(values[-1])} at step {steps[-1]}"
-        line = _Line(curve.label, PALETTE[index % len(PALETTE)], tip, path(steps, values))
-        if len(values) == 1:
-            line = dataclasses.replace(line, dot=(x_of(steps[0]), y_of(values[0])))
-        elif average and len(values) > 12:
-            mean = smoothed(values, max(5, len(values) // 12))
-            line = dataclasses.replace(line, raw=line.path, path=path(steps, mean))
+        line = {"label": curve.label, "colour": colour, "is_dot": len(values) == 1, "raw": ""}
+        line |= {"tip": f"{curve.label}: {number(values[-1])} at step {steps[-1]}", "path": path(steps, values)}
+        if average and len(values) > 12:
+            line |= {"raw": line["path"], "path": path(steps, smoothed(values, max(5, len(values) // 12)))}
         lines.append(line)
     marks = ticks(low, high)
-    ends = [value for value in curves[0].values if math.isfinite(value)][-1:] if len(curves) == 1 else []
+    last_value = [value for value in curves[0].values if math.isfinite(value)][-1]
     return render(
         "chart.html.jinja",
         title=title,
         note=note,
-        last=number(ends[0]) if ends else "",
+        last=number(last_value) if len(curves) == 1 else "",
         box=Box,
         lines=lines,
         y_ticks=[(y_of(tick), label) for tick, label in zip(marks, tick_labels(marks), strict=True)],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import zlib
 from collections.abc import Collection, Sequence
 
@@ -18,17 +17,16 @@ from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 from jaxvsr.report.rendering import render
 
 PIXELS_PER_METRE = 90
-FONT_SHARE = 36  # of the longer side is the height of a letter: pages show plans at a third of their size
+FONT_SHARE = 36  # the longer side is so many times the height of a letter: pages show plans at a third of their size
 MARGIN_METRES = 0.3
 FLOOR_GRID_METRES = 0.05  # one floor point is kept of each such square
 FLOOR_RADIUS_METRES = 0.25  # wider gaps in the floor stay open
 FILLS = ("#bcd3f2", "#f6d3b0", "#c4e3cf", "#efc6d3", "#d5cbee", "#e3ddc3", "#c9d6da", "#e8cfe6")
-INK, ASKED, OTHER = "#1c2126", "#b4305a", "#5c6670"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mark:
-    """Something drawn into the plan: a line from `start` to `end` (metres), or a label alone where there is no end.
+    """Something drawn into the plan: a line from `start` to `end` (metres), or only a label where there is no end.
 
     `arrow` puts a head at the end; `faint` lines are those that are not the answer.
     """
@@ -41,61 +39,50 @@ class Mark:
     faint: bool = False
 
 
-def plan_svg(scene: Scene, highlight: Collection[str] = (), marks: Sequence[Mark] = ()) -> str:
-    """The room seen from above; x points right, y up, as in the scan's aligned frame.
-
-    Objects whose category is in `highlight` (those that a question asks about) are drawn with a strong outline; `marks`
-    lie above everything.
-    """
-    return Plan(scene).svg(highlight, marks)
-
-
 class Plan:
-    """A room from above, to be drawn several times with different marks."""
+    """A room from above, to be drawn several times with different marks; x points right, y up, as in the scan."""
 
     def __init__(self, scene: Scene):
         self.objects = [one for one in scene.objects if not is_structural(one.category)]
-        self._footprints = [_hull(np.asarray(one.obb.corners[:, :2])) for one in self.objects]
-        self._floor = np.asarray(scene.floor_points[:, :2], np.float64)
-        shown = [self._floor, *self._footprints]
-        everything = np.concatenate(shown) if len(self._floor) or self._footprints else np.zeros((1, 2))
+        footprints = [_hull(np.asarray(one.obb.corners[:, :2])) for one in self.objects]
+        floor = np.asarray(scene.floor_points[:, :2], np.float64)
+        everything = np.concatenate([floor, *footprints]) if len(floor) or footprints else np.zeros((1, 2))
         self._low = everything.min(axis=0) - MARGIN_METRES
         self._size = (everything.max(axis=0) + MARGIN_METRES - self._low) * PIXELS_PER_METRE
-        self._font = max(12.0, float(self._size.max()) / FONT_SHARE)
+        self._floor = "".join(self._path(loop) for loop in _boundary(floor))
+        self._drawn = [
+            {
+                "category": one.category,
+                "top": float(one.aabb.maximum[2]),
+                "path": self._path(footprint),
+                "centre": self._place(footprint.mean(axis=0)),
+                "fill": FILLS[zlib.crc32(one.category.encode()) % len(FILLS)],
+            }
+            for one, footprint in zip(self.objects, footprints, strict=True)
+        ]
 
     def instances(self, category: str) -> list[SceneObject]:
         """The objects of a category, in order of id."""
         return [one for one in self.objects if one.category == category]
 
     def svg(self, highlight: Collection[str] = (), marks: Sequence[Mark] = ()) -> str:
-        """The drawing as one SVG document."""
+        """The drawing as one SVG document.
+
+        Objects whose category is in `highlight` (those that a question asks about) have a strong outline; `marks` are
+        drawn above everything.
+        """
         width, height = self._size
-        # From the floor up, as one would see them from above.
-        order = sorted(range(len(self.objects)), key=lambda index: float(self.objects[index].aabb.maximum[2]))
         return render(
             "floor_plan.svg.jinja",
-            width=f"{width:.0f}",
-            height=f"{height:.0f}",
-            bottom=float(height),
-            font=f"{self._font:.0f}",
+            width=float(width),
+            height=float(height),
+            font=max(12.0, float(self._size.max()) / FONT_SHARE),
             metre=PIXELS_PER_METRE,
-            floor=self._floor_path,
-            outlines=[self._outline(index, self.objects[index].category in highlight) for index in order],
-            labels=[
-                self._label(footprint.mean(axis=0), one.category, INK, self._font / 3, one.category in highlight)
-                for one, footprint in zip(self.objects, self._footprints, strict=True)
-            ],
+            floor=self._floor,
+            objects=self._drawn,
+            highlight=highlight,
             marks=[self._mark(mark) for mark in marks],
         )
-
-    def _outline(self, index: int, is_asked: bool) -> dict[str, object]:
-        fill = FILLS[zlib.crc32(self.objects[index].category.encode()) % len(FILLS)]
-        colour, width = (ASKED, 3) if is_asked else (OTHER, 1)
-        return {"path": self._path(self._footprints[index]), "fill": fill, "colour": colour, "width": width}
-
-    @functools.cached_property
-    def _floor_path(self) -> str:
-        return "".join(self._path(loop) for loop in _boundary(self._floor))
 
     def _place(self, point: Float[np.ndarray, " 2"]) -> tuple[float, float]:
         """Pixels; y is turned upwards."""
@@ -106,34 +93,14 @@ class Plan:
         """SVG path data of a closed outline."""
         return "M" + "L".join("{:.1f} {:.1f}".format(*self._place(point)) for point in points) + "Z"
 
-    def _label(
-        self, point: Float[np.ndarray, " 2"], words: str, colour: str, shift: float, is_bold: bool = True
-    ) -> dict[str, object]:
-        x, y = self._place(point)
-        return {"x": x, "y": y + shift, "text": words, "colour": colour, "is_bold": is_bold}
-
     def _mark(self, mark: Mark) -> dict[str, object]:
-        colour = OTHER if mark.faint else ASKED
-        if mark.end is None:
-            return {"path": "", "label": self._label(mark.start, mark.label, colour, -0.8 * self._font)}
-        (x0, y0), (x1, y1) = self._place(mark.start), self._place(mark.end)
-        drawn: dict[str, object] = {
-            "colour": colour,
-            "start": (x0, y0),
-            "path": f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}",
-            "width": 1.5 if mark.faint else 3,
-            "is_dashed": mark.dashed,
-            "head": "",
-            "label": None,
-        }
+        (x0, y0), (x1, y1) = start, end = [self._place(mark.start if at is None else at) for at in (None, mark.end)]
         length = float(np.hypot(x1 - x0, y1 - y0))
+        head = ""
         if mark.arrow and length > 0:
             ux, uy = (x1 - x0) / length * 12, (y1 - y0) / length * 12
-            drawn["head"] = f"M{x1:.1f} {y1:.1f}l{-ux - uy / 2:.1f} {-uy + ux / 2:.1f}l{uy:.1f} {-ux:.1f}Z"
-        if mark.label:
-            middle = (np.asarray(mark.start) + np.asarray(mark.end)) / 2
-            drawn["label"] = self._label(middle, mark.label, colour, -0.4 * self._font)
-        return drawn
+            head = f"M{x1:.1f} {y1:.1f}l{-ux - uy / 2:.1f} {-uy + ux / 2:.1f}l{uy:.1f} {-ux:.1f}Z"
+        return {"mark": mark, "start": start, "end": end, "head": head, "middle": ((x0 + x1) / 2, (y0 + y1) / 2)}
 
 
 def _hull(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "M 2"]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_rows
-from jaxvsr.report.charts import Curve
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +63,13 @@ class HackedRollout:
 
 def read_hacking(path: Path, most: int) -> list[HackedRollout]:
     """The rows of hacking.jsonl of the last step that has any, at most `most`; none where the file is missing."""
-    rows = []
-    for number, row in enumerate(read_rows(path), start=1):
-        try:
-            tricks, reward = tuple(map(str, row["tricks"])), _number(row["reward"])
-            rows.append(
-                HackedRollout(
-                    int(row["step"]), str(row["question"]), str(row["answer"]), str(row["text"]), reward, tricks
-                )
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} line {number}: not a row of hacking.jsonl ({error!r})") from None
+
+    def rollout(row: Mapping[str, Any]) -> HackedRollout:
+        question, answer, text = (str(row[name]) for name in ("question", "answer", "text"))
+        tricks = tuple(map(str, row["tricks"]))
+        return HackedRollout(int(row["step"]), question, answer, text, _number(row["reward"]), tricks)
+
+    rows = _read(path, rollout)
     return [row for row in rows if row.step == rows[-1].step][:most]
 
 
@@ -94,29 +91,27 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def read_samples(path: Path) -> list[SampledQuestion]:
     """The rows of samples.jsonl; none where the file is missing."""
-    samples = []
+
+    def question(row: Mapping[str, Any]) -> SampledQuestion:
+        names = ("question_id", "scene", "question_type", "question", "answer")
+        texts: dict[str, Any] = {name: str(row[name]) for name in names}
+        answers = tuple(
+            SampledAnswer(str(answer["text"]), _number(answer["reward"]), _number(answer["advantage"]))
+            for answer in row["answers"]
+        )
+        return SampledQuestion(step=int(row["step"]), answers=answers, **texts)
+
+    return _read(path, question)
+
+
+def _read(path: Path, make: Callable[[Mapping[str, Any]], T]) -> list[T]:
+    rows = []
     for number, row in enumerate(read_rows(path), start=1):
         try:
-            samples.append(_sample(row))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} line {number}: not a row of samples ({error!r})") from None
-    return samples
-
-
-def _sample(row: Mapping[str, Any]) -> SampledQuestion:
-    answers = tuple(
-        SampledAnswer(str(answer["text"]), _number(answer["reward"]), _number(answer["advantage"]))
-        for answer in row["answers"]
-    )
-    return SampledQuestion(
-        int(row["step"]),
-        str(row["question_id"]),
-        str(row["scene"]),
-        str(row["question_type"]),
-        str(row["question"]),
-        str(row["answer"]),
-        answers,
-    )
+            rows.append(make(row))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} line {number}: not a row of {path.name} ({error!r})") from None
+    return rows
 
 
 def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, SampledQuestion] | None:
@@ -135,14 +130,6 @@ def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, 
         if best is None or merit > best[0]:
             best = merit, before, sample
     return best[1:] if best else None
-
-
-def metric_curve(metrics: Sequence[Mapping[str, float]], name: str) -> Curve | None:
-    """A metric over the steps in which it was logged."""
-    rows = [row for row in metrics if name in row]
-    if not rows:
-        return None
-    return Curve(name, tuple(int(row["step"]) for row in rows), tuple(row[name] for row in rows))
 
 
 def _number(value: object) -> float:

@@ -20,7 +20,7 @@ from jaxvsr.data.scannet.read_scan import list_scans, read_scene
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.errors import InputError
 from jaxvsr.report.build import KEPT_BACK, write_report
-from jaxvsr.report.floor_plan import plan_svg
+from jaxvsr.report.floor_plan import Plan
 from jaxvsr.report.rendering import TEMPLATES
 from jaxvsr.report.run_rows import SampledAnswer, SampledQuestion, read_metrics, read_samples, same_question
 from jaxvsr.report.score_table import score_table
@@ -160,7 +160,7 @@ def test_a_blank_control_run_shows_no_frames_that_it_did_not_see(tmp_path: Path,
 
 def test_the_plan_draws_every_object_at_its_place(data: Path):
     scene = read_scene(list_scans(data)[0])
-    svg = ET.fromstring(plan_svg(scene, {"door"}))
+    svg = ET.fromstring(Plan(scene).svg({"door"}))
     names = [element.text or "" for element in svg if element.tag.endswith("text")]
     assert sorted(name for name in names if name != "1 m") == sorted(
         one.category for one in scene.objects if one.category not in ("wall", "floor", "ceiling")

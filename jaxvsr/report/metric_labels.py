@@ -1,0 +1,41 @@
+"""What the metrics of metrics.jsonl are called in tables and figures, with their units."""
+
+from __future__ import annotations
+
+_LABELS = {
+    "reward/mean": "mean reward",
+    "reward/std": "reward spread within groups",
+    "frac_reward_zero_std": "groups with equal rewards (share)",
+    "video_gain": "gain from the video",
+    "kl": "KL to the reference (nats per token)",
+    "entropy": "entropy (nats per token)",
+    "clip_ratio": "clipped ratios (share of tokens)",
+    "completion_length": "answer length (tokens)",
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+    "tokens_per_second": "tokens per second",
+    "seconds/step": "time per step (s)",
+    "eval/overall": "held-out score (%)",
+    # all metrics under a name
+    "eval/": "held-out scores (%)",
+    "reward/": "rewards by name",
+    "hacking/": "reward hacking (share of rollouts)",
+    "seconds/": "time per phase (s)",
+}
+
+
+def label(metric: str) -> str:
+    """Words and unit of a metric; its own name where there are no better words.
+
+    >>> label("kl"), label("eval/room_size_estimation"), label("loss")
+    ('KL to the reference (nats per token)', 'held-out room_size_estimation (%)', 'loss')
+    """
+    if metric.startswith("eval/"):
+        return _LABELS.get(metric, f"held-out {metric.removeprefix('eval/')} (%)")
+    return _LABELS.get(metric, metric)
+
+
+def title(metric: str) -> str:
+    """The label as a heading."""
+    words = label(metric)
+    return words[0].upper() + words[1:]
