@@ -2,15 +2,14 @@
 
     python launch/report.py runs/demo                                     runs/demo/report.html
     python launch/report.py runs/demo --compare start=scores/start after=scores/after
-                                                                          and a table of scores on it
+                                                                          with a table of scores on it
     python launch/report.py runs/a-* runs/b-* --group-by grpo.beta        summary.md, .csv, .tex; curves.png, .pdf
     python launch/report.py --answers start=scores/start after=scores/after --out runs/answers
                                                                           answers.html, .csv: side by side
 
-Runs that differ in nothing but the seed are one group; --group-by names the config field that makes the groups. What
---compare and --answers name are folders that evaluate.py wrote; --compare gives the differences of the last of them to
-each of the others, and to the constant answers that are best on the run's training questions (each once, without
-mirror images).
+Runs that differ only in the seed are one group; --group-by groups by a config field instead. --compare and --answers
+take folders that evaluate.py wrote. --compare gives the differences of the last of them to each of the others, and to
+the constant answers that are best on the run's training questions (each once, without mirror images).
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--metrics", help="metrics of tables and curves: reward/mean,kl,…")
     parser.add_argument("--out", type=Path, default=Path("runs/summary"), help="folder of tables, curves and answers")
     parser.add_argument(
-        "--scans", type=Path, action="append", default=[], help="scans behind the data, if they lie elsewhere"
+        "--scans", type=Path, action="append", default=[], help="folder of scans, if they are not in the data folder"
     )
-    parser.add_argument("--compare", nargs="+", metavar="NAME=DIR", help="folders of evaluate.py; the last one counts")
-    parser.add_argument("--answers", nargs="+", metavar="NAME=DIR", help="folders of evaluate.py, answers side by side")
+    parser.add_argument("--compare", nargs="+", metavar="NAME=DIR", help="folders of evaluate.py, trained model last")
+    parser.add_argument("--answers", nargs="+", metavar="NAME=DIR", help="folders of evaluate.py: answers side by side")
     parser.add_argument("--share-frames", action="store_true", help="put frames of real scans on the page")
     return parser
 
@@ -46,16 +45,14 @@ def _command(argv: Sequence[str] | None) -> int:
     check_out(arguments.out)
     if arguments.answers:
         if arguments.runs:
-            raise InputError(f"--answers {arguments.answers[0]}: goes without runs, {arguments.runs[0]} given")
+            raise InputError(f"--answers {arguments.answers[0]}: takes no runs, found {arguments.runs[0]}")
         _side_by_side(arguments.answers, arguments.out)
         return 0
     if not arguments.runs:
         raise InputError("report.py: expected RUN…, or --answers NAME=DIR NAME=DIR (see report.py --help)")
     if len(arguments.runs) > 1 or arguments.group_by:
         if arguments.compare:
-            raise InputError(
-                f"--compare {arguments.compare[0]}: goes on the page of one run, {len(arguments.runs)} given"
-            )
+            raise InputError(f"--compare {arguments.compare[0]}: needs exactly one run, found {len(arguments.runs)}")
         _summarise(arguments.runs, arguments.group_by, arguments.metrics, arguments.out)
         return 0
     from jaxvsr.report.build import write_report
@@ -100,7 +97,7 @@ def _named_folders(flag: str, named: Sequence[str]) -> dict[str, Path]:
 
 
 def _side_by_side(named: Sequence[str], out: Path) -> None:
-    """Write what several models said to the questions that all of them were asked."""
+    """Write the answers of several models to the questions that all of them were asked."""
     from jaxvsr.evaluation import provenance
     from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
     from jaxvsr.evaluation.predictions import read_predictions
@@ -109,27 +106,25 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
 
     folders = _named_folders("--answers", named)
     if len(folders) < 2:
-        raise InputError(f"--answers {named[0]}: expected two folders or more")
+        raise InputError(f"--answers {named[0]}: expected at least two folders")
     answered = {}
     for name, folder in folders.items():
         path = folder / "predictions.jsonl"
-        predictions = read_predictions(path)
+        read = read_predictions(path)
         rule = provenance.answer_rule(provenance.beside(path)) or str
-        values = score_vsi_bench(predictions, answer_of=rule).per_question
-        answered[name] = {one.question.id: (one, float(value)) for one, value in zip(predictions, values, strict=True)}
-    shared = [key for key in next(iter(answered.values())) if all(key in one for one in answered.values())]
+        values = score_vsi_bench(read, answer_of=rule).per_question
+        answered[name] = {one.question.id: (one, float(value)) for one, value in zip(read, values, strict=True)}
+    first, *_ = answered.values()
+    shared = [key for key in first if all(key in one for one in answered.values())]
     if not shared:
         raise InputError(f"--answers: {' and '.join(folders)} have no question in common")
     rows = []
     for key in shared:
-        question = next(iter(answered.values()))[key][0].question
-        said = tuple(one[key][0].prediction for one in answered.values())
-        scores = tuple(one[key][1] for one in answered.values())
-        fields = (question.id, question.scene, question.question_type, question.question, question.answer)
-        rows.append(AnsweredQuestion(*fields, said, scores))
+        predictions, scores = zip(*(one[key] for one in answered.values()), strict=True)
+        rows.append(AnsweredQuestion(predictions[0].question, [one.prediction for one in predictions], scores))
     for name, one in answered.items():
         if len(one) > len(shared):
-            print(f"{name}: {len(one) - len(shared):,} of {len(one):,} answers are to questions not asked of all")
+            print(f"{name}: {len(one) - len(shared):,} of {len(one):,} answers left out: questions not asked of all")
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "answers.csv", answers_csv(list(folders), rows))
     write_text(out / "answers.html", answers_html(list(folders), rows))

@@ -8,22 +8,20 @@ import io
 import math
 from collections.abc import Sequence
 
+from jaxvsr.data.questions import Question
 from jaxvsr.report.rendering import Cell, render
 
 MOST_ROWS = 2000  # on the page; the CSV has all
+QUESTION_FIELDS = ("id", "scene", "question_type", "question", "answer")
 
 
 @dataclasses.dataclass(frozen=True)
 class AnsweredQuestion:
-    """A question and what each model said; scores in [0, 1], nan where the question has none."""
+    """A question and each model's prediction; scores in [0, 1], nan where the question has none."""
 
-    id: str
-    scene: str
-    question_type: str
-    question: str
-    answer: str
-    said: tuple[str | None, ...]
-    scores: tuple[float, ...]
+    question: Question
+    predictions: Sequence[str | None]
+    scores: Sequence[float]
 
     @property
     def difference(self) -> float:
@@ -33,8 +31,8 @@ class AnsweredQuestion:
 
 
 def most_different_first(rows: Sequence[AnsweredQuestion]) -> list[AnsweredQuestion]:
-    """By how much the last model's score differs from the first's, then those with different words, then by id."""
-    return sorted(rows, key=lambda row: (-abs(row.difference), len(set(row.said)) == 1, row.id))
+    """By how much the last model's score differs from the first's, then different answers, then by id."""
+    return sorted(rows, key=lambda row: (-abs(row.difference), len(set(row.predictions)) == 1, row.question.id))
 
 
 def answers_html(names: Sequence[str], rows: Sequence[AnsweredQuestion]) -> str:
@@ -48,25 +46,26 @@ def answers_html(names: Sequence[str], rows: Sequence[AnsweredQuestion]) -> str:
         worse=sum(row.difference < 0 for row in rows),
         # Texts, boxes and lengths with a unit: 0 would read as "equally good".
         unscored=sum(not all(map(math.isfinite, row.scores)) for row in rows),
-        rows=[(row, [_cell(*answer) for answer in zip(row.said, row.scores, strict=True)]) for row in shown],
+        rows=[(row.question, list(map(_cell, row.predictions, row.scores))) for row in shown],
     )
 
 
-def _cell(said: str | None, score: float) -> Cell:
+def _cell(prediction: str | None, score: float) -> Cell:
     if math.isnan(score):
-        return Cell(said)
-    return Cell(said, "right" if score >= 0.5 else "wrong", f"{score:.1f}")
+        return Cell(prediction)
+    return Cell(prediction, "right" if score >= 0.5 else "wrong", f"{score:.1f}")
 
 
 def answers_csv(names: Sequence[str], rows: Sequence[AnsweredQuestion]) -> str:
-    """One line a question, in the page's order."""
+    """One line per question, in the page's order."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     scores = [f"score of {name}" for name in names]
-    writer.writerow(["id", "scene", "question_type", "question", "answer", *names, *scores])
+    writer.writerow([*QUESTION_FIELDS, *names, *scores])
     for row in most_different_first(rows):
         # A model's tokens may end in half a character: a lone surrogate, which no file can hold.
-        said = ["" if one is None else one.encode("utf-8", "backslashreplace").decode() for one in row.said]
+        texts = ["" if one is None else one.encode("utf-8", "backslashreplace").decode() for one in row.predictions]
         numbers = ["" if math.isnan(score) else f"{score:g}" for score in row.scores]
-        writer.writerow([row.id, row.scene, row.question_type, row.question, row.answer, *said, *numbers])
+        asked = [getattr(row.question, name) for name in QUESTION_FIELDS]
+        writer.writerow([*asked, *texts, *numbers])
     return out.getvalue()

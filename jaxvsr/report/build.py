@@ -24,21 +24,22 @@ from jaxvsr.runs.run_folder import RunFolder
 COMPARISON = "comparison.json"
 SAVINGS = "tree_savings.json"
 
-SAMPLES = 4  # questions of the last steps that the page shows
-HACKED = 6  # rollouts that show a trick, of the last step that has any
-FRAMES = 8  # frames of a scene that the page shows at most
+# The page shows at most
+SAMPLES = 4  # questions of the last steps
+HACKED = 6  # rollouts with a trick, of the last step that has any
+FRAMES = 8  # frames per scene
 KEPT_BACK = (
-    "Frames are left out: pictures of real scans stay on this machine (ScanNet's terms of use). "
-    "With --share-frames the page carries them."
+    "Frames are left out: those of real scans stay on this machine (ScanNet's terms of use). "
+    "--share-frames puts them on the page."
 )
 
 
 def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = False) -> Path:
     """Write RUN/report.html; returns its path.
 
-    RUN/comparison.json and RUN/tree_savings.json are on the page where they exist. `scans` are folders of scans,
-    besides the data folders of the run: the room's plan is drawn from them, and only they tell a procedural room from
-    somebody's home.
+    RUN/comparison.json and RUN/tree_savings.json are on the page where they exist. `scans` are folders of scans besides
+    the run's data folders: a scan gives the plan of the room, and says whether the room is procedural or somebody's
+    home.
 
     Raises:
         InputError: `run` is not a run folder, or one of its files cannot be read.
@@ -76,7 +77,7 @@ def read_run(path: Path) -> Run:
 
 
 def read_savings(path: Path) -> str:
-    """The line of what the scene tree saved, from a JSON object's field `line`."""
+    """What the scene tree saved, in one line: field `line` of a JSON object."""
     try:
         line = json.loads(path.read_text(encoding="utf-8"))["line"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -93,7 +94,7 @@ def _facts(config: TrainConfig) -> dict[str, str]:
 
 
 def _find_scans(scenes: Collection[str], folders: Iterable[Path]) -> dict[str, Path | None]:
-    """Where the scan of each scene lies; None where it is not at hand."""
+    """The folder of each scene's scan; None where there is none."""
     found: dict[str, Path | None] = dict.fromkeys(sorted(scenes))
     for folder in folders:
         with contextlib.suppress(InputError):  # a data folder without scans
@@ -104,7 +105,7 @@ def _find_scans(scenes: Collection[str], folders: Iterable[Path]) -> dict[str, P
 def _frames(
     config: TrainConfig, data: Sequence[Path], scans: Mapping[str, Path | None], share_frames: bool
 ) -> tuple[dict[str, list[bytes]], str | None]:
-    """JPEG frames of each scene as the model saw them, and a sentence on why some are missing."""
+    """JPEG frames of each scene as the model saw them, and why some are missing."""
     frames: dict[str, list[bytes]] = {}
     if config.data.blank:
         return frames, "This control run saw mid-grey frames instead of the video."
@@ -123,7 +124,7 @@ def _frames(
 
 
 def _plan(sample: SampledQuestion, scan: Path | None) -> str | None:
-    """The room from above with what the question names drawn strongly; none where its scan is not at hand."""
+    """The room from above, what the question names outlined; None where there is no scan."""
     if scan is None:
         return None
     scene = read_scene(scan)

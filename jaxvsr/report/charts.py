@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from jaxvsr.report.rendering import number, render
 
-# Distinguishable with the common colour-vision deficiencies, and dark enough on white.
+# Told apart with the common colour-vision deficiencies, and dark enough on white.
 PALETTE = ("#2563c9", "#d1620a", "#2a8a57", "#b4305a", "#6f52b5", "#6b7280")
 
 
@@ -36,7 +36,7 @@ class Curve:
 
 
 def ticks(low: float, high: float, target: int = 4) -> list[float]:
-    """About `target` round numbers (1, 2 or 5 times a power of ten) that lie in [low, high].
+    """About `target` round numbers (1, 2 or 5 times a power of ten) in [low, high].
 
     >>> ticks(0.0, 1.0)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -48,7 +48,7 @@ def ticks(low: float, high: float, target: int = 4) -> list[float]:
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
-    """Texts of evenly spaced ticks, with as many decimals as tell them apart.
+    """Texts of evenly spaced ticks, with just enough decimals to tell them apart.
 
     >>> tick_labels([6.47, 6.475, 6.48])
     ['6.470', '6.475', '6.480']

@@ -1,4 +1,7 @@
-"""Curves of several runs as PNG and PDF: the mean over the runs of a group, and the range between them."""
+"""Figures over several runs, as PNG and PDF: the mean over the runs of a group and the range between them.
+
+Matplotlib draws them, for papers and READMEs; the charts of a page are SVG (charts.py).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 from jaxvsr.files import replacing
 from jaxvsr.report.charts import PALETTE, smoothed
+from jaxvsr.report.metric_labels import label, title
 from jaxvsr.report.summary import Run
 
 
@@ -30,16 +34,16 @@ def group_curve(runs: Sequence[Run], metric: str) -> list[tuple[int, float, floa
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One chart: a metric, one line a group."""
+    """One chart: a metric, one line per group."""
 
-    title: str
     metric: str
     groups: Mapping[str, Sequence[Run]]
+    title: str = ""  # else what the metric is called
 
 
 def draw(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str], path: Path) -> None:
-    """One panel a metric, one line a group; the format follows the file's ending (`.png`, `.pdf`)."""
-    draw_panels([Panel(metric, metric, groups) for metric in metrics], path)
+    """One panel per metric, one line per group; the format follows the file's ending (`.png`, `.pdf`)."""
+    draw_panels([Panel(metric, groups) for metric in metrics], path)
 
 
 def draw_panels(panels: Sequence[Panel], path: Path) -> None:
@@ -72,10 +76,10 @@ def _draw_panel(axes: Any, panel: Panel, *, legend: bool) -> None:
         axes.plot(steps, smoothed(mean, window), color=colour, linewidth=1.8, label=group)
         if len(runs) > 1:
             axes.fill_between(steps, smoothed(least, window), smoothed(greatest, window), color=colour, alpha=0.15)
-    axes.set_title(panel.title, fontsize=10)
+    axes.set_title(panel.title or title(panel.metric), fontsize=10)
     axes.set_xlabel("step", fontsize=8)
-    if panel.metric != panel.title:
-        axes.set_ylabel(panel.metric, fontsize=8)
+    if panel.title:
+        axes.set_ylabel(label(panel.metric), fontsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if legend and axes.get_lines():

@@ -1,7 +1,7 @@
-"""The answer to a question, drawn into the plan of its room: what was measured, from where one looks to what.
+"""The answer to a question, drawn into the plan of its room: what was measured, and where one stands and looks.
 
-A row does not say how its answer was made, so distances are measured by every definition that the recipes know, and
-the note says which of them give the answer: a person sees at once whether any does.
+A question does not say how its answer was measured, so distances are measured by every definition of the recipes, and a
+note says which of them match the answer.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 from jaxvsr.report.floor_plan import Mark, Plan
 
 _LETTER = re.compile(r"^\s*([A-Z])\s*[.)]\s*")
-# VSI-Bench's and VSI-100k's circumradius; only a note is made of it
-_ROOM_RADIUS_M = 0.2
+_ROOM_RADIUS_M = 0.2  # VSI-Bench's and VSI-100k's circumradius
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DrawnAnswer:
-    """What to draw for a question, and what to say about it."""
+    """What to draw for a question, and a note under the drawing."""
 
     highlight: frozenset[str]
     marks: tuple[Mark, ...] = ()
@@ -37,7 +36,7 @@ class DrawnAnswer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RoomToDraw:
-    """A scene with its plan; the mirror image of a scene is one of its own."""
+    """A scene with its plan; a mirror image is another scene."""
 
     scene: Scene
 
@@ -49,10 +48,10 @@ class RoomToDraw:
     def floor_m2(self) -> float:
         return room_area(self.scene, "labelled", radius_m=_ROOM_RADIUS_M, fill_holes=True)
 
-    def mentioned(self, words: str) -> list[str]:
-        """Categories of the room's objects in the order in which a text first names them, longer names first."""
+    def mentioned(self, text: str) -> list[str]:
+        """Categories of the room's objects in the order in which the text first names them; longer names win."""
         found: dict[str, int] = {}
-        rest = words.lower()
+        rest = text.lower()
         for category in sorted({one.category for one in self.plan.objects}, key=len, reverse=True):
             pattern = re.compile(rf"(?<![a-z]){re.escape(category)}(?:s|es|\(s\))?(?![a-z])")
             match = pattern.search(rest)
@@ -63,7 +62,7 @@ class RoomToDraw:
 
 
 def draw_answer(room: RoomToDraw, row: Question) -> DrawnAnswer:
-    """The drawing of one question; of a type that is not known, what it names is outlined."""
+    """The drawing of one question; for an unknown question type, the objects that it names are outlined."""
     named = room.mentioned(row.question)
     answer = _answer_text(row)
     for prefix, draw in _DRAWINGS.items():
@@ -75,7 +74,7 @@ def draw_answer(room: RoomToDraw, row: Question) -> DrawnAnswer:
 
 
 def _answer_text(row: Question) -> str:
-    """The answer in words: the option that its letter stands for."""
+    """The answer, or the option whose letter it is."""
     for option in row.options or ():
         match = _LETTER.match(option)
         if match and match[1] == row.answer.strip().rstrip("."):
@@ -126,7 +125,7 @@ def _distance(room: RoomToDraw, row: Question, named: Sequence[str], answer: str
     if "centres" in agreeing:
         ends = _centres(room, *named)
     lengths = ", ".join(f"{name} {metres:.2f} m" for name, metres in measured.items())
-    verdict = f"{answer} m is that of {', '.join(agreeing)}" if agreeing else f"none of these is {answer} m"
+    verdict = f"{answer} m matches {', '.join(agreeing)}" if agreeing else f"none matches {answer} m"
     return DrawnAnswer(frozenset(named), (Mark(*ends, f"{answer} m"),), f"{lengths}: {verdict}")
 
 
@@ -161,7 +160,7 @@ def _order(room: RoomToDraw, row: Question, named: Sequence[str], answer: str) -
     marks = []
     for number, name in enumerate(room.mentioned(answer), start=1):
         marks += [Mark(_middle(one), label=str(number)) for one in room.plan.instances(name)]
-    return DrawnAnswer(frozenset(room.mentioned(answer)), tuple(marks), "numbers: the order of first appearance")
+    return DrawnAnswer(frozenset(room.mentioned(answer)), tuple(marks), "numbers: order of first appearance")
 
 
 _DRAWINGS: dict[str, Callable[[RoomToDraw, Question, Sequence[str], str], DrawnAnswer | None]] = {
@@ -184,7 +183,7 @@ def _pairs(room: RoomToDraw, first: str, second: str) -> list[tuple[SceneObject,
 
 
 def _measured(room: RoomToDraw, first: str, second: str) -> dict[str, float]:
-    """Metres by each definition, over all pairs of instances the smallest."""
+    """Metres by each definition, the smallest over all pairs of instances."""
     pairs = _pairs(room, first, second)
     definitions: dict[str, Callable[[SceneObject, SceneObject], float]] = {
         "centres": lambda a, b: distances.center_distance(object_center(a), object_center(b)),
@@ -215,7 +214,7 @@ def _nearest_points(room: RoomToDraw, first: str, second: str) -> tuple[np.ndarr
 
 
 def _same(metres: float, answer: str) -> bool:
-    """Whether a length, rounded as the answer is, is the answer."""
+    """Whether a length equals the answer, rounded to the answer's decimals."""
     try:
         value = float(answer)
     except ValueError:

@@ -18,7 +18,7 @@ from jaxvsr.report.rendering import render
 
 PIXELS_PER_METRE = 90
 FONT_SHARE = 36  # the longer side is so many times the height of a letter: pages show plans at a third of their size
-MARGIN_METRES = 0.3
+MARGIN_METRES = 0.5  # room for the names of what stands at a wall
 FLOOR_GRID_METRES = 0.05  # one floor point is kept of each such square
 FLOOR_RADIUS_METRES = 0.25  # wider gaps in the floor stay open
 FILLS = ("#bcd3f2", "#f6d3b0", "#c4e3cf", "#efc6d3", "#d5cbee", "#e3ddc3", "#c9d6da", "#e8cfe6")
@@ -94,7 +94,9 @@ class Plan:
         return "M" + "L".join("{:.1f} {:.1f}".format(*self._place(point)) for point in points) + "Z"
 
     def _mark(self, mark: Mark) -> dict[str, object]:
-        (x0, y0), (x1, y1) = start, end = [self._place(mark.start if at is None else at) for at in (None, mark.end)]
+        start = self._place(mark.start)
+        end = start if mark.end is None else self._place(mark.end)
+        (x0, y0), (x1, y1) = start, end
         length = float(np.hypot(x1 - x0, y1 - y0))
         head = ""
         if mark.arrow and length > 0:
@@ -123,7 +125,7 @@ def _boundary(points: Float[np.ndarray, "P 2"]) -> list[Float[np.ndarray, "N 2"]
     except (QhullError, ValueError):  # fewer than three points, or all on a line
         return []
     inside = circumradii(points[triangulation.simplices]) <= FLOOR_RADIUS_METRES
-    # A boundary edge lies between a triangle of the shape and one outside; edge k is opposite to corner k.
+    # A boundary edge is between a triangle of the shape and one outside; edge k is opposite to corner k.
     neighbours = triangulation.neighbors
     outer = inside[:, None] & ((neighbours < 0) | ~inside[neighbours])
     after: dict[int, list[int]] = collections.defaultdict(list)
@@ -137,6 +139,6 @@ def _boundary(points: Float[np.ndarray, "P 2"]) -> list[Float[np.ndarray, "N 2"]
         while here != start and after.get(here):
             loop.append(here)
             here = after[here].pop()
-        after = collections.defaultdict(list, {node: behind for node, behind in after.items() if behind})
+        after = collections.defaultdict(list, {node: following for node, following in after.items() if following})
         loops.append(points[loop])
     return loops

@@ -7,7 +7,7 @@ _LABELS = {
     "reward/std": "reward spread within groups",
     "frac_reward_zero_std": "groups with equal rewards (share)",
     "video_gain": "gain from the video",
-    "kl": "KL to the reference (nats per token)",
+    "kl": "KL (nats per token)",
     "entropy": "entropy (nats per token)",
     "clip_ratio": "clipped ratios (share of tokens)",
     "completion_length": "answer length (tokens)",
@@ -28,11 +28,17 @@ def label(metric: str) -> str:
     """Words and unit of a metric; its own name where there are no better words.
 
     >>> label("kl"), label("eval/room_size_estimation"), label("loss")
-    ('KL to the reference (nats per token)', 'held-out room_size_estimation (%)', 'loss')
+    ('KL (nats per token)', 'held-out room_size_estimation (%)', 'loss')
     """
     if metric.startswith("eval/"):
         return _LABELS.get(metric, f"held-out {metric.removeprefix('eval/')} (%)")
     return _LABELS.get(metric, metric)
+
+
+def name_in_legend(metric: str) -> str:
+    """A metric among others of its kind: a phase or a trick in words; a reward or a question type by its name."""
+    kind, _, name = metric.rpartition("/")
+    return name.replace("_", " ") if kind in ("seconds", "hacking") else name
 
 
 def title(metric: str) -> str:

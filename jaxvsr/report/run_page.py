@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from jaxvsr.report.charts import Curve, line_chart
-from jaxvsr.report.metric_labels import title
+from jaxvsr.report.metric_labels import label, name_in_legend, title
 from jaxvsr.report.rendering import number, render
 from jaxvsr.report.run_rows import HackedRollout, SampledQuestion
 from jaxvsr.report.score_table import score_table
@@ -53,7 +53,7 @@ CHARTS = {
     "reward/std": "Standard deviation.",
     "frac_reward_zero_std": "All answers to the question have the same reward: nothing to learn from.",
     "video_gain": "Mean reward minus that with the video of another scene.",
-    "kl": "",
+    "kl": "To the reference policy.",
     "entropy": "",
     "clip_ratio": "Tokens outside the clip range.",
     "completion_length": "",
@@ -117,5 +117,5 @@ def _chart(metrics: Metrics, name: str, note: str) -> Markup:
 def _curve(metrics: Metrics, name: str) -> Curve:
     """A metric over the steps in which it was logged."""
     rows = [row for row in (_without_compiling(metrics) if name.startswith(TIMES) else metrics) if name in row]
-    short = name.rpartition("/")[2].replace("_", " ")
-    return Curve(short, tuple(int(row["step"]) for row in rows), tuple(row[name] for row in rows))
+    shown = label(name) if name in CHARTS else name_in_legend(name)
+    return Curve(shown, tuple(int(row["step"]) for row in rows), tuple(row[name] for row in rows))

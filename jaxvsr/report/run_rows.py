@@ -1,4 +1,4 @@
-"""What a run folder holds, as the page needs it: metrics and sampled answers."""
+"""The rows of a run folder that its page shows: metrics, sampled answers, rollouts with a trick."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SampledQuestion:
     scene: str
     question_type: str
     question: str
-    answer: str  # the right one
+    answer: str  # the correct one
     answers: tuple[SampledAnswer, ...]
 
     @property
@@ -51,11 +51,11 @@ class SampledQuestion:
 
 @dataclasses.dataclass(frozen=True)
 class HackedRollout:
-    """One rollout that shows a trick."""
+    """One rollout that looks like reward hacking."""
 
     step: int
     question: str
-    answer: str  # the right one
+    answer: str  # the correct one
     text: str
     reward: float
     tricks: tuple[str, ...]
@@ -74,7 +74,7 @@ def read_hacking(path: Path, most: int) -> list[HackedRollout]:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The numbers of metrics.jsonl, one row a step; null becomes nan.
+    """The numbers of metrics.jsonl, one row per step; null becomes nan.
 
     Raises:
         InputError: there is no such file, or a row has no step.
@@ -115,9 +115,9 @@ def _read(path: Path, make: Callable[[Mapping[str, Any]], T]) -> list[T]:
 
 
 def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, SampledQuestion] | None:
-    """One question that was sampled early and late in the run, where there is such a question.
+    """A question that was sampled early and late in the run; None where there is none.
 
-    Of the pairs with most steps between, the one whose mean reward changed most, up or down.
+    Of the pairs with most steps between them, the one whose mean reward changed most, up or down.
     """
     best: tuple[tuple[int, float], SampledQuestion, SampledQuestion] | None = None
     first: dict[str, SampledQuestion] = {}

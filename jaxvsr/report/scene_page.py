@@ -1,4 +1,4 @@
-"""The page of a scene: frames, plan, and every question with its answer drawn in, to check a scene in a minute."""
+"""The page of a scene: frames, plan, and every question with its answer drawn into the plan."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jaxvsr.report.rendering import render
 
 FRAMES_SHOWN = 16
 STAYS_HERE = (
-    "This page carries frames of a real scan: by ScanNet's terms of use it stays on this machine. Reports and trackers "
-    "of runs carry none."
+    "This page has frames of a real scan: by ScanNet's terms of use it stays on this machine. Reports of runs and "
+    "trackers get none."
 )
 
 
@@ -27,7 +27,7 @@ def scene_page(data: Path, name: str, scans: Path) -> str:
 
     Args:
         data: data folder with the questions and, where there are any, the frames.
-        name: of the scene.
+        name: the scene's.
         scans: folder of scans in ScanNet's layout.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The table of scores by question type: what a constant, a blind and a seeing model reach.
+"""The table of scores by question type.
 
-Reads `comparison.json` as `evaluation.comparison.Comparison.to_json` writes it: one object a question type, with
-`score/<column>` in per cent and `<a> - <b>` as paired differences with their standard errors.
+Reads `comparison.json` as `evaluation.tables.comparison.Comparison.to_json` writes it: one object per question type,
+with `score/<column>` in per cent and `<a> - <b>` as paired differences with their standard errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxvsr.files import read_json
 from jaxvsr.report.rendering import Cell, render
 
 SCORE = "score/"
-SURE = 2.0  # standard errors from which on a difference is coloured
+SURE = 2.0  # standard errors from which a difference is coloured
 
 Row = Mapping[str, Any]
 

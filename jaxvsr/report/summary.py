@@ -10,13 +10,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from jaxvsr.errors import InputError
+from jaxvsr.evaluation.tables.text_table import markdown
+from jaxvsr.report.metric_labels import label
 
-# Metrics that a table shows unless others are asked for, and those that start with `eval/`.
+# What a table shows unless other metrics are asked for, after those that start with `eval/`.
 DEFAULT_METRICS = ("reward/mean", "kl", "completion_length", "seconds/step")
-TAIL = 10  # the last tenth of a run's steps stands for its end
+TAIL = 10  # the end of a run is the last tenth of its steps
 CAPTION = (
-    "Mean ± sample standard deviation over runs. eval/…: per cent, the last evaluation of each run; "
-    "all else: the mean over the last tenth of its steps."
+    "Mean ± sample standard deviation over runs. Held-out scores are those of each run's last evaluation, all else is "
+    "the mean over the last tenth of its steps."
 )
 
 
@@ -38,7 +40,7 @@ class Spread:
     count: int
 
     def shown(self, form: str) -> str:
-        """`mean ± deviation`, both in this format; the mean alone for a single run, a dash for none."""
+        """`mean ± deviation`, both in this format; only the mean for a single run, a dash for none."""
         if self.count == 0:
             return "–"
         mean = format(self.mean, form)
@@ -53,7 +55,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def final_value(metrics: Sequence[Mapping[str, float]], name: str) -> float:
-    """Where a metric ends: an evaluation's last value, otherwise the mean over the last tenth of the steps."""
+    """A metric at the end of a run: the last value of an evaluation, else the mean over the last tenth of the steps."""
     values = [row[name] for row in metrics if math.isfinite(row.get(name, math.nan))]
     if not values:
         return math.nan
@@ -61,7 +63,7 @@ def final_value(metrics: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def group_runs(runs: Sequence[Run], field: str | None) -> dict[str, list[Run]]:
-    """Runs by the value of a config field; without one, runs whose configs differ in nothing but the seed.
+    """Runs by the value of a config field; without one, runs whose configs differ only in the seed are one group.
 
     Raises:
         InputError: a run's config has no such field.
@@ -105,14 +107,12 @@ def summarise(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str]) -> di
 
 
 def to_markdown(summary: Mapping[str, Mapping[str, Spread]]) -> str:
-    """One row a group, `mean ± standard deviation` in each cell, a column in one number of decimals."""
-    header, rows = _cells(summary)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    """One row per group with `mean ± standard deviation` in each cell, the same decimals down a column."""
+    return markdown(_cells(summary)) + "\n"
 
 
 def to_csv(summary: Mapping[str, Mapping[str, Spread]]) -> str:
-    """One line a group and metric, in full precision."""
+    """One line per group and metric, in full precision, metrics by their names in metrics.jsonl."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["group", "metric", "mean", "standard_deviation", "runs"])
@@ -124,29 +124,25 @@ def to_csv(summary: Mapping[str, Mapping[str, Spread]]) -> str:
 
 def to_latex(summary: Mapping[str, Mapping[str, Spread]]) -> str:
     """A tabular in booktabs style."""
-    header, rows = _cells(summary)
-    lines = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in [header, *rows]]
-    columns = "l" + "r" * (len(header) - 1)
-    return (
-        "\n".join(
-            [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", ""]
-        )
-        + "\\end{tabular}\n"
-    )
+    header, *rows = [" & ".join(map(_latex, cells)) + r" \\" for cells in _cells(summary)]
+    columns = "l" + "r" * header.count(" & ")
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *rows, r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}", ""])
 
 
-def _cells(summary: Mapping[str, Mapping[str, Spread]]) -> tuple[list[str], list[list[str]]]:
+def _cells(summary: Mapping[str, Mapping[str, Spread]]) -> list[list[str]]:
+    """The header, and a row per group."""
     metrics = list(dict.fromkeys(name for values in summary.values() for name in values))
     forms = {name: _form([values[name] for values in summary.values()]) for name in metrics}
     rows = []
     for group, values in summary.items():
         count = max((value.count for value in values.values()), default=0)
         rows.append([group, str(count), *(values[name].shown(forms[name]) for name in metrics)])
-    return ["group", "runs", *metrics], rows
+    return [["group", "runs", *map(label, metrics)], *rows]
 
 
 def _form(values: Sequence[Spread]) -> str:
-    """One number of decimals for a whole column, so that its cells can be read against each other."""
+    """The format of a column: one number of decimals, so that its cells compare at a glance."""
     largest = max((abs(value.mean) for value in values if math.isfinite(value.mean)), default=0.0)
     if 0 < largest < 1e-3:
         return ".3g"

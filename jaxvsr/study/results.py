@@ -162,8 +162,8 @@ def _panels(study: Study, trained: Sequence[ArmResult]) -> list[Panel]:
     for comparison in study.comparisons:
         labels = [study.arm(name).label for name in comparison.arms]
         groups = {label: runs[label] for label in labels if label in runs}
-        panels += [Panel(comparison.title, course(groups), groups)] if groups else []
-    return panels or [Panel(OVERALL, course(runs), runs)]
+        panels += [Panel(course(groups), groups, comparison.title)] if groups else []
+    return panels or [Panel(course(runs), runs)]
 
 
 def course(groups: Mapping[str, Sequence[Run]]) -> str:

@@ -80,7 +80,8 @@ def run_of(words: str) -> str:
 
 
 def answers_of(words: str) -> str:
-    row = AnsweredQuestion(words, words, words, words, words, (words, None), (1.0, math.nan))
+    question = Question(words, words, words, words, None, words, "text")
+    row = AnsweredQuestion(question, [words, None], [1.0, math.nan])
     return answers_html([words, words], [row])
 
 

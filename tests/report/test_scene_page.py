@@ -51,12 +51,12 @@ def test_a_distance_is_drawn_where_it_was_measured(room: RoomToDraw) -> None:
     (mark,) = between_centres.marks
     assert mark.end is not None
     np.testing.assert_allclose([*mark.start, *mark.end], [0, 0, 3.55, 0], atol=1e-6)
-    assert between_centres.note.endswith("3.6 m is that of centres")
+    assert between_centres.note.endswith("3.6 m matches centres")
     nearest = draw_answer(room, ask("object_abs_distance", asked, "3.0"))
     (mark,) = nearest.marks
     assert mark.end is not None and (mark.start[0], mark.end[0]) == pytest.approx((0.5, 3.5))
-    assert nearest.note.endswith("3.0 m is that of nearest points, axis-aligned boxes, oriented boxes")
-    assert draw_answer(room, ask("object_abs_distance", asked, "9.9")).note.endswith("none of these is 9.9 m")
+    assert nearest.note.endswith("3.0 m matches nearest points, axis-aligned boxes, oriented boxes")
+    assert draw_answer(room, ask("object_abs_distance", asked, "9.9")).note.endswith("none matches 9.9 m")
 
 
 def test_the_arrow_faces_where_the_question_says_and_mirrors_with_the_room(room: RoomToDraw) -> None:

@@ -106,6 +106,8 @@ def test_panels_name_their_axes(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
     groups = group_runs(RUNS, "grpo.beta")
-    draw_panels([Panel("KL penalty", "eval/overall", groups), Panel("kl", "kl", groups)], tmp_path / "x.png")
-    labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in drawn[0].axes if axes.get_visible()]
-    assert labels == [("step", "eval/overall"), ("step", "")]
+    draw_panels([Panel("eval/overall", groups, "KL penalty"), Panel("kl", groups)], tmp_path / "x.png")
+    shown = [axes for axes in drawn[0].axes if axes.get_visible()]
+    labels = [(axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) for axes in shown]
+    kl = "KL (nats per token)"
+    assert labels == [("KL penalty", "step", "held-out score (%)"), (kl, "step", "")]
