@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from jaxvsr.errors import InputError
+from jaxvsr.evaluation.tables.text_table import format_number
 from jaxvsr.files import read_json
 from jaxvsr.report.rendering import Cell, render
 
@@ -53,7 +54,7 @@ def _cells(row: Row, columns: Sequence[str], pairs: Sequence[str]) -> list[Cell]
     return [
         Cell(str(row["question_type"])),
         Cell(str(row.get("n", "–"))),
-        *(Cell(_shown(score), "best" if score == best else "") for score in scores),
+        *(Cell(format_number(score), "best" if score == best else "") for score in scores),
         *(_difference(row.get(name)) for name in pairs),
     ]
 
@@ -71,7 +72,3 @@ def _difference(difference: object) -> Cell:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
-
-
-def _shown(score: float) -> str:
-    return f"{score:.1f}" if math.isfinite(score) else "–"

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.tables.text_table import markdown
+from jaxvsr.evaluation.tables.text_table import markdown_table
 from jaxvsr.report.metric_labels import label
 
 # What a table shows unless other metrics are asked for, after those that start with `eval/`.
@@ -108,7 +108,7 @@ def summarise(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str]) -> di
 
 def to_markdown(summary: Mapping[str, Mapping[str, Spread]]) -> str:
     """One row per group with `mean ± standard deviation` in each cell, the same decimals down a column."""
-    return markdown(_cells(summary)) + "\n"
+    return markdown_table(_cells(summary)) + "\n"
 
 
 def to_csv(summary: Mapping[str, Mapping[str, Spread]]) -> str:
