@@ -9,7 +9,7 @@ from jaxvsr.data.video.video_sources import open_video
 from jaxvsr.errors import InputError
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from launch.ask import main
-from tests.data.test_frames import make_scan
+from tests.support.scans import write_sens_scan
 
 GREYS = (0, 40, 80, 120, 160, 200)
 
@@ -27,7 +27,7 @@ def videos(tmp_path_factory):
     (root / "images").mkdir()
     for index, frame in enumerate(frames):
         frame.save(root / "images" / f"{index:03d}.png")
-    make_scan(root, "scene0000_00", frames=6, height=56, width=84)
+    write_sens_scan(root, "scene0000_00", frames=6, height=56, width=84)
     return root
 
 

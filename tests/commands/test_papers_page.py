@@ -27,8 +27,8 @@ from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, evaluate, report, train
-from tests.config.test_train_every_recipe import SHAPE, write_pictures
-from tests.evaluation.test_images import write_q_spatial
+from tests.support.models import SMALL as TINY
+from tests.support.published_sets import write_q_spatial, write_vqasynth
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
 
@@ -116,7 +116,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         rooms = ["rooms", "scannet", "--scenes", "24", "--seed", "0", "--frames-per-scan", "16", "--size", "80x60"]
         assert build_data.main(rooms) == 0
         for path, count in (("spacellava/data/train-0", 16), ("spacellava/data/test-0", 2), ("OpenSpaces/train", 2)):
-            write_pictures(Path(f"{path}.parquet"), count)
+            write_vqasynth(Path(f"{path}.parquet"), count)
         write_q_spatial(Path("QSpatial_plus.parquet"))
         write_vsi_bench(Path("VSI-Bench"))
         write_thoughts("cot", "cot-videos")
@@ -144,7 +144,7 @@ def tiny_model(hub_id: str) -> str:
     """The folder of a tiny model of the family that `hub_id` is of."""
     family: Family = "qwen2_5_vl" if "Qwen2.5" in hub_id else "qwen2_vl"
     if not Path(family).exists():
-        write_tiny_model(Path(family), 0, shape=SHAPE, family=family)
+        write_tiny_model(Path(family), 0, shape=TINY, family=family)
     return family
 
 

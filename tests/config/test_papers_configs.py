@@ -23,7 +23,7 @@ from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.rewards.registry import rewards_from
 from launch import build_data, evaluate, train
-from tests.data.test_frames import make_scan
+from tests.support.scans import write_sens_scan
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted(
@@ -148,7 +148,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model and a data folder with every task, mirror images included, 18 scenes of 16 small frames."""
     root = tmp_path_factory.mktemp("presets")
     names = [f"scene{index:04d}_00" for index in range(18)]
-    scans = [make_scan(root, name, frames=16, height=56, width=56, seed=index) for index, name in enumerate(names)]
+    scans = [
+        write_sens_scan(root, name, frames=16, height=56, width=56, seed=index) for index, name in enumerate(names)
+    ]
     write_frames(scans, root / "data", FrameSettings((1, 16), 4000))
     rows = []
     for name in names:

@@ -2,22 +2,21 @@
 smaller sizes alone. Four of them always, one of each kind; all with JAXVSR_ALL_RECIPES=1.
 """
 
-import io
 import math
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from jaxvsr.config.config_file import read_config
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import read_rows
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.rewards.registry import rewards_from
 from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, train
+from tests.support.models import SMALL
+from tests.support.published_sets import write_vqasynth
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
 
@@ -26,7 +25,6 @@ ONE_OF_EACH = ("vsgrpo-2b-observe", "vsgrpo-dpo-2b", "spatial-r1-7b-april", "svq
 RECIPES = sorted(
     path for path in CONFIGS.glob("*.yaml") if path.stem in ONE_OF_EACH or os.environ.get("JAXVSR_ALL_RECIPES")
 )
-SHAPE = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
 SIZES = {
     "steps": 2,
     "data.scenes": 2,
@@ -41,30 +39,12 @@ SIZES = {
 EVALUATED = "vsgrpo-2b"
 
 
-def write_pictures(path: Path, count: int = 12) -> None:
-    """A parquet file of rows as vqasynth_spacellava has them, a picture and a conversation each."""
-    import pyarrow
-    import pyarrow.parquet
-
-    random, rows = np.random.default_rng(0), []
-    for number in range(count):
-        buffer = io.BytesIO()
-        Image.fromarray(random.integers(0, 256, (56, 56, 3), np.uint8)).save(buffer, "PNG")
-        part = {"index": None, "text": f"Is cup {number} to the left of the plate?", "type": "text"}
-        said = {"index": None, "text": f"Yes, cup {number} is on the left side of the plate.", "type": "text"}
-        asked = {"role": "user", "content": [{"index": 0, "text": None, "type": "image"}, part]}
-        messages = [asked, {"role": "assistant", "content": [said]}]
-        rows.append({"messages": messages, "images": [{"bytes": buffer.getvalue(), "path": None}]})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny models of both families; rooms with the questions of both recipes; pictures and their mirror images."""
     root = tmp_path_factory.mktemp("recipes")
     scans = root / "rooms"
-    write_pictures(root / "spacellava" / "train.parquet")
+    write_vqasynth(root / "spacellava" / "train.parquet")
     for command in (
         ["rooms", scans, "--scenes", "8", "--seed", "3", "--frames-per-scan", "6", "--size", "80x60"],
         ["questions", scans, root / "vsi100k", "--recipe", "vsi100k", "--heldout", "0.3"],
@@ -76,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         assert build_data.main(list(map(str, command))) == 0
     for family in ("qwen2_vl", "qwen2_5_vl"):
-        write_tiny_model(root / family, 0, shape=SHAPE, family=family)
+        write_tiny_model(root / family, 0, shape=SMALL, family=family)
     return root
 
 

@@ -16,7 +16,7 @@ from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.data.video.frame_writer import FrameSettings, write_scene_frames
 from jaxvsr.errors import InputError
-from tests.data.test_frames import make_scan
+from tests.support.scans import write_sens_scan
 
 
 def row(number, scene="scene0000_00", recipe="vsi100k", task="object_counting", answer="1", kind="number"):
@@ -60,7 +60,7 @@ def test_check_names_what_is_there_and_what_is_missing(tmp_path):
     assert len(check_folder(tmp_path).missing) == 2
     write_splits(tmp_path, {"train": ["scene0000_00"], "heldout": ["scene0001_00"]})
     for name in ("scene0000_00", "scene0001_00"):
-        write_scene_frames(make_scan(tmp_path, name, frames=9), tmp_path, FrameSettings((4, 8), 6000))
+        write_scene_frames(write_sens_scan(tmp_path, name, frames=9), tmp_path, FrameSettings((4, 8), 6000))
     check = check_folder(tmp_path)
     text = "\n".join(check.lines)
     assert "3 questions about 3 scenes" in text and "splits: 1 train, 1 heldout" in text
@@ -74,7 +74,7 @@ def test_check_names_what_is_there_and_what_is_missing(tmp_path):
 def test_check_compares_checksums(tmp_path):
     write_questions(tmp_path / "questions.jsonl", [row(1)])
     write_splits(tmp_path, {"train": ["scene0000_00"], "heldout": []})
-    write_scene_frames(make_scan(tmp_path, "scene0000_00", frames=9), tmp_path, FrameSettings((4,), 6000))
+    write_scene_frames(write_sens_scan(tmp_path, "scene0000_00", frames=9), tmp_path, FrameSettings((4,), 6000))
     assert check_folder(tmp_path).missing == ()
     path = tmp_path / "frames/scene0000_00/zarr.json"
     metadata = json.loads(path.read_text())

@@ -18,10 +18,10 @@ from jaxvsr.data.scannet.ply import Mesh, write_ply
 from jaxvsr.data.scannet.sens import SensReader
 from jaxvsr.data.video.video_sources import open_video
 from jaxvsr.errors import InputError
-from tests.data.test_import import PUBLISHED, chat, picture
-from tests.data.test_scannet_fuzz import MEMORY_LIMIT_BYTES, mutated
-from tests.data.test_sens import POSE, sens_bytes
+from tests.support.damage import MEMORY_LIMIT_BYTES, mutated
+from tests.support.published_sets import PUBLISHED, chat, picture_bytes
 from tests.support.scans import NAME, png, write_scan, write_zip
+from tests.support.sens_files import POSE, sens_bytes
 from tests.support.videos import jpeg, mp4_bytes, write_mp4
 
 MUTATIONS_A_FILE = 100
@@ -65,7 +65,7 @@ def sample(kind: str, folder: Path) -> tuple[Path, Callable[[Path], object]]:
     write_mp4(folder / "videos/scannet/scene0000_00.mp4", (0, 90, 180))
     write_mp4(folder / "videos/kitchen.mp4", (0, 90, 180))
     (folder / "videos/pictures").mkdir()
-    (folder / "videos/pictures/a.png").write_bytes(picture("PNG", 8, 8))
+    (folder / "videos/pictures/a.png").write_bytes(picture_bytes("PNG", 8, 8))
     rows = [row for name in ("spacer", "video-r1", "jsonl") for row in [PUBLISHED[name][0]]]
     if kind.endswith("jsonl"):
         path = folder / f"{NAME}.jsonl"
@@ -108,7 +108,7 @@ def sample(kind: str, folder: Path) -> tuple[Path, Callable[[Path], object]]:
     import pyarrow
     import pyarrow.parquet
 
-    images = [{"bytes": picture("PNG", 8, 8), "path": None} for _ in range(2)]
+    images = [{"bytes": picture_bytes("PNG", 8, 8), "path": None} for _ in range(2)]
     table = {"question": ["How wide?"] * 2, "answer_value": [1.5, 2.5], "answer_unit": ["m", "cm"], "image": images}
     pyarrow.parquet.write_table(pyarrow.table(table), path)
     return path, import_it
@@ -177,7 +177,7 @@ def test_a_mutated_file_is_an_input_error_or_is_read(tmp_path: Path, kind: str, 
 def test_rows_whose_fields_hold_anything_are_questions_or_named(form, tmp_path):
     """Every field of every form replaced by values of other kinds, unicode among them."""
     write_mp4(tmp_path / "videos/kitchen.mp4", (0, 90, 180))
-    (tmp_path / "videos/a.png").write_bytes(picture("PNG", 8, 8))
+    (tmp_path / "videos/a.png").write_bytes(picture_bytes("PNG", 8, 8))
     messages = {"messages": [chat("user", "What?"), chat("assistant", "It.")], "images": ["a.png"]}
     row = messages if form == "vqasynth" else PUBLISHED[form][0]
     odd: list[object] = [None, True, 0, -1.5, float("nan"), 10**400, "", " ", "\ud800", "café ☕", "../../etc"]

@@ -25,7 +25,7 @@ from jaxvsr.data.video.scene_sources import scene_sources
 from jaxvsr.data.video.video_sources import open_video
 from jaxvsr.errors import InputError
 from launch.build_data import main
-from tests.data.test_frames import make_scan
+from tests.support.scans import write_sens_scan
 from tests.support.videos import write_mp4
 
 
@@ -182,7 +182,7 @@ def test_frames_by_rate_are_as_many_as_the_rule_takes(videos, tmp_path, capsys):
 
 
 def test_several_threads_store_the_frames_of_one_video_that_a_single_one_does(tmp_path):
-    scan = make_scan(tmp_path / "scans", "scene0000_00", frames=24, height=56, width=84)
+    scan = write_sens_scan(tmp_path / "scans", "scene0000_00", frames=24, height=56, width=84)
     video = write_mp4(tmp_path / "walk.mp4", tuple(range(0, 240, 10)))
     stored = []
     for workers in (1, 6):
@@ -231,7 +231,7 @@ def stored_bytes(out: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("shards", [2, 3])
 def test_shards_together_give_the_bytes_of_one_run(shards, tmp_path):
     for index in range(5):
-        make_scan(tmp_path, f"scene000{index}_00", frames=9, seed=index)
+        write_sens_scan(tmp_path, f"scene000{index}_00", frames=9, seed=index)
     command = ["frames", str(tmp_path), "OUT", "--frames", "4,8", "--max-pixels", "4000"]
     whole, parts = tmp_path / "whole" / "data", tmp_path / "parts" / "data"
     assert main([*command[:2], str(whole), *command[3:]]) == 0
@@ -247,7 +247,7 @@ def test_a_shard_that_cannot_be_is_refused(text, tmp_path, capsys):
 
 
 def test_a_run_killed_between_two_renames_loses_no_count(tmp_path, monkeypatch):
-    scan = make_scan(tmp_path, "scene0000_00", frames=9)
+    scan = write_sens_scan(tmp_path, "scene0000_00", frames=9)
     out = tmp_path / "out"
     write_scene_frames(scan, out, FrameSettings((4,), 4000))
     before = stored_bytes(out)
@@ -274,7 +274,7 @@ def test_a_run_killed_between_two_renames_loses_no_count(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_run_killed_at_any_point_goes_on_and_ends_with_the_same_bytes(tmp_path):
     for index in range(8):
-        make_scan(tmp_path, f"scene000{index}_00", frames=12, height=480, width=640, seed=index)
+        write_sens_scan(tmp_path, f"scene000{index}_00", frames=12, height=480, width=640, seed=index)
     arguments = ["--frames", "4,8", "--max-pixels", "300000", "--workers", "1"]
     whole, killed = tmp_path / "a" / "data", tmp_path / "b" / "data"
     assert main(["frames", str(tmp_path), str(whole), *arguments]) == 0
@@ -303,7 +303,7 @@ def test_a_run_killed_at_any_point_goes_on_and_ends_with_the_same_bytes(tmp_path
 
 
 def test_flaws_of_a_sens_are_counted(tmp_path):
-    scan = make_scan(tmp_path, "scene0000_00", frames=9)
+    scan = write_sens_scan(tmp_path, "scene0000_00", frames=9)
     (scan / "scene0000_00.txt").write_text("axisAlignment = 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\nnumColorFrames = 12\n")
     report = write_frames([scan], tmp_path / "out", FrameSettings((4,), 4000))
     assert report.flaws == {"color_frames_differ": 3}
@@ -312,7 +312,7 @@ def test_flaws_of_a_sens_are_counted(tmp_path):
 
 
 def test_a_video_may_be_deleted_once_its_frames_are_stored(tmp_path):
-    scan, out = make_scan(tmp_path, "scene0000_00", frames=9), tmp_path / "out"
+    scan, out = write_sens_scan(tmp_path, "scene0000_00", frames=9), tmp_path / "out"
     assert write_scene_frames(scan, out, FrameSettings((4,), 4000))
     (scan / "scene0000_00.sens").unlink()
     assert not write_scene_frames(scan, out, FrameSettings((4,), 4000))

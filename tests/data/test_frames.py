@@ -9,27 +9,10 @@ import pytest
 from PIL import Image
 
 from jaxvsr.data.frames import FrameStore
-from jaxvsr.data.scannet.sens import SensFrame, SensHeader, write_sens
 from jaxvsr.data.video.frame_sampling import sample_indices
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames, write_scene_frames
 from jaxvsr.errors import InputError
-
-
-def make_scan(root: Path, name: str, frames: int = 40, height: int = 96, width: int = 128, seed: int = 0) -> Path:
-    """A `.sens` of smooth random pictures as JPEG, 30 a second."""
-    rng = np.random.default_rng(seed)
-    scan = root / "scans" / name
-    scan.mkdir(parents=True)
-    eye = np.eye(4, dtype=np.float32)
-    header = SensHeader("test", eye, eye, eye, eye, "jpeg", "raw_ushort", width, height, 2, 1)
-    stored = []
-    for index in range(frames):
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
-        buffer = BytesIO()
-        coarse.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
-        stored.append(SensFrame(eye, 1_000_000 + index * 33_333, index, buffer.getvalue(), b"\0\0\0\0"))
-    write_sens(scan / f"{name}.sens", header, stored)
-    return scan
+from tests.support.scans import write_sens_scan
 
 
 def decode(scan: Path, index: int) -> Image.Image:
@@ -63,7 +46,7 @@ def test_every_sampling_rule_gives_each_frame_once_and_refuses_too_short_videos(
 
 
 def test_stored_frames_are_the_resized_frames_of_the_source(tmp_path):
-    scan = make_scan(tmp_path, "scene0000_00")
+    scan = write_sens_scan(tmp_path, "scene0000_00")
     assert write_scene_frames(scan, tmp_path / "out", FrameSettings((4, 6), 6000))
     store = FrameStore(tmp_path / "out")
     assert store.scenes() == ["scene0000_00"] and store.counts("scene0000_00") == (4, 6)
@@ -82,7 +65,7 @@ def test_stored_frames_are_the_resized_frames_of_the_source(tmp_path):
 
 
 def test_the_array_says_where_its_frames_come_from(tmp_path):
-    scan = make_scan(tmp_path, "scene0000_00")
+    scan = write_sens_scan(tmp_path, "scene0000_00")
     write_scene_frames(scan, tmp_path / "out", FrameSettings((4,), 6000, "huggingface"))
     path = tmp_path / "out/frames/scene0000_00/zarr.json"
     attributes = json.loads(path.read_text())["attributes"]
@@ -94,7 +77,7 @@ def test_the_array_says_where_its_frames_come_from(tmp_path):
 
 
 def test_the_same_scan_gives_the_same_bytes(tmp_path):
-    scan = make_scan(tmp_path, "scene0000_00")
+    scan = write_sens_scan(tmp_path, "scene0000_00")
     contents = []
     for out in (tmp_path / "a", tmp_path / "b"):
         write_scene_frames(scan, out, FrameSettings((4,), 6000))
@@ -103,7 +86,7 @@ def test_the_same_scan_gives_the_same_bytes(tmp_path):
 
 
 def test_a_count_that_is_not_stored_is_refused_with_the_command_that_adds_it(tmp_path):
-    scan = make_scan(tmp_path, "scene0000_00")
+    scan = write_sens_scan(tmp_path, "scene0000_00")
     out = tmp_path / "out"
     write_scene_frames(scan, out, FrameSettings((4,), 6000))
     with pytest.raises(InputError, match=r"4 frames stored, not 8.* frames SCANS .*out --frames 8 --max-pixels 6000"):
@@ -121,7 +104,7 @@ def test_a_count_that_is_not_stored_is_refused_with_the_command_that_adds_it(tmp
 
 
 def test_writing_again_keeps_what_is_there_and_refuses_another_budget_or_rule(tmp_path):
-    scan = make_scan(tmp_path, "scene0000_00")
+    scan = write_sens_scan(tmp_path, "scene0000_00")
     out = tmp_path / "out"
     assert write_scene_frames(scan, out, FrameSettings((4, 8), 6000))
     assert not write_scene_frames(scan, out, FrameSettings((4,), 6000))
@@ -133,8 +116,8 @@ def test_writing_again_keeps_what_is_there_and_refuses_another_budget_or_rule(tm
 
 def test_a_changed_source_is_read_again(tmp_path):
     out = tmp_path / "out"
-    write_scene_frames(make_scan(tmp_path / "a", "scene0000_00"), out, FrameSettings((4,), 6000))
-    other = make_scan(tmp_path / "b", "scene0000_00", seed=1)
+    write_scene_frames(write_sens_scan(tmp_path / "a", "scene0000_00"), out, FrameSettings((4,), 6000))
+    other = write_sens_scan(tmp_path / "b", "scene0000_00", seed=1)
     assert write_scene_frames(other, out, FrameSettings((8,), 6000))
     assert FrameStore(out).counts("scene0000_00") == (4, 8)
     small = decode(other, 0).resize((84, 56), Image.Resampling.BICUBIC)
@@ -142,7 +125,7 @@ def test_a_changed_source_is_read_again(tmp_path):
 
 
 def test_broken_sources_are_named_with_reasons_and_leave_nothing(tmp_path):
-    scans = [make_scan(tmp_path, f"scene000{i}_00", frames=12, seed=i) for i in range(4)]
+    scans = [write_sens_scan(tmp_path, f"scene000{i}_00", frames=12, seed=i) for i in range(4)]
     whole = (scans[1] / "scene0001_00.sens").read_bytes()
     (scans[1] / "scene0001_00.sens").write_bytes(whole[: len(whole) // 2])
     (scans[2] / "scene0002_00.sens").unlink()
@@ -161,7 +144,7 @@ def test_broken_sources_are_named_with_reasons_and_leave_nothing(tmp_path):
 
 
 def test_damaged_arrays_are_refused_and_never_read_as_black(tmp_path):
-    scan = make_scan(tmp_path, "scene0000_00")
+    scan = write_sens_scan(tmp_path, "scene0000_00")
     out = tmp_path / "out"
     write_scene_frames(scan, out, FrameSettings((4,), 6000))
     shard = out / "frames/scene0000_00/c/0/0/0/0"
@@ -176,7 +159,7 @@ def test_damaged_arrays_are_refused_and_never_read_as_black(tmp_path):
 
 
 def test_black_frames_are_stored_like_others(tmp_path, monkeypatch):
-    scan = make_scan(tmp_path, "scene0000_00")
+    scan = write_sens_scan(tmp_path, "scene0000_00")
     monkeypatch.setattr(
         "jaxvsr.data.scannet.sens.SensReader.color", lambda self, index: np.zeros((96, 128, 3), np.uint8)
     )

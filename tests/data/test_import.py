@@ -1,12 +1,9 @@
 """Published question sets: rows of every form become ours, pairs are found by name, and nothing goes without a word."""
 
 import json
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.importers.answer_kinds import RowError, decide
@@ -14,16 +11,10 @@ from jaxvsr.data.importers.formats import detect
 from jaxvsr.data.questions import Question, read_questions
 from jaxvsr.data.splits import read_splits
 from launch.build_data import main
+from tests.support.published_sets import IMAGE_PART, PUBLISHED, chat, picture_bytes
 from tests.support.videos import write_mp4
 
-RNG = np.random.default_rng(0)
 GREYS = tuple(range(0, 240, 20))
-
-
-def picture(kind: str = "JPEG", height: int = 60, width: int = 90) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(RNG.integers(0, 256, (height, width, 3), np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +27,7 @@ def videos(tmp_path_factory) -> Path:
     for name in ("frames/walk/000.jpg", "frames/walk/001.jpg", "pictures/scene0011_00/000100.jpg", "pictures/a.png"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture("PNG" if path.suffix == ".png" else "JPEG"))
+        path.write_bytes(picture_bytes("PNG" if path.suffix == ".png" else "JPEG"))
     return root
 
 
@@ -48,71 +39,6 @@ def write_rows(path: Path, rows: list) -> Path:
 def imported(source: Path, out: Path, *flags: object) -> list[Question]:
     assert main(["import", str(source), str(out), *map(str, flags)]) == 0
     return read_questions(out / "questions.jsonl")
-
-
-def chat(role: str, text: str, *more: dict) -> dict:
-    return {"role": role, "content": [*more, {"type": "text", "text": text, "index": None}]}
-
-
-IMAGE_PART = {"type": "image", "index": 0, "text": None}
-# Form: (row as published, what our row says beside id and scene).
-PUBLISHED: dict[str, tuple[dict, dict]] = {
-    "vsi-bench": (
-        {
-            "id": 7, "dataset": "scannet", "scene_name": "scene0568_02", "question_type": "object_rel_distance",
-            "question": "Which?", "options": ["A. sofa", "B. bed"], "ground_truth": "B", "pruned": False,
-        },
-        {"answer": "B", "answer_kind": "choice", "options": ("A. sofa", "B. bed"), "video": "scannet/scene0568_02.mp4"},
-    ),
-    "vsi100k": (
-        {"problem": "How many trash can(s)in the room?", "solution": "<answer>3</answer>", "path": "/data/kitchen.avi"},
-        {"question_type": "object_counting", "answer": "3", "answer_kind": "number", "video": "other/kitchen.mp4"},
-    ),
-    "spacer": (
-        {
-            "problem_id": 4, "data_type": "video", "question_type": "rel_distance", "solution": "C",
-            "problem": "Question:\nWhich of the following objects is the closest to the bed?\nOptions:\nA. tv\n"
-            "B. sofa\nC. fan",
-            "video": "nas/scene0000_00.mp4",
-        },
-        {
-            "question": "Which of the following objects is the closest to the bed?", "answer": "C",
-            "question_type": "object_rel_distance", "options": ("A. tv", "B. sofa", "C. fan"),
-        },
-    ),
-    "video-r1": (
-        {
-            "problem_id": 9, "problem": "What is heaviest?", "options": ["A. tv", "B. sofa"], "data_type": "image",
-            "problem_type": "multiple choice", "process": "<think>Hm.</think>", "solution": "<answer>B</answer>",
-            "path": "./pictures/a.png", "data_source": "CLEVR",
-        },
-        {
-            "answer": "B", "images": ("pictures/a.png",), "question_type": "multiple_choice",
-            "response": "<think>Hm.</think>\n<answer>B</answer>",
-        },
-    ),
-    "trl": (
-        {
-            "prompt": [chat("system", "Think."), chat("user", "Left or right?", {"type": "video", "video": "kitchen"})],
-            "completion": [chat("assistant", "<think>I see.</think><answer>left</answer>")],
-        },
-        {"answer": "left", "answer_kind": "word", "response": "<think>I see.</think><answer>left</answer>"},
-    ),
-    "q-spatial": (
-        {
-            "question": "How wide is the desk?", "answer_value": 1.2000000476837158, "answer_unit": "meter",
-            "image_path": "scene0011_00/000100.jpg",
-        },
-        {
-            "answer": "1.2 meter", "answer_kind": "text", "scene": "pictures--scene0011_00--000100",
-            "images": ("pictures/scene0011_00/000100.jpg",),
-        },
-    ),
-    "jsonl": (
-        {"id": "a", "scene": "walk", "question": "Where is it?", "answer": "behind the sofa", "answer_kind": "text"},
-        {"id": "import_set-a", "video": "frames/walk", "answer": "behind the sofa", "question_type": "other"},
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("form", PUBLISHED)
@@ -138,7 +64,7 @@ def test_several_turns_about_images_in_parquet_become_questions_about_one_scene(
 
     turns = [chat("user", "What is left of the bed?\n<image>", IMAGE_PART), chat("assistant", "A lamp is."),
              chat("user", "How tall is it?"), chat("assistant", "It is 1.5 meters tall.")]  # fmt: skip
-    pictures = [picture(), picture("PNG", 40, 40)]
+    pictures = [picture_bytes(), picture_bytes("PNG", 40, 40)]
     rows = [{"messages": turns, "images": [{"bytes": data, "path": None}]} for data in pictures]
     source = tmp_path / "spaces.parquet"
     datasets.Dataset.from_list(rows).to_parquet(str(source))
@@ -234,7 +160,7 @@ def test_pictures_of_one_room_never_part_between_training_and_held_out(videos, t
         for frame in range(2):
             path = extra / f"scene00{scan:02d}_0{frame}/{frame:06d}.png"
             path.parent.mkdir(parents=True)
-            path.write_bytes(picture("PNG", 8, 8))
+            path.write_bytes(picture_bytes("PNG", 8, 8))
             rows.append({"question": f"How wide {frame}?", "answer": "1", "image": f"{path.parent.name}/{path.name}"})
     imported(write_rows(tmp_path / "set.jsonl", rows), tmp_path / "out", "--videos", extra, "--heldout", "0.5",
              "--include", "scannet-val")  # fmt: skip
@@ -321,7 +247,7 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(content, flags, s
 
 
 def test_a_name_that_leads_out_of_the_folder_is_never_followed(videos, tmp_path, capsys):
-    (tmp_path / "secret.png").write_bytes(picture("PNG"))
+    (tmp_path / "secret.png").write_bytes(picture_bytes("PNG"))
     (tmp_path / "v").mkdir()
     row = {"question": "What?", "answer": "1", "image": "../secret.png"}
     assert main(["import", str(write_rows(tmp_path / "set.jsonl", [row])), str(tmp_path / "out"), "--videos",
@@ -340,9 +266,9 @@ def test_pictures_that_are_no_pictures_are_left_out(tmp_path, capsys):
     import pyarrow
     import pyarrow.parquet
 
-    huge = bytearray(picture("PNG"))
+    huge = bytearray(picture_bytes("PNG"))
     huge[16:24] = (200_000).to_bytes(4, "big") * 2  # the header's width and height
-    images = [picture(), b"no picture", bytes(huge)]
+    images = [picture_bytes(), b"no picture_bytes", bytes(huge)]
     table = {"question": [f"How wide {i}?" for i in range(3)], "answer_value": [1.0] * 3, "answer_unit": ["m"] * 3,
              "image": [{"bytes": data, "path": "x.jpg"} for data in images]}  # fmt: skip
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "set.parquet")

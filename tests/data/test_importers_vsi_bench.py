@@ -4,8 +4,6 @@ import json
 import zipfile
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -15,6 +13,7 @@ from jaxvsr.data.importers.vsi_bench_download import BenchmarkVideos, is_downloa
 from jaxvsr.data.subsets import read_subset, write_subsets
 from jaxvsr.errors import InputError
 from launch.build_data import main
+from tests.support.published_sets import write_parquet
 
 SCENES = {"scannet": "scene0011_00", "scannetpp": "0a7cc12c0e", "arkitscenes": "41069025"}
 
@@ -28,10 +27,6 @@ def row(number, question_type="object_counting", source="scannet", **changes):
 
 ROWS = [row(index, name, list(SCENES)[index % 3]) for index, name in enumerate(vsi_bench.KINDS)]
 PRUNED = {1, 4, 8}
-
-
-def write_parquet(path, rows):
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 def write_video(path, greys):

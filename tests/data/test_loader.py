@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,33 +12,14 @@ from hypothesis import strategies as st
 
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.loader import SceneBatch, make_loader
-from jaxvsr.data.questions import Question, read_questions, write_questions
+from jaxvsr.data.questions import read_questions, write_questions
 from jaxvsr.data.scene_order import deal
 from jaxvsr.data.scene_pools import folder_pattern, read_pools
 from jaxvsr.data.splits import write_splits
-from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.errors import InputError
-from tests.data.test_frames import make_scan
+from tests.support.data_folders import make_folder
 
-SCENES, QUESTIONS = 7, 5
 POOL_ARGUMENTS = ("split", "question_types", "skip_short_scenes", "mirror")
-
-
-def make_folder(root: Path, scenes: int = SCENES, questions: int = QUESTIONS, seed: int = 0) -> Path:
-    names = [f"scene{i:04d}_00" for i in range(scenes)]
-    scans = [make_scan(root, name, frames=6, height=56, width=56, seed=seed + i) for i, name in enumerate(names)]
-    out = root / "data"
-    write_frames(scans, out, FrameSettings((2,), 4000))
-    rows = [
-        Question(
-            f"{name}-{k}", name, "object_counting" if k % 2 else "room_size_estimation", f"{k}?", None, "1", "number"
-        )
-        for name in names
-        for k in range(questions)
-    ]
-    write_questions(out / "questions.jsonl", rows)
-    write_splits(out, {"train": names[:-1], "heldout": names[-1:]})
-    return out
 
 
 @pytest.fixture(scope="module")

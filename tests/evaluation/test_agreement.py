@@ -17,7 +17,7 @@ from jaxvsr.evaluation.metrics.open_ended_types import COT_KEYWORDS, reasoning_w
 from jaxvsr.evaluation.metrics.q_spatial import score_q_spatial
 from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
-from tests.evaluation.test_vsi_bench import random_prediction, restated_letter, restated_number
+from tests.support.vsi_bench_restated import random_prediction, restated_letter, restated_number
 
 MANY = 10_000
 DIRECTIONS = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")

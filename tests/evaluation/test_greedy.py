@@ -18,7 +18,7 @@ from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.model_source import open_model
 from launch.evaluate import main
-from tests.data.test_frames import make_scan
+from tests.support.scans import write_sens_scan
 
 SMALL = TinyShape(width=32, text_layers=2, text_intermediate=48, vision_layers=1)
 QUESTIONS_OF = {"scene0000_00": 5, "scene0001_00": 2, "scene0002_00": 1}
@@ -47,7 +47,9 @@ pytestmark = pytest.mark.usefixtures("without_shape_types")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    scans = [make_scan(root, name, frames=6, height=56, width=56, seed=seed) for seed, name in enumerate(QUESTIONS_OF)]
+    scans = [
+        write_sens_scan(root, name, frames=6, height=56, width=56, seed=seed) for seed, name in enumerate(QUESTIONS_OF)
+    ]
     write_frames(scans, root / "data", FrameSettings((2, 4), 4000))
     write_questions(root / "data" / "questions.jsonl", make_questions())
     write_splits(root / "data", {"train": [], "heldout": list(QUESTIONS_OF)})

@@ -1,15 +1,10 @@
 """evaluate.py on questions about pictures: one a question as in Q-Spatial, several a scene, of different sizes."""
 
-import io
 import json
 import re
 from pathlib import Path
 
-import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
-from PIL import Image as Picture
 
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import read_questions
@@ -20,6 +15,7 @@ from jaxvsr.prompts import prompt_from
 from jaxvsr.runs.model_source import open_model
 from launch import build_data
 from launch.evaluate import main
+from tests.support.published_sets import random_picture, write_q_spatial
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
 
@@ -39,22 +35,6 @@ def replies(question, answer, prediction):
 """
 
 
-def picture(number, height, width):
-    return Picture.fromarray(np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def write_q_spatial(path):
-    """Three questions in Q-Spatial's published form, their pictures, of three sizes, in the parquet file."""
-    rows = []
-    for number, size in enumerate([(56, 56), (40, 90), (100, 60)]):
-        buffer = io.BytesIO()
-        picture(number, *size).save(buffer, "PNG")
-        row = {"question": f"How far is cup {number} from the sink?", "answer_value": 1.5, "answer_unit": "meter"}
-        row |= {"question_type": "distance", "image_path": f"images/{number}.png"}
-        rows.append({**row, "image": {"bytes": buffer.getvalue(), "path": None}})
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Q-Spatial as published; own rows about sets of one, two and three pictures."""
@@ -65,7 +45,7 @@ def place(tmp_path_factory):
     own = []
     for number, names in enumerate([["a"], ["b", "c"], ["d", "e", "f"]]):
         for name in names:
-            picture(ord(name), 56, 28 * (1 + number)).save(root / "pictures" / f"{name}.png")
+            random_picture(ord(name), 56, 28 * (1 + number)).save(root / "pictures" / f"{name}.png")
         for text, answer in (("Is it red?", "Yes, it is."), ("How many cups?", "No cup at all.")):
             own.append({"question": f"{text} {number}", "answer": answer, "answer_kind": "text"})
             own[-1] |= {"images": [f"{name}.png" for name in names], "question_type": "open"}

@@ -28,8 +28,8 @@ from jaxvsr.runs.checkpoints import Checkpoints
 from jaxvsr.runs.model_source import open_model, start_record
 from jaxvsr.runs.run_folder import make_run_folder
 from launch.evaluate import main
-from tests.data.test_frames import make_scan
-from tests.data.test_importers_vsi_bench import write_parquet
+from tests.support.published_sets import write_parquet
+from tests.support.scans import write_sens_scan
 
 ROOT = Path(__file__).parents[2]
 SMALL = TinyShape(width=32, text_layers=2, text_intermediate=48, vision_layers=1)
@@ -180,7 +180,7 @@ def data(tmp_path_factory):
     """Two scans with four and two questions."""
     root = tmp_path_factory.mktemp("data")
     names = ("scene0000_00", "scene0001_00")
-    scans = [make_scan(root, name, frames=6, height=56, width=56, seed=seed) for seed, name in enumerate(names)]
+    scans = [write_sens_scan(root, name, frames=6, height=56, width=56, seed=seed) for seed, name in enumerate(names)]
     write_frames(scans, root / "data", FrameSettings((2,), 4000))
     asked = [
         Question(f"{name}-{k}", name, "object_counting", f"How many of the {k} chairs?", None, "4", "number")

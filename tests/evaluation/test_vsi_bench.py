@@ -13,97 +13,13 @@ from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics.vsi_bench_scores import DIRECTIONS, TASKS, robust_score, score_intervals, score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.rewards.vsi_bench import answer_score, clean, mean_relative_accuracy
+from tests.support.vsi_bench_restated import random_prediction, restated_letter, restated_number
 
 OPTIONS = ("A. stove", "B. tv", "C. trash can", "D. sofa")
 
 
 def question(id, question_type="object_counting", answer="4", kind="number", options=None):
     return Question(str(id), "scene", question_type, "How many?", options, answer, kind)
-
-
-# What the evaluator does, written again from its description without NumPy: float thresholds one by one.
-TOLERANCES = [
-    0.5,
-    0.44999999999999996,
-    0.4,
-    0.35,
-    0.30000000000000004,
-    0.25,
-    0.19999999999999996,
-    0.15000000000000002,
-    0.10000000000000009,
-    0.050000000000000044,
-]
-
-
-def restated_number(prediction, truth):
-    first = ""
-    for letter in prediction:
-        if letter == " ":
-            break
-        first += letter
-    while first.endswith("."):
-        first = first[:-1]
-    try:
-        value = float(first.strip())
-    except ValueError:
-        return 0.0
-    error = abs(value - float(truth)) / float(truth)
-    return sum(1 for tolerance in TOLERANCES if error <= tolerance) / 10
-
-
-def restated_letter(prediction, truth):
-    first, _, _ = prediction.partition(" ")
-    return 1.0 if first.rstrip(".").strip().lower() == truth.lower() else 0.0
-
-
-PIECES = [
-    "A",
-    "b",
-    "C.",
-    "D",
-    "(A)",
-    "A)",
-    "\n",
-    " ",
-    ".",
-    ",",
-    "3",
-    "12",
-    "4.5",
-    "1e2",
-    "1_0",
-    "nan",
-    "inf",
-    "-3",
-    "+7",
-    "٣",
-    "½",
-]
-PIECES += [
-    "chairs",
-    "about",
-    "three",
-    "3m",
-    "sofa",
-    "Answer:",
-    "\t",
-    "\u00a0",
-    "\u2028",
-    "0",
-    "1e999",
-    "..",
-    "<answer>",
-    "</answer>",
-]
-
-
-def random_prediction(draw):
-    if draw.random() < 0.4:
-        return str(
-            draw.choice([draw.randint(0, 12), round(draw.uniform(0, 12), draw.randint(0, 4)), draw.choice("ABCD")])
-        )
-    return "".join(draw.choice(PIECES) for _ in range(draw.randint(0, 5)))
 
 
 def test_number_scores_equal_the_restated_evaluator_on_10000_strings():

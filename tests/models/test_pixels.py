@@ -14,8 +14,9 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 from jaxvsr.models.inputs.pixels import pack_frames, resize_frames, row_layout
-from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD, normalise_pixels
+from jaxvsr.models.vision import normalise_pixels
 from jaxvsr.pixel_budget import PixelLimits, smart_resize
+from tests.support.hf_processor import to_uint8
 
 QWEN2, QWEN25 = PUBLISHED["qwen2-vl-2b"].vision, PUBLISHED["qwen2.5-vl-3b"].vision
 SMALL_WINDOWS = dataclasses.replace(QWEN25, window_size=56)
@@ -26,14 +27,6 @@ def in_reading_order(packed, config, height, width):
     layout = row_layout(height // 14, width // 14, config)
     units = packed.reshape(len(packed), -1, 4, packed.shape[-1])[:, layout.unit_slot]
     return units.reshape(-1, packed.shape[-1])
-
-
-def to_uint8(values):
-    """Invert the normalisation; the remainder of rounding must be nothing but float noise."""
-    channels = values.reshape(len(values), 3, -1)
-    pixels = (channels * np.array(PIXEL_STD)[:, None] + np.array(PIXEL_MEAN)[:, None]) * 255
-    assert np.abs(pixels - np.rint(pixels)).max() < 1e-3
-    return np.rint(pixels).astype(np.uint8).reshape(values.shape)
 
 
 @pytest.mark.parametrize("config", [QWEN2, QWEN25, SMALL_WINDOWS], ids=["qwen2", "qwen2.5", "small windows"])

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from transformers import AutoProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import read_config
@@ -25,7 +24,7 @@ from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import Rollouts
-from tests.models.test_pixels import to_uint8
+from tests.support.hf_processor import hugging_face_inputs, to_uint8
 
 COUNT = "How many chair(s)in the room?\nPlease answer the question using a single word or phrase."
 LEFT = "If I am standing by the bed, is the sofa to the left or the right? Größe 12.5 m² 🙂"
@@ -58,30 +57,6 @@ def processor(folder):
     return SceneProcessor.from_folder(folder)
 
 
-def hugging_face(folder, media, question, system=None, answer=None):
-    """Tokens and pixels that transformers' processor makes of the same conversation."""
-    theirs = AutoProcessor.from_pretrained(folder)
-    kinds = {str: "text", Video: "video", Image: "image"}
-    content = [{"type": kinds[type(item)]} | ({"text": item} if isinstance(item, str) else {}) for item in media]
-    messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    if answer is not None:
-        messages.append({"role": "assistant", "content": answer})
-    text = theirs.apply_chat_template(messages, add_generation_prompt=answer is None)
-    frames = [torch.tensor(item.frames).permute(0, 3, 1, 2) for item in media if isinstance(item, Video)]
-    images = [item.pixels for item in media if isinstance(item, Image)]
-    loose = {"size": {"shortest_edge": 1, "longest_edge": 28**5}}
-    return theirs(
-        text=[text],
-        videos=frames or None,
-        images=images or None,
-        videos_kwargs={"do_sample_frames": False, **loose},
-        images_kwargs=loose,
-        return_tensors="np",
-    )
-
-
 CONVERSATIONS = {
     "video": ((video(),), None),
     "system prompt": ((video(2, 56, 56),), "Answer in one word."),
@@ -98,7 +73,7 @@ def test_segments_joined_are_transformers_tokens_and_pixels(folder, processor, n
     prompt = processor.tree_prompt([ScenePrompt(media, (COUNT, LEFT), system)])
     length = prompt.scene_length[0]
     for q, question in enumerate((COUNT, LEFT)):
-        theirs = hugging_face(folder, media, question, system)
+        theirs = hugging_face_inputs(folder, media, question, system)
         joined = [*prompt.scene_tokens[0, :length], *prompt.question_tokens[0, q, : prompt.question_length[0, q]]]
         assert joined == theirs["input_ids"][0].tolist()
     assert prompt.scene_tokens[0, length - 1] == processor.config.vision_end_token_id
@@ -121,7 +96,7 @@ def test_segments_joined_are_transformers_tokens_and_pixels(folder, processor, n
 def test_positions_are_those_of_the_whole_sequence(folder, processor):
     media, _ = CONVERSATIONS["video and image"]
     prompt = processor.tree_prompt([ScenePrompt(media, (COUNT,))])
-    theirs = hugging_face(folder, media, COUNT)
+    theirs = hugging_face_inputs(folder, media, COUNT)
     grids = [MediaGrid(2, 4, 6, True, 3.0), MediaGrid(1, 6, 4, False)]
     positions, _ = mrope_positions(theirs["input_ids"][0], grids, processor.config)
     length = prompt.scene_length[0]
@@ -132,7 +107,7 @@ def test_positions_are_those_of_the_whole_sequence(folder, processor):
 def test_an_answer_continues_transformers_tokens(folder, processor):
     media = (video(2, 56, 56),)
     for answer in ("left", "3", "  front-left\n", "Größe 🙂 2.5", ""):
-        theirs = hugging_face(folder, media, COUNT, answer=answer.strip())["input_ids"][0].tolist()
+        theirs = hugging_face_inputs(folder, media, COUNT, answer=answer.strip())["input_ids"][0].tolist()
         prompt = processor.tree_prompt([ScenePrompt(media, (COUNT,))])
         start = int(prompt.scene_length[0] + prompt.question_length[0, 0])
         rollouts = processor.encode_answers([[[answer]]])

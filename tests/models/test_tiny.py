@@ -20,7 +20,7 @@ from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, V
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.models.tiny.tiny_text import ANSWERS, tokenizer_corpus
-from tests.models.test_processor import hugging_face
+from tests.support.hf_processor import hugging_face_inputs
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 QUESTION = "How many chair(s)in the room?"
@@ -45,7 +45,7 @@ def test_transformers_loads_the_folder_and_generates_from_a_video(folder):
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     processor = AutoProcessor.from_pretrained(folder)
     frames = np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3), dtype=np.uint8)
-    inputs = hugging_face(folder, (Video(frames),), QUESTION)
+    inputs = hugging_face_inputs(folder, (Video(frames),), QUESTION)
     inputs = {name: torch.as_tensor(value) for name, value in inputs.items()}
     answers = model.generate(**inputs, max_new_tokens=8)
     assert answers.shape[1] > inputs["input_ids"].shape[1]
@@ -115,7 +115,7 @@ def test_the_jax_model_gives_transformers_logits(folder, media):
     )
     ours = np.asarray(model.logits(hidden))[0]
 
-    inputs = {name: torch.as_tensor(value) for name, value in hugging_face(folder, (item,), QUESTION).items()}
+    inputs = {name: torch.as_tensor(value) for name, value in hugging_face_inputs(folder, (item,), QUESTION).items()}
     with torch.no_grad():
         theirs = AutoModelForImageTextToText.from_pretrained(folder).eval()(
             **inputs, position_ids=torch.tensor(positions.T)[:, None].long()

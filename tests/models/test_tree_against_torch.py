@@ -4,7 +4,6 @@ Both run every rollout as a sequence of its own, with its own video.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
-from tests.models import test_exact as exact
+from tests.support import hf_models
 
 OPTIONS = ForwardOptions()
 WITH_TOWER = r".*(qkv|fc1|down_proj|q_proj|v_proj|o_proj)"  # some of them lie in the tower
@@ -35,7 +34,7 @@ class Scene:
 
 
 def make_scene(parts: list, config, lengths: list[int], rng: np.random.Generator) -> Scene:
-    sequence = exact._sequence(parts, config, rng)
+    sequence = hf_models.sequence_of(parts, config, rng)
     questions = [rng.integers(0, 100, length).astype(np.int32) for length in lengths]
     padded = np.full((1, len(lengths), max(lengths)), 77, np.int32)
     for row, question in enumerate(questions):
@@ -53,25 +52,13 @@ def make_scene(parts: list, config, lengths: list[int], rng: np.random.Generator
     return Scene(sequence, questions, jax.tree.map(jnp.asarray, prompt))
 
 
-def media_of(sequence: dict) -> dict[str, torch.Tensor]:
-    media = {}
-    for kind, name in ((exact.IMAGE, "image"), (exact.VIDEO, "video")):
-        if sequence["pixels"][kind]:
-            values, grids = zip(*sequence["pixels"][kind], strict=True)
-            suffix = "_videos" if kind == exact.VIDEO else ""
-            media["pixel_values" + suffix] = torch.tensor(np.concatenate(values))
-            media[f"{name}_grid_thw"] = torch.tensor(grids)
-    return media
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize(
     ("family", "targets"), [("qwen2_vl", LANGUAGE_LINEAR), ("qwen2_5_vl", LANGUAGE_LINEAR), ("qwen2_vl", WITH_TOWER)]
 )
 def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, targets: str, tmp_path) -> None:
-    models: Any = exact._models(family, 1, tmp_path)
-    theirs, config, parameters = models
+    theirs, config, parameters = hf_models.random_models(family, 1, tmp_path)
     lora = LoraConfig(rank=2, alpha=6.0, target_modules=targets)
     adapted = get_peft_model(theirs, PeftConfig(r=2, lora_alpha=6, target_modules=targets))
     torch.manual_seed(0)
@@ -91,12 +78,12 @@ def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, 
         for g in range(group):
             rollout = tokens[0, q, g, : length[0, q, g]]
             words = np.concatenate([scene.sequence["tokens"], question, rollout]).astype(np.int64)
-            positions = exact._grown_positions(scene.sequence["positions"], len(question) + len(rollout))
+            positions = hf_models.grown_positions(scene.sequence["positions"], len(question) + len(rollout))
             output = adapted(
                 input_ids=torch.tensor(words[None]),
                 position_ids=torch.tensor(positions.T[:, None].astype(np.int64)),
                 attention_mask=torch.ones(1, len(words), dtype=torch.long),
-                **media_of(scene.sequence),
+                **hf_models.media_of(scene.sequence),
             )
             scores = torch.log_softmax(output.logits[0].float() / 0.8, -1)
             first = len(words) - len(rollout)
@@ -155,13 +142,12 @@ def stacked_values(model: torch.nn.Module) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_greedy_rollouts_equal_those_that_transformers_generates(family: str, tmp_path) -> None:
-    models: Any = exact._models(family, 3, tmp_path, noise=0.4)
-    theirs, config, parameters = models
+    theirs, config, parameters = hf_models.random_models(family, 3, tmp_path, noise=0.4)
     rng = np.random.default_rng(5)
     # Images, where both rules of positions agree.
     images = [rng.integers(0, 256, (1, 28 * high, 28 * wide, 3), dtype=np.uint8) for high, wide in ((2, 3), (1, 2))]
     scene = make_scene([3, images[0], 2, images[1]], config, [4, 2, 6], rng)
-    eos, suppressed, answer = (17, 18), (*range(0, 100, 3), *range(100, exact.WORDS)), 24
+    eos, suppressed, answer = (17, 18), (*range(0, 100, 3), *range(100, hf_models.WORDS)), 24
     options = SamplingOptions(2, answer, eos_ids=eos, pad_id=18, suppressed_ids=suppressed, greedy=True)
 
     def program(parameters, prompt):
@@ -178,8 +164,8 @@ def test_greedy_rollouts_equal_those_that_transformers_generates(family: str, tm
         generated = theirs.generate(
             input_ids=torch.tensor(words[None]),
             attention_mask=torch.ones(1, len(words), dtype=torch.long),
-            mm_token_type_ids=torch.tensor((words == exact.IMAGE)[None].astype(np.int64)),
-            **media_of(scene.sequence),
+            mm_token_type_ids=torch.tensor((words == hf_models.IMAGE)[None].astype(np.int64)),
+            **hf_models.media_of(scene.sequence),
             max_new_tokens=answer,
             do_sample=False,
             eos_token_id=list(eos),

@@ -14,6 +14,7 @@ from jaxvsr.rewards.hacking import hack_shares, hacks
 from jaxvsr.rewards.numerals import parse_length_cm, parse_number, parse_numbers
 from jaxvsr.rewards.registry import REWARDS, rewards_from
 from jaxvsr.rewards.scoring import score_completions
+from tests.support.answers import random_completion
 
 OPTIONS = ("A. stove", "B. tv", "C. table", "D. sofa")
 TRUTHS = [
@@ -27,56 +28,6 @@ TRUTHS = [
     ],
     *[("not a number", "number"), ("nan", "number"), ("inf", "number"), ("C", "choice"), ("B. tv", "choice")],
     *[("left", "word"), ("trash can", "word"), ("...", "word"), ("a red chair", "text"), ("[1, 2, 3, 4]", "box")],
-]
-PIECES = [
-    "<think>",
-    "</think>",
-    "<observe>",
-    "</observe>",
-    "<answer>",
-    "</answer>",
-    "<answer>",
-    "</answer>",
-    "\n",
-    " ",
-    ".",
-    ",",
-]
-PIECES += [
-    "3",
-    "-3",
-    "0",
-    "1e309",
-    "1e-400",
-    "9" * 400,
-    "nan",
-    "inf",
-    "-inf",
-    "٣",
-    "३",
-    "１２",
-    "½",
-    "²",
-    "A",
-    "(C)",
-    "left",
-    "right",
-]
-PIECES += [
-    "twenty",
-    "-",
-    "one",
-    "hundred",
-    "point",
-    "trash can",
-    "<Think>",
-    "<answer",
-    "\x00",
-    "\u2028",
-    "\ud800",
-    "🛋",
-    "e",
-    "1_0",
 ]
 
 # name: (lowest, highest), None for "does not apply" allowed everywhere
@@ -99,15 +50,6 @@ RANGES = {
     "robust_format": (0, 1),
     "robust_format(tag=observe)": (0, 1),
 }
-
-
-def random_completion(draw):
-    text = "".join(draw.choice(PIECES) for _ in range(draw.randint(0, 9)))
-    if draw.random() < 0.3:
-        tag = draw.choice(["think", "observe"])
-        thought = draw.choice([text, "I see four chairs here " + text])
-        text = f"<{tag}>{thought}</{tag}> <answer>{draw.choice(PIECES)}</answer>"
-    return text
 
 
 def columns_for(truths):

@@ -10,7 +10,7 @@ import pytest
 from jaxvsr.errors import InputError
 from jaxvsr.rewards import svqa_r1
 from jaxvsr.rewards.svqa_r1 import svqa_semantic, view_consistency
-from tests.rewards.test_properties import random_completion
+from tests.support.answers import random_completion
 
 
 def test_the_worked_example_of_the_docstring():

@@ -14,7 +14,7 @@ import pytest
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.runs.checkpoints import Checkpoints
 from launch import train
-from tests.data.test_loader import make_folder
+from tests.support.data_folders import make_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
 

@@ -1,4 +1,4 @@
-"""A small scan written by hand in ScanNet's layout, for tests of its readers."""
+"""Small scans in ScanNet's layout: a geometry written by hand, and frames of random pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from jaxvsr.data.scannet.sens import SensFrame, SensHeader, write_sens
 
 NAME = "scene0123_00"
 # Six vertices of a quarter turn's frame; aligned, (x, y) becomes (-y, x) + (1, 2).
@@ -60,3 +62,20 @@ def write_zip(path: Path, entries: dict[str, bytes]) -> Path:
         for name, data in entries.items():
             archive.writestr(name, data)
     return path
+
+
+def write_sens_scan(root: Path, name: str, frames: int = 40, height: int = 96, width: int = 128, seed: int = 0) -> Path:
+    """A `.sens` of smooth random pictures as JPEG, 30 a second."""
+    rng = np.random.default_rng(seed)
+    scan = root / "scans" / name
+    scan.mkdir(parents=True)
+    eye = np.eye(4, dtype=np.float32)
+    header = SensHeader("test", eye, eye, eye, eye, "jpeg", "raw_ushort", width, height, 2, 1)
+    stored = []
+    for index in range(frames):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+        buffer = BytesIO()
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+        stored.append(SensFrame(eye, 1_000_000 + index * 33_333, index, buffer.getvalue(), b"\0\0\0\0"))
+    write_sens(scan / f"{name}.sens", header, stored)
+    return scan

@@ -36,7 +36,7 @@ from jaxvsr.training.scenes_of_run import read_run_pools
 from jaxvsr.training.stopping import StopRequest
 from jaxvsr.training.stored_features import usable_features, vision_weights_hash, write_features
 from launch.build_data import main
-from tests.data.test_loader import make_folder
+from tests.support.data_folders import make_folder
 
 SHAPE = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
 TREE: dict[str, Any] = {

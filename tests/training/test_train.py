@@ -15,7 +15,7 @@ from jaxvsr.files import read_rows
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.runs.checkpoints import open_run
 from jaxvsr.runs.model_source import open_model
-from tests.data.test_loader import make_folder
+from tests.support.data_folders import make_folder
 
 pytestmark = pytest.mark.slow
 

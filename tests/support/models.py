@@ -1,0 +1,5 @@
+"""Shapes of the tiny models that the tests run."""
+
+from jaxvsr.models.tiny.tiny_model import TinyShape
+
+SMALL = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
