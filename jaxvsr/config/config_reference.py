@@ -33,6 +33,9 @@ THEIR_NAMES = """
 |---|---|
 """
 
+# One or several fields in a class docstring: `name, other: text`, which may go on in indented lines.
+DESCRIBED = re.compile(r"^([a-z_0-9]+(?:, [a-z_0-9]+)*): (.*(?:\n {4,}.*)*)\n?", re.MULTILINE)
+
 
 def reference_page() -> str:
     """The page in Markdown."""
@@ -55,15 +58,19 @@ def field_table() -> list[tuple[str, Any, str]]:
 
 
 def field_meanings(kind: type) -> dict[str, str]:
-    """What the source says about each field: the comment after or above it, or `name: text` in the class docstring."""
-    meanings: dict[str, str] = {}
-    entry = re.compile(r"^([a-z_0-9]+(?:, [a-z_0-9]+)*): (.*(?:\n {4,}.*)*)", re.MULTILINE)
-    for names, text in entry.findall(inspect.cleandoc(kind.__doc__ or "")):
-        meanings |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    """What the source says about each field of a dataclass."""
     try:
         source = textwrap.dedent(inspect.getsource(kind))
     except OSError:  # installed without sources
-        return meanings
+        source = "class _: pass"
+    return meanings_in(kind.__doc__ or "", source)
+
+
+def meanings_in(docstring: str, source: str) -> dict[str, str]:
+    """Meaning by field: the comment after or above it in the class's source, or `name: text` in its docstring."""
+    meanings: dict[str, str] = {}
+    for names, text in DESCRIBED.findall(inspect.cleandoc(docstring)):
+        meanings |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     lines = source.splitlines()
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
