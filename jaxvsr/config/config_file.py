@@ -1,6 +1,8 @@
 """Configs from YAML, `--set field=value` and flags, and back; every mistake is one line.
 
-read_config("configs/demo-grpo.yaml", [("--set", "data.scenes", "8"), ("--steps", "steps", "200")])
+    read_config("configs/demo-grpo.yaml", [("--set", "data.scenes", "8"), ("--steps", "steps", "200")])
+
+A file with `extends: NAME` has the fields of another file, a recipe or one beside it, and what it changes of them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import yaml
 from jaxvsr.config.known_names import known_name
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.errors import InputError, prefixed
-from jaxvsr.fields import flat_fields, hint_of, read_fields, read_text, to_tree
+from jaxvsr.fields import did_you_mean, flat_fields, hint_of, read_fields, read_text, to_tree
 from jaxvsr.prompts import prompt_from
 from jaxvsr.yaml_file import read_yaml
 
@@ -29,10 +31,7 @@ def read_config(path: Path | None, overrides: Iterable[Override] = ()) -> TrainC
 
     Who names a prompt and no `sampling.answer_tokens` beside it, in the file or among the overrides, gets the prompt's.
     """
-    tree = read_yaml(path) if path is not None else {}
-    with prefixed(f"config {path}"):
-        _take_prompts_budget(tree)
-        config_from(tree)
+    tree = _read_tree(path) if path is not None else {}
     given = list(overrides)
     for flag, field, text in given:
         with prefixed(flag):
@@ -44,10 +43,56 @@ def read_config(path: Path | None, overrides: Iterable[Override] = ()) -> TrainC
     return config_from(tree)
 
 
+def _read_tree(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The fields of a file over those of the file that it extends."""
+    tree, base = read_yaml(path), None
+    with prefixed(f"config {path}"):
+        name = tree.pop("extends", None)
+        _check_fields(tree)
+        if name is not None:
+            base = _extended(path, name)
+            chain = (*extended_by, path)
+            if any(base.samefile(file) for file in chain):
+                raise InputError(f"extends itself: {' extends '.join(str(file) for file in (*chain, base))}")
+    if base is not None:
+        tree = _merged(_read_tree(base, (*extended_by, path)), tree)
+    with prefixed(f"config {path}"):
+        _take_prompts_budget(tree)
+        config_from(tree)
+    return tree
+
+
+def _extended(path: Path, name: Any) -> Path:
+    """The file that `extends` names in the file `path`: one by its path from there, or a recipe."""
+    if not isinstance(name, str):
+        raise InputError(f"extends: expected the name of a recipe or a file, found {name!r}")
+    beside = [file for file in (path.parent / name, path.parent / f"{name}.yaml") if file.is_file()]
+    recipes = _recipes()
+    if not beside and name not in recipes:
+        raise InputError(
+            f"extends {name!r}: neither a file in {path.parent} nor a recipe{did_you_mean(name, recipes)} "
+            f"(recipes: {', '.join(sorted(recipes))})"
+        )
+    return beside[0] if beside else recipes[name]
+
+
+def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """`tree` over `base`; who names a prompt without `sampling.answer_tokens` does not keep the base's."""
+    data, sampling = tree.get("data"), tree.get("sampling") or {}
+    if isinstance(data, dict) and "prompt" in data and "answer_tokens" not in sampling:
+        (base.get("sampling") or {}).pop("answer_tokens", None)
+    return _over(base, tree)
+
+
+def _over(base: Any, tree: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(tree, dict):
+        return tree
+    return {**base, **{name: _over(base.get(name), value) for name, value in tree.items()}}
+
+
 def config_from(tree: Mapping[str, Any]) -> TrainConfig:
     """The config of a tree of fields, as YAML holds it; `fields.to_tree` gives the tree back."""
-    for field, value in flat_fields(tree):
-        _check_field(field, value)
+    _check_fields(tree)
     return read_fields(TrainConfig, tree, loose=True)
 
 
@@ -61,13 +106,18 @@ def find_config(name: str, folder: str = ".") -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    package = Path(__file__).resolve().parents[1]
-    places = (package / "configs", package.parent / "configs")  # installed; in a checkout
-    recipes = {found.stem: found for place in places for found in (place / folder).glob("*.yaml")}
+    recipes = _recipes(folder)
     if name in recipes:
         return recipes[name]
     known = ", ".join(sorted(recipes)) or "none"
     raise InputError(f"--config {name}: neither a file nor a recipe; recipes are {known}")
+
+
+def _recipes(folder: str = ".") -> dict[str, Path]:
+    """The files of configs/, or of a folder there, by name."""
+    package = Path(__file__).resolve().parents[1]
+    places = (package / "configs", package.parent / "configs")  # installed; in a checkout
+    return {found.stem: found for place in places for found in (place / folder).glob("*.yaml")}
 
 
 def parse_assignment(text: str) -> Override:
@@ -96,6 +146,11 @@ def _take_prompts_budget(tree: dict[str, Any]) -> None:
     name = data.get("prompt") if isinstance(data, dict) else None
     if isinstance(name, str) and isinstance(sampling, dict) and "answer_tokens" not in sampling:
         tree["sampling"] = {**sampling, "answer_tokens": prompt_from(name).max_answer_tokens}
+
+
+def _check_fields(tree: Mapping[str, Any]) -> None:
+    for path, value in flat_fields(tree):
+        _check_field(path, value)
 
 
 def _check_field(path: str, value: object) -> None:

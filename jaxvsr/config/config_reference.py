@@ -21,7 +21,8 @@ INTRODUCTION = f"""# Config fields
 
 The same names in YAML (`data: {{scenes: 8}}`), on the command line (`--set data.scenes=8`) and in Python
 (`TrainConfig(data=DataSettings(scenes=8))`). When a run goes on (`--resume`), only {", ".join(CHANGEABLE)} may
-change. This page is made by `python -m jaxvsr.config.config_reference > docs/config.md`.
+change. A file with `extends: vsgrpo-2b` starts from that recipe, or from a file beside it, and holds what it changes.
+This page is made by `python -m jaxvsr.config.config_reference > docs/config.md`.
 
 | field | default | meaning |
 |---|---|---|

@@ -1,6 +1,5 @@
 """Configs: what can be written, what comes back, and that every mistake is one line that says what would be right."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -167,4 +166,96 @@ def test_data_folders_carry_weights() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_a_config(path: Path) -> None:
-    assert dataclasses.is_dataclass(read_config(path))
+    config = read_config(path)
+    assert config != TrainConfig() and config_from(yaml.safe_load(to_yaml(config))) == config
+
+
+def write_configs(folder: Path, **texts: str) -> None:
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
+def test_a_config_has_the_fields_of_the_one_that_it_extends(tmp_path: Path) -> None:
+    write_configs(
+        tmp_path,
+        base="steps: 7\ndata: {scenes: 2, questions: 3, folders: [x, y]}\nlora: {rank: 4}\n",
+        middle="extends: base\ndata: {scenes: 6, folders: [z]}\n",
+        last="extends: middle.yaml\nlora: null\nseed: 5\n",
+    )
+    config = read_config(tmp_path / "last.yaml", [("--steps", "steps", "9")])
+    assert (config.steps, config.seed, config.lora) == (9, 5, None)
+    assert (config.data.scenes, config.data.questions, config.data.folders) == (6, 3, ("z",))
+    assert "extends" not in to_yaml(config) and config_from(yaml.safe_load(to_yaml(config))) == config
+
+
+def test_a_file_beside_wins_over_a_recipe_and_folders_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    write_configs(tmp_path / "mine", one="extends: vsgrpo-2b\n", two="extends: ../other\n")
+    write_configs(tmp_path, other="steps: 3\n")
+    assert read_config(tmp_path / "mine" / "one.yaml") == read_config(find_config("vsgrpo-2b"))
+    assert read_config(tmp_path / "mine" / "two.yaml").steps == 3
+    (tmp_path / "mine" / "vsgrpo-2b.yaml").write_text("steps: 4\n")
+    assert read_config(tmp_path / "mine" / "one.yaml").steps == 4
+
+
+def test_another_prompt_than_the_bases_brings_its_own_token_budget(tmp_path: Path) -> None:
+    write_configs(
+        tmp_path,
+        base="sampling: {answer_tokens: 9}\n",
+        other="extends: base\ndata: {prompt: vsgrpo-think-train}\n",
+        both="extends: base\ndata: {prompt: vsgrpo-think-train}\nsampling: {answer_tokens: 7}\n",
+        last="extends: other\nsteps: 3\n",
+    )
+    tokens = {name: read_config(tmp_path / f"{name}.yaml").sampling.answer_tokens for name in ("other", "both", "last")}
+    assert tokens == {"other": 256, "both": 7, "last": 256}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("extends: mine\n", r"mine.yaml: extends itself: \S*mine.yaml extends \S*mine.yaml$"),
+        ("extends: back\n", r"back.yaml: extends itself: \S*mine.yaml extends \S*back.yaml extends \S*mine.yaml$"),
+        (
+            "extends: vsgrpo-2\n",
+            r"mine.yaml: extends 'vsgrpo-2': neither .* did you mean 'vsgrpo-2b'\? \(",
+        ),
+        ("extends: [vsgrpo-2b]\n", "mine.yaml: extends: expected the name of a recipe or a file, found"),
+        ("extends: wrong\n", "wrong.yaml: unknown field 'stpes'"),
+        ("extends: untyped\n", "untyped.yaml: steps: expected a whole number, found 'many'"),
+        ("extends: vsgrpo-2b\ndata: {extends: vsgrpo-7b}\n", "mine.yaml: unknown field 'data.extends'"),
+    ],
+)
+def test_a_base_that_cannot_be_read_is_one_line(text: str, says: str, tmp_path: Path) -> None:
+    write_configs(tmp_path, mine=text, back="extends: mine\n", wrong="stpes: 3\n", untyped="steps: many\n")
+    with pytest.raises(InputError, match=says) as error:
+        read_config(tmp_path / "mine.yaml")
+    assert "\n" not in str(error.value)
+
+
+MODE = {"data.prompt", "sampling.answer_tokens", "rewards"}
+SIZE = {"model.path", "optimizer.learning_rate"}
+RELEASE = {"steps", "sampling.group", "sampling.top_p"}
+RELEASE |= {"optimizer.schedule", "optimizer.weight_decay", "optimizer.clip_norm"}
+SHORTER = {"steps", "data.folders", "data.scenes", "optimizer.schedule", "optimizer.warmup_steps"}
+SHORTER |= {"intervals.checkpoint", "intervals.evaluate", "intervals.video_gain"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "base", "differs"),
+    [
+        ("vsgrpo-2b-think", "vsgrpo-2b", MODE),
+        ("vsgrpo-2b-observe", "vsgrpo-2b", MODE),
+        ("vsgrpo-7b", "vsgrpo-2b", SIZE),
+        ("vsgrpo-7b-think", "vsgrpo-7b", MODE),
+        ("vsgrpo-7b-observe", "vsgrpo-7b", MODE),
+        ("vsgrpo-sft-7b", "vsgrpo-sft-2b", SIZE),
+        ("vsgrpo-dpo-2b", "vsgrpo-sft-2b", {"objective"}),
+        ("vsgrpo-dpo-7b", "vsgrpo-dpo-2b", SIZE),
+        ("spatial-r1-7b-april", "spatial-r1-7b", RELEASE | MODE - {"rewards"}),
+        ("spatial-r1-7b-staged", "spatial-r1-7b-april", {"steps", "data.question_types"}),
+        ("rooms-2b", "vsgrpo-2b", SHORTER),
+    ],
+)
+def test_related_recipes_differ_only_in_these_fields(recipe: str, base: str, differs: set[str]) -> None:
+    one, other = (dict(flat_fields(to_tree(read_config(find_config(name))))) for name in (recipe, base))
+    assert {field for field in one if one[field] != other[field]} == differs
