@@ -139,8 +139,7 @@ def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, 
 
     loaded = [read_run(path) for path in runs]
     groups = tables.group_runs(loaded, group_by)
-    names = metrics.split(",") if metrics else tables.metric_names(loaded)
-    tables.check_metrics(loaded, names)
+    names = tables.metric_names(loaded, metrics.split(",") if metrics else ())
     summary = tables.summarise(groups, names)
     out.mkdir(parents=True, exist_ok=True)
     markdown = f"{tables.to_markdown(summary)}\n{tables.CAPTION}\n"

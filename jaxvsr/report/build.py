@@ -14,7 +14,7 @@ from jaxvsr.data.scannet.read_scan import list_scans, read_scene
 from jaxvsr.errors import InputError
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import write_text
-from jaxvsr.report.floor_plan import Plan
+from jaxvsr.report.drawn_answers import RoomToDraw
 from jaxvsr.report.pictures import jpegs
 from jaxvsr.report.run_page import BeforeAfter, Page, run_page
 from jaxvsr.report.run_rows import SampledQuestion, read_hacking, read_metrics, read_samples, same_question
@@ -128,6 +128,5 @@ def _plan(sample: SampledQuestion, scan: Path | None) -> str | None:
     """The room from above, what the question names outlined; None where there is no scan."""
     if scan is None:
         return None
-    scene = read_scene(scan)
-    asked = sample.question.lower()
-    return Plan(scene).svg({one.category for one in scene.objects if one.category in asked})
+    room = RoomToDraw(read_scene(scan))
+    return room.plan.svg(room.mentioned(sample.question))

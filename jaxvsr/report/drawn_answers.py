@@ -203,14 +203,13 @@ def _centres(room: RoomToDraw, first: str, second: str) -> tuple[np.ndarray, np.
 def _nearest_points(room: RoomToDraw, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
     from scipy.spatial import cKDTree
 
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    closest = []
     for a, b in _pairs(room, first, second):
-        distances, index = cKDTree(b.points).query(a.points)
-        i = int(distances.argmin())
-        if best is None or distances[i] < best[0]:
-            best = float(distances[i]), a.points[i], b.points[index[i]]
-    assert best is not None
-    return best[1][:2], best[2][:2]
+        metres, index = cKDTree(b.points).query(a.points)
+        i = int(metres.argmin())
+        closest.append((float(metres[i]), a.points[i, :2], b.points[index[i], :2]))
+    _, *ends = min(closest, key=lambda one: one[0])
+    return ends[0], ends[1]
 
 
 def _same(metres: float, answer: str) -> bool:

@@ -29,16 +29,13 @@ def visible(value: object) -> object:
     """
     if hasattr(value, "__html__"):
         return value
-    shown = []
-    for character in str(value):
-        code = ord(character)
-        if code < 0x20 and character not in "\n\t":
-            shown.append(chr(0x2400 + code))
-        elif unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co") and character not in "\n\t":
-            shown.append(f"\\u{code:04x}")
-        else:
-            shown.append(character)
-    return "".join(shown)
+
+    def shown(character: str) -> str:
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co"):
+            return character
+        return chr(0x2400 + ord(character)) if character < " " else f"\\u{ord(character):04x}"
+
+    return "".join(map(shown, str(value)))
 
 
 def number(value: float) -> str:

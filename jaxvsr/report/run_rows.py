@@ -67,7 +67,7 @@ def read_hacking(path: Path, most: int) -> list[HackedRollout]:
     def rollout(row: Mapping[str, Any]) -> HackedRollout:
         question, answer, text = (str(row[name]) for name in ("question", "answer", "text"))
         tricks = tuple(map(str, row["tricks"]))
-        return HackedRollout(int(row["step"]), question, answer, text, _number(row["reward"]), tricks)
+        return HackedRollout(int(row["step"]), question, answer, text, number_or_nan(row["reward"]), tricks)
 
     rows = _read(path, rollout)
     return [row for row in rows if row.step == rows[-1].step][:most]
@@ -85,7 +85,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     for number, row in enumerate(read_rows(path), start=1):
         if not isinstance(row.get("step"), int):
             raise InputError(f"{path} line {number}: no integer in field 'step'")
-        rows.append({name: _number(value) for name, value in row.items()})
+        rows.append({name: number_or_nan(value) for name, value in row.items()})
     return rows
 
 
@@ -96,7 +96,7 @@ def read_samples(path: Path) -> list[SampledQuestion]:
         names = ("question_id", "scene", "question_type", "question", "answer")
         texts: dict[str, Any] = {name: str(row[name]) for name in names}
         answers = tuple(
-            SampledAnswer(str(answer["text"]), _number(answer["reward"]), _number(answer["advantage"]))
+            SampledAnswer(str(answer["text"]), number_or_nan(answer["reward"]), number_or_nan(answer["advantage"]))
             for answer in row["answers"]
         )
         return SampledQuestion(step=int(row["step"]), answers=answers, **texts)
@@ -132,5 +132,6 @@ def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, 
     return best[1:] if best else None
 
 
-def _number(value: object) -> float:
+def number_or_nan(value: object) -> float:
+    """A JSON value as a number; null and everything else that is none is nan."""
     return float(value) if isinstance(value, (int, float)) else math.nan

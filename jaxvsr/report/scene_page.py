@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from jaxvsr.data.data_folder import QUESTIONS_FILE
@@ -72,15 +71,7 @@ def _frames(data: Path, name: str) -> tuple[int, list[bytes]]:
     return count, jpegs(store.read(name, count).pixels, FRAMES_SHOWN)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Card:
-    """A question and its answer drawn into the plan."""
-
-    row: Question
-    plan: str
-    note: str
-
-
-def _card(room: RoomToDraw, row: Question) -> _Card:
+def _card(room: RoomToDraw, row: Question) -> tuple[Question, str, str]:
+    """A question, the plan with its answer drawn in, and a note."""
     drawn = draw_answer(room, row)
-    return _Card(row, room.plan.svg(drawn.highlight, drawn.marks), drawn.note)
+    return row, room.plan.svg(drawn.highlight, drawn.marks), drawn.note

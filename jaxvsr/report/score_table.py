@@ -17,6 +17,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.evaluation.tables.text_table import format_number
 from jaxvsr.files import read_json
 from jaxvsr.report.rendering import Cell, render
+from jaxvsr.report.run_rows import number_or_nan
 
 SCORE = "score/"
 SURE = 2.0  # standard errors from which a difference is coloured
@@ -49,7 +50,7 @@ def score_table(rows: Sequence[Row]) -> Markup:
 
 
 def _cells(row: Row, columns: Sequence[str], pairs: Sequence[str]) -> list[Cell]:
-    scores = [_number(row.get(name)) for name in columns]
+    scores = [number_or_nan(row.get(name)) for name in columns]
     best = max((score for score in scores if math.isfinite(score)), default=math.nan)
     return [
         Cell(str(row["question_type"])),
@@ -62,13 +63,9 @@ def _cells(row: Row, columns: Sequence[str], pairs: Sequence[str]) -> list[Cell]
 def _difference(difference: object) -> Cell:
     if not isinstance(difference, Mapping):
         return Cell("–")
-    mean, errors = _number(difference.get("mean")), _number(difference.get("in_standard_errors"))
+    mean, errors = number_or_nan(difference.get("mean")), number_or_nan(difference.get("in_standard_errors"))
     points = f"{mean:+.1f}".replace("-", "−") if math.isfinite(mean) else "–"
     if not math.isfinite(errors):
         return Cell(points)
     css_class = "" if abs(errors) <= SURE else "better" if errors > 0 else "worse"
     return Cell(points, css_class, f"{abs(errors):.1f} SE")
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan

@@ -69,33 +69,32 @@ def group_runs(runs: Sequence[Run], field: str | None) -> dict[str, list[Run]]:
         InputError: a run's config has no such field.
     """
     groups: dict[str, list[Run]] = {}
-    if field is not None:
-        for run in runs:
-            if field not in run.fields:
-                raise InputError(f"--group-by {field}: the config of {run.name} has no such field")
-            groups.setdefault(f"{field}={run.fields[field]}", []).append(run)
-        return groups
-    by_config: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
-        key = tuple((name, repr(value)) for name, value in sorted(run.fields.items()) if name != "seed")
-        by_config.setdefault(key, []).append(run)
-    for members in by_config.values():
-        groups[members[0].name if len(members) == 1 else f"{members[0].name} and {len(members) - 1} more"] = members
-    return groups
+        if field is None:
+            key = repr(sorted((name, value) for name, value in run.fields.items() if name != "seed"))
+        elif field in run.fields:
+            key = f"{field}={run.fields[field]}"
+        else:
+            raise InputError(f"--group-by {field}: the config of {run.name} has no such field")
+        groups.setdefault(key, []).append(run)
+    if field is not None:
+        return groups
+    more = {key: f" and {len(members) - 1} more" if len(members) > 1 else "" for key, members in groups.items()}
+    return {members[0].name + more[key]: members for key, members in groups.items()}
 
 
-def metric_names(runs: Sequence[Run]) -> list[str]:
-    """The default metrics that any run has, and every evaluation."""
-    seen = dict.fromkeys(name for run in runs for row in run.metrics for name in row)
-    return [name for name in seen if name.startswith("eval/")] + [name for name in DEFAULT_METRICS if name in seen]
+def metric_names(runs: Sequence[Run], wanted: Sequence[str] = ()) -> list[str]:
+    """The wanted metrics; without any, every evaluation and the default metrics, as far as a run has them.
 
-
-def check_metrics(runs: Sequence[Run], names: Sequence[str]) -> None:
-    """Refuse a metric that no run has."""
-    known = sorted({name for run in runs for row in run.metrics for name in row} - {"step"})
-    for name in names:
+    Raises:
+        InputError: no run has a metric that is wanted.
+    """
+    known = dict.fromkeys(name for run in runs for row in run.metrics for name in row if name != "step")
+    for name in wanted:
         if name not in known:
-            raise InputError(f"--metrics {name}: no run has it; there are {', '.join(known)}")
+            raise InputError(f"--metrics {name}: no run has it; there are {', '.join(sorted(known))}")
+    evaluations = [name for name in known if name.startswith("eval/")]
+    return list(wanted) or evaluations + [name for name in DEFAULT_METRICS if name in known]
 
 
 def summarise(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str]) -> dict[str, dict[str, Spread]]:
