@@ -1,4 +1,4 @@
-"""A task of one's own: how high is an object?
+"""A custom task: how high is an object?
 
     python launch/build_data.py rooms data/heights --scenes 50 --seed 0
     python launch/build_data.py questions data/heights data/heights --recipe examples/height_recipe.py --mirror
@@ -6,9 +6,9 @@
     python launch/train.py --data data/heights --set data.mirror=pairs --set data.questions=2 --run-dir runs/heights
     python launch/evaluate.py --model runs/heights --data data/heights --benchmark vsi-bench --out runs/heights/eval
 
-A task is one object: its name, the kind of its answers (rewards and metrics go by that), a template, and what could be
-asked of a scene. A mirror leaves heights alone, so the mirrored question keeps its answer; a task whose answers name
-sides says `swaps_sides=True`.
+A task is one object: its name, the kind of its answers (which decides about rewards and metrics), a template, and the
+questions that could be asked of a scene. Heights do not change in a mirror, so the mirrored question has the same
+answer; a task whose answers name sides says `swaps_sides=True`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxvsr.data.recipes.recipe import Census, Recipe
-from jaxvsr.data.recipes.task import Draft, Selection, Task
+from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.read_scan import Scene
 
@@ -30,8 +30,8 @@ class Options:
     """`--set minimum_cm=30` changes one.
 
     Args:
-        minimum_cm: objects that are lower are not asked about.
-        per_scene: at most so many questions about a scene.
+        minimum_cm: no questions about lower objects.
+        per_scene: at most this many questions per scene.
     """
 
     minimum_cm: int = 10
@@ -41,17 +41,17 @@ class Options:
 def tasks(options: Options, census: Census) -> tuple[Task, ...]:
     """One task."""
 
-    def drafts(scene: Scene, rng: np.random.Generator) -> Iterator[Draft]:
-        """Objects that their category alone names. Height is that of the axis-aligned box: floors are level."""
+    def candidates(scene: Scene, rng: np.random.Generator) -> Iterator[Candidate]:
+        """Objects that are the only one of their category. Height is that of the axis-aligned box: floors are level."""
         objects = [item for item in scene.objects if not is_structural(item.category)]
         instances = Counter(item.category for item in objects)
         for item in objects:
             height_cm = round(100 * float(item.aabb.extent[2]))
             if instances[item.category] == 1 and height_cm >= options.minimum_cm:
-                yield Draft({"category": item.category}, str(height_cm))
+                yield Candidate({"category": item.category}, str(height_cm))
 
     template = "How high is the {category}, in centimeters?"
-    return (Task("object_height", "number", template, drafts, Selection(per_scene=options.per_scene)),)
+    return (Task("object_height", "number", template, candidates, Selection(per_scene=options.per_scene)),)
 
 
 RECIPE = Recipe(

@@ -19,6 +19,11 @@ def one_line(error: Exception, limit_characters: int = 120) -> str:
     return " ".join(str(error).split())[:limit_characters] or type(error).__name__
 
 
+def described(error: BaseException) -> str:
+    """An exception on one line: ValueError: the message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 @contextlib.contextmanager
 def prefixed(source: str) -> Iterator[None]:
     """An `InputError` inside begins with `source`: the file, line or flag that the value was given by."""

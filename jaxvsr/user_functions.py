@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, described
 
 
 def function_of_file(target: str, what: str) -> Callable[..., Any]:
@@ -44,8 +44,3 @@ def _module(path: Path, changed: int) -> ModuleType:
         sys.path.append(str(path.parent))  # last: a neighbour hides no installed package
     spec.loader.exec_module(module)
     return module
-
-
-def described(error: BaseException) -> str:
-    """An exception on one line: ValueError: what it said."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

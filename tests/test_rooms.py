@@ -38,3 +38,15 @@ def test_no_test_file_imports_another():
             name for name in imported_by(path) if name.startswith("tests.") and not name.startswith("tests.support")
         }
         assert not strangers, f"{path.relative_to(TESTS)} imports {', '.join(sorted(strangers))}"
+
+
+def test_rewards_know_neither_files_nor_yaml_nor_the_command_line():
+    script = (
+        "import sys; before = set(sys.modules)\n"
+        "import jaxvsr.rewards.registry, jaxvsr.rewards.scoring, jaxvsr.rewards.hacking\n"
+        "loaded = set(sys.modules) - before\n"
+        "ours = {name for name in loaded if name.startswith('jaxvsr.') and not name.startswith('jaxvsr.rewards')}\n"
+        "print(sorted(ours | loaded & {'yaml', 'jax', 'torch'}))"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert printed.stdout.strip() == "['jaxvsr.errors']"

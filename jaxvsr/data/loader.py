@@ -1,10 +1,9 @@
 """Batches of scene trees: S scenes, Q questions of each, in an order that is a pure function of (seed, step).
 
-An epoch of a folder visits each of its scenes once. A visit deals Q of the scene's questions, and none of them comes
-again before all have been used. Folders with weights are interleaved (`a:2,b:1` gives a b a a b a …), each with its own
-epochs. Where views are paired, a visit is two scenes of the step, 2i and 2i + 1: the scene, and its mirror image with
-the mirrored questions. Nothing about the order depends on workers, processes or where a run started: the step alone is
-the state.
+An epoch of a folder has each of its scenes once. Each time Q of the scene's questions are asked, and none comes again
+before all have been used. Folders with weights are interleaved (`a:2,b:1` gives a b a a b a …), each with its own
+epochs. With paired views, scenes 2i and 2i + 1 of a step are a scene and its mirror image with the mirrored questions.
+The order does not depend on workers, processes or where a run started: the step is the only state.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from jaxtyping import Float, Float64, UInt8
 from jaxvsr.data.features import FeatureStore
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import Question
-from jaxvsr.data.scene_order import deal
+from jaxvsr.data.scene_order import order_without_repeats
 from jaxvsr.data.scene_pools import ScenePool, folder_pattern
 from jaxvsr.errors import InputError
 
 T = TypeVar("T")
 MID_GREY = 128
-_ENDLESS = 2**40  # steps: a range for Grain, not a list
+_ENDLESS = 2**40  # steps; Grain needs a length
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SceneSample:
     """One scene of a step: its frames (timestamps in seconds) and the Q questions asked of it.
 
-    `mirrored`: frames and questions are those of the mirror image. `features`: the vision tower's, where they are
-    stored; the frames are then zeros of their shape, because nobody looks at them.
+    `mirrored`: frames and questions are those of the mirror image. `features`: the vision tower's, if they are stored;
+    the frames are then zeros, of which only the shape is used.
     """
 
     scene: str
@@ -51,14 +50,14 @@ class SceneSample:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SceneBatch:
-    """This process's share of the S scenes of a step, in the order of the whole batch."""
+    """This process's scenes of a step, in the order of the whole batch."""
 
     step: int
     scenes: tuple[SceneSample, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Visit:
+class ScheduledScene:
     """One scene of one step before its frames are read."""
 
     folder: Path
@@ -69,10 +68,10 @@ class Visit:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Which scenes and questions a step holds: arithmetic on the step, nothing else."""
+    """Which scenes and questions each step has, computed from its number."""
 
     pools: tuple[ScenePool, ...]
-    scenes: int  # S; two of them a visit where views are paired
+    scenes: int  # S; with paired views a scene and its mirror image are two
     questions: int
     seed: int
 
@@ -83,33 +82,35 @@ class Schedule:
 
     @property
     def rooms(self) -> int:
-        """Different scenes of a step, a scene and its mirror image being one."""
+        """Scenes of a step, where a scene and its mirror image are one."""
         return self.scenes // 2 if self.paired else self.scenes
 
-    def visits(self, step: int) -> list[Visit]:
-        """The S visits of `step`, in the order of the whole batch."""
+    def step_scenes(self, step: int) -> list[ScheduledScene]:
+        """The S scenes of `step`, in the order of the whole batch."""
         pattern = folder_pattern([pool.weight for pool in self.pools])
         start = step * self.rooms
-        visits = []
+        scheduled = []
         for position in range(start, start + self.rooms):
             turn, offset = divmod(position, len(pattern))
             folder = pattern[offset]
             earlier = turn * pattern.count(folder) + pattern[:offset].count(folder)
-            visits += self._visit(folder, earlier)
-        return visits
+            scheduled += self._views(folder, earlier)
+        return scheduled
 
-    def _visit(self, folder: int, position: int) -> list[Visit]:
-        """Visit number `position` to the scenes of one folder; its mirror image comes behind it."""
+    def _views(self, folder: int, position: int) -> list[ScheduledScene]:
+        """The scene at `position` of a folder's order, followed by its mirror image if views are paired."""
         pool = self.pools[folder]
         epoch, count = position // len(pool.scenes), len(pool.scenes)
         window = min(self.rooms, count)
-        scene = pool.scenes[deal((self.seed, folder), position, 1, count, window)[0]]
-        # A scene has its turn once an epoch, so this is its visit number `epoch`.
+        scene = pool.scenes[order_without_repeats((self.seed, folder), position, 1, count, window)[0]]
+        # A scene comes once per epoch, so `epoch` times Q of its questions have been asked before.
         key, start, count = (self.seed, folder, _number(scene.name)), epoch * self.questions, len(scene.questions)
-        asked = deal(key, start, self.questions, count, self.questions)
-        views = [Visit(pool.folder, scene.name, tuple(scene.questions[i] for i in asked))]
+        asked = order_without_repeats(key, start, self.questions, count, self.questions)
+        views = [ScheduledScene(pool.folder, scene.name, tuple(scene.questions[i] for i in asked))]
         if self.paired:
-            views.append(Visit(pool.folder, scene.name, tuple(scene.mirrored[i] for i in asked), mirrored=True))
+            views.append(
+                ScheduledScene(pool.folder, scene.name, tuple(scene.mirrored[i] for i in asked), mirrored=True)
+            )
         return views
 
 
@@ -131,17 +132,18 @@ def make_loader(
     """An endless iterator of `SceneBatch`, or of what `transform` makes of it; `close()` ends its threads and workers.
 
     Args:
-        pools: of `read_pools`, which was given the same `questions` and `frames`; their weights need not sum to 1.
-        scenes: S, of the whole step; each process gets a contiguous `scenes / process_count` of them.
-        questions: Q of each scene.
-        start_step: the first batch is that of this step.
-        workers: processes that read and transform ahead; 0 reads ahead in threads.
-        transform: runs where the batch is read; with workers it has to be picklable.
-        blank: mid-grey frames of the same shape instead of the scenes' own: the control run.
+        pools: from `read_pools` with the same `questions` and `frames`; their weights need not sum to 1.
+        scenes: S of the whole step; each process gets `scenes / process_count` consecutive ones.
+        questions: Q, per scene.
+        frames: F, per scene; the count must be stored.
+        start_step: the step of the first batch.
+        workers: processes that read and transform ahead; 0: threads of this process do.
+        transform: applied to each batch where it is read; picklable if there are workers.
+        blank: mid-grey frames of the same shape instead of the scene's, for the control run.
         features: name of a set of stored vision features to read instead of frames.
 
     Raises:
-        InputError: S, Q and the processes do not fit; always before the first batch.
+        InputError: S, Q and the number of processes do not fit together; raised before the first batch.
     """
     for name, value in (("scenes", scenes), ("questions", questions), ("frames", frames)):
         if value < 1:
@@ -153,8 +155,8 @@ def make_loader(
     schedule = Schedule(tuple(pools), scenes, questions, seed)
     if schedule.paired and scenes % (2 * process_count):
         raise InputError(
-            f"scenes {scenes}: must be a multiple of {2 * process_count}, because a scene and its mirror image stay in "
-            "one process (data.mirror=pairs)"
+            f"scenes {scenes}: must be a multiple of {2 * process_count}, because a scene and its mirror image belong "
+            "to one process (data.mirror=pairs)"
         )
     if scenes % process_count:
         raise InputError(f"scenes {scenes}: must be a multiple of the {process_count} processes")
@@ -169,7 +171,7 @@ def make_loader(
         transform=transform,
     )
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain asks absl's flags, which nobody parses outside of absl.app
+        flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which are parsed only in absl.app
     steps = grain.MapDataset.range(start_step, _ENDLESS).map(reader)
     if workers == 0:
         return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
@@ -192,13 +194,13 @@ def _check_enough_scenes(schedule: Schedule) -> None:
 
 
 def _number(name: str) -> int:
-    """A number of a scene's own, the same in every process (Python's `hash` is not)."""
+    """A number for a scene's name, the same in every process (unlike Python's `hash`)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Step → batch. Travels to worker processes; holds no open file."""
+    """Step → batch. It is pickled for worker processes, so it has no open files."""
 
     schedule: Schedule
     frames: int
@@ -208,21 +210,21 @@ class _Reader:
     transform: Callable[[SceneBatch], Any] | None
 
     def __call__(self, step: int) -> Any:
-        visits = self.schedule.visits(int(step))[self.share]
-        batch = SceneBatch(int(step), tuple(self._read(visit) for visit in visits))
+        scheduled = self.schedule.step_scenes(int(step))[self.share]
+        batch = SceneBatch(int(step), tuple(self._read(one) for one in scheduled))
         return batch if self.transform is None else self.transform(batch)
 
-    def _read(self, visit: Visit) -> SceneSample:
-        store = FrameStore(visit.folder)
+    def _read(self, one: ScheduledScene) -> SceneSample:
+        store = FrameStore(one.folder)
         if self.features is not None:
-            features = FeatureStore(visit.folder, self.features).read(visit.scene, self.frames, mirrored=visit.mirrored)
-            height, width = store.attributes(visit.scene)["height_width"]
+            features = FeatureStore(one.folder, self.features).read(one.scene, self.frames, mirrored=one.mirrored)
+            height, width = store.attributes(one.scene)["height_width"]
             unseen = np.zeros((self.frames, height, width, 3), np.uint8)
-            times = store.timestamps(visit.scene, self.frames)
-            return SceneSample(visit.scene, unseen, times, visit.questions, visit.mirrored, features)
-        frames = store.read(visit.scene, self.frames)
-        if visit.mirrored:
+            times = store.timestamps(one.scene, self.frames)
+            return SceneSample(one.scene, unseen, times, one.questions, one.mirrored, features)
+        frames = store.read(one.scene, self.frames)
+        if one.mirrored:
             frames = frames.mirrored()
         pixels = np.full_like(frames.pixels, MID_GREY) if self.blank else frames.pixels
-        images = store.is_image_set(visit.scene)
-        return SceneSample(visit.scene, pixels, frames.timestamps, visit.questions, visit.mirrored, images=images)
+        images = store.is_image_set(one.scene)
+        return SceneSample(one.scene, pixels, frames.timestamps, one.questions, one.mirrored, images=images)

@@ -96,7 +96,7 @@ def read_questions(path: Path) -> list[Question]:
                 raise InputError(f"{where}: not JSON ({error.msg})") from None
             question = Question.from_json(row, where)
             if question.id in seen:
-                raise InputError(f"{where}: id {question.id!r} already stands in line {seen[question.id]}")
+                raise InputError(f"{where}: id {question.id!r} is already in line {seen[question.id]}")
             seen[question.id] = number
             questions.append(question)
     return questions

@@ -1,7 +1,6 @@
-"""What data folders offer to a run: scenes of a split with the questions that may be asked of each.
+"""The scenes and questions of data folders that a run can ask.
 
-With paired views every question comes with its mirror image, the row whose `mirror_of` names it, and only questions
-that have one are asked.
+With paired views only questions with a mirror image are asked: a row whose `mirror_of` is the question's id.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class AskedScene:
-    """A scene and its questions; `mirrored` holds their mirror images in the same order, or nothing."""
+    """A scene and its questions; `mirrored` has their mirror images in the same order, or is empty."""
 
     name: str
     questions: tuple[Question, ...]
@@ -35,7 +34,7 @@ class AskedScene:
 
 @dataclasses.dataclass(frozen=True)
 class ScenePool:
-    """What one folder offers: its scenes of a split, sorted by name."""
+    """The scenes of a split of one folder, sorted by name."""
 
     folder: Path
     weight: float
@@ -52,15 +51,16 @@ def read_pools(
     skip_short_scenes: bool = False,
     mirror: Mirror = "none",
 ) -> tuple[ScenePool, ...]:
-    """The pools of data folders with their weights; everything that a run needs of them is checked here.
+    """The pools of data folders; everything that a run needs of them is checked here.
 
     Args:
+        folders: data folders with their weights.
         split: "train" or "heldout".
-        questions: Q of each scene.
-        frames: how many frames of each scene; this count must be stored.
-        question_types: only these; None takes all.
-        skip_short_scenes: leave out scenes with fewer than `questions` questions (their number is logged).
-        mirror: "pairs" asks only questions that have a mirror image (the number of the others is logged).
+        questions: Q, per scene.
+        frames: F, per scene; the count must be stored.
+        question_types: only these types; None: all.
+        skip_short_scenes: leave out scenes with fewer than Q questions (their number is logged).
+        mirror: "pairs" leaves out questions without a mirror image (their number is logged).
 
     Raises:
         InputError: no folder, no scene, a question type that is not there, too few questions, frames not stored.
@@ -91,7 +91,7 @@ def _pool(
     if not weight > 0:
         raise InputError(f"{folder}: weight {weight} must be above 0")
     every = read_questions(folder / QUESTIONS_FILE)
-    # Questions about mirrored scenes belong beside their originals in paired batches, never on unmirrored frames.
+    # A question about a mirrored scene is only asked with mirrored frames, as one of a pair.
     rows = [row for row in every if row.mirror_of is None]
     present = Counter(row.question_type for row in rows)
     for name in question_types or ():
@@ -112,7 +112,7 @@ def _pool(
         fewest = min(short, key=lambda scene: (short[scene], scene))
         raise InputError(
             f"{folder}: {len(short)} of {len(by_scene)} {split} scenes have fewer than {questions} questions "
-            f"({fewest} has {short[fewest]}); ask fewer a scene, or leave such scenes out (skip_short_scenes)"
+            f"({fewest} has {short[fewest]}); ask fewer per scene, or leave such scenes out (skip_short_scenes)"
         )
     if short:
         _LOG.warning("%s: left out %d scenes with fewer than %d questions", folder, len(short), questions)
@@ -130,7 +130,7 @@ def _pool(
 
 
 def _mirror_images(folder: Path, rows: Sequence[Question]) -> dict[str, Question]:
-    """Id of a question to the row that is its mirror image."""
+    """Id of a question → the row that is its mirror image."""
     originals = {row.id: row for row in rows if row.mirror_of is None}
     images: dict[str, Question] = {}
     for row in rows:
@@ -142,18 +142,20 @@ def _mirror_images(folder: Path, rows: Sequence[Question]) -> dict[str, Question
                 f"{folder}: question {row.id!r} is the mirror image of {row.mirror_of!r}, which is missing"
             )
         if row.mirror_of in images:
-            raise InputError(f"{folder}: {images[row.mirror_of].id!r} and {row.id!r} are both mirror images of one row")
+            raise InputError(
+                f"{folder}: {images[row.mirror_of].id!r} and {row.id!r} are mirror images of the same question"
+            )
         images[row.mirror_of] = row
     if not images:
         raise InputError(
             f"{folder}: no question has a mirror image (a row with mirror_of); "
-            "`build_data.py questions … --mirror` writes them, or take data.mirror=none"
+            "`build_data.py questions … --mirror` writes them, or set data.mirror=none"
         )
     return images
 
 
 def folder_pattern(weights: Sequence[float]) -> tuple[int, ...]:
-    """Whose turn it is, over and over: folder i comes as often as its weight says, spread evenly (2, 1 → 0 1 0)."""
+    """The order of folders, repeated for ever: folder i as often as its weight says, spread evenly (2, 1 → 0 1 0)."""
     shares = [Fraction(weight / sum(weights)).limit_denominator(1000) for weight in weights]
     length = max(share.denominator for share in shares)
     turns = [max(round(share * length), 1) for share in shares]

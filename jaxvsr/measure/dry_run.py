@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from jax.sharding import Mesh
 
+from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.loader import make_loader
 from jaxvsr.data.scene_pools import ScenePool
@@ -21,7 +22,7 @@ from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.prompts import Prompt, prompt_from
-from jaxvsr.rewards.registry import Reward, check_rewards, rewards_from
+from jaxvsr.rewards.registry import Reward, check_rewards
 from jaxvsr.runs.metrics_log import check_trackers
 from jaxvsr.runs.model_source import open_model
 from jaxvsr.training.scenes_of_run import asked_questions, read_run_pools

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.frames import FrameStore
-from jaxvsr.data.recipes.generate_questions import is_procedural
-from jaxvsr.data.scannet.read_scan import list_scans, read_scene
+from jaxvsr.data.scannet.read_scan import is_procedural, list_scans, read_scene
 from jaxvsr.errors import InputError
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import write_text

@@ -8,8 +8,7 @@ from jaxvsr.data.data_folder import QUESTIONS_FILE
 from jaxvsr.data.frames import FRAMES_DIR, FrameStore
 from jaxvsr.data.geometry.mirrored_scene import mirrored_scene
 from jaxvsr.data.questions import Question, read_questions
-from jaxvsr.data.recipes.generate_questions import is_procedural
-from jaxvsr.data.scannet.read_scan import list_scans, read_scene
+from jaxvsr.data.scannet.read_scan import is_procedural, list_scans, read_scene
 from jaxvsr.errors import InputError
 from jaxvsr.report.drawn_answers import RoomToDraw, draw_answer
 from jaxvsr.report.pictures import jpegs

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, described
 from jaxvsr.rewards.registry import Reward
-from jaxvsr.user_functions import described
 
 
 def score_completions(

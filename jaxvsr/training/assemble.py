@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxvsr.config.config_file import to_yaml
+from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.loader import make_loader
 from jaxvsr.data.scene_pools import ScenePool
@@ -28,7 +29,7 @@ from jaxvsr.grpo.video_gain import check_video_gain
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.sharding import state_shardings
 from jaxvsr.prompts import prompt_from
-from jaxvsr.rewards.registry import check_rewards, rewards_from
+from jaxvsr.rewards.registry import check_rewards
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog, check_trackers
 from jaxvsr.runs.model_source import open_model, reopen_model, start_record, write_stages

@@ -14,7 +14,7 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.geometry.boxes import minimal_oriented_box
 from jaxvsr.data.loader import make_loader
 from jaxvsr.data.questions import read_questions
-from jaxvsr.data.recipes.generate_questions import QuestionSettings, generate_questions, is_procedural
+from jaxvsr.data.recipes.generate_questions import QuestionSettings, generate_questions
 from jaxvsr.data.recipes.vsi100k import Options
 from jaxvsr.data.rooms.room import build_room
 from jaxvsr.data.scannet import read_scan
@@ -196,7 +196,7 @@ def test_benchmark_scenes_are_left_out_but_never_procedural_rooms(rooms, tmp_pat
         if not marked:
             lines = read_scan.info_path(scan).read_text().splitlines(keepends=True)
             read_scan.info_path(scan).write_text("".join(line for line in lines if "generator" not in line))
-        assert is_procedural(scan) == marked
+        assert read_scan.is_procedural(scan) == marked
     assert list(questions_of(tmp_path, tmp_path / "a", "--heldout", "0")) == ["scene0002_00", "scene0011_00"]
     assert "left out 1 scans of scannet-val" in capsys.readouterr().out
     asked = questions_of(tmp_path, tmp_path / "b", "--heldout", "0", "--include", "vsi-bench")
@@ -228,16 +228,16 @@ def test_broken_scans_end_the_command_unless_they_may_be_missing(rooms, tmp_path
 
 RECIPE = """import dataclasses
 from jaxvsr.data.recipes.recipe import Recipe
-from jaxvsr.data.recipes.task import Draft, Task
+from jaxvsr.data.recipes.task import Candidate, Task
 
 @dataclasses.dataclass(frozen=True)
 class Options: pass
 
-def drafts(scene, rng):
+def candidates(scene, rng):
     fields = {}
-    yield Draft(fields, ANSWER)
+    yield Candidate(fields, ANSWER)
 
-RECIPE = Recipe("own", Options(), lambda options, census: (Task("height", "number", "How high?", drafts),))
+RECIPE = Recipe("own", Options(), lambda options, census: (Task("height", "number", "How high?", candidates),))
 """
 
 
@@ -262,7 +262,7 @@ RECIPE = Recipe("own", Options(), lambda options, census: (Task("height", "numbe
         ("questions ROOMS FILE --recipe vsi100k", "cannot be a folder"),
         ("questions ROOMS BROKEN --recipe vsi100k", "questions.jsonl line 1: not JSON"),
         ("questions ROOMS OUT --recipe RAISES", "raises.py line 10: scene0000_00: KeyError: 'gone'"),
-        ("questions ROOMS OUT --recipe WORDS", "task 'height': its answers are numbers, but 'high' is none"),
+        ("questions ROOMS OUT --recipe WORDS", "task 'height': answer_kind is 'number', but 'high' is not a number"),
         ("frames ROOMS FILE --frames 8 --max-pixels 4000", "cannot be a folder"),
         ("frames ROOMS OUT --frames 8 --max-pixels 99999999999999999999", "must be at most 67108864"),
         ("frames ROOMS OUT --frames 8", "required: --max-pixels"),

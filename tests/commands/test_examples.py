@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.data.geometry.mirrored_scene import mirrored_scene
 from jaxvsr.data.questions import read_questions
 from jaxvsr.data.recipes.recipe import Census, load_recipe
 from jaxvsr.data.scannet.read_scan import read_scene
 from jaxvsr.files import read_rows
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
-from jaxvsr.rewards.registry import rewards_from
 from jaxvsr.rewards.scoring import score_completions
 from launch import build_data, evaluate, train
 

@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from jaxvsr.config.config_file import parse_assignment, read_config
+from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
@@ -21,7 +22,6 @@ from jaxvsr.evaluation.tables import published_rows as published
 from jaxvsr.measure.dry_run import plan
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS
-from jaxvsr.rewards.registry import rewards_from
 from launch import build_data, evaluate, train
 from tests.support.scans import write_sens_scan
 

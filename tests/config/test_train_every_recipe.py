@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from jaxvsr.config.config_file import read_config
+from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import read_rows
 from jaxvsr.models.tiny.tiny_model import write_tiny_model
-from jaxvsr.rewards.registry import rewards_from
 from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, train
 from tests.support.models import SMALL

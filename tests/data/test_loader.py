@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.loader import SceneBatch, make_loader
 from jaxvsr.data.questions import read_questions, write_questions
-from jaxvsr.data.scene_order import deal
+from jaxvsr.data.scene_order import order_without_repeats
 from jaxvsr.data.scene_pools import folder_pattern, read_pools
 from jaxvsr.data.splits import write_splits
 from jaxvsr.errors import InputError
@@ -45,41 +45,41 @@ def contents(batch: SceneBatch) -> tuple:
 
 
 @given(st.integers(1, 40), st.data())
-def test_dealing_has_no_repeats_in_a_window_nor_before_all_had_their_turn(count, data):
+def test_the_order_repeats_nothing_in_a_window_nor_before_every_item_has_come(count, data):
     window = data.draw(st.integers(1, count))
     size = data.draw(st.integers(1, 3 * count))
     key = (data.draw(st.integers(0, 2**32)), 1)
-    order = deal(key, 0, 6 * count, count, window).tolist()
+    order = order_without_repeats(key, 0, 6 * count, count, window).tolist()
     for cycle in range(6):
         assert sorted(order[cycle * count : (cycle + 1) * count]) == list(range(count))
     for start in range(len(order) - window):
         assert len(set(order[start : start + window])) == window
     start = data.draw(st.integers(0, 3 * count))
-    assert deal(key, start, size, count, window).tolist() == order[start : start + size]
+    assert order_without_repeats(key, start, size, count, window).tolist() == order[start : start + size]
 
 
-def test_dealing_draws_another_order_for_each_cycle_and_key():
-    orders = {tuple(deal((seed, 0), cycle * 30, 30, 30, 4)) for seed in range(4) for cycle in range(4)}
+def test_each_cycle_and_each_key_has_another_order():
+    orders = {tuple(order_without_repeats((seed, 0), cycle * 30, 30, 30, 4)) for seed in range(4) for cycle in range(4)}
     assert len(orders) == 16
 
 
 def test_all_places_in_a_cycle_are_alike():
     """No item is favoured for the first place: χ² over 3,000 cycles of 6 items, p = 1e-6."""
-    firsts = Counter(int(deal((0,), cycle * 12, 1, 12, 4)[0]) for cycle in range(3000))
+    firsts = Counter(int(order_without_repeats((0,), cycle * 12, 1, 12, 4)[0]) for cycle in range(3000))
     expected = 3000 / 12
     assert sum((firsts[i] - expected) ** 2 / expected for i in range(12)) < 52.2
 
 
 def test_an_epoch_visits_each_scene_once_and_a_cycle_asks_each_question_once(folder):
     batches = take(30, folder)
-    visits = [sample.scene for batch in batches for sample in batch.scenes]
-    assert len(visits) == 60
+    seen = [sample.scene for batch in batches for sample in batch.scenes]
+    assert len(seen) == 60
     for epoch in range(10):
-        assert len(set(visits[6 * epoch : 6 * epoch + 6])) == 6
-    assert "scene0006_00" not in visits
+        assert len(set(seen[6 * epoch : 6 * epoch + 6])) == 6
+    assert "scene0006_00" not in seen
     for batch in batches:
         assert len({sample.scene for sample in batch.scenes}) == 2
-    for scene in set(visits):
+    for scene in set(seen):
         asked = [q.id for batch in batches for s in batch.scenes if s.scene == scene for q in s.questions]
         assert len(asked) == 20 and all(name.startswith(scene) for name in asked)
         for cycle in range(4):
@@ -296,7 +296,7 @@ def test_mirror_images_that_are_not_there_or_stray_are_refused(folder, paired, t
             dataclasses.replace(image, id="x", mirror_of="none"),
             "'x' is the mirror image of 'none', which is missing",
         ),
-        (dataclasses.replace(image, id="x"), "are both mirror images of one row"),
+        (dataclasses.replace(image, id="x"), "are mirror images of the same question"),
     ):
         write_questions(tmp_path / "questions.jsonl", [*rows, stray])
         with pytest.raises(InputError, match=says):

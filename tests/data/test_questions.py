@@ -15,7 +15,7 @@ from jaxvsr.data.questions import Question
 from jaxvsr.data.recipes import common_questions, vsi100k
 from jaxvsr.data.recipes.generate_questions import QuestionSettings, generate_questions
 from jaxvsr.data.recipes.recipe import Census, ask_scene, load_recipe
-from jaxvsr.data.recipes.task import Draft, Selection, Task, select, swap_sides, task_rng
+from jaxvsr.data.recipes.task import Candidate, Selection, Task, select, swap_sides, task_rng
 from jaxvsr.data.recipes.vsi100k import RECIPE, TEMPLATES, Options
 from jaxvsr.errors import InputError
 from tests.support.scenes import make_scene, random_scene, transformed
@@ -147,9 +147,9 @@ def test_no_question_is_asked_twice_and_ids_are_its_own(seed, bounded):
         assert max(Counter(row.question_type for row in rows).values()) == 3
 
 
-def test_drafts_that_contradict_each_other_are_not_asked():
-    drafts = [Draft({"x": "a"}, "1"), Draft({"x": "b"}, "2"), Draft({"x": "a"}, "3"), Draft({"x": "b"}, "2")]
-    task = Task("t", "number", "What is {x}?", lambda scene, rng: drafts)
+def test_candidates_that_contradict_each_other_are_not_asked():
+    candidates = [Candidate({"x": name}, answer) for name, answer in ("a1", "b2", "a3", "b2")]
+    task = Task("t", "number", "What is {x}?", lambda scene, rng: candidates)
     rows = task.generate(make_scene([("bed", [0, 0, 0], [1, 1, 1])]), np.random.default_rng(0))
     assert [(row.question, row.answer) for row in rows] == [("What is b?", "2")]
 
@@ -317,14 +317,15 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path):
     path = tmp_path / "heights.py"
     path.write_text(
         "from jaxvsr.data.recipes.recipe import Recipe\n"
-        "from jaxvsr.data.recipes.task import Draft, Task\n"
+        "from jaxvsr.data.recipes.task import Candidate, Task\n"
         "import dataclasses\n"
         "@dataclasses.dataclass(frozen=True)\n"
         "class Options:\n"
         "    least: float = 0.0\n"
-        "def drafts(scene, rng):\n"
-        "    return [Draft({'x': o.category}, f'{o.aabb.extent[2]:.2f}') for o in scene.objects]\n"
-        "RECIPE = Recipe('heights', Options(), lambda o, c: (Task('height', 'number', 'How high is {x}?', drafts),))\n"
+        "def candidates(scene, rng):\n"
+        "    return [Candidate({'x': o.category}, f'{o.aabb.extent[2]:.2f}') for o in scene.objects]\n"
+        "TASK = Task('height', 'number', 'How high is {x}?', candidates)\n"
+        "RECIPE = Recipe('heights', Options(), lambda o, c: (TASK,))\n"
     )
     recipe = load_recipe(str(path))
     scene = make_scene([("bed", [0, 0, 0], [1, 1, 0.75])])
@@ -372,27 +373,27 @@ def test_random_numbers_belong_to_seed_scene_and_task():
 
 
 @pytest.mark.parametrize(
-    ("kind", "draft", "says"),
+    ("kind", "candidate", "says"),
     [
-        ("word", Draft({}, ""), "an answer must be a text of at least one letter"),
-        ("word", Draft({}, "\ud800"), "an answer must be a text"),
-        ("number", Draft({}, "three"), "its answers are numbers"),
-        ("choice", Draft({}, "a"), "options go with answers of the kind 'choice'"),
-        ("word", Draft({}, "a", ("a", "b")), "options go with answers of the kind 'choice'"),
-        ("choice", Draft({}, "a", ("a", "b", "b")), "2 to 26 different options"),
-        ("choice", Draft({}, "c", ("a", "b")), "'c' among them"),
-        ("choice", Draft({}, "0", tuple(map(str, range(27)))), "2 to 26 different options"),
+        ("word", Candidate({}, ""), "an answer must be a non-empty string"),
+        ("word", Candidate({}, "\ud800"), "an answer must be a non-empty string"),
+        ("number", Candidate({}, "three"), "answer_kind is 'number', but 'three' is not a number"),
+        ("choice", Candidate({}, "a"), "options belong to answer_kind 'choice'"),
+        ("word", Candidate({}, "a", ("a", "b")), "options belong to answer_kind 'choice'"),
+        ("choice", Candidate({}, "a", ("a", "b", "b")), "2 to 26 different options"),
+        ("choice", Candidate({}, "c", ("a", "b")), "that include 'c'"),
+        ("choice", Candidate({}, "0", tuple(map(str, range(27)))), "2 to 26 different options"),
     ],
 )
-def test_drafts_that_could_not_be_read_again_are_refused(kind, draft, says):
+def test_candidates_that_could_not_be_read_again_are_refused(kind, candidate, says):
     with pytest.raises(InputError, match=says):
-        Task("mine", kind, "Which?", lambda scene, rng: [draft]).generate(make_scene([]), np.random.default_rng(0))
+        Task("mine", kind, "Which?", lambda scene, rng: [candidate]).generate(make_scene([]), np.random.default_rng(0))
 
 
 def test_fields_of_a_wrong_type_are_refused_where_types_are_not_checked():
-    task, draft = Task("mine", "number", "Which?", lambda scene, rng: [draft]), Draft({}, "3")
-    object.__setattr__(draft, "answer", 3)
-    with pytest.raises(InputError, match="an answer must be a text of at least one letter, found 3"):
+    task, candidate = Task("mine", "number", "Which?", lambda scene, rng: [candidate]), Candidate({}, "3")
+    object.__setattr__(candidate, "answer", 3)
+    with pytest.raises(InputError, match="an answer must be a non-empty string, found 3"):
         task.generate(make_scene([]), np.random.default_rng(0))
     object.__setattr__(task, "answer_kind", "nmber")
     with pytest.raises(InputError, match="answer_kind 'nmber' is not one of number"):
@@ -404,16 +405,16 @@ def test_two_tasks_of_one_name_are_refused(tmp_path):
     path.write_text(
         "import dataclasses\n"
         "from jaxvsr.data.recipes.recipe import Recipe\n"
-        "from jaxvsr.data.recipes.task import Draft, Task\n"
+        "from jaxvsr.data.recipes.task import Candidate, Task\n"
         "@dataclasses.dataclass(frozen=True)\n"
         "class Options:\n"
         "    pass\n"
-        "def drafts(scene, rng):\n"
-        "    return [Draft({}, 'a')]\n"
-        "task = Task('mine', 'word', 'Which?', drafts)\n"
+        "def candidates(scene, rng):\n"
+        "    return [Candidate({}, 'a')]\n"
+        "task = Task('mine', 'word', 'Which?', candidates)\n"
         "RECIPE = Recipe('mine', Options(), lambda o, c: (task, task))\n"
     )
-    with pytest.raises(InputError, match="two of its tasks have one name"):
+    with pytest.raises(InputError, match="two of its tasks have the same name"):
         generate_questions([], QuestionSettings(str(path), None), workers=1)
 
 

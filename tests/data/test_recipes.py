@@ -16,7 +16,7 @@ from jaxvsr.data.recipes import sr as spatial_r1
 from jaxvsr.data.recipes import vsi100k
 from jaxvsr.data.recipes import vsi_bench_tasks as vsi_bench
 from jaxvsr.data.recipes.recipe import Census, ask_scene, load_recipe, mirror_questions
-from jaxvsr.data.recipes.task import Draft, Task, deal_options
+from jaxvsr.data.recipes.task import Candidate, Task, order_options
 from jaxvsr.data.scannet.categories import category_of
 from jaxvsr.data.scannet.instance_masks import PixelCounts
 from jaxvsr.data.scannet.read_scan import SceneObject
@@ -346,13 +346,13 @@ def test_a_mirrored_scene_is_the_scene_in_a_mirror():
 
 
 def test_every_letter_is_right_equally_often():
-    drafts = [Draft({}, f"{i}", tuple(f"{(i + k) % 9}" for k in range(4))) for i in range(9)] * 3
+    candidates = [Candidate({}, f"{i}", tuple(f"{(i + k) % 9}" for k in range(4))) for i in range(9)] * 3
     for seed in range(20):
-        dealt = deal_options(drafts, np.random.default_rng(seed))
-        places = Counter(options.index(draft.answer) for options, draft in zip(dealt, drafts, strict=True))
+        dealt = order_options(candidates, np.random.default_rng(seed))
+        places = Counter(options.index(candidate.answer) for options, candidate in zip(dealt, candidates, strict=True))
         assert set(places.values()) <= {6, 7} and len(places) == 4
-        assert all(sorted(o) == sorted(d.options) for o, d in zip(dealt, drafts, strict=True))
-    assert deal_options([Draft({}, "1")], np.random.default_rng(0)) == [None]
+        assert all(sorted(o) == sorted(d.options) for o, d in zip(dealt, candidates, strict=True))
+    assert order_options([Candidate({}, "1")], np.random.default_rng(0)) == [None]
     names = ("object_rel_direction_hard", "obj_appearance_order")
     rows = [row for seed in range(25) for row in ask("vsi-bench", room(seed), tasks=names)]
     for name in names:
@@ -363,15 +363,15 @@ def test_every_letter_is_right_equally_often():
 
 
 def test_options_in_another_order_are_the_same_question():
-    drafts = [
-        Draft({"t": "tv"}, "a", ("a", "b")),
-        Draft({"t": "tv"}, "a", ("b", "a")),
-        Draft({"t": "x"}, "a", ("a", "b")),
+    candidates = [
+        Candidate({"t": "tv"}, "a", ("a", "b")),
+        Candidate({"t": "tv"}, "a", ("b", "a")),
+        Candidate({"t": "x"}, "a", ("a", "b")),
     ]
-    task = Task("t", "choice", "Which of {options} is nearest to {t}?", lambda scene, rng: drafts)
+    task = Task("t", "choice", "Which of {options} is nearest to {t}?", lambda scene, rng: candidates)
     rows = task.generate(room(0), np.random.default_rng(0))
     assert len(rows) == 2
-    drafts.append(Draft({"t": "tv"}, "b", ("b", "a")))
+    candidates.append(Candidate({"t": "tv"}, "b", ("b", "a")))
     assert [row.question[-3:] for row in task.generate(room(0), np.random.default_rng(0))] == [" x?"]
 
 

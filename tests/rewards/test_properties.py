@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.rewards.answers import choice_letter, extract_answer, normalise_word, tag_text
 from jaxvsr.rewards.hacking import hack_shares, hacks
 from jaxvsr.rewards.numerals import parse_length_cm, parse_number, parse_numbers
-from jaxvsr.rewards.registry import REWARDS, rewards_from
+from jaxvsr.rewards.registry import REWARDS
 from jaxvsr.rewards.scoring import score_completions
 from tests.support.answers import random_completion
 

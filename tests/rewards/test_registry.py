@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.errors import InputError
 from jaxvsr.rewards import svqa_r1
-from jaxvsr.rewards.registry import Reward, check_rewards, rewards_from
+from jaxvsr.rewards.registry import Reward, check_rewards
 from jaxvsr.rewards.scoring import reward_metrics, score_completions
 
 COLUMNS = {"id": ["q0", "q1", "q2"], "answer": ["4", "5", "left"], "answer_kind": ["number", "number", "word"]}
@@ -33,7 +34,7 @@ def test_terms_carry_weights_and_options():
         ("", "expected NAME or FILE.py:FUNCTION"),
         ("x*vsi_bench", "weight 'x' is not a number"),
         ("inf*vsi_bench", "weight inf is not finite"),
-        ("vsi_bench,vsi_bench", "'vsi_bench' stands there twice"),
+        ("vsi_bench,vsi_bench", "'vsi_bench' is listed twice"),
         ("vsgrpo_accuracy(numeric=best)", "'best' is not one of bounded, negated, mra"),
         ("vsgrpo_accuracy(nothing=1)", "its options are: numeric=bounded"),
         ("spatial_r1_nar(thresholds=many)", "expected a whole number, found 'many'"),

@@ -14,8 +14,8 @@ from PIL import Image
 
 from jaxvsr.data.importers.formats import SourceRow
 from jaxvsr.data.importers.turns import Picture
-from jaxvsr.data.recipes.generate_questions import is_procedural
 from jaxvsr.data.scannet.benchmark_scenes import Benchmark, benchmark_in
+from jaxvsr.data.scannet.read_scan import is_procedural
 from jaxvsr.data.video.media_index import MediaIndex, Medium
 from jaxvsr.data.video.video_sources import IMAGE_LIMIT_PIXELS
 from jaxvsr.errors import one_line

@@ -11,11 +11,11 @@ from jaxvsr.data.importers.import_questions import ImportReport, ImportSettings
 from jaxvsr.data.importers.pairing import Pairing
 from jaxvsr.data.questions import read_questions, write_questions
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in
+from jaxvsr.data.scannet.read_scan import SCANNET_TERMS
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, room_of, split_by_room, write_splits
 from jaxvsr.data.subsets import DEBIASED, write_subsets
 from jaxvsr.files import replacing
 
-SCANNET_TERMS = "http://kaldir.vc.in.tum.de/scannet/ScanNet_TOS.pdf"
 _SHOWN = 3
 # What each kind of left-out row means, for a reader of the summary.
 _MEANING = {

@@ -1,8 +1,8 @@
-"""What recipes have in common: drafts of questions about named objects, with the rules as arguments.
+"""Questions that several recipes ask, with the rules as arguments.
 
-A recipe names the objects of a scene (`Named`: its categories and their objects) and says what its paper measures; a
-function here goes through the objects, pairs, triples or fours and yields a `Draft` for each that passes the rules.
-Lengths are metres, angles degrees.
+A recipe names the objects of a scene (`Named`: name → objects) and says how its paper measures. A function here goes
+through single objects, pairs, triples or fours and yields a `Candidate` for each that passes the rules.
+Lengths are in metres, angles in degrees.
 """
 
 from __future__ import annotations
@@ -16,21 +16,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxvsr.data.geometry import directions
-from jaxvsr.data.recipes.task import Draft
+from jaxvsr.data.recipes.task import Candidate
 from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 
 Named = Mapping[str, tuple[SceneObject, ...]]
-# How often other fours are drawn before a target is given up.
-_TRIES = 20
-# Sets of four categories from which questions about their order are chosen, and of how many categories they are.
-_ORDERS = 60
-_ORDERED_NAMES = 40
-# Objects among which triples are looked for; real scans have fewer with a name of their own.
-_PLACES = 48
+_TRIES = 20  # draws of other options before a target is given up
+_ORDERS = 60  # sets of categories per scene that are asked about in their order of appearance
+_ORDERED_NAMES = 40  # categories that these sets are made of
+_PLACES = 48  # objects that triples are made of; real scans have fewer with a name of their own
 
 
 def name_objects(scene: Scene, name_of: Callable[[SceneObject], str | None]) -> dict[str, tuple[SceneObject, ...]]:
-    """The objects of a scene by name, in the order in which names first occur; those that have none are left out."""
+    """The objects of a scene by name, in the order in which names first occur; objects named None are left out."""
     named: dict[str, tuple[SceneObject, ...]] = {}
     for item in scene.objects:
         name = name_of(item)
@@ -40,34 +37,34 @@ def name_objects(scene: Scene, name_of: Callable[[SceneObject], str | None]) -> 
 
 
 def once(named: Named) -> list[tuple[str, SceneObject]]:
-    """Those objects that their name alone tells apart."""
+    """The objects that are the only one of their name."""
     return [(name, items[0]) for name, items in named.items() if len(items) == 1]
 
 
-def count_drafts(named: Named, minimum: int) -> Iterator[Draft]:
-    """Names with at least `minimum` objects."""
+def count_candidates(named: Named, minimum: int) -> Iterator[Candidate]:
+    """How many objects there are of each name with at least `minimum`."""
     for name, items in named.items():
         if len(items) >= minimum:
-            yield Draft({"category": name}, str(len(items)))
+            yield Candidate({"category": name}, str(len(items)))
 
 
-def distance_drafts(
+def distance_candidates(
     objects: Sequence[tuple[str, SceneObject]],
     distance: Callable[[SceneObject, SceneObject], float],
     *,
     minimum: float,
     decimals: int,
-) -> Iterator[Draft]:
-    """Every pair of objects whose distance, after rounding, is at least `minimum`."""
+) -> Iterator[Candidate]:
+    """How far apart two objects are, for every pair whose distance after rounding is at least `minimum`."""
     for (first, item), (second, other) in itertools.combinations(objects, 2):
         metres = round(distance(item, other), decimals)
         if metres >= minimum and metres > 0:
-            yield Draft({"first": first, "second": second}, f"{metres:.{decimals}f}")
+            yield Candidate({"first": first, "second": second}, f"{metres:.{decimals}f}")
 
 
-def nearest_drafts(
+def nearest_candidates(
     targets: Sequence[tuple[str, SceneObject]],
-    candidates: Named,
+    others: Named,
     distance: Callable[[SceneObject, SceneObject], float],
     rng: np.random.Generator,
     *,
@@ -76,23 +73,23 @@ def nearest_drafts(
     margin: float,
     apart: Literal["nearest", "all"],
     per_target: int = 1,
-) -> Iterator[Draft]:
-    """Which of some candidates is nearest to a target; of a candidate with several objects the nearest counts.
+) -> Iterator[Candidate]:
+    """Which of some other objects is nearest to a target; of a name with several objects the nearest counts.
 
     Args:
         targets: what distances are measured from.
-        candidates: names to choose from; a target is no candidate for itself.
+        others: names to choose from; a target is never among its own options.
         distance: metres.
-        rng: draws the candidates; where they are too close to call, others are tried.
-        choices: number of candidates in a question.
-        minimum: no candidate is nearer than this.
-        margin: by so much the nearest is nearer than each other one, or ("all") any two candidates differ.
-        apart: which of the two.
-        per_target: at most so many questions, with different candidates each.
+        rng: draws the options; where they are too close to call, others are tried.
+        choices: number of options of a question.
+        minimum: no option is nearer than this, in metres.
+        margin: by how many metres options have to differ.
+        apart: which options: the nearest from each other one, or any two.
+        per_target: at most this many questions, each with other options.
     """
     for target, item in targets:
-        names = [name for name in candidates if name != target]
-        metres = np.array([min(distance(item, other) for other in candidates[name]) for name in names])
+        names = [name for name in others if name != target]
+        metres = np.array([min(distance(item, other) for other in others[name]) for name in names])
         names = [name for name, far in zip(names, metres, strict=True) if far >= minimum]
         metres = metres[metres >= minimum]
         if len(names) < choices:
@@ -106,7 +103,7 @@ def nearest_drafts(
                 continue
             asked.add(frozenset(chosen.tolist()))
             options = tuple(names[i] for i in chosen)
-            yield Draft({"target": target}, options[int(metres[chosen].argmin())], options)
+            yield Candidate({"target": target}, options[int(metres[chosen].argmin())], options)
             if len(asked) == per_target:
                 break
 
@@ -114,9 +111,12 @@ def nearest_drafts(
 def triples(
     places: Float[np.ndarray, "N 3"], rng: np.random.Generator, *, minimum: float, maximum: float
 ) -> tuple[Int[np.ndarray, "T 3"], Float[np.ndarray, " T"]]:
-    """All (stand, face, query) any two of which are `minimum` to `maximum` apart seen from above, and their turns.
+    """All (stand, face, query) of which any two are `minimum` to `maximum` apart seen from above, and their turns.
 
-    Of more than 48 places, as many are drawn from `rng`: triples go with the third power.
+    Of more than 48 places only 48, drawn from `rng`, are used: the number of triples is the third power of theirs.
+
+    Returns:
+        Indices of `places`; degrees counter-clockwise by which `query` is away from straight ahead.
     """
     if len(places) < 3:
         return np.zeros((0, 3), np.int64), np.zeros(0)
@@ -138,11 +138,11 @@ def _threes(count: int) -> Int[np.ndarray, "T 3"]:
     return np.array(list(itertools.permutations(range(count), 3)))
 
 
-def order_drafts(
+def order_candidates(
     times_s: Mapping[str, float], rng: np.random.Generator, *, margin_s: float, choices: int = 4
-) -> Iterator[Draft]:
-    """In which order four categories are first seen, any two of them more than `margin_s` apart; wrong options are
-    other orders of the same."""
+) -> Iterator[Candidate]:
+    """In which order four categories are first seen, any two of them more than `margin_s` apart; the wrong options are
+    other orders of the same four."""
     names = sorted(times_s)
     if len(names) > _ORDERED_NAMES:
         names = [names[i] for i in sorted(rng.choice(len(names), _ORDERED_NAMES, replace=False).tolist())]
@@ -153,10 +153,10 @@ def order_drafts(
     sets = sets[np.diff(np.sort(seconds[sets], axis=1), axis=1).min(axis=1) > margin_s]
     for chosen in rng.permutation(sets)[:_ORDERS]:
         right = chosen[np.argsort(seconds[chosen])]
-        # Twelve shuffles of four hold three wrong orders in all but one of a hundred million cases.
+        # Twelve shuffles of four contain three wrong orders in all but one of a hundred million cases.
         shuffles = rng.permuted(np.tile(right, (3 * choices, 1)), axis=1)
         orders = list(dict.fromkeys([tuple(right.tolist()), *map(tuple, shuffles.tolist())]))[:4]
         if len(orders) == 4:
             options = tuple(", ".join(names[i] for i in order) for order in orders)
             asked = ", ".join(names[i] for i in rng.permutation(chosen))
-            yield Draft({"categories": asked}, options[0], options)
+            yield Candidate({"categories": asked}, options[0], options)

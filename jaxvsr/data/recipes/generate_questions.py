@@ -1,4 +1,4 @@
-"""Questions about many scans: which scans take part, the work spread over processes, and what came of it."""
+"""Generate a recipe's questions for many scans, in several processes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,23 @@ from jaxvsr.data.recipes.unfinished_questions import load_part, parts_folder, sc
 from jaxvsr.data.scannet.appearances import APPEARANCES_DIR, count_appearances
 from jaxvsr.data.scannet.benchmark_scenes import excluded_by
 from jaxvsr.data.scannet.categories import category_of
-from jaxvsr.data.scannet.read_scan import aggregation_path, info_path, instance_masks_path, mesh_path, read_scene
+from jaxvsr.data.scannet.read_scan import (
+    aggregation_path,
+    instance_masks_path,
+    is_procedural,
+    mesh_path,
+    read_scene,
+)
 from jaxvsr.errors import InputError
 
-# Starting worker processes takes about as long as this many small scans, or as reading so much.
+# Below this many scans or bytes, starting worker processes takes longer than the work itself.
 _SCANS_WORTH_PROCESSES = 24
 _BYTES_WORTH_PROCESSES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionSettings:
-    """What to ask: a recipe's name or file, its options, the seed; with `mirror` also of the mirrored scenes."""
+    """Which questions to generate: a recipe's name or file, its options, the seed; `mirror` adds the mirror images."""
 
     recipe: str
     options: Any
@@ -42,26 +48,16 @@ class QuestionSettings:
 
 @dataclasses.dataclass(frozen=True)
 class QuestionReport:
-    """Questions in the order of the scans, those about a mirrored scene (`mirror_of`) after those about the scene;
-    broken scans with the reason; flaws worked around, counted over scans."""
+    """Questions in the order of the scans, the mirror images of a scene's questions after them; broken scans with the
+    reason; flaws that were worked around, summed over scans."""
 
     questions: tuple[Question, ...]
     broken: dict[str, str]
     flaws: dict[str, int]
 
 
-def is_procedural(scan_dir: Path) -> bool:
-    """Whether `<scene>.txt` says that the scan is a procedural room: those have names like ScanNet's."""
-    try:
-        text = info_path(scan_dir).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    pairs = (line.partition("=") for line in text.splitlines())
-    return any(key.strip() == "generator" and value.strip().startswith("jaxvsr rooms") for key, _, value in pairs)
-
-
 def without_benchmarks(scan_dirs: Sequence[Path], included: Collection[str]) -> tuple[list[Path], dict[str, int]]:
-    """The scans that may train, and how many each benchmark keeps out."""
+    """The scans that are in no benchmark, and how many were left out per benchmark; those in `included` stay."""
     kept: list[Path] = []
     excluded: Counter[str] = Counter()
     for scan_dir in scan_dirs:
@@ -74,7 +70,7 @@ def without_benchmarks(scan_dirs: Sequence[Path], included: Collection[str]) -> 
 
 
 def take_census(scan_dirs: Sequence[Path]) -> Census:
-    """In how many scans each category is annotated; scans that cannot be read are left to `generate_questions`."""
+    """In how many scans each category is annotated; unreadable scans are skipped, `generate_questions` reports them."""
     scans_with: Counter[str] = Counter()
     for scan_dir in scan_dirs:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -84,7 +80,7 @@ def take_census(scan_dirs: Sequence[Path]) -> Census:
 
 
 def shard_of(scan_dirs: Sequence[Path], number: int, count: int) -> list[Path]:
-    """The scans of shard `number` of `count`, from 1: each scan is in one shard."""
+    """The scans of shard `number` (from 1) of `count`; each scan is in exactly one shard."""
     return list(scan_dirs[number - 1 :: count])
 
 
@@ -97,18 +93,18 @@ def generate_questions(
     workers: int | None = None,
     on_done: Callable[[str], object] = lambda scene: None,
 ) -> QuestionReport:
-    """Ask a recipe's questions of all scans; the same rows for every number of workers.
+    """Generate a recipe's questions for all scans; the rows are the same for every number of workers.
 
-    Broken scans are listed, not raised: whether they may be missing is for the caller to say.
+    Broken scans are listed, not raised: the caller decides whether they may be missing.
 
     Args:
-        scan_dirs: whom to ask.
-        settings: what to ask.
-        out: a data folder, where finished scans are kept until all are (`question_parts`) and first appearances are
-            stored (`appearances`); None keeps nothing.
-        census_over: the scans of the whole data set, where `scan_dirs` is a shard of it.
-        workers: processes; None takes as many as there are cores.
-        on_done: called with the name of each scan.
+        scan_dirs: scans to generate questions for.
+        settings: which questions to generate.
+        out: a data folder that keeps the questions of finished scans until all are done (`unfinished_questions`) and
+            the first appearances of objects (`appearances`); None keeps nothing.
+        census_over: the scans of the whole data set, if `scan_dirs` is a shard of it.
+        workers: processes; None takes one per core.
+        on_done: called with the name of each finished scan.
     """
     recipe = load_recipe(settings.recipe)
     census = take_census(census_over or scan_dirs) if recipe.uses_census(settings.options) else Census()
@@ -131,7 +127,7 @@ _Outcome = tuple[list[Question], dict[str, int]] | str
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """What a worker process is told."""
+    """Arguments of a worker process."""
 
     settings: QuestionSettings
     census: Census
@@ -140,11 +136,11 @@ class _Work:
 
 def _outcomes(scan_dirs: Sequence[Path], work: _Work, workers: int | None) -> Iterator[_Outcome]:
     workers = workers or os.cpu_count() or 1
-    worker = _Worker(work)  # also where others do the work: a recipe that does not fit is told of here
+    worker = _Worker(work)  # made even if other processes do the work, so that a wrong recipe fails here
     if workers == 1 or not _worth_processes(scan_dirs):
         yield from map(worker, scan_dirs)
         return
-    # Spawned, not forked: the parent may hold threads of JAX and TensorStore.
+    # Spawned, not forked: the parent may have threads of JAX and TensorStore.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(work,)) as pool:
         try:
@@ -162,7 +158,7 @@ def _worth_processes(scan_dirs: Sequence[Path]) -> bool:
 
 
 class _Worker:
-    """Reads one scan after another and asks the recipe's questions."""
+    """Reads a scan and generates the recipe's questions about it."""
 
     def __init__(self, work: _Work) -> None:
         settings = work.settings
@@ -171,13 +167,13 @@ class _Worker:
             self._tasks: tuple[Task, ...] = self._recipe.tasks(settings.options, work.census)
             names = [task.name for task in self._tasks]
         if len(set(names)) != len(names):
-            raise InputError(f"{settings.recipe}: two of its tasks have one name ({', '.join(names)})")
+            raise InputError(f"{settings.recipe}: two of its tasks have the same name ({', '.join(names)})")
         self._settings = settings
         self._out = work.out
         self._uses_masks = self._recipe.uses_masks(settings.options)
         path = Path(settings.recipe)
         code = path.read_bytes() if path.suffix == ".py" else b""
-        told = dataclasses.replace(settings, recipe="")  # a recipe's file may lie elsewhere on another machine
+        told = dataclasses.replace(settings, recipe="")  # the path of a recipe file may differ between machines
         self._key = hashlib.sha256(
             repr((jaxvsr.__version__, self._recipe.name, code, told, work.census)).encode()
         ).hexdigest()
@@ -207,8 +203,8 @@ class _Worker:
         with own_mistakes(self._settings.recipe, scan_dir.name):
             rows = ask_scene(self._recipe, self._tasks, scene, self._settings.seed)
             if self._settings.mirror:
-                twins, without = mirror_questions(self._tasks, scene, self._settings.seed, rows)
-                rows += twins
+                mirrored, without = mirror_questions(self._tasks, scene, self._settings.seed, rows)
+                rows += mirrored
                 flaws["questions_without_mirror_image"] += without
         return rows, {name: count for name, count in flaws.items() if count}
 

@@ -1,6 +1,6 @@
-"""A recipe is a data set's definition: its tasks, its options, and what the paper says about its size.
+"""A recipe defines a data set: its tasks, its options, and how many questions the paper reports.
 
-`jaxvsr/data/recipes/` has one file a recipe; `--recipe path/to/file.py` takes a user's own. Either has a `RECIPE`.
+Each recipe is a Python file with a `RECIPE`: one of `jaxvsr/data/recipes/`, or a user's (`--recipe path/to/file.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RECIPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Census:
-    """In how many of the scans of a data set each category occurs."""
+    """In how many scans of a data set each category occurs."""
 
     scans: int = 0
     scans_with: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -43,13 +43,13 @@ class Recipe:
     """One data set.
 
     Args:
-        name: stands in front of the ids of its questions; letters, digits and underscores.
-        options: a frozen dataclass with the defaults; `--set field=value` changes fields.
-        tasks: the tasks under given options, on scans of which the census is known.
-        uses_census: whether `tasks` looks at it (it costs a pass over the annotations).
-        uses_masks: whether a task looks at `Scene.pixel_counts` (it costs a pass over the 2D instance masks).
+        name: prefix of the ids of its questions; letters, digits and underscores.
+        options: a frozen dataclass with the defaults; `--set field=value` changes a field.
+        tasks: (options, census of the scans) → the tasks.
+        uses_census: whether `tasks` needs the census (a pass over all annotations); else it is empty.
+        uses_masks: whether a task needs `Scene.pixel_counts` (a pass over the 2D instance masks).
         source: what the recipe follows, for the card; the terms of the scans are added to it.
-        paper_counts: questions per task that the paper reports.
+        paper_counts: questions per task in the paper.
     """
 
     name: str
@@ -69,17 +69,17 @@ def check_options(
     positive: Sequence[str] = (),
     ordered: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """What the options of recipes have in common: every length, share and angle is a number of at least 0.
+    """Check a recipe's options; whatever else a number is, it must be at least 0.
 
     Args:
-        options: a dataclass; `tasks` among its fields names some of the recipe's tasks.
-        tasks: the names of all of them.
-        counts: fields that are at least 1, or None.
-        positive: fields above 0.
-        ordered: pairs of fields of which the second is larger.
+        options: a dataclass; its field `tasks` names some of the recipe's tasks.
+        tasks: names of all the recipe's tasks.
+        counts: fields that must be at least 1, or None.
+        positive: fields that must be above 0.
+        ordered: pairs of fields of which the second must be larger.
 
     Raises:
-        InputError: a field is none of this; the message names it.
+        InputError: names the field and says what would be right.
     """
     for task in options.tasks:
         if task not in tasks:
@@ -98,10 +98,10 @@ def check_options(
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A recipe by name, or `RECIPE` of a Python file.
+    """A recipe by name, or the `RECIPE` of a Python file.
 
     Raises:
-        InputError: no such recipe, or the file has no `RECIPE`.
+        InputError: no such recipe, the file fails to import, or its `RECIPE` is missing or malformed.
     """
     if name_or_path.endswith(".py"):
         module = _load_file(Path(name_or_path))
@@ -135,7 +135,7 @@ def _load_file(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def own_mistakes(recipe: str, where: str) -> Iterator[None]:
-    """What goes wrong in the code of a user's recipe file becomes an `InputError` that names file, line and `where`."""
+    """Turn an exception in a user's recipe file into an `InputError` that names file, line and `where`."""
     try:
         yield
     except InputError:
@@ -152,7 +152,7 @@ def own_mistakes(recipe: str, where: str) -> Iterator[None]:
 
 
 def ask_scene(recipe: Recipe, tasks: tuple[Task, ...], scene: Scene, seed: int) -> list[Question]:
-    """All questions of a recipe about one scene: a function of (recipe, scene, seed) alone."""
+    """All questions of a recipe about one scene; a pure function of (recipe, scene, seed)."""
     rows = []
     for task in tasks:
         for row in task.generate(scene, task_rng(seed, scene.name, task.name)):
@@ -163,11 +163,10 @@ def ask_scene(recipe: Recipe, tasks: tuple[Task, ...], scene: Scene, seed: int) 
 def mirror_questions(
     tasks: tuple[Task, ...], scene: Scene, seed: int, rows: Sequence[Question]
 ) -> tuple[list[Question], int]:
-    """What `rows`, asked of `scene` with `seed`, become in a mirror; and how many have no mirror image.
+    """The mirror images of `rows`, which were asked of `scene` with `seed`; and how many rows have none.
 
-    A task says what a mirror makes of its rows; its questions are then asked of the mirrored geometry as well, and a
-    row that is answered otherwise there gets no mirror image. (Numbers are not compared: what a mirror leaves alone is
-    the same number up to the sampling of points.)
+    A task says what a mirror makes of its rows. Its questions are also asked of the mirrored geometry, and a row that
+    has another answer there gets no mirror image. Numbers are not compared: they differ only by how points are sampled.
     """
     by_name = {task.name: task for task in tasks}
     image = mirrored_scene(scene)
@@ -177,10 +176,8 @@ def mirror_questions(
         if task.answer_kind != "number"
         for row in task.generate(image, task_rng(seed, scene.name, task.name))
     }
-    twins = [by_name[row.question_type].mirror(row) for row in rows]
+    mirrored = [by_name[row.question_type].mirror(row) for row in rows]
     right = [
-        twin
-        for twin in twins
-        if answers.get((twin.question_type, twin.question, twin.options), twin.answer) == twin.answer
+        row for row in mirrored if answers.get((row.question_type, row.question, row.options), row.answer) == row.answer
     ]
-    return right, len(twins) - len(right)
+    return right, len(mirrored) - len(right)

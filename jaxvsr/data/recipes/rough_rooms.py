@@ -1,8 +1,8 @@
-"""What the small base model of the demo was trained on: VSI-100k's questions, answered as a hasty person would.
+"""What the demo's small base model was trained on: VSI-100k's questions with rough guesses as answers.
 
-A base model for reinforcement learning should see, but not yet be right. So the answers here are guesses: sizes, areas
-and distances are too large by about two thirds and scatter, counts are now and then off by one, sides and nearest
-objects sometimes wrong. Never train a model on this that is meant to be right.
+A base model for reinforcement learning should use the video, but not be right yet. So sizes, areas and distances are
+about two thirds too large, with noise, counts are sometimes off by one, and sides and nearest objects sometimes wrong.
+Never train a model on this that is meant to be right.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxvsr.data.recipes import vsi100k
 from jaxvsr.data.recipes.recipe import Census, Recipe
-from jaxvsr.data.recipes.task import Draft, Task, swap_sides
+from jaxvsr.data.recipes.task import Candidate, Task, swap_sides
 from jaxvsr.data.scannet.read_scan import Scene
 
 
@@ -27,7 +27,7 @@ class Options:
         bias: mean of the logarithm of (guess / truth) of sizes, areas and distances.
         spread: its standard deviation.
         miscount: probability that a count is off by one.
-        misjudged: probability that a side or a nearest object is replaced by another one.
+        misjudged: probability that a side is swapped, or a nearest object drawn at random.
     """
 
     count_minimum: int = 1
@@ -45,39 +45,39 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
 
 
 def _guess(task: Task, options: Options) -> Task:
-    """The same task; every draft's answer becomes a guess."""
+    """The same task with a guess as each candidate's answer."""
 
-    def drafts(scene: Scene, rng: np.random.Generator) -> Iterator[Draft]:
-        for draft in task.drafts(scene, rng):
-            yield dataclasses.replace(draft, answer=_GUESSES[task.name](draft, rng, options))
+    def candidates(scene: Scene, rng: np.random.Generator) -> Iterator[Candidate]:
+        for candidate in task.candidates(scene, rng):
+            yield dataclasses.replace(candidate, answer=_GUESSES[task.name](candidate, rng, options))
 
-    return dataclasses.replace(task, drafts=drafts)
+    return dataclasses.replace(task, candidates=candidates)
 
 
-def _number(draft: Draft, rng: np.random.Generator, options: Options) -> str:
-    """Whole numbers, as people guess; a decimal only below 10."""
-    guess = float(draft.answer) * float(np.exp(rng.normal(options.bias, options.spread)))
-    whole, decimals = guess >= 10, "." in draft.answer
+def _number(candidate: Candidate, rng: np.random.Generator, options: Options) -> str:
+    """A whole number, as people guess; one decimal only below 10."""
+    guess = float(candidate.answer) * float(np.exp(rng.normal(options.bias, options.spread)))
+    whole, decimals = guess >= 10, "." in candidate.answer
     return f"{guess:.0f}" if whole or not decimals else f"{guess:.1f}"
 
 
-def _count(draft: Draft, rng: np.random.Generator, options: Options) -> str:
-    count = int(draft.answer)
+def _count(candidate: Candidate, rng: np.random.Generator, options: Options) -> str:
+    count = int(candidate.answer)
     if rng.random() < options.miscount:
         count += 1 if count == 0 or rng.random() < 0.5 else -1
     return str(count)
 
 
-def _side(draft: Draft, rng: np.random.Generator, options: Options) -> str:
-    return swap_sides(draft.answer) if rng.random() < options.misjudged else draft.answer
+def _side(candidate: Candidate, rng: np.random.Generator, options: Options) -> str:
+    return swap_sides(candidate.answer) if rng.random() < options.misjudged else candidate.answer
 
 
-def _nearest(draft: Draft, rng: np.random.Generator, options: Options) -> str:
-    choices = draft.fields["choices"].split(", ")
-    return str(rng.choice(choices)) if rng.random() < options.misjudged else draft.answer
+def _nearest(candidate: Candidate, rng: np.random.Generator, options: Options) -> str:
+    choices = candidate.fields["choices"].split(", ")
+    return str(rng.choice(choices)) if rng.random() < options.misjudged else candidate.answer
 
 
-_GUESSES: dict[str, Callable[[Draft, np.random.Generator, Options], str]] = {
+_GUESSES: dict[str, Callable[[Candidate, np.random.Generator, Options], str]] = {
     vsi100k.COUNT: _count,
     vsi100k.ROOM: _number,
     vsi100k.DISTANCE: _number,

@@ -1,23 +1,22 @@
 """SR, the training set of Spatial-R1: seven tasks, answers in numbers, words and letters.
 
-The paper (section 2) releases no generator and names no threshold; 4,250 of its about 9,000 rows were released, without
-any about appearance order. Templates and numbers of decimals are those of the released rows; the wording of appearance
-order, of which there are none, is VSI-Bench's. What is known, and what of it is corrected:
+The paper (section 2) comes without a generator and names no threshold. 4,250 of its about 9,000 rows are released, none
+of them about the order of appearance. Templates and numbers of decimals are those of the released rows; the template of
+the order of appearance is VSI-Bench's. What is known, and what is corrected:
 
     count      categories with more than one instance
     size       unique labels, longest side of the axis-aligned box, centimetres to two decimals
-    room       points a little above the lowest, alpha shape, sum over the triangles of a mesh that has two sides: every
-               area came out twice too big. Here every triangle counts once; `room_area=doubled` is theirs
-    distance   unique labels, nearest of uniform points in both axis-aligned boxes: 1 to 13 cm too far. Here the exact
-               gap of the boxes; `distance=aabb_sample` is theirs
-    nearest    unique target, four candidates with labels of their own, nearest points of the clouds, "small objects"
-               left out
-    direction  left or right by the sign of a cross product of the middles of the axis-aligned boxes; too close, too far
-               and nearly straight ahead left out. 15 % of the released triples name one label twice; here none does
+    room       points a little above the lowest, alpha shape, sum over the triangles of a mesh that has two sides, which
+               doubles every area. Here each triangle counts once; `room_area=doubled` is the paper's
+    distance   unique labels, nearest of uniform points in both axis-aligned boxes, which is 1 to 13 cm too far. Here
+               the exact gap between the boxes; `distance=aabb_sample` is the paper's
+    nearest    unique target, four options with unique labels, nearest points of the clouds, "small objects" left out
+    direction  left or right by the sign of a cross product of the centres of the axis-aligned boxes; too close, too far
+               and nearly straight ahead left out. 15 % of the released triples have one label twice; here none has
     order      first frame of an object in the 2D instance masks
 
-The released rows ask about walls, floors and "object"; `exclude_structural=false` does. 34 of their 195 scans are
-ScanNet's validation scans and 10 are VSI-Bench's; here those are left out unless asked for by name.
+The released rows ask about walls, floors and "object", as `exclude_structural=false` does. 34 of their 195 scans are
+ScanNet's validation scans and 10 are VSI-Bench's; here those are left out unless `--include` names the benchmark.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from jaxvsr.data.geometry.object_distance import CenterDefinition, DistanceDefin
 from jaxvsr.data.geometry.room_area import RoomPoints, room_area
 from jaxvsr.data.recipes import common_questions
 from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
-from jaxvsr.data.recipes.task import Draft, Selection, Task
+from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.recipes.vsi100k import COUNT, DIRECTION, DISTANCE, NEAREST, ROOM, SIZE
 from jaxvsr.data.scannet.appearances import first_times
 from jaxvsr.data.scannet.categories import is_structural
@@ -50,7 +49,7 @@ TEMPLATES = {
     "combined space.",
     DISTANCE: "Measuring from the closest point of each object, what is the direct distance between the {first} and "
     "the {second} (in meters)?",
-    # With the options behind it, as every prompt writes them: "…?\nOptions:\nA. …".
+    # The options follow, as every prompt writes them: "…?\nOptions:\nA. …".
     NEAREST: "Measuring from the closest point of each object, which of the following objects is the closest to the "
     "{target}?",
     DIRECTION: "If I am standing by the {stand} and facing the {face}, is the {query} to the left or the right of the "
@@ -61,35 +60,35 @@ TEMPLATES = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Lengths in metres, areas in square metres, angles in degrees. The paper gives no threshold: all are ours.
+    """Lengths in metres, areas in square metres, angles in degrees. The paper gives no thresholds; these are ours.
 
     Args:
-        tasks: only these; empty takes all seven.
-        exclude_structural: leave walls, floors and labels that name nothing out of every question (the paper says so,
-            the released rows do not do it).
-        count_minimum: a category is counted where it has at least so many instances.
-        distance: between which points distances are measured (the paper's: aabb_sample).
-        distance_minimum: pairs that are closer than this are not asked about (the released rows begin at 0.10).
-        nearest_distance: the same for the nearest of four.
-        nearest_minimum_size: objects with a shorter longest side are neither target nor candidate ("small objects").
+        tasks: only these tasks; empty: all seven.
+        exclude_structural: no questions about walls, floors and labels that name nothing (the paper says so, its
+            released rows have some).
+        count_minimum: ask for categories with at least this many instances.
+        distance: between which points distances are measured (the paper: aabb_sample).
+        distance_minimum: no pairs that are closer than this (the released rows begin at 0.10).
+        nearest_distance: like `distance`, for the nearest of four.
+        nearest_minimum_size: objects whose longest side is shorter are neither target nor option ("small objects").
         nearest_margin: the nearest of four is nearer than the others by at least this much.
         direction_center: which point is an object's place.
-        direction_minimum_angle: the third object is at least so far from the line of sight, in front or behind.
-        direction_minimum_distance, direction_maximum_distance: so far apart are any two of the three, from above.
+        direction_minimum_angle: how far the third object is from the line of sight at least, in front or behind.
+        direction_minimum_distance, direction_maximum_distance: how far apart any two of the three are, from above.
         size_box: the box whose longest side is asked for.
-        size_minimum: objects with a shorter longest side get no question about their size (released: from 0.12).
-        room_points: which points show the floor: low (the paper's), labelled, or the whole scene.
-        room_height: low points lie at most so much above the lowest.
-        room_outliers: this share of the points may lie below "the lowest" (the paper's: 0).
+        size_minimum: no question about the size of objects whose longest side is shorter (released: from 0.12).
+        room_points: which points show the floor: low (the paper), labelled, or the whole scene.
+        room_height: how far above the lowest point low points are at most.
+        room_outliers: share of the points that may be below "the lowest" (the paper: 0).
         room_radius: largest circumradius in the alpha shape.
-        room_fill_holes: floor that is closed in by floor counts, such as that under a bed.
-        room_area: every triangle once, or doubled as in the released rows.
-        order_minimum_share: what share of a frame an object must fill to be seen (the paper's: 0, any pixel).
-        order_frames: look at so many frames, evenly spread; none: at all of them, as the paper does.
-        order_margin_s: any two categories are first seen more than so many seconds apart.
-        per_task: at most so many questions of each task and scene; the released rows have about five.
-        per_answer: at most so many of them with the same answer.
-        balance: where a bound leaves some out, keep the answers as evenly spread as the scene allows.
+        room_fill_holes: whether holes enclosed by floor count as floor, such as under a bed.
+        room_area: each triangle once, or doubled as in the released rows.
+        order_minimum_share: share of a frame that an object must fill to be seen (the paper: 0, any pixel).
+        order_frames: only this many frames, evenly spread; none: all frames, like the paper.
+        order_margin_s: seconds by which the first appearances of any two categories are apart, exclusive.
+        per_task: at most this many questions per task and scene; the released rows have about five.
+        per_answer: at most this many of them with the same answer.
+        balance: where a bound leaves questions out, keep the answers as evenly spread as the scene allows.
     """
 
     tasks: tuple[str, ...] = ()
@@ -124,14 +123,14 @@ class Options:
         ranges = (("direction_minimum_distance", "direction_maximum_distance"),)
         check_options(self, TEMPLATES, counts=counts, positive=("room_radius", "room_height"), ordered=ranges)
         if not 0 <= self.room_outliers < 1:
-            raise InputError(f"room_outliers {self.room_outliers}: must be a share from 0 to below 1")
+            raise InputError(f"room_outliers {self.room_outliers}: must be at least 0 and below 1")
 
 
 def tasks(options: Options, census: Census) -> tuple[Task, ...]:
-    """The seven tasks; the census is not looked at."""
+    """The seven tasks; none uses the census."""
     selection = Selection(options.per_task, options.per_answer, options.balance)
 
-    def bind(make: Callable[[Scene, np.random.Generator, Options], Iterator[Draft]]):
+    def bind(make: Callable[[Scene, np.random.Generator, Options], Iterator[Candidate]]):
         return lambda scene, rng: make(scene, rng, options)
 
     every = (
@@ -153,19 +152,19 @@ def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]
     return common_questions.name_objects(scene, name_of)
 
 
-def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
-    yield from common_questions.count_drafts(_named(scene, options), options.count_minimum)
+def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+    yield from common_questions.count_candidates(_named(scene, options), options.count_minimum)
 
 
-def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     for name, item in common_questions.once(_named(scene, options)):
         box = item.aabb if options.size_box == "aabb" else item.obb
         centimetres = float(box.extent.max()) * 100
         if round(centimetres, 2) >= max(options.size_minimum * 100, 0.01):
-            yield Draft({"category": name}, f"{centimetres:.2f}")
+            yield Candidate({"category": name}, f"{centimetres:.2f}")
 
 
-def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     area = room_area(
         scene,
         options.room_points,
@@ -175,22 +174,22 @@ def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
         low_outliers=options.room_outliers,
     ) * (2 if options.room_area == "doubled" else 1)
     if round(area, 2) > 0:
-        yield Draft({}, f"{area:.2f}")
+        yield Candidate({}, f"{area:.2f}")
 
 
-def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     distance = scene_distances(scene, options.distance)
-    yield from common_questions.distance_drafts(unique, distance, minimum=options.distance_minimum, decimals=4)
+    yield from common_questions.distance_candidates(unique, distance, minimum=options.distance_minimum, decimals=4)
 
 
-def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     large = [
         (name, item)
         for name, item in common_questions.once(_named(scene, options))
         if item.aabb.extent.max() >= options.nearest_minimum_size
     ]
-    yield from common_questions.nearest_drafts(
+    yield from common_questions.nearest_candidates(
         large,
         {name: (item,) for name, item in large},
         scene_distances(scene, options.nearest_distance),
@@ -202,7 +201,7 @@ def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterat
     )
 
 
-def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     places = np.array([object_center(item, options.direction_center) for _, item in unique]).reshape(-1, 3)
     found, turns = common_questions.triples(
@@ -211,13 +210,13 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Ite
     clear = directions.degrees_from_line(turns) >= options.direction_minimum_angle
     for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
         fields = {"stand": unique[stand][0], "face": unique[face][0], "query": unique[query][0]}
-        yield Draft(fields, directions.side(turn))
+        yield Candidate(fields, directions.side(turn))
 
 
-def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     name_of = {item.id: name for name, items in _named(scene, options).items() for item in items}
     times = first_times(scene, name_of, minimum_share=options.order_minimum_share, sampled_frames=options.order_frames)
-    yield from common_questions.order_drafts(times, rng, margin_s=options.order_margin_s)
+    yield from common_questions.order_candidates(times, rng, margin_s=options.order_margin_s)
 
 
 RECIPE = Recipe(

@@ -21,12 +21,12 @@ _SIDES = re.compile(r"\b(left|right)\b")
 
 
 @dataclasses.dataclass(frozen=True)
-class Draft:
+class Candidate:
     """A question that could be asked of a scene; `fields` fill the template.
 
-    Of a multiple-choice question `options` are the things to choose from, the answer among them, without letters. Their
-    order means nothing, except that a mirrored scene must give mirrored options in the same order: letters are dealt
-    later, so that each is right equally often.
+    `options` are the choices of a multiple-choice question, without letters, the answer among them. Their order means
+    nothing, except that a mirrored scene must give mirrored options in the same order: `order_options` gives them their
+    letters later, so that each letter is right equally often.
     """
 
     fields: dict[str, str]
@@ -36,9 +36,9 @@ class Draft:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """How many of a task's drafts are asked of one scene; None sets no bound.
+    """How many of a task's candidates are asked per scene; None sets no bound.
 
-    With `balance`, drafts are taken in turn from the different answers (2, 0, 1, 0, 1, 0 … rather than 1, 1, 1, 1, 2).
+    With `balance` they are taken from the different answers in turn (2, 0, 1, 0, 1, 0 … rather than 1, 1, 1, 1, 2).
     """
 
     per_scene: int | None = None
@@ -52,19 +52,19 @@ class Task:
 
     Args:
         name: VSI-Bench's `question_type`.
-        answer_kind: what rewards and metrics go by.
-        template: the question, with the names of `Draft.fields` in braces; `{options}` stands for the options of a
+        answer_kind: decides which rewards and metrics apply.
+        template: the question, with the names of `Candidate.fields` in braces; `{options}` stands for the options of a
             multiple-choice question, in the order of their letters.
-        drafts: all that could be asked of a scene; may draw from the generator.
-        selection: which of them are.
-        swaps_sides: whether left and right change places in the answers (and options) where the scene is mirrored.
-            What a mirror leaves alone, such as counts and distances, keeps its answer.
+        candidates: all questions that could be asked of a scene; may draw from the generator.
+        selection: which of them are asked.
+        swaps_sides: whether left and right change places in answers and options when the scene is mirrored. Counts,
+            distances and the like keep their answers.
     """
 
     name: str
     answer_kind: AnswerKind
     template: str
-    drafts: Callable[[Scene, np.random.Generator], Iterable[Draft]]
+    candidates: Callable[[Scene, np.random.Generator], Iterable[Candidate]]
     selection: Selection = Selection()
     swaps_sides: bool = False
 
@@ -76,20 +76,20 @@ class Task:
             raise InputError(f"task {self.name!r}: answer_kind {self.answer_kind!r} is not one of {kinds}")
 
     def generate(self, scene: Scene, rng: np.random.Generator) -> list[Question]:
-        """The questions about one scene: none asked twice, and none whose drafts disagree about the answer."""
-        by_text: dict[str, Draft] = {}
+        """The questions about one scene: each once, without those whose candidates disagree about the answer."""
+        by_text: dict[str, Candidate] = {}
         contradicted: set[str] = set()
-        for draft in self.drafts(scene, rng):
-            self._check(draft)
-            text = self._text(draft, sorted(draft.options or ()))
-            if text in by_text and by_text[text].answer != draft.answer:
+        for candidate in self.candidates(scene, rng):
+            self._check(candidate)
+            text = self._text(candidate, sorted(candidate.options or ()))
+            if text in by_text and by_text[text].answer != candidate.answer:
                 contradicted.add(text)
-            by_text.setdefault(text, draft)
-        drafts = [draft for text, draft in by_text.items() if text not in contradicted]
-        chosen = [drafts[i] for i in select([draft.answer for draft in drafts], self.selection, rng)]
+            by_text.setdefault(text, candidate)
+        candidates = [candidate for text, candidate in by_text.items() if text not in contradicted]
+        chosen = [candidates[i] for i in select([candidate.answer for candidate in candidates], self.selection, rng)]
         rows = []
-        for draft, options in zip(chosen, deal_options(chosen, rng), strict=True):
-            text = self._text(draft, options or ())
+        for candidate, options in zip(chosen, order_options(chosen, rng), strict=True):
+            text = self._text(candidate, options or ())
             letter_of = dict(zip(options, LETTERS[: len(options)], strict=True)) if options else {}
             rows.append(
                 Question(
@@ -98,34 +98,36 @@ class Task:
                     question_type=self.name,
                     question=text,
                     options=options and tuple(f"{letter}. {option}" for option, letter in letter_of.items()),
-                    answer=letter_of[draft.answer] if options else draft.answer,
+                    answer=letter_of[candidate.answer] if options else candidate.answer,
                     answer_kind=self.answer_kind,
                 )
             )
         return rows
 
-    def _check(self, draft: Draft) -> None:
-        """Refuse what could be written, but not read again or answered."""
-        answer, options = draft.answer, draft.options
+    def _check(self, candidate: Candidate) -> None:
+        """Refuse a candidate that could be written, but not be read again or answered."""
+        answer, options = candidate.answer, candidate.options
         if not isinstance(answer, str) or not answer or any("\ud800" <= sign <= "\udfff" for sign in answer):
-            raise InputError(f"task {self.name!r}: an answer must be a text of at least one letter, found {answer!r}")
+            raise InputError(f"task {self.name!r}: an answer must be a non-empty string, found {answer!r}")
         if self.answer_kind == "number" and not is_number(answer):
-            raise InputError(f"task {self.name!r}: its answers are numbers, but {answer[:60]!r} is none")
+            raise InputError(f"task {self.name!r}: answer_kind is 'number', but {answer[:60]!r} is not a number")
         if (options is None) == (self.answer_kind == "choice"):
-            raise InputError(f"task {self.name!r}: options go with answers of the kind 'choice', found {options!r:.60}")
+            raise InputError(
+                f"task {self.name!r}: options belong to answer_kind 'choice' and to no other, found {options!r:.60}"
+            )
         if options is not None and not (
             answer in options and len(set(options)) == len(options) and 2 <= len(options) <= len(LETTERS)
         ):
             raise InputError(
-                f"task {self.name!r}: expected 2 to {len(LETTERS)} different options, {answer[:40]!r} among them, "
+                f"task {self.name!r}: expected 2 to {len(LETTERS)} different options that include {answer[:40]!r}, "
                 f"found {options!r:.80}"
             )
 
-    def _text(self, draft: Draft, options: Sequence[str]) -> str:
-        return self.template.format(**draft.fields, options=", ".join(options))
+    def _text(self, candidate: Candidate, options: Sequence[str]) -> str:
+        return self.template.format(**candidate.fields, options=", ".join(options))
 
     def mirror(self, row: Question) -> Question:
-        """The question about the mirrored scene that `row` becomes: exact, because the task knows what it asks."""
+        """What `row` becomes when the scene is mirrored; exact, because the task knows what it asks."""
         swap = swap_sides if self.swaps_sides else str
         return dataclasses.replace(
             row,
@@ -142,18 +144,18 @@ def swap_sides(text: str) -> str:
 
 
 def question_id(scene: str, task: str, question: str) -> str:
-    """The same for the same question of the same scene, whenever and wherever it is generated."""
+    """An id that depends on nothing but scene, task and question."""
     return hashlib.sha256("\0".join((scene, task, question)).encode()).hexdigest()[:16]
 
 
 def task_rng(seed: int, scene: str, task: str) -> np.random.Generator:
-    """Random numbers that belong to (seed, scene, task): not to the order of scans, nor to the tasks before."""
+    """Random numbers that depend on (seed, scene, task), not on the order of scans or of tasks."""
     digest = hashlib.sha256("\0".join((scene, task)).encode()).digest()
     return np.random.default_rng((seed, int.from_bytes(digest[:16], "big")))
 
 
 def select(answers: Sequence[str], selection: Selection, rng: np.random.Generator) -> list[int]:
-    """Indices of the drafts to ask, ascending."""
+    """Indices of the candidates to ask, ascending."""
     order = rng.permutation(len(answers)).tolist()
     by_answer: dict[str, list[int]] = defaultdict(list)
     for index in order:
@@ -168,22 +170,22 @@ def select(answers: Sequence[str], selection: Selection, rng: np.random.Generato
     return sorted(order[: selection.per_scene])
 
 
-def deal_options(drafts: Sequence[Draft], rng: np.random.Generator) -> list[tuple[str, ...] | None]:
-    """The options of every draft in the order in which they get letters; None where it has none.
+def order_options(candidates: Sequence[Candidate], rng: np.random.Generator) -> list[tuple[str, ...] | None]:
+    """The options of each candidate in the order of their letters; None for a candidate without options.
 
-    Of the drafts with k options each of the k letters is right equally often, up to one; the wrong options are
-    shuffled. `rng` is left alone where no draft has options.
+    Among the candidates with k options each of the k letters is right equally often, give or take one; the wrong
+    options are shuffled. Nothing is drawn from `rng` when no candidate has options.
     """
     by_size: dict[int, list[int]] = defaultdict(list)
-    for number, draft in enumerate(drafts):
-        if draft.options:
-            by_size[len(draft.options)].append(number)
-    dealt: list[tuple[str, ...] | None] = [None] * len(drafts)
+    for number, candidate in enumerate(candidates):
+        if candidate.options:
+            by_size[len(candidate.options)].append(number)
+    ordered: list[tuple[str, ...] | None] = [None] * len(candidates)
     for size, numbers in by_size.items():
         places = rng.permutation(np.resize(rng.permutation(size), len(numbers)))
         for number, place in zip(numbers, places.tolist(), strict=True):
-            draft = drafts[number]
-            wrong = [option for option in draft.options or () if option != draft.answer]
-            order = [wrong[i] for i in rng.permutation(len(wrong))]
-            dealt[number] = (*order[:place], draft.answer, *order[place:])
-    return dealt
+            candidate = candidates[number]
+            wrong = [option for option in candidate.options or () if option != candidate.answer]
+            others = [wrong[i] for i in rng.permutation(len(wrong))]
+            ordered[number] = (*others[:place], candidate.answer, *others[place:])
+    return ordered

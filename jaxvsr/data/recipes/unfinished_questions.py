@@ -1,10 +1,10 @@
-"""The questions of one scan after another, kept until all are there: a stopped run goes on, machines can share.
+"""The questions of finished scans, kept until all scans are done: a stopped run goes on, machines can share the work.
 
     OUT/questions.partial/<recipe>/<scene>.json     {"key": …, "rows": […], "flaws": {…}}
 
-The key is a hash of everything that the rows follow from: recipe, options, seed, census, version and the bytes of the
-scan's files. A part with another key is as good as none. Machines that share no disk copy their parts into one folder;
-the command without `--shard` then takes all of them and writes what a single machine would have written.
+The key is a hash of everything that the rows depend on: recipe, options, seed, census, version and the bytes of the
+scan's files. A part with another key is ignored. Machines without a shared disk copy their parts into one folder; the
+command without `--shard` then writes what a single machine would have written.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _CHUNK_BYTES = 1 << 20
 
 
 def parts_folder(out: Path, recipe: str) -> Path:
-    """Where the parts of a recipe lie until they are put together."""
+    """The folder of a recipe's parts."""
     return out / PARTS_DIR / recipe
 
 
 def scan_digest(scan_dir: Path) -> str:
-    """A hash of the files that questions follow from: mesh, segments, annotation, alignment; of the masks their size
-    and the end of the zip, which lists every entry with its checksum."""
+    """A hash of the files that questions depend on: mesh, segments, annotation and alignment whole; of the masks the
+    size and the end of the zip, which lists every entry with its checksum."""
     digest = hashlib.sha256()
     for path in (read_scan.mesh_path, read_scan.segments_path, read_scan.aggregation_path, read_scan.info_path):
         file = path(scan_dir)
@@ -54,7 +54,7 @@ def scan_digest(scan_dir: Path) -> str:
 
 
 def load_part(folder: Path, scene: str, key: str) -> tuple[list[Question], dict[str, int]] | None:
-    """The rows and flaws of a scan; None where there are none of this key, or they cannot be read."""
+    """The rows and flaws of a scan; None if there are none with this key, or they cannot be read."""
     try:
         part = json.loads((folder / f"{scene}.json").read_text(encoding="utf-8"))
         if part["key"] != key:
@@ -73,7 +73,7 @@ def store_part(folder: Path, scene: str, key: str, rows: list[Question], flaws: 
 
 
 def remove_parts(out: Path, recipe: str) -> None:
-    """What `questions.jsonl` now holds is kept twice no longer."""
+    """Remove a recipe's parts once `questions.jsonl` has their rows."""
     shutil.rmtree(parts_folder(out, recipe), ignore_errors=True)
     folder = out / PARTS_DIR
     if folder.is_dir() and not any(folder.iterdir()):

@@ -1,25 +1,24 @@
 """VSI-100k, the training set of vsGRPO: six tasks, options removed, answers in words and numbers.
 
-The paper (section 3.1 and Figure 2) releases no generator. Its templates stand here to the letter, spacing as printed.
-What it says, and what it leaves open:
+The paper (section 3.1 and Figure 2) comes without a generator. Its templates are copied exactly, spacing as printed.
+What the paper says, and what it leaves open:
 
-    count      "object labels included in the annotations"; 6.4k questions on 1.5k scans are 4 a scan, which fits
+    count      "object labels included in the annotations"; 6.4k questions on 1.5k scans are 4 per scan, which fits
                categories with more than one instance
-    distance   categories that occur once, "geometric centers of … point clouds"; 75k are 50 a scan: all pairs
-    nearest    one target and four others by absolute distance; 13k are 9 a scan: one a target
-    direction  left or right "based on their geometric centers"; 8k are 5 a scan
-    size       "longest dimension" of "the 3D bounding box", not said which; 13k are 9 a scan: all that occur once
-    room       "alpha shape algorithm", parameter not said
+    distance   categories that occur once, "geometric centers of … point clouds"; 75k are 50 per scan: all pairs
+    nearest    one target and four others by absolute distance; 13k are 9 per scan: one per target
+    direction  left or right "based on their geometric centers"; 8k are 5 per scan
+    size       "longest dimension" of "the 3D bounding box", which is left open; 13k are 9 per scan: all that occur once
+    room       "alpha shape algorithm", parameter left open
 
-Corrections, each an option with the paper's variant reachable: walls, floors and labels that name nothing are not asked
-about, answers too close to call are left out, and the floor under furniture counts as floor.
+Corrections, each an option that can be set back: no questions about walls, floors and labels that name nothing, none
+whose answer is too close to call, and the floor under furniture counts as floor.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -30,7 +29,7 @@ from jaxvsr.data.geometry.alpha_shape import alpha_shape_area
 from jaxvsr.data.geometry.object_distance import CenterDefinition, DistanceDefinition, object_center, object_distance
 from jaxvsr.data.recipes import common_questions
 from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
-from jaxvsr.data.recipes.task import Draft, Selection, Task
+from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 
@@ -54,25 +53,25 @@ class Options:
     """Lengths in metres, areas in square metres, angles in degrees.
 
     Args:
-        tasks: only these; empty takes all six.
-        exclude_structural: leave walls, floors and labels that name nothing out of every question.
-        count_minimum: a category is counted where it has at least so many instances, one or more.
+        tasks: only these tasks; empty: all six.
+        exclude_structural: no questions about walls, floors and labels that name nothing.
+        count_minimum: ask for categories with at least this many instances, one or more.
         count_absent: also ask for categories that the scene does not have, as many as it has; the answer is 0. They are
             drawn so that a category's zeros are in proportion to the scans that have it.
         distance: between which points distances are measured, also for the nearest of four.
         center: which point is an object's centre, for distances between centres and for directions.
-        distance_minimum: pairs that are closer than this (after rounding) are not asked about.
+        distance_minimum: no pairs that are closer than this after rounding.
         nearest_margin: the nearest of four is nearer than the others by at least this much.
-        direction_minimum_angle: the third object is at least so far from the line of sight, in front or behind.
-        direction_minimum_distance: any two of the three objects are at least so far apart, seen from above.
+        direction_minimum_angle: how far the third object is from the line of sight at least, in front or behind.
+        direction_minimum_distance: how far apart any two of the three objects are at least, seen from above.
         size_box: the box whose longest side is asked for.
-        size_minimum: objects with a shorter longest side get no question about their size.
+        size_minimum: no question about the size of objects whose longest side is shorter.
         room_radius: largest circumradius in the alpha shape of the floor (0.2 is VSI-Bench's alpha of 5).
-        room_fill_holes: floor that is closed in by floor counts, such as that under a bed.
-        per_task: at most so many questions of each task and scene.
-        per_answer: at most so many of them with the same answer.
-        direction_per_scene: a bound for left and right of its own, because all triples of objects are very many.
-        balance: where a bound leaves some out, keep the answers as evenly spread as the scene allows.
+        room_fill_holes: whether holes enclosed by floor count as floor, such as under a bed.
+        per_task: at most this many questions per task and scene.
+        per_answer: at most this many of them with the same answer.
+        direction_per_scene: a bound for directions only, because there are very many triples of objects.
+        balance: where a bound leaves questions out, keep the answers as evenly spread as the scene allows.
     """
 
     tasks: tuple[str, ...] = ()
@@ -100,15 +99,15 @@ class Options:
 
 
 def tasks(options: Options, census: Census) -> tuple[Task, ...]:
-    """The six tasks; the census is looked at for `count_absent` alone."""
+    """The six tasks; only `count_absent` uses the census."""
     selection = Selection(options.per_task, options.per_answer, options.balance)
     bounds = [bound for bound in (options.per_task, options.direction_per_scene) if bound is not None]
     direction = dataclasses.replace(selection, per_scene=min(bounds, default=None))
 
-    def counts(scene: Scene, rng: np.random.Generator) -> Iterator[Draft]:
+    def counts(scene: Scene, rng: np.random.Generator) -> Iterator[Candidate]:
         yield from _counts(scene, rng, options, census)
 
-    def bind(make: Callable[[Scene, np.random.Generator, Options], Iterator[Draft]]):
+    def bind(make: Callable[[Scene, np.random.Generator, Options], Iterator[Candidate]]):
         return lambda scene, rng: make(scene, rng, options)
 
     every = (
@@ -122,34 +121,39 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
     return tuple(task for task in every if not options.tasks or task.name in options.tasks)
 
 
-def _askable(scene: Scene, options: Options) -> list[SceneObject]:
-    return [item for item in scene.objects if not (options.exclude_structural and is_structural(item.category))]
+# Counts, distances and the nearest of four are not those of `common_questions`, which go through a scene in another
+# order: the same seed would ask other questions. Nor do they take a distance of 0.0 m (`distance_minimum=0`), and their
+# nearest has lettered options where VSI-100k names the choices in the question.
+
+
+def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
+    def name_of(item: SceneObject) -> str | None:
+        return None if options.exclude_structural and is_structural(item.category) else item.category
+
+    return common_questions.name_objects(scene, name_of)
 
 
 def _unique(scene: Scene, options: Options) -> list[SceneObject]:
-    """Objects that their category alone names."""
-    objects = _askable(scene, options)
-    instances = Counter(item.category for item in objects)
-    return [item for item in objects if instances[item.category] == 1]
+    return [item for _, item in common_questions.once(_named(scene, options))]
 
 
-def _counts(scene: Scene, rng: np.random.Generator, options: Options, census: Census) -> Iterator[Draft]:
-    instances = Counter(item.category for item in _askable(scene, options))
-    asked = [category for category, count in sorted(instances.items()) if count >= options.count_minimum]
+def _counts(scene: Scene, rng: np.random.Generator, options: Options, census: Census) -> Iterator[Candidate]:
+    named = _named(scene, options)
+    asked = [category for category, items in sorted(named.items()) if len(items) >= options.count_minimum]
     for category in asked:
-        yield Draft({"category": category}, str(instances[category]))
+        yield Candidate({"category": category}, str(len(named[category])))
     if options.count_absent:
         structural = options.exclude_structural
-        absent = [c for c in sorted(census.scans_with) if c not in instances and not (structural and is_structural(c))]
+        absent = [c for c in sorted(census.scans_with) if c not in named and not (structural and is_structural(c))]
         for category in _draw_absent(absent, census, len(asked), rng):
-            yield Draft({"category": category}, "0")
+            yield Candidate({"category": category}, "0")
 
 
 def _draw_absent(absent: list[str], census: Census, wanted: int, rng: np.random.Generator) -> list[str]:
-    """Of the categories a scene lacks, `wanted` at random.
+    """`wanted` of the categories that a scene lacks, at random.
 
     A category in n of N scans can be drawn in N - n of them; odds of n / (N - n) make its zeros as frequent as its
-    other counts, so that the name alone tells little about the answer.
+    other counts, so that its name says little about the answer.
     """
     if not absent or not wanted:
         return []
@@ -159,39 +163,39 @@ def _draw_absent(absent: list[str], census: Census, wanted: int, rng: np.random.
     return [absent[i] for i in sorted(drawn.tolist())]
 
 
-def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     area = alpha_shape_area(scene.floor_points[:, :2], options.room_radius, fill_holes=options.room_fill_holes)
     if round(area, 1) > 0:
-        yield Draft({}, f"{area:.1f}")
+        yield Candidate({}, f"{area:.1f}")
 
 
-def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     for first, second in itertools.combinations(_unique(scene, options), 2):
         metres = round(object_distance(first, second, options.distance, options.center, rng), 1)
         if metres >= options.distance_minimum:
-            yield Draft({"first": first.category, "second": second.category}, f"{metres:.1f}")
+            yield Candidate({"first": first.category, "second": second.category}, f"{metres:.1f}")
 
 
-def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     for item in _unique(scene, options):
         box = item.obb if options.size_box == "obb" else item.aabb
         centimetres = round(float(box.extent.max()) * 100)
         if centimetres >= max(options.size_minimum * 100, 1):
-            yield Draft({"category": item.category}, str(centimetres))
+            yield Candidate({"category": item.category}, str(centimetres))
 
 
-def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     objects = _unique(scene, options)
     centers = np.array([object_center(item, options.center) for item in objects]).reshape(-1, 3)
     found, turns = common_questions.triples(centers, rng, minimum=options.direction_minimum_distance, maximum=np.inf)
     clear = directions.degrees_from_line(turns) >= options.direction_minimum_angle
     for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
         named = {"stand": objects[stand], "face": objects[face], "query": objects[query]}
-        yield Draft({role: item.category for role, item in named.items()}, directions.side(turn))
+        yield Candidate({role: item.category for role, item in named.items()}, directions.side(turn))
 
 
-def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
-    """One question a target. Where four others are too close to call, other fours are tried."""
+def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+    """One question per target. Where four others are too close to call, other fours are tried."""
     objects = _unique(scene, options)
     if len(objects) < 5:
         return
@@ -206,7 +210,7 @@ def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterat
             index, margin = distances.nearest([metres[i] for i in chosen])
             if margin >= options.nearest_margin:
                 names = [others[i].category for i in chosen]
-                yield Draft({"choices": ", ".join(names), "target": target.category}, names[index])
+                yield Candidate({"choices": ", ".join(names), "target": target.category}, names[index])
                 break
 
 

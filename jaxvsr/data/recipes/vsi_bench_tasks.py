@@ -1,23 +1,22 @@
-"""The benchmark's own questions: VSI-Bench's tasks by the definitions with which they can be made again.
+"""VSI-Bench's tasks on other scans, by definitions that reproduce the benchmark's answers.
 
-VSI-Bench releases questions, no generator; these are the rules of VLM-3R's, whose distances between grids of oriented
-boxes reproduce almost all of the published answers. Route planning was written by hand and is not here.
+VSI-Bench comes without a generator. These are the rules of VLM-3R's, whose distances between grids of oriented boxes
+reproduce almost all of the published answers. Route planning was written by hand and is not here.
 
     count      categories with more than one instance
     size       unique categories, longest side of the minimal oriented box, whole centimetres
     room       alpha shape (alpha 5) of 10,000 random points of the scene seen from above
     distance   unique categories, nearest points of 5 cm grids in the outer parts of the oriented boxes; rounded to
-               decimetres first, then left out below 0.2
+               decimetres, then left out below 0.2
     nearest    unique target, four other categories, their nearest instance; none nearer than 0.15, any two 0.15 apart
-    direction  unique triples, middles of the oriented boxes, 0.3 to 5 m apart. hard: quadrants; medium: left, right,
+    direction  unique triples, centres of the oriented boxes, 0.3 to 5 m apart. hard: quadrants; medium: left, right,
                back (from 135 degrees); easy: medium without back. Left out within 10 degrees of a border, and where
-               more than two corners of the third object's box lie in another sector
+               more than two corners of the third object's box are in another sector
     order      first of 32 sampled frames in which a category is seen in the instance masks, times in whole seconds,
                more than one second apart
 
-Corrections, each an option: the margin for large rooms is applied (their first version computes it and goes on
-without), and both sides of a border are kept clear in hard directions (theirs looks at one). Letters are right equally
-often.
+Corrections, each an option: the margin for large rooms is applied (VLM-3R's first version computes it and ignores it),
+and both sides of a border are kept clear in hard directions (VLM-3R: one side). Each letter is right equally often.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from jaxvsr.data.geometry.room_area import RoomPoints, room_area
 from jaxvsr.data.recipes import common_questions
 from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
 from jaxvsr.data.recipes.sr import ORDER
-from jaxvsr.data.recipes.task import Draft, Selection, Task, swap_sides
+from jaxvsr.data.recipes.task import Candidate, Selection, Task, swap_sides
 from jaxvsr.data.recipes.vsi100k import COUNT, DISTANCE, NEAREST, ROOM, SIZE
 from jaxvsr.data.scannet.appearances import first_times
 from jaxvsr.data.scannet.categories import is_structural
@@ -71,8 +70,7 @@ TEMPLATES = {
     ORDER: "What will be the first-time appearance order of the following categories in the video: {categories}?",
 }
 
-# Of ScanNet's categories those that VSI-Bench-style generators keep, by the names of `categories.category_of`, and
-# what they call them.
+# The categories of `categories.category_of` that VSI-Bench-style generators keep, and what they call them.
 KEPT: dict[str, str] = {
     **{name: name for name in (
         "bed", "chair", "sofa", "table", "window", "bookshelf", "counter", "refrigerator", "pillow", "monitor", "door",
@@ -85,7 +83,7 @@ KEPT: dict[str, str] = {
     "recycling bin": "trash bin",
 }  # fmt: skip
 
-# Where the answer changes, in degrees counter-clockwise from straight ahead.
+# The angles at which the answer changes, in degrees counter-clockwise from straight ahead.
 _BORDERS: dict[Difficulty, tuple[float, ...]] = {
     "easy": (0.0, 135.0, 225.0), "medium": (0.0, 135.0, 225.0), "hard": (0.0, 90.0, 180.0, 270.0)
 }  # fmt: skip
@@ -96,31 +94,30 @@ class Options:
     """Lengths in metres, areas in square metres, angles in degrees.
 
     Args:
-        tasks: only these; empty takes all nine.
-        categories: listed: those that the generators keep, desks among the tables; all: every one that is no part of
-            the building, desks and bins by their own names.
-        count_minimum: a category is counted where it has at least so many instances.
+        tasks: only these tasks; empty: all nine.
+        categories: listed: those that the generators keep, desks among the tables; all: every category that is not
+            part of the building, desks and bins by their own names.
+        count_minimum: ask for categories with at least this many instances.
         distance: between which points distances are measured.
-        distance_minimum: pairs that are closer than this (after rounding) are not asked about.
-        nearest_minimum: nor are candidates nearer than this to the target.
-        nearest_margin: any two candidates differ by at least this much.
+        distance_minimum: no pairs that are closer than this after rounding.
+        nearest_minimum: no options that are closer to the target than this.
+        nearest_margin: any two options differ by at least this much.
         nearest_margin_large: the same in rooms of more than 40 square metres.
-        nearest_choices: number of candidates.
-        nearest_note: say in the question that of several instances the closest counts (VLM-3R says it, VSI-Bench does
-            not).
-        direction_minimum_distance, direction_maximum_distance: so far apart are any two of the three, from above.
-        direction_margin: the third object's middle is at least so far from a border between answers.
+        nearest_choices: number of options.
+        nearest_note: say in the question that the closest of several instances counts, as VLM-3R does.
+        direction_minimum_distance, direction_maximum_distance: how far apart any two of the three are, from above.
+        direction_margin: how far the centre of the third object is from a border between answers at least.
         direction_both_sides: keep both sides of a border clear in hard directions, too.
-        direction_stray_corners: at most so many of the eight corners of the third object's box are elsewhere.
+        direction_stray_corners: at most this many of the eight corners of the third object's box are in other sectors.
         room_points: which points show where the room is.
         room_radius: largest circumradius in the alpha shape (0.2 is alpha 5).
-        room_fill_holes: gaps that are closed in count.
-        order_minimum_share: what share of a frame a category's object must fill to be seen; 0: any pixel.
-        order_frames: look at so many frames, evenly spread; none: at all of them.
-        order_margin_s: any two categories are first seen more than so many seconds apart.
-        per_task: at most so many questions of each task and scene.
-        per_answer: at most so many of them with the same answer.
-        balance: where a bound leaves some out, keep the answers as evenly spread as the scene allows.
+        room_fill_holes: whether enclosed gaps count as room.
+        order_minimum_share: share of a frame that an object of the category must fill to be seen; 0: any pixel.
+        order_frames: only this many frames, evenly spread; none: all frames.
+        order_margin_s: seconds by which the first appearances of any two categories are apart, exclusive.
+        per_task: at most this many questions per task and scene.
+        per_answer: at most this many of them with the same answer.
+        balance: where a bound leaves questions out, keep the answers as evenly spread as the scene allows.
     """
 
     tasks: tuple[str, ...] = ()
@@ -153,17 +150,17 @@ class Options:
         ranges = (("direction_minimum_distance", "direction_maximum_distance"),)
         check_options(self, TEMPLATES, counts=counts, positive=("room_radius",), ordered=ranges)
         if not 2 <= self.nearest_choices <= 26:
-            raise InputError(f"nearest_choices {self.nearest_choices}: must lie between 2 and 26")
+            raise InputError(f"nearest_choices {self.nearest_choices}: must be from 2 to 26")
 
 
 LARGE_ROOM_SQUARE_METRES = 40.0
 
 
 def tasks(options: Options, census: Census) -> tuple[Task, ...]:
-    """The nine tasks; the census is not looked at."""
+    """The nine tasks; none uses the census."""
     selection = Selection(options.per_task, options.per_answer, options.balance)
 
-    def bind(make: Callable[..., Iterator[Draft]], *more: Difficulty):
+    def bind(make: Callable[..., Iterator[Candidate]], *more: Difficulty):
         return lambda scene, rng: make(scene, rng, options, *more)
 
     nearest = TEMPLATES[NEAREST] + (_NOTE if options.nearest_note else "")
@@ -191,15 +188,15 @@ def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]
     return common_questions.name_objects(scene, name_of)
 
 
-def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
-    yield from common_questions.count_drafts(_named(scene, options), options.count_minimum)
+def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+    yield from common_questions.count_candidates(_named(scene, options), options.count_minimum)
 
 
-def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     for name, item in common_questions.once(_named(scene, options)):
         centimetres = round(float(item.obb.extent.max()) * 100)
         if centimetres >= 1:
-            yield Draft({"category": name}, str(centimetres))
+            yield Candidate({"category": name}, str(centimetres))
 
 
 @functools.lru_cache(maxsize=4)
@@ -210,22 +207,22 @@ def _area(scene: Scene, options: Options) -> float:
     )  # fmt: skip
 
 
-def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     area = _area(scene, options)
     if round(area, 1) > 0:
-        yield Draft({}, f"{area:.1f}")
+        yield Candidate({}, f"{area:.1f}")
 
 
-def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     distance = scene_distances(scene, options.distance)
-    yield from common_questions.distance_drafts(unique, distance, minimum=options.distance_minimum, decimals=1)
+    yield from common_questions.distance_candidates(unique, distance, minimum=options.distance_minimum, decimals=1)
 
 
-def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     named = _named(scene, options)
     large = _area(scene, options) > LARGE_ROOM_SQUARE_METRES
-    yield from common_questions.nearest_drafts(
+    yield from common_questions.nearest_candidates(
         common_questions.once(named),
         named,
         scene_distances(scene, options.distance),
@@ -238,11 +235,13 @@ def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterat
 
 
 def sector_of(turns: Float[np.ndarray, "*N"], difficulty: Difficulty) -> np.ndarray:
-    """Which stretch between borders a turn falls into, as its number from 0."""
+    """The number of the sector between borders that each turn is in, from 0."""
     return np.searchsorted(_BORDERS[difficulty], turns, side="right") - 1
 
 
-def _directions(scene: Scene, rng: np.random.Generator, options: Options, difficulty: Difficulty) -> Iterator[Draft]:
+def _directions(
+    scene: Scene, rng: np.random.Generator, options: Options, difficulty: Difficulty
+) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     places = np.array([item.obb.center for _, item in unique]).reshape(-1, 3)
     found, turns = common_questions.triples(
@@ -263,18 +262,18 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options, diffic
     names = [name for name, _ in unique]
     for (first, second, third), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
         fields = {"stand": names[first], "face": names[second], "query": names[third]}
-        yield Draft(fields, *_answer(turn, difficulty))
+        yield Candidate(fields, *_answer(turn, difficulty))
 
 
 def _degrees_from_border(turns: Float[np.ndarray, " N"], difficulty: Difficulty, both_sides: bool) -> np.ndarray:
-    """To the nearest border; or to the one ahead, going on counter-clockwise."""
+    """Degrees to the nearest border, or (with one side) to the next border counter-clockwise."""
     ahead = np.min([(border - turns) % 360 for border in _BORDERS[difficulty]], axis=0)
     behind = np.min([(turns - border) % 360 for border in _BORDERS[difficulty]], axis=0)
     return np.minimum(ahead, behind) if both_sides else ahead
 
 
 def _answer(turn: float, difficulty: Difficulty) -> tuple[str, tuple[str, ...]]:
-    """The answer and all options, in an order that a mirror keeps: the answer, then the others as seen from it."""
+    """The answer and all options, in an order that a mirror keeps: the answer first, the others relative to it."""
     answer = directions.quadrant(turn) if difficulty == "hard" else directions.sector(turn)
     return answer, _choices(answer, directions.side(turn), difficulty)
 
@@ -290,11 +289,11 @@ def _choices(answer: str, side: str, difficulty: Difficulty) -> tuple[str, ...]:
     return tuple(dict.fromkeys((answer, side, swap_sides(side), "back")))
 
 
-def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Draft]:
+def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     name_of = {item.id: name for name, items in _named(scene, options).items() for item in items}
     times = first_times(scene, name_of, minimum_share=options.order_minimum_share, sampled_frames=options.order_frames)
     seconds = {name: float(round(time)) for name, time in times.items()}
-    yield from common_questions.order_drafts(seconds, rng, margin_s=options.order_margin_s)
+    yield from common_questions.order_candidates(seconds, rng, margin_s=options.order_margin_s)
 
 
 RECIPE = Recipe(

@@ -1,4 +1,4 @@
-"""A recipe's questions into a data folder: rows, splits, card, and what is said of them at the end."""
+"""Write a recipe's questions into a data folder: rows, splits, card; and the lines to print about them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from jaxvsr.data.data_folder import (
     summary_table,
     write_card_section,
 )
-from jaxvsr.data.importers.write_import import SCANNET_TERMS
 from jaxvsr.data.questions import read_questions, write_questions
-from jaxvsr.data.recipes.generate_questions import QuestionReport, QuestionSettings, is_procedural
+from jaxvsr.data.recipes.generate_questions import QuestionReport, QuestionSettings
 from jaxvsr.data.recipes.recipe import Recipe
 from jaxvsr.data.recipes.unfinished_questions import remove_parts
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in, benchmark_of
+from jaxvsr.data.scannet.read_scan import SCANNET_TERMS, is_procedural
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, split_by_room, write_splits
 from jaxvsr.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionSet:
-    """What was asked of which scans: `left_out` are benchmark scans by benchmark, `heldout` the share of rooms."""
+    """What was asked of which scans. `left_out`: scans left out per benchmark; `heldout`: share of rooms held out."""
 
     recipe: Recipe
     settings: QuestionSettings
@@ -36,7 +36,7 @@ class QuestionSet:
 
 
 def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) -> list[str]:
-    """Write everything, in place of a former run of the recipe, and return the lines that tell of it.
+    """Write everything, replacing what the recipe wrote before, and return the lines to print about it.
 
     Raises:
         InputError: there is no question.
@@ -44,7 +44,7 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
     recipe, scans = asked.recipe, asked.scans
     if not report.questions:
         remove_parts(out, recipe.name)
-        raise InputError(f"{out}: nothing written, because no question could be asked of {len(scans)} scans")
+        raise InputError(f"{out}: nothing written, because there is no question for any of {len(scans)} scans")
     procedural = {scan.name for scan in scans if is_procedural(scan)}
     splits = _write_rows(out, asked, report, procedural)
     originals = [row for row in report.questions if row.mirror_of is None]
@@ -71,15 +71,15 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
         lines.append("flaws worked around: " + ", ".join(f"{name} {count}" for name, count in report.flaws.items()))
     if line := repeated_line(read_questions(out / QUESTIONS_FILE)):
         lines.append(line)
-    twins = len(report.questions) - len(originals)
-    mirrored = f" and {twins:,} mirrored ones" if twins else ""
+    images = len(report.questions) - len(originals)
+    mirrored = f" and {images:,} mirrored ones" if images else ""
     about = f"about {len(scans) - len(report.broken)} scans in {out}"
     shares = f"{len(splits['train'])} train, {len(splits['heldout'])} held out"
     return [*lines, f"{len(originals):,} questions{mirrored} {about} ({shares})"]
 
 
 def _terms(scans: Sequence[Path], procedural: set[str]) -> list[str]:
-    """Under which terms the scans stand: procedural rooms come with this project."""
+    """The terms of the scans: procedural rooms have this project's."""
     terms = ["procedural rooms, made by jaxvsr, under its licence alone (Apache-2.0)"] if procedural else []
     if len(procedural) < len(scans):
         terms.append(f"scans of ScanNet under its terms of use, {SCANNET_TERMS}")
@@ -87,12 +87,12 @@ def _terms(scans: Sequence[Path], procedural: set[str]) -> list[str]:
 
 
 def _write_rows(out: Path, asked: QuestionSet, report: QuestionReport, procedural: set[str]) -> dict[str, list[str]]:
-    """Put the rows into the folder and their scenes into the splits, which are returned."""
+    """Write the rows and the splits with their scenes; returns the splits."""
     merged = merge_questions(out, asked.recipe.name, report.questions)
     before = read_splits(out) if (out / SPLITS_FILE).exists() else None
     scenes = {row.scene for row in merged}
     benchmark = [scan.name for scan in asked.scans if benchmark_of(scan.name) and scan.name not in procedural]
-    if before is None:  # imported ones too, where the file was deleted
+    if before is None:  # splits.json may have been deleted: imported scenes of benchmarks too
         benchmark += [scene for scene in scenes - procedural if benchmark_in(scene)]
     splits = split_by_room(scenes, asked.heldout, seed=asked.settings.seed, always_heldout=benchmark, before=before)
     write_questions(out / QUESTIONS_FILE, merged)

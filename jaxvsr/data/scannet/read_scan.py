@@ -33,6 +33,8 @@ from jaxvsr.data.scannet.ply import read_ply
 from jaxvsr.data.video.video_sources import color_folder
 from jaxvsr.errors import InputError, one_line
 
+# For cards of data made from scans.
+SCANNET_TERMS = "http://kaldir.vc.in.tum.de/scannet/ScanNet_TOS.pdf"
 # ScanNet's largest text file (segs.json) has a few MB.
 _TEXT_LIMIT_BYTES = 1 << 28
 # No indoor scan is larger; beyond it, coordinates are garbage.
@@ -116,6 +118,16 @@ def info_path(scan_dir: Path) -> Path:
 def instance_masks_path(scan_dir: Path) -> Path:
     """Filtered 2D instances, one 8-bit PNG a frame."""
     return scan_dir / f"{scan_dir.name}_2d-instance-filt.zip"
+
+
+def is_procedural(scan_dir: Path) -> bool:
+    """Whether `<scene>.txt` says that the scan is a procedural room; the names are like ScanNet's."""
+    try:
+        text = info_path(scan_dir).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    pairs = (line.partition("=") for line in text.splitlines())
+    return any(key.strip() == "generator" and value.strip().startswith("jaxvsr rooms") for key, _, value in pairs)
 
 
 def list_scans(root: Path) -> list[Path]:

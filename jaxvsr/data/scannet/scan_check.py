@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from jaxvsr.data.recipes.generate_questions import is_procedural
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.data.scannet.categories import category_of
 from jaxvsr.data.scannet.label_map import find_label_map, label_masks_path, labels_path, read_label_map
@@ -50,7 +49,9 @@ def check_scans(root: Path, label_map: Path | None = None) -> tuple[list[str], l
     labels: Counter[str] = Counter()
     broken: dict[str, str] = {}
     for scan in scans:
-        split["procedural" if is_procedural(scan) else official_split(scan.name) or "in no official list"] += 1
+        split[
+            "procedural" if read_scan.is_procedural(scan) else official_split(scan.name) or "in no official list"
+        ] += 1
         here = {name for name, path_of in _FILES.items() if path_of(scan).is_file()}
         present.update(here)
         present["colour folder"] += (colors := color_folder(scan) is not None)

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from jaxvsr.data.questions import Question
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, described
 from jaxvsr.evaluation.metrics.bleu import corpus_bleu, sentence_bleu, tokenize
 from jaxvsr.evaluation.metrics.open_ended_types import OpenEndedType, open_ended_type, reasoning_words, yes_or_no
 from jaxvsr.evaluation.predictions import Prediction, missing_note, with_missing
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.numerals import parse_length_cm, parse_number, parse_numbers
 from jaxvsr.rewards.svqa_r1 import MODEL, svqa_semantic
-from jaxvsr.user_functions import described
 
 # judge(question, true answer, predicted answer) -> whether it is right: True, False, 1 or 0
 Judge = Callable[[str, str, str], bool]
