@@ -12,13 +12,12 @@ A launch script reads
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from jaxvsr.errors import InputError
@@ -87,19 +86,6 @@ def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = 
     if came:
         return 128 + came[0]
     return code if code >= 0 else 128 - code
-
-
-@contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[object], None]]:
-    """A bar with the time left on a terminal's stderr, nothing elsewhere; call the result once for each thing done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda _: bar.advance(task)
 
 
 def positive_int(text: str) -> int:

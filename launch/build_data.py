@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from jaxvsr.command_line import ArgumentParser, int_list, positive_int, progress, run, shard
+from jaxvsr.command_line import ArgumentParser, int_list, positive_int, run, shard
 from jaxvsr.errors import InputError
 from jaxvsr.fields import replace_fields
+from jaxvsr.progress import progress
 
 if TYPE_CHECKING:
     from jaxvsr.data.video.frame_sampling import FrameRate

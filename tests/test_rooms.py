@@ -1,52 +1,113 @@
-"""Which room may know which, checked on the imports themselves."""
+"""Which room may know which, checked on the imports themselves; docs/architecture.md says why."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GROUND = "errors files fields yaml_file pixel_budget progress"
+
+# Room, or module of the ground floor, and what it may import besides itself.
+MAY_IMPORT = {
+    "errors": "",
+    "files": "errors",
+    "fields": "errors",
+    "yaml_file": "errors",
+    "pixel_budget": "errors",
+    "progress": "",
+    "user_functions": "errors",
+    "command_line": "errors",
+    "cli": "errors command_line",
+    "demo_stages": "errors files command_line",
+    "prompts": "errors fields yaml_file rewards",
+    "rewards": "errors",
+    "devices": "errors",
+    "models": f"{GROUND}",
+    "data": f"{GROUND}",
+    "config": f"{GROUND} user_functions prompts rewards devices models",
+    "grpo": f"{GROUND} prompts rewards devices models data config training.run_context",
+    "runs": f"{GROUND} models data config grpo.compiled_step",
+    "evaluation": f"{GROUND} prompts rewards devices models data runs grpo.sampler",
+    "training": f"{GROUND} prompts rewards devices models data config grpo runs evaluation",
+    "measure": f"{GROUND} prompts rewards devices models data config grpo runs training",
+    "report": f"{GROUND} data config evaluation runs",
+    "study": f"{GROUND} command_line models data config evaluation runs report",
+}
+WITHOUT_JAX = ("config", "rewards", "data", "report", "study", "evaluation/metrics")
 
 
-def imported_by(path: Path) -> set[str]:
-    """The modules that a file imports, anywhere in it; `from a import b` counts as a and a.b."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_configs_runs_and_reports_are_read_without_jax():
-    script = (
-        "import sys; sys.modules['jax'] = None\n"
-        "import jaxvsr.config.train_config, jaxvsr.config.config_reference, jaxvsr.runs.run_folder, jaxvsr.report.build"
-    )
+MODULES = {module_name(path): path for path in (ROOT / "jaxvsr").rglob("*.py")}
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of jaxvsr that a module imports, also inside of functions."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxvsr"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else str(node.module) for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("jaxvsr")}
+    return found - {"jaxvsr", module}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("room", sorted({room_of(module) for module in MODULES if module != "jaxvsr"}))
+def test_a_room_imports_only_those_below_it(room: str):
+    assert room in MAY_IMPORT, "a new room: say in MAY_IMPORT what it may know"
+    allowed = {f"jaxvsr.{name}" for name in [room, *MAY_IMPORT[room].split()]}
+    for module in MODULES:
+        if module != "jaxvsr" and room_of(module) == room:
+            beyond = [name for name in imports_of(module) if not any(f"{name}.".startswith(f"{a}.") for a in allowed)]
+            assert beyond == [], f"{module} imports {beyond}"
+
+
+def test_the_table_has_no_room_that_is_gone():
+    named = {name for allowed in MAY_IMPORT.values() for name in allowed.split()} | set(MAY_IMPORT)
+    assert {name for name in named if f"jaxvsr.{name}" not in MODULES} == set()
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    order = list(TopologicalSorter({module: imports_of(module) for module in MODULES}).static_order())
+    assert set(MODULES) <= set(order)
+
+
+@pytest.mark.parametrize("room", WITHOUT_JAX)
+def test_a_room_without_jax(room: str):
+    names = sorted(module for module in MODULES if f"{module}.".startswith(f"jaxvsr.{room.replace('/', '.')}."))
+    assert len(names) > 5
+    script = f"import sys; sys.modules['jax'] = None; import {', '.join(names)}"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_a_run_is_read_without_jax():
+    script = "import sys; import jaxvsr.runs.run_folder, jaxvsr.runs.metrics_log; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_no_test_file_imports_another():
-    """What several need is in tests/support."""
-    files = sorted(TESTS.rglob("*.py"))
-    assert len(files) > 80
-    for path in files:
-        strangers = {
-            name for name in imported_by(path) if name.startswith("tests.") and not name.startswith("tests.support")
-        }
-        assert not strangers, f"{path.relative_to(TESTS)} imports {', '.join(sorted(strangers))}"
-
-
-def test_rewards_know_neither_files_nor_yaml_nor_the_command_line():
-    script = (
-        "import sys; before = set(sys.modules)\n"
-        "import jaxvsr.rewards.registry, jaxvsr.rewards.scoring, jaxvsr.rewards.hacking\n"
-        "loaded = set(sys.modules) - before\n"
-        "ours = {name for name in loaded if name.startswith('jaxvsr.') and not name.startswith('jaxvsr.rewards')}\n"
-        "print(sorted(ours | loaded & {'yaml', 'jax', 'torch'}))"
-    )
+def test_importing_jaxvsr_is_light():
+    script = "import sys; before = set(sys.modules); import jaxvsr; print(*sorted(set(sys.modules) - before))"
     printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
-    assert printed.stdout.strip() == "['jaxvsr.errors']"
+    heavy = {"numpy", "jax", "flax", "yaml", "transformers", "torch", "orbax", "grain", "tensorstore"}
+    assert {name.partition(".")[0] for name in printed.stdout.split()}.isdisjoint(heavy)
+
+
+def test_folders_are_small_and_no_two_modules_have_one_name():
+    code = [path for folder in ("jaxvsr", "launch") for path in (ROOT / folder).rglob("*.py")]
+    modules = [path for path in code if path.name != "__init__.py"]
+    assert {folder: count for folder, count in Counter(path.parent for path in modules).items() if count > 16} == {}
+    assert {name: count for name, count in Counter(path.stem for path in modules).items() if count > 1} == {}

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxvsr.command_line import progress
 from jaxvsr.data.questions import Question
 from jaxvsr.devices.processes import texts_of_all_processes
 from jaxvsr.evaluation.answering.greedy import GreedyModel, generate, weights_hash
@@ -25,6 +24,7 @@ from jaxvsr.evaluation.answering.resumable_predictions import PredictionsLog
 from jaxvsr.evaluation.answering.scene_media import Videos
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.models.huggingface.hf_config import read_generation_config
+from jaxvsr.progress import progress
 from jaxvsr.prompts import Prompt
 from jaxvsr.runs.model_source import Model
 
