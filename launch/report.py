@@ -98,9 +98,9 @@ def _named_folders(flag: str, named: Sequence[str]) -> dict[str, Path]:
 
 def _side_by_side(named: Sequence[str], out: Path) -> None:
     """Write the answers of several models to the questions that all of them were asked."""
-    from jaxvsr.evaluation import provenance
     from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
     from jaxvsr.evaluation.predictions import read_predictions
+    from jaxvsr.evaluation.provenance import read_answers
     from jaxvsr.files import write_text
     from jaxvsr.report.answers_page import AnsweredQuestion, answers_csv, answers_html
 
@@ -110,25 +110,24 @@ def _side_by_side(named: Sequence[str], out: Path) -> None:
     answered = {}
     for name, folder in folders.items():
         path = folder / "predictions.jsonl"
-        read = read_predictions(path)
-        rule = provenance.answer_rule(provenance.beside(path)) or str
-        values = score_vsi_bench(read, answer_of=rule).per_question
-        answered[name] = {one.question.id: (one, float(value)) for one, value in zip(read, values, strict=True)}
+        scores = score_vsi_bench(read_answers(path)).per_question
+        rows = zip(read_predictions(path), map(float, scores), strict=True)
+        answered[name] = {prediction.question.id: (prediction, value) for prediction, value in rows}
     first, *_ = answered.values()
     shared = [key for key in first if all(key in one for one in answered.values())]
     if not shared:
         raise InputError(f"--answers: {' and '.join(folders)} have no question in common")
-    rows = []
+    questions = []
     for key in shared:
-        predictions, scores = zip(*(one[key] for one in answered.values()), strict=True)
-        rows.append(AnsweredQuestion(predictions[0].question, [one.prediction for one in predictions], scores))
+        predictions, values = zip(*(one[key] for one in answered.values()), strict=True)
+        questions.append(AnsweredQuestion(predictions[0].question, [one.prediction for one in predictions], values))
     for name, one in answered.items():
         if len(one) > len(shared):
             print(f"{name}: {len(one) - len(shared):,} of {len(one):,} answers left out: questions not asked of all")
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "answers.csv", answers_csv(list(folders), rows))
-    write_text(out / "answers.html", answers_html(list(folders), rows))
-    print(f"{out}: answers.html, answers.csv, {len(rows):,} questions")
+    write_text(out / "answers.csv", answers_csv(list(folders), questions))
+    write_text(out / "answers.html", answers_html(list(folders), questions))
+    print(f"{out}: answers.html, answers.csv, {len(questions):,} questions")
 
 
 def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, out: Path) -> None:

@@ -1,14 +1,14 @@
-"""A study: several trainings that differ in little, one table, one figure, and what the papers say beside.
+"""A study: several trainings that differ in a few settings, one table, one figure, and what the papers say.
 
     python launch/study.py                                      the papers' comparisons (configs/studies/papers.yaml)
-    python launch/study.py --dry-run                            every command, and the hours
-    python launch/study.py --seeds 0,1,2                        three seeds; those that are there are kept
+    python launch/study.py --dry-run                            every command and the hours it takes
+    python launch/study.py --seeds 0,1,2                        three seeds; what is done is kept
     python launch/study.py --arms base,sft,grpo                 some of the arms
     python launch/study.py --config mine.yaml --out runs/mine   any base × overrides × seeds
 
-Every arm is a training and its evaluation, each a command that you could type yourself, and is shown as such. A command
-that has ended is never run again and one that was stopped goes on, so the same line continues a study. Writes
-OUT/study.md, study.csv, study.png and study.pdf of what is there, also when it is stopped.
+Every arm is a training and its evaluation, each printed as the command that you would type. A command that is done is
+not run again, and one that was stopped continues: the same line continues a study. Writes OUT/study.md, study.csv,
+study.png and study.pdf with the results so far, also when it is stopped.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def _parser() -> ArgumentParser:
         "--config", default=DEFAULT, metavar="NAME|FILE", help=f"a file, or one of configs/{STUDIES}; default {DEFAULT}"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the study, default runs/study-NAME")
-    parser.add_argument("--seeds", metavar="N,…", help="of the trainings; default: the study's own")
-    parser.add_argument("--arms", metavar="NAME,…", help="only these, and those that they start from")
+    parser.add_argument("--seeds", metavar="N,…", help="seeds of the trainings; default: those of the study's file")
+    parser.add_argument("--arms", metavar="NAME,…", help="only these arms, and those that they start from")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="field=value", help="a config field of every training"
+        "--set", action="append", default=[], metavar="field=value", help="change a config field of every training"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print commands and hours, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="only print the commands and their hours")
     return parser
 
 
@@ -68,7 +68,7 @@ def _command(argv: Sequence[str] | None) -> int:
     out = arguments.out or Path("runs") / f"study-{study.name}"
     more = [parse_assignment(text) for text in arguments.set]
     if any(field == "seed" for _, field, _ in more):
-        raise InputError("--set seed: a study has --seeds")
+        raise InputError("--set seed: a study takes --seeds")
     planned, manifest = commands(study, out, seeds, more), Manifest(out)
     manifest.check(planned)
     if arguments.dry_run:
@@ -84,18 +84,17 @@ def _command(argv: Sequence[str] | None) -> int:
 
 
 def _run(planned: Sequence[Command], manifest: Manifest) -> int:
-    """Run what is not done, up to the first command that fails or is stopped; returns its exit code, else 0."""
+    """Run what is not done, up to the first command that fails or is stopped. Returns its exit code, else 0."""
     for number, command in enumerate(planned, start=1):
         print(f"\n[{number}/{len(planned)}] {command.key}\n$ {command.text}", flush=True)
         if manifest.is_done(command):
-            print("kept: it is done", flush=True)
+            print("already done", flush=True)
             continue
         start = time.monotonic()
-        is_script = command.arguments[0] != "-m"
-        first = str(LAUNCH / command.arguments[0]) if is_script else "-m"
-        code = run_child([first, *command.arguments[1:]])
+        first, *rest = command.arguments
+        code = run_child([first if first == "-m" else str(LAUNCH / first), *rest])
         if code:
-            print(f"the study stopped in {command.key}; the same command goes on there", file=sys.stderr)
+            print(f"the study stopped in {command.key}; the same command continues it", file=sys.stderr)
             return code
         manifest.record(command, time.monotonic() - start)
         print(f"({time.monotonic() - start:.1f} s)", flush=True)

@@ -1,4 +1,4 @@
-"""The commands of a study, in order, each leaving its folder, and the manifest that says which of them are done.
+"""The commands of a study, in order, each with the folder that it writes, and the manifest of those that are done.
 
 STUDY/data/ …                what the data commands write
 STUDY/seed-0/grpo/run        a training; STUDY/seed-0/grpo/scores its evaluation
@@ -15,7 +15,7 @@ import json
 import os
 import shlex
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,54 +33,50 @@ Kind = Literal["data", "train", "evaluate"]
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command of a study; `key` is its name in the manifest."""
+    """One command of a study; `key` names it in the manifest."""
 
     key: str
     kind: Kind
     arguments: tuple[str, ...]  # of `python`: a script of launch/ first, or -m and a module
-    result: Path | None = None  # is there when it is done; None: the manifest alone says
+    result: Path | None = None  # the file that it writes last; None: only the manifest says whether it is done
     arm: str = ""
-    config: Mapping[str, Any] | None = None  # of a training: its fields, those of the base file too
+    config: Mapping[str, Any] | None = None  # a training's fields, with those of the base file
 
     @property
     def text(self) -> str:
         """As one would type it."""
-        is_script = self.arguments[0] != "-m"
-        return shlex.join(
-            ("python", *((f"launch/{self.arguments[0]}",) if is_script else ("-m",)), *self.arguments[1:])
-        )
+        first, *rest = self.arguments
+        return shlex.join(("python", first if first == "-m" else f"launch/{first}", *rest))
 
 
 def arm_folder(out: Path, arm: Arm, seed: int) -> Path:
-    """Where an arm's run and scores lie."""
+    """The folder of an arm's run and scores."""
     return out / (f"seed-{seed}" if arm.is_trained else UNTRAINED) / arm.name
 
 
 def commands(study: Study, out: Path, seeds: Sequence[int], more: Sequence[Override] = ()) -> list[Command]:
     """All commands of a study, the data first, then seed by seed; `more` are overrides of every training."""
-
-    def placed(text: str) -> tuple[str, ...]:
-        return tuple(part.replace("{out}", str(out)) for part in shlex.split(text))
-
-    planned = [Command(f"data {index}", "data", placed(text)) for index, text in enumerate(study.data, start=1)]
-    planned += [_evaluation(study, out, arm, 0, placed, more) for arm in study.arms if not arm.is_trained]
+    planned = [Command(f"data {index}", "data", _words(text, out)) for index, text in enumerate(study.data, start=1)]
+    planned += [_evaluation(study, out, arm, 0, more) for arm in study.arms if not arm.is_trained]
     for seed in seeds:
         for arm in study.arms:
             if arm.is_trained:
-                planned.append(_training(study, out, arm, seed, placed, more))
-                planned.append(_evaluation(study, out, arm, seed, placed, more))
+                planned += [_training(study, out, arm, seed, more), _evaluation(study, out, arm, seed, more)]
     return planned
 
 
-def _training(
-    study: Study, out: Path, arm: Arm, seed: int, placed: Callable[[str], tuple[str, ...]], more: Sequence[Override]
-) -> Command:
+def _words(text: str, out: Path) -> tuple[str, ...]:
+    """The words of a command line in a study's file."""
+    return tuple(word.replace("{out}", str(out)) for word in shlex.split(text))
+
+
+def _training(study: Study, out: Path, arm: Arm, seed: int, more: Sequence[Override]) -> Command:
     run = arm_folder(out, arm, seed) / "run"
     config = study.config(arm, more)
     if config.intervals.time_limit is not None:
         raise InputError(
             f"study {study.name}, arm {arm.name}: intervals.time_limit {config.intervals.time_limit}: would end a "
-            "training before its last step, and it would be compared as if it were done"
+            "training before its last step, and the study would compare it as if it were done; expected null"
         )
     changed = [(field, text) for _, field, text in study.overrides(arm, more)]
     if arm.start:
@@ -91,24 +87,17 @@ def _training(
     return Command(_key(out, run.parent, "train"), "train", arguments, run / "report.html", arm.name, fields)
 
 
-def _evaluation(
-    study: Study, out: Path, arm: Arm, seed: int, placed: Callable[[str], tuple[str, ...]], more: Sequence[Override]
-) -> Command:
+def _evaluation(study: Study, out: Path, arm: Arm, seed: int, more: Sequence[Override]) -> Command:
     folder = arm_folder(out, arm, seed)
     config = study.config(arm, more)
     model = str(folder / "run") if arm.model is None else arm.model.replace("{out}", str(out))
-    asked: tuple[str, ...] = ()
-    if model not in MODELS_WITHOUT_WEIGHTS:  # what the arm was trained with
-        pixels = () if config.data.max_pixels is None else ("--max-pixels", str(config.data.max_pixels))
-        asked = (
-            "--frames",
-            str(config.data.frames),
-            *pixels,
-            "--prompt",
-            config.data.prompt,
-            *(("--blank",) if config.data.blank else ()),
-        )
-    arguments = ("evaluate.py", "--model", model, *placed(study.evaluate), *asked, "--out", str(folder / "scores"))
+    asked: list[str] = []
+    if model not in MODELS_WITHOUT_WEIGHTS:  # asked as the arm was trained
+        asked += ["--frames", str(config.data.frames)]
+        asked += [] if config.data.max_pixels is None else ["--max-pixels", str(config.data.max_pixels)]
+        asked += ["--prompt", config.data.prompt, *(["--blank"] if config.data.blank else [])]
+    scored = _words(study.evaluate, out)
+    arguments = ("evaluate.py", "--model", model, *scored, *asked, "--out", str(folder / "scores"))
     return Command(_key(out, folder, "evaluate"), "evaluate", arguments, folder / "scores" / "scores.json", arm.name)
 
 
@@ -118,14 +107,12 @@ def _key(out: Path, folder: Path, kind: Kind) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Which commands of the study in a folder are done, how they read and how long they took."""
+    """Which commands of the study in a folder are done, as one would type them, and how long they took."""
 
     out: Path
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """key: {"command", "seconds", "config"}; empty where nothing is done. The config is empty where none was
-        recorded.
-        """
+        """key: {"command", "seconds", "config"} of what is done; the config is empty where none was recorded."""
         path = self.out / MANIFEST
         if not path.exists():
             return {}
@@ -143,32 +130,32 @@ class Manifest:
             raise InputError(f"{path}: not the manifest of a study ({error!r})") from None
 
     def check(self, planned: Sequence[Command]) -> None:
-        """Refuse to go on where a command that is done would now be another one."""
+        """Refuse to continue where a command that is done would now be another one."""
         done = self.read()
         for command in planned:
             before = done.get(command.key)
             if before is None:
                 continue
-            way_out = "take another --out, or delete the arm's folder and its lines in manifest.json"
+            remedy = "take another --out, or delete the arm's folder and its lines in manifest.json"
             if before["command"] != command.text:
                 raise InputError(
                     f"{self.out}: {command.key} was done as `{before['command']}`, now it would be `{command.text}`; "
-                    f"{way_out}"
+                    f"{remedy}"
                 )
             for field, value in (command.config or {}).items():  # the base file may have changed since
-                old = before["config"].get(field, value)  # a field that came later had no other value
+                old = before["config"].get(field, value)  # a field that is newer than the record
                 if old != value:
                     raise InputError(
-                        f"{self.out}: {command.key} was done with {field}={old}, now it would be {value}; {way_out}"
+                        f"{self.out}: {command.key} was done with {field}={old}, now it would be {value}; {remedy}"
                     )
 
     def is_done(self, command: Command) -> bool:
-        """Whether the command has ended, and what it made is still there."""
+        """Whether the command has ended, and what it wrote is still there."""
         is_there = command.result is None or command.result.exists()
         return is_there and command.key in self.read()
 
     def record(self, command: Command, seconds: float) -> None:
-        """The command has ended well."""
+        """Note that a command has ended without an error."""
         row = {"command": command.text, "seconds": round(seconds, 1), "config": command.config}
         done = {**self.read(), command.key: row}
         write_text(self.out / MANIFEST, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
@@ -176,8 +163,7 @@ class Manifest:
 
 @contextlib.contextmanager
 def only_study_in(out: Path) -> Iterator[None]:
-    """Two studies in one folder would train the same arm into the same run at once; the lock on the folder goes with
-    the process that holds it.
+    """A lock on a study's folder, released when the process ends: two studies at once would train into the same runs.
 
     Raises:
         InputError: another study holds it.
@@ -196,15 +182,15 @@ def only_study_in(out: Path) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Seconds of a command, and where they come from; None where nothing is known."""
+    """How long a command will take, and how that is known; None where it is not."""
 
     seconds: float | None
     source: str
 
 
 def estimate(study: Study, command: Command, manifest: Manifest, more: Sequence[Override] = ()) -> Estimate:
-    """What a command will take: nothing if it is done, else as long as the same arm of another seed took here, else
-    the study file's figures.
+    """Nothing for a command that is done, else as long as the same arm of another seed took here, else what the study's
+    file says.
     """
     done = manifest.read()
     if manifest.is_done(command):
@@ -225,13 +211,13 @@ def estimate(study: Study, command: Command, manifest: Manifest, more: Sequence[
 
 
 def plan_lines(study: Study, planned: Sequence[Command], manifest: Manifest, more: Sequence[Override]) -> list[str]:
-    """Each command with its time, and the hours in all."""
+    """Each command with its time, and the hours that are left."""
     lines, total, unknown = [], 0.0, 0
     for number, command in enumerate(planned, start=1):
         time = estimate(study, command, manifest, more)
         total += time.seconds or 0.0
         unknown += time.seconds is None
-        minutes = "time not known" if time.seconds is None else f"{time.seconds / 60:.1f} min"
+        minutes = "unknown time" if time.seconds is None else f"{time.seconds / 60:.1f} min"
         lines.append(f"[{number}/{len(planned)}] {command.key}: {minutes} ({time.source})\n  {command.text}")
-    rest = f", and {unknown} {'command' if unknown == 1 else 'commands'} of which nothing is known" if unknown else ""
-    return [*lines, f"{total / 3600:.2f} h ({total / 60:.0f} min) of commands that are not done{rest}"]
+    rest = f", without {unknown} command{'s' * (unknown > 1)} of unknown time" if unknown else ""
+    return [*lines, f"{total / 3600:.2f} h ({total / 60:.0f} min) left{rest}"]

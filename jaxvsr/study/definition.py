@@ -1,18 +1,18 @@
-"""What a study is: arms, each a training with a few fields changed, and what is compared with what.
+"""A study: arms, each a training with a few fields changed, and the comparisons between them.
 
     base: demo-grpo                         # config of every training: a recipe or a file
     set: {steps: 200}                       # fields that all arms change
     data: ["build_data.py rooms {out}/data --scenes 320"]       # commands that make the data, once
-    evaluate: "--data {out}/data --benchmark vsi-bench"         # how each arm's model is scored
+    evaluate: "--data {out}/data --benchmark vsi-bench"         # how evaluate.py scores each arm
     arms:
-      base:  {model: rooms-base}            # answers as it is, without training
+      base:  {model: rooms-base}            # scored as it is, without training
       sft:   {set: {objective: sft}}
       grpo:  {}
-      again: {start: grpo}                  # starts from the model that an arm has trained
+      again: {start: grpo}                  # starts from an arm's trained model
     comparisons:
       methods: {arms: [base, sft, grpo], paper: "…", differences: ["grpo > sft", "sft ? base"]}
 
-`{out}` is the study's folder. `a > b` is a paper's claim that a scores higher, `a ? b` a question without one.
+`{out}` is the study's folder. `a > b` is a paper's claim that a scores higher, `a ? b` a comparison without a claim.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _DIFFERENCE = re.compile(r"(\S+) ([>?]) (\S+)")
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One row of the table. `model` is scored as it is; without one, a training of the base config is."""
+    """One row of the table: a `model` that is scored as it is, or a training of the base config."""
 
     name: str
-    label: str = ""  # in tables and figure; the name where there is none
+    label: str = ""  # in table and figure
     model: str | None = None
     start: str | None = None  # arm whose trained model this training starts from
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)  # changed config fields, as `--set` has them
@@ -52,7 +52,7 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """`higher` scores more than `lower`, says a paper; or nobody says so, and it is a question."""
+    """Two arms to compare; where `is_claimed`, a paper says that `higher` scores more than `lower`."""
 
     higher: str
     lower: str
@@ -69,14 +69,14 @@ class Comparison:
     paper: str = ""  # what the papers found
 
     def among(self, names: Collection[str]) -> Comparison:
-        """What of it can be compared of these arms."""
+        """The part of it that concerns these arms."""
         claims = tuple(claim for claim in self.differences if claim.higher in names and claim.lower in names)
         return dataclasses.replace(self, arms=tuple(arm for arm in self.arms if arm in names), differences=claims)
 
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Measured on two cores: all data commands; one training besides its steps; one evaluation."""
+    """For --dry-run, measured on two cores: all data commands, one training besides its steps, one evaluation."""
 
     data: float = 0.0
     training: float = 0.0
@@ -107,17 +107,17 @@ class Study:
         return next(arm for arm in self.arms if arm.name == name)
 
     def overrides(self, arm: Arm, more: Sequence[Override] = ()) -> list[Override]:
-        """Fields that the arm's training changes of the base config, the last one of each counting."""
+        """The base config's fields that the arm's training changes; of several values of a field the last."""
         named = [(f"study {self.name}, arm {arm.name}: {field}", field, text) for field, text in self.fields.items()]
         named += [(f"study {self.name}, arm {arm.name}: {field}", field, text) for field, text in arm.fields.items()]
         return list({field: (flag, field, text) for flag, field, text in [*named, *more]}.values())
 
     def config(self, arm: Arm, more: Sequence[Override] = ()) -> TrainConfig:
-        """The config of the arm's training; of a model without training, what it is asked with."""
+        """The config of the arm's training; for a model that is not trained, how it is asked."""
         return read_config(find_config(self.base), self.overrides(arm, more))
 
     def chosen(self, names: Sequence[str]) -> Study:
-        """The same study with some of its arms, those that they start from, and what is left to compare."""
+        """The study with only these arms, those that they start from, and the comparisons between them."""
         wanted = set(names)
         for name in names:
             if name not in {arm.name for arm in self.arms}:
@@ -200,7 +200,7 @@ def _study(name: str, row: _StudyRow) -> Study:
 
 
 def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Different whole numbers from 0."""
+    """The seeds, if they are different whole numbers from 0."""
     if not seeds or min(seeds) < 0:
         raise InputError(f"seeds must be whole numbers from 0, such as 0,1,2; found {list(seeds)}")
     if len(set(seeds)) < len(seeds):
@@ -214,12 +214,12 @@ def _arm(name: str, row: _ArmRow, earlier: Sequence[Arm]) -> Arm:
     if row.start is not None and row.start not in {arm.name for arm in earlier if arm.is_trained}:
         raise InputError(f"start {row.start!r} must be a trained arm that comes before it")
     if row.model and row.start:
-        raise InputError("has a model, so it is not trained and has no start")
+        raise InputError("has a model, so it is not trained; remove start")
     if row.seconds_a_step is not None and row.seconds_a_step < 0:
         raise InputError(f"seconds_a_step {row.seconds_a_step}: must be at least 0")
     fields = _fields(row.set)
     if "model.path" in fields and (row.start or row.model):
-        raise InputError("set model.path: is what start and model say")
+        raise InputError("set model.path: cannot be set, start or model says it")
     label = name if row.label is None else row.label
     return Arm(name, label, row.model, row.start, fields, row.seconds_a_step or None)
 
@@ -229,7 +229,7 @@ def _comparison(name: str, row: _ComparisonRow, arms: Sequence[Arm]) -> Comparis
     for text in row.differences:
         match = _DIFFERENCE.fullmatch(text)
         if match is None:
-            raise InputError(f"difference {text!r}: expected 'a > b', or 'a ? b' where no paper says so")
+            raise InputError(f"difference {text!r}: expected 'a > b', or 'a ? b' without a paper's claim")
         claims.append(Claim(match[1], match[3], match[2] == ">"))
     for arm in [*row.arms, *(side for claim in claims for side in (claim.higher, claim.lower))]:
         if arm not in {one.name for one in arms}:
@@ -248,10 +248,10 @@ def _fields(row: Mapping[str, Any]) -> dict[str, str]:
         texts = [_text(item) for item in value] if isinstance(value, list) else [_text(value)]
         fields[str(field)] = ",".join(texts)
     if "seed" in fields:
-        raise InputError("set seed: goes into seeds")
+        raise InputError("set seed: cannot be set, seeds lists the seeds")
     return fields
 
 
 def _text(value: Any) -> str:
-    """As YAML reads it back."""
+    """A value as YAML would read it."""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

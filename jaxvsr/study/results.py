@@ -1,4 +1,4 @@
-"""What a study found: one table of scores, differences between arms beside what the papers say, and one figure."""
+"""The results of a study: a table of scores, differences between arms with what the papers say, and a figure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation import provenance
 from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
 from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score_vsi_bench
-from jaxvsr.evaluation.predictions import read_predictions
+from jaxvsr.evaluation.provenance import read_answers
 from jaxvsr.evaluation.tables.text_table import markdown_table
 from jaxvsr.files import read_json_object, write_text
 from jaxvsr.report.build import read_run
@@ -22,9 +21,9 @@ from jaxvsr.runs.run_folder import RunFolder
 from jaxvsr.study.commands import arm_folder
 from jaxvsr.study.definition import Claim, Study
 
-SURE = 2.0  # standard errors from which on a difference is called one
+SURE = 2.0  # standard errors from which a difference counts
 OVERALL = "overall"
-COURSE = "eval/overall"  # what the figure shows over the steps
+CURVE = "eval/overall"  # what the figure shows
 COSTS = ("reward/mean", "kl", "completion_length", "seconds/step")
 
 
@@ -37,11 +36,11 @@ class ArmResult:
     scores: Mapping[str, float]
     by_question: Mapping[str, float]
     run: Run | None
-    notes: tuple[str, ...] = ()  # what a reader of the scores must know
+    notes: tuple[str, ...] = ()  # what one must know to read the scores
 
 
 def read_results(study: Study, out: Path, seeds: Sequence[int]) -> list[ArmResult]:
-    """Everything that is scored so far, in the order of the study."""
+    """All arms and seeds that are scored so far, in the order of the study."""
     results = []
     for arm in study.arms:
         for seed in seeds if arm.is_trained else seeds[:1]:
@@ -62,17 +61,17 @@ def _scores(path: Path) -> dict[str, float]:
 
 
 def _questions(path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Per cent of each question, answers taken out as the evaluation did, and the notes on them."""
-    predictions = read_predictions(path.parent / "predictions.jsonl")
-    rule = provenance.answer_rule(provenance.beside(path.parent / "predictions.jsonl")) or str
-    scores = score_vsi_bench(predictions, answer_of=rule)
-    rows = zip(predictions, scores.per_question, strict=True)
+    """Each question's score in per cent, and the notes on the scores."""
+    answers = read_answers(path.parent / "predictions.jsonl")
+    scores = score_vsi_bench(answers)
+    rows = zip(answers, scores.per_question, strict=True)
     return {one.question.id: 100 * float(value) for one, value in rows}, scores.notes
 
 
 def write_results(study: Study, out: Path, seeds: Sequence[int]) -> tuple[Path, ...]:
-    """Write study.md and study.csv of what is scored so far, and once a training is among it study.png and study.pdf;
-    returns what was written.
+    """Write study.md and study.csv of what is scored so far, and study.png and study.pdf if it includes a training.
+
+    Returns what was written; nothing is where nothing is scored.
     """
     results = read_results(study, out, seeds)
     if not results:
@@ -88,13 +87,14 @@ def write_results(study: Study, out: Path, seeds: Sequence[int]) -> tuple[Path, 
 
 
 def _page(study: Study, wanted: Sequence[int], results: Sequence[ArmResult], trained: Sequence[ArmResult]) -> str:
-    """study.md: scores, comparisons, trainings; `wanted` are the seeds that the study has when it is done."""
+    """study.md: scores, comparisons, trainings; `wanted` are the seeds of the whole study."""
     seeds = sorted({one.seed for one in trained if one.seed is not None})
-    asked = len(results[0].by_question)
+    several = len(seeds) > 1
     parts = [
         f"# Study {study.name}",
-        f"{asked:,} held-out questions, answered greedily, in the benchmark's metric, per cent. Seeds of the "
-        f"trainings: {', '.join(map(str, seeds)) or 'none yet'}; with several, mean ± standard deviation over them.",
+        f"Scores on {len(results[0].by_question):,} held-out questions (greedy answers, the benchmark's metric), per "
+        f"cent. Training seeds: {', '.join(map(str, seeds)) or 'none yet'}"
+        f"{'; mean ± standard deviation over seeds' if several else ''}.",
         to_markdown(_scores_of_arms(study, results)),
     ]
     notes = {note: [one for one in results if note in one.notes] for each in results for note in each.notes}
@@ -103,31 +103,31 @@ def _page(study: Study, wanted: Sequence[int], results: Sequence[ArmResult], tra
         for note, members in notes.items()
     ]
     if lines:
-        parts.append("\n".join(["To be read with:", "", *lines]))
+        parts.append("\n".join(["Notes on the scores:", "", *lines]))
     missing = _missing(study, wanted, results)
     if missing:
         parts.append(f"Not scored yet: {', '.join(missing)}.")
     if study.comparisons:
         parts.append(
-            "Differences below are over all questions (not the mean over tasks), paired question by question after "
-            "averaging over seeds. Their standard errors are over questions; with one seed they hold no spread between "
-            "trainings, with several they hold that of the seeds' differences too."
+            "Differences are means over all questions (not over tasks), paired by question after averaging over seeds. "
+            "Standard errors are over questions; the spread between trainings is part of them only where there are "
+            "several seeds."
         )
     for comparison in study.comparisons:
         parts.append(f"## {comparison.title}")
         if comparison.paper:
             parts.append(f"The papers: {comparison.paper}")
-        rows = [_difference_row(study, results, claim, by_seed=len(seeds) > 1) for claim in comparison.differences]
-        header = ["difference", "points", *(["by seed"] if len(seeds) > 1 else []), "standard errors", "reading"]
+        rows = [_difference_row(study, results, claim, by_seed=several) for claim in comparison.differences]
+        header = ["difference", "points", *(["by seed"] if several else []), "standard errors", "reading"]
         parts.append(markdown_table([header, *rows]))
     if trained:
-        note = "Means over the last tenth of the steps. Rewards are each arm's own; different ones are not comparable."
-        parts += ["## The trainings", note, to_markdown(_costs_of_arms(study, trained))]
+        note = "Means over the last tenth of the steps. Mean rewards compare only between arms with the same rewards."
+        parts += ["## Training", note, to_markdown(_costs_of_arms(study, trained))]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _missing(study: Study, seeds: Sequence[int], results: Sequence[ArmResult]) -> list[str]:
-    """Arms that are not scored yet, with the seeds where only some of them are missing."""
+    """Arms that are not scored yet, with their seeds where only some of them are missing."""
     scored = {(one.arm, one.seed) for one in results}
     missing = []
     for arm in study.arms:
@@ -156,24 +156,24 @@ def _costs_of_arms(study: Study, trained: Sequence[ArmResult]) -> dict[str, dict
 
 
 def _panels(study: Study, trained: Sequence[ArmResult]) -> list[Panel]:
-    """One a comparison that has a trained arm; without any, one of all arms."""
+    """One panel per comparison that has a trained arm; where there is none, one of all arms."""
     runs = _runs_by_label(study, trained)
     panels = []
     for comparison in study.comparisons:
         labels = [study.arm(name).label for name in comparison.arms]
         groups = {label: runs[label] for label in labels if label in runs}
-        panels += [Panel(course(groups), groups, comparison.title)] if groups else []
-    return panels or [Panel(course(runs), runs)]
+        panels += [Panel(curve_metric(groups), groups, comparison.title)] if groups else []
+    return panels or [Panel(curve_metric(runs), runs)]
 
 
-def course(groups: Mapping[str, Sequence[Run]]) -> str:
-    """The metric that these groups' curves can be compared in.
+def curve_metric(groups: Mapping[str, Sequence[Run]]) -> str:
+    """The metric in which the curves of these groups compare.
 
-    Held-out questions are dealt in training as its batches are, Q a scene: runs with different Q are asked different
-    questions, and the heights of their curves say nothing about the arms.
+    Training asks held-out questions in batches like its own, Q per scene: runs with different Q are asked different
+    questions, so their scores do not compare, only their rewards.
     """
     questions = {run.fields.get("data.questions") for runs in groups.values() for run in runs}
-    return COURSE if len(questions) < 2 else "reward/mean"
+    return CURVE if len(questions) < 2 else "reward/mean"
 
 
 def _by_label(study: Study, results: Sequence[ArmResult]) -> dict[str, list[ArmResult]]:
@@ -189,9 +189,7 @@ def _runs_by_label(study: Study, trained: Sequence[ArmResult]) -> dict[str, list
 
 
 def _difference_row(study: Study, results: Sequence[ArmResult], claim: Claim, *, by_seed: bool) -> list[str]:
-    """One line of a comparison: the difference, with several seeds that of each, and whether it is what the paper
-    says.
-    """
+    """One line of a comparison: the difference, `by_seed` also that of each seed, and whether the paper agrees."""
     names = [study.arm(name).label for name in (claim.higher, claim.lower)]
     found = difference(results, claim.higher, claim.lower)
     if found is None:
@@ -203,12 +201,12 @@ def _difference_row(study: Study, results: Sequence[ArmResult], claim: Claim, *,
 
 
 def difference(results: Sequence[ArmResult], higher: str, lower: str) -> Difference | None:
-    """`higher` less `lower` in points, each question's score averaged over the seeds that both arms have (a model
-    that was not trained has them all); None where there is no such seed.
+    """`higher` minus `lower` in points, each question's score averaged over the seeds that both arms have (a model that
+    is not trained has all); None where there is no such seed.
 
-    The standard error is over questions. With several seeds the trainings' spread comes on top, as an independent
-    part: the standard error of the mean over the seeds' differences. Averaging over seeds alone would call a difference
-    sure that one seed has and another has not.
+    The standard error is over questions. With several seeds the spread between trainings is added, as independent: the
+    standard error of the mean of the seeds' differences. Without it, a difference that one seed has and another has not
+    would count as sure.
 
     Raises:
         InputError: the arms answered different questions.
@@ -234,7 +232,7 @@ def difference(results: Sequence[ArmResult], higher: str, lower: str) -> Differe
 
 
 def differences_by_seed(results: Sequence[ArmResult], higher: str, lower: str) -> dict[int, float]:
-    """`higher` less `lower` in points over all questions, by seed; a model that was not trained is the same in each."""
+    """`higher` minus `lower` in points over all questions, by seed; an untrained model is the same in each."""
     sides = [{one.seed: one for one in results if one.arm == name} for name in (higher, lower)]
     seeds = [seed for seed in dict.fromkeys(seed for side in sides for seed in side) if seed is not None]
     found = {}
@@ -249,7 +247,7 @@ def differences_by_seed(results: Sequence[ArmResult], higher: str, lower: str) -
 def reading(found: Difference, claim: Claim) -> str:
     """A difference in words."""
     if not abs(found.in_standard_errors) >= SURE:
-        return "no difference to be seen" + (", where the paper has one" if claim.is_claimed else "")
+        return "no clear difference" + (", unlike the paper" if claim.is_claimed else "")
     if claim.is_claimed:
-        return "as the paper" if found.mean > 0 else "the other way round than the paper"
+        return "as in the paper" if found.mean > 0 else "opposite to the paper"
     return "higher" if found.mean > 0 else "lower"

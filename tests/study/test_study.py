@@ -18,7 +18,7 @@ from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.vsgrpo import vsgrpo_format_observe, vsgrpo_format_think
 from jaxvsr.study.commands import MANIFEST, commands, only_study_in
 from jaxvsr.study.definition import Claim, read_study
-from jaxvsr.study.results import ArmResult, course, difference, differences_by_seed, reading
+from jaxvsr.study.results import ArmResult, curve_metric, difference, differences_by_seed, reading
 from jaxvsr.study.scenes_with_questions import keep_scenes_with_questions
 from jaxvsr.study.tagged_answers import tagged_response, write_tagged
 from launch import build_data, evaluate, study, train
@@ -107,7 +107,7 @@ def test_a_study_runs_every_arm_once_and_writes_table_and_figure(place, capsys):
     assert "| low rate | 1 | 100.00 | 100.00 |" in page and "| base | 1 | 50.00 | 50.00 |" in page
     assert "low wins" in page
     # 20 of 40 differ by 100 points: mean 50, standard error 50.64 / sqrt(40).
-    assert "| low rate − base | +50.0 ± 8.0 | +6.2 | as the paper |" in page.replace("  ", " ").replace("  ", " ")
+    assert "| low rate − base | +50.0 ± 8.0 | +6.2 | as in the paper |" in page.replace("  ", " ").replace("  ", " ")
     assert "by seed" not in page
     assert Path("out/study.png").read_bytes().startswith(b"\x89PNG")
     assert Path("out/study.pdf").read_bytes().startswith(b"%PDF")
@@ -119,8 +119,8 @@ def test_a_study_runs_every_arm_once_and_writes_table_and_figure(place, capsys):
 def test_held_out_curves_of_different_questions_a_scene_are_not_put_into_one_panel():
     # In training, held-out questions are dealt Q a scene: another Q is asked other questions.
     one, four = (Run(f"q{q}", {"data.questions": q, "grpo.beta": 0.01 * q}, []) for q in (1, 4))
-    assert course({"Q = 1": [one], "Q = 4": [four]}) == "reward/mean"
-    assert course({"a": [one], "b": [one, one]}) == "eval/overall"
+    assert curve_metric({"Q = 1": [one], "Q = 4": [four]}) == "reward/mean"
+    assert curve_metric({"a": [one], "b": [one, one]}) == "eval/overall"
 
 
 def test_the_table_states_what_the_scores_need_to_be_read_with(place):
@@ -143,7 +143,7 @@ def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):
     assert calls()[before:] == ["train", "evaluate"] * 2
     page = Path("out/study.md").read_text()
     assert "| low rate | 2 | 100.00 ± 0.00 | 100.00 ± 0.00 |" in page
-    row = "| low rate − base | +50.0 ± 8.0 | +50.0, +50.0 | +6.2 | as the paper |"
+    row = "| low rate − base | +50.0 ± 8.0 | +50.0, +50.0 | +6.2 | as in the paper |"
     assert row in page.replace("  ", " ").replace("  ", " ") and "| by seed |" in page
 
 
@@ -164,7 +164,7 @@ def test_a_dry_run_gives_hours_and_commands_and_writes_nothing(place, capsys):
     printed = capsys.readouterr().out
     # 60 s of data, two untrained and trained evaluations known, one training of 6 steps at 2 s + 30 s, one unknown.
     assert "seed-0/low train: 0.7 min (6 steps × 2 s + 30 s)" in printed
-    assert "0.03 h (2 min)" in printed and "1 command of which nothing is known" in printed
+    assert "0.03 h (2 min)" in printed and "without 1 command of unknown time" in printed
     assert printed.count("python launch/") == 6
     assert calls() == [] and not Path("out").exists()
     assert run_study() == 0
@@ -260,8 +260,11 @@ def test_some_arms_bring_those_that_they_start_from(place):
         (("seeds: [0]", "seeds: [0, 0]"), "each may be given once"),
         (("training: 30", "training: long"), "seconds.training: expected a number, found 'long'"),
         (("low: {label", "low/er: {label"), "arm low/er: a name is letters"),
-        (("{steps: 6,", "{seed: 1, steps: 6,"), "set seed: goes into seeds"),
-        (("start: low, set: {", "start: low, set: {model.path: x, "), "set model.path: is what start and model say"),
+        (("{steps: 6,", "{seed: 1, steps: 6,"), "set seed: cannot be set, seeds lists"),
+        (
+            ("start: low, set: {", "start: low, set: {model.path: x, "),
+            "set model.path: cannot be set, start",
+        ),
     ],
 )
 def test_a_mistake_in_a_study_is_one_line(place, capsys, change, message):
@@ -279,7 +282,7 @@ def test_a_mistake_in_a_study_is_one_line(place, capsys, change, message):
         (["--seeds", "a"], "--seeds a: expected a whole number, found 'a'"),
         (["--seeds", "-1"], "seeds must be whole numbers from 0"),
         (["--arms", "nothing"], "--arms nothing: no arm 'nothing'"),
-        (["--set", "seed=1"], "a study has --seeds"),
+        (["--set", "seed=1"], "a study takes --seeds"),
         (["--set", "steps"], "--set steps: expected field=value"),
         (["--set", "stepz=1"], "stepz"),
         (["--config", "no-such"], "--config no-such: neither a file nor a recipe; recipes are papers"),
@@ -323,7 +326,7 @@ def test_standard_errors_over_several_seeds_hold_the_spread_between_trainings():
     assert found is not None and found.mean == pytest.approx(10)
     over_questions, between_seeds = np.std([10, 10, 11, 9], ddof=1) / 2, np.std([20, 0], ddof=1) / np.sqrt(2)
     assert found.standard_error == pytest.approx(np.hypot(over_questions, between_seeds))
-    assert reading(found, Claim("a", "c", True)) == "no difference to be seen, where the paper has one"
+    assert reading(found, Claim("a", "c", True)) == "no clear difference, unlike the paper"
     one = difference(wild[::2], "a", "c")
     assert one is not None and one.standard_error == pytest.approx(np.std([20, 20, 21, 19], ddof=1) / 2)
     assert differences_by_seed(wild, "a", "c") == {0: 20, 1: 0}
@@ -332,11 +335,11 @@ def test_standard_errors_over_several_seeds_hold_the_spread_between_trainings():
 
 def test_readings_say_where_the_study_disagrees_with_a_paper():
     claimed, asked = Claim("a", "b", True), Claim("a", "b", False)
-    assert reading(Difference(10, 5.0, 1.0), claimed) == "as the paper"
-    assert reading(Difference(10, -5.0, 1.0), claimed) == "the other way round than the paper"
-    assert reading(Difference(10, 1.0, 1.0), claimed) == "no difference to be seen, where the paper has one"
+    assert reading(Difference(10, 5.0, 1.0), claimed) == "as in the paper"
+    assert reading(Difference(10, -5.0, 1.0), claimed) == "opposite to the paper"
+    assert reading(Difference(10, 1.0, 1.0), claimed) == "no clear difference, unlike the paper"
     assert reading(Difference(10, -5.0, 1.0), asked) == "lower"
-    assert reading(Difference(1, 5.0, float("nan")), asked) == "no difference to be seen"
+    assert reading(Difference(1, 5.0, float("nan")), asked) == "no clear difference"
 
 
 def test_the_papers_study_asks_as_many_questions_in_every_update_and_changes_nothing_unsaid():
