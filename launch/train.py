@@ -172,14 +172,14 @@ def _command(argv: Sequence[str] | None) -> int:
             score_answers=_benchmark_score(config.data.prompt),
         ) as ready,
     ):
-        console = ready.training.console
+        console = ready.run.console
         console.say(f"run {run_path}, config {path}" + (f", going on after step {ready.first}" if ready.first else ""))
         prompt = prompt_from(config.data.prompt)
         budget = f"{config.sampling.answer_tokens} answer tokens (the prompt's own: {prompt.max_answer_tokens})"
         console.say(f"prompt {prompt.name}, {budget}, answers read by {prompt.extraction}")
         if ready.first >= config.steps:
             console.say(f"all {config.steps} steps are done; --steps asks for more")
-        _, reason = train(ready.training, ready.state, stop, first=ready.first)
+        _, reason = train(ready.run, ready.state, stop, first=ready.first)
         if reason != "all steps":
             console.say(f"stopped by {reason}, saved; go on with: python launch/train.py --run-dir {run_path} --resume")
     if first_process and not (ready.first >= config.steps and RunFolder(run_path).report.is_file()):

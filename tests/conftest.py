@@ -51,6 +51,6 @@ def bench() -> Iterator[Callable[..., Bench]]:
 
     yield opening
     for run in opened:
-        run.training.checkpoints.close()
-        if run.training.log is not None:
-            run.training.log.close()
+        run.context.checkpoints.close()
+        if run.context.log is not None:
+            run.context.log.close()

@@ -67,6 +67,16 @@ class Objective:
         if self.ratio == "sequence_product" and (self.reduction != "grpo" or self.cispo is not None):
             raise InputError("ratio sequence_product: has one term a rollout; reduction must be grpo and cispo unset")
 
+    @property
+    def clip_bounds(self) -> tuple[float, float]:
+        """Least and largest ratio that is not clipped."""
+        return (1 - self.clip_low, 1 + self.clip_high) if self.cispo is None else (0.0, self.cispo)
+
+    @property
+    def kl_level(self) -> Ratio:
+        """What the KL is estimated of: the summed log-ratio of a rollout where the ratio is a product, else tokens."""
+        return self.ratio if self.ratio == "sequence_product" else "token"
+
 
 @dataclasses.dataclass(frozen=True)
 class AdvantageRule:

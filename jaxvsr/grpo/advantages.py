@@ -80,15 +80,6 @@ def group_advantages(
     return GroupAdvantages(advantages, totals, informative, {k: v for k, v in metrics.items() if np.isfinite(v)})
 
 
-def reward_metrics(rewards: Float[np.ndarray, "K S Q G"], names: Sequence[str]) -> dict[str, float]:
-    """`reward/<name>`: each reward's mean over the rollouts that it applies to; left out where it applies to none."""
-    return {
-        f"reward/{name}": float(np.nanmean(values))
-        for name, values in zip(names, rewards, strict=True)
-        if not np.isnan(values).all()
-    }
-
-
 @dataclasses.dataclass(frozen=True)
 class QuestionBucket:
     """Which questions of each scene an update takes.

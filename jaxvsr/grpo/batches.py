@@ -1,8 +1,5 @@
-"""From the scenes of a step to arrays on the mesh, and back to rows on the host.
-
-The loader's transform is a `BatchBuilder`; it makes a `HostBatch` of NumPy arrays, in a worker if there are any.
-`place` puts it on the mesh, each process its own scenes. What a step needs of all processes (rewards, lengths) is
-gathered by `all_rows`.
+"""From the scenes of a step to arrays: the loader's transform is a `BatchBuilder`, which makes a `HostBatch` of NumPy
+arrays, in a worker if there are any. The axis `s` is this process's scenes.
 """
 
 from __future__ import annotations
@@ -13,17 +10,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32, UInt32
+from jaxtyping import Float, Int32, UInt32
 
 from jaxvsr.config.algorithm import Difficulty
 from jaxvsr.config.train_config import ObjectiveName
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.data.questions import Question
+from jaxvsr.devices.processes import largest_of_processes
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.rejected_answers import rejected_answer, target_answer
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
 from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, Video
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.prompts import Prompt
 
 
@@ -32,14 +30,13 @@ class HostBatch:
     """This process's scenes of a step."""
 
     step: int  # steps before this one
-    prompt: TreePrompt
-    question_keys: UInt32[np.ndarray, "S Q"]
+    prompt: TreePrompt  # with pixels, or with stored vision features
+    question_keys: UInt32[np.ndarray, "s Q"]
     questions: tuple[tuple[Question, ...], ...]  # by scene
     targets: Rollouts | None = None  # given answers (SFT, DPO)
-    features: Float[np.ndarray, "S U H"] | None = None  # of the vision tower, where they are stored
 
     def columns(self, group: int) -> dict[str, list[Any]]:
-        """The fields of the questions as rewards take them, each repeated for its G rollouts: S·Q·G values a field."""
+        """The fields of the questions as rewards take them, each repeated for its G rollouts: s·Q·G values each."""
         rows = [question for scene in self.questions for question in scene for _ in range(group)]
         return {field.name: [getattr(row, field.name) for row in rows] for field in dataclasses.fields(Question)}
 
@@ -83,11 +80,11 @@ class BatchBuilder:
         """Padded arrays; `shape` None takes the smallest bucket."""
         keys = np.array([[question_key(question.id) for question in scene] for scene in batch.questions], np.uint32)
         shape = shape or self.processor.shape(batch.scenes)
-        prompt, features = self.processor.collate(batch.scenes, shape), None
+        prompt = self.processor.collate(batch.scenes, shape)
         if batch.features is not None:
             merge = self.processor.config.vision.merge_unit
-            prompt, features = without_pixels(prompt), padded_features(batch.features, batch.scenes, shape, merge)
-        return HostBatch(batch.step, prompt, keys, batch.questions, self._targets(batch.questions), features)
+            prompt = prompt.with_features(padded_features(batch.features, batch.scenes, shape, merge))
+        return HostBatch(batch.step, prompt, keys, batch.questions, self._targets(batch.questions))
 
     def __call__(self, batch: SceneBatch) -> HostBatch:
         return self.collate(self.encode(batch))
@@ -127,8 +124,8 @@ class BatchBuilder:
 
 def padded_features(
     features: Sequence[Float[np.ndarray, "rows units H"]], scenes: Sequence[EncodedScene], shape: TreeShape, merge: int
-) -> Float[np.ndarray, "S U H"]:
-    """Stored features where `vision_index` looks for them in a batch of this shape; `merge`: patches of a token.
+) -> Float[np.ndarray, "s U H"]:
+    """Stored features where `vision_index` looks for them in a batch of this shape; `merge`: patches per token.
 
     Raises:
         InputError: they are not those of these scenes.
@@ -141,17 +138,6 @@ def padded_features(
             raise InputError(f"stored features of shape {own.shape} do not fit a video of {scene.rows} rows")
         padded[s][: scene.rows, layout.unit_slot] = own
     return padded.reshape(len(scenes), -1, width)
-
-
-def without_pixels(prompt: TreePrompt) -> TreePrompt:
-    """The prompt for a step that is given features: nobody reads its pixels, so none travel to the device."""
-    scenes, _, _, values = prompt.vision.patches.shape
-    empty = VisionInput(
-        np.zeros((scenes, 0, 0, values), np.uint8),
-        np.zeros((scenes, 0, 0), bool),
-        np.zeros((scenes, 0, 0, 2), np.int32),
-    )
-    return dataclasses.replace(prompt, vision=empty)
 
 
 class HostBatches:
@@ -171,11 +157,8 @@ class HostBatches:
         batch = next(self._loader)
         if self._builder is None:
             return batch
-        from jax.experimental import multihost_utils
-
-        own = np.array(dataclasses.astuple(self._builder.processor.shape(batch.scenes)), np.int32)
-        largest = np.max(multihost_utils.process_allgather(own), axis=0)
-        return self._builder.collate(batch, TreeShape(*map(int, largest)))
+        own = dataclasses.astuple(self._builder.processor.shape(batch.scenes))
+        return self._builder.collate(batch, TreeShape(*map(int, largest_of_processes(own))))
 
     def close(self) -> None:
         self._loader.close()
@@ -188,14 +171,6 @@ def question_key(question_id: str) -> int:
     True
     """
     return int.from_bytes(hashlib.blake2b(question_id.encode(), digest_size=4).digest(), "big")
-
-
-def rollout_mask(
-    length: Int[np.ndarray, "S Q G"], tokens: int, left_out: Bool[np.ndarray, "S Q G"] | None = None
-) -> Bool[np.ndarray, "S Q G R"]:
-    """Tokens in the loss: the first `length` of each rollout, but none of those that are left out."""
-    mask = np.arange(tokens) < length[..., None]
-    return mask if left_out is None else mask & ~left_out[..., None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +192,7 @@ def tokens_of_scenes(prompt: TreePrompt, length: Int32[np.ndarray, "s Q G"]) -> 
 
 
 def count_tokens(
-    prompt: TreePrompt, length: Int32[np.ndarray, "S Q G"], answer_tokens: int, shares: int = 1
+    prompt: TreePrompt, length: Int32[np.ndarray, "s Q G"], answer_tokens: int, shares: int = 1
 ) -> TokenCount:
     """Tokens that the forward pass reads, scene and questions once; lengths and sizes of these scenes, which are one of
     `shares` parts of the step's, all alike."""

@@ -1,10 +1,11 @@
-"""The compiled functions of a training step: `sample`, `reference`, `update`. Each compiles once a bucket of shapes.
+"""The compiled functions of a training step. Each compiles once per bucket of shapes.
 
-    sampled, features = step.sample(…)                        vision, prefill, decode
-    reference = step.reference(…)                             dispatched before the host scores the text
-    state, metrics = step.update(state, …, inputs)            one optimizer step; the state is donated
+    sampled, prompt = step.sample(state, prompt, keys)        vision, prefill, decode; the prompt now holds its features
+    reference = step.reference(prompt, rollouts)              dispatched before the host scores the text
+    state, metrics = step.update(state, prompt, rollouts, inputs)      one optimizer step; the state is donated
 
-SFT and DPO use the same `update` on rollouts that were given instead of sampled.
+SFT and DPO use the same `update` on rollouts that are given instead of sampled: `step.encode` runs the tower for them.
+With dynamic sampling, `choose` picks between two draws.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from jaxtyping import Array, Bool, Float, Int32, UInt32
 from jaxvsr.config.algorithm import Objective, PreferenceObjective
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.grpo.dpo import dpo_loss
-from jaxvsr.grpo.objectives import Normaliser, grpo_loss, merge_metrics
+from jaxvsr.grpo.objective_variants import grpo_variant_loss
+from jaxvsr.grpo.objectives import Normaliser, merge_metrics
 from jaxvsr.grpo.sampler import Sampled, SamplingOptions, rollout_keys, sample
 from jaxvsr.grpo.sft import sft_loss
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
-from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt, VisionFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +60,12 @@ def start_state(trainable: dict[str, Array], optimizer: optax.GradientTransforma
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossInputs:
-    """What the loss needs besides the rollouts; SFT needs the mask alone, DPO also the reference.
+    """What the loss needs besides the rollouts; SFT needs only mask and normaliser, DPO also the reference.
 
     With `questions`, the update computes only these B of the Q questions of each scene; mask and advantages are theirs.
     """
 
+    normaliser: Normaliser
     mask: Bool[AnyArray, "S B G R"]  # tokens in the loss
     old_logprobs: Float[AnyArray, "S Q G R"] | None = None
     reference_logprobs: Float[AnyArray, "S Q G R"] | None = None
@@ -88,15 +91,18 @@ class Policy:
 
 
 class CompiledStep:
-    """The three functions over one policy, objective and optimizer.
+    """The compiled functions over one policy, objective and optimizer.
 
     Args:
-        trainable: names of the parameters that the state holds; if one lies in the vision tower, `update` runs the
-            tower with gradients, otherwise it takes the features that sampling computed.
+        trainable: names of the parameters that the state holds; if one is in the vision tower, `reference` and `update`
+            run the tower on the prompt's pixels, otherwise they take the features that sampling computed.
+        temperature: float32 scalar on the mesh (or its shape); logits are divided by it, in the update too.
         accumulate: parts into which the scenes of a step are split in `update`; gradients are summed before the
             optimizer steps, and no reduction changes.
-        gather: what to do to parameters before sampling, outside the decode loop (on a mesh: gather them over fsdp).
-        keep: what to do to the new state (on a mesh: lay it out as the old one, which the compiled functions expect).
+        gather_weights: what to do to parameters before sampling, outside the decode loop (on a mesh: gather them over
+            fsdp).
+        constrain_state: what to do to the new state (on a mesh: lay it out as the old one, which the compiled functions
+            expect).
     """
 
     def __init__(
@@ -108,14 +114,16 @@ class CompiledStep:
         sampling: SamplingOptions,
         forward: ForwardOptions,
         *,
+        temperature: Any,
         accumulate: int = 1,
-        gather: Callable[[dict[str, Array]], dict[str, Array]] = lambda parameters: parameters,
-        keep: Callable[[TrainState], TrainState] = lambda state: state,
+        gather_weights: Callable[[dict[str, Array]], dict[str, Array]] = lambda parameters: parameters,
+        constrain_state: Callable[[TrainState], TrainState] = lambda state: state,
     ):
         self.policy, self.objective, self.optimizer = policy, objective, optimizer
-        self.sampling, self.forward, self.accumulate = sampling, forward, accumulate
-        self._gather, self._keep = gather, keep
+        self.sampling, self.forward, self.accumulate, self.temperature = sampling, forward, accumulate, temperature
+        self._gather_weights, self._constrain_state = gather_weights, constrain_state
         self.trains_vision = any(name.startswith("visual.") for name in trainable)
+        self.reference_has_tower = any(name.startswith("visual.") for name in policy.reference or ())
         self._adapted = model_definition(policy.config, policy.lora)
         self._base = model_definition(policy.config)
         self.programs = {
@@ -136,57 +144,44 @@ class CompiledStep:
         return sum(function.seconds for function in self.functions)
 
     def sample(
-        self,
-        state: TrainState,
-        prompt: TreePrompt,
-        question_keys: UInt32[AnyArray, "S Q"],
-        temperature: Float[AnyArray, ""],
-        features: Float[Array, "S U H"] | None = None,
-    ) -> tuple[Sampled, Float[Array, "S U H"]]:
-        """Rollouts of every question, and the merged vision tokens for the passes that follow: those given (the tower
-        does not run), or the tower's."""
+        self, state: TrainState, prompt: TreePrompt, question_keys: UInt32[AnyArray, "S Q"]
+    ) -> tuple[Sampled, TreePrompt]:
+        """Rollouts of every question, and the prompt for the passes that follow: with the vision features that sampling
+        computed in place of its pixels, unless the tower is trained."""
         sampled, computed = self.programs["sample"](
-            state.trainable, self.policy.frozen, prompt, question_keys, state.seed, state.step, temperature, features
+            state.trainable, self.policy.frozen, prompt, question_keys, state.seed, state.step, self.temperature
         )
-        return sampled, computed if features is None else features
+        return sampled, self._seen(prompt, computed)
 
-    def encode(self, state: TrainState, prompt: TreePrompt) -> Float[Array, "S U H"]:
-        """The merged vision tokens alone, for objectives that do not sample."""
-        return self.programs["vision"](state.trainable, self.policy.frozen, prompt)
+    def encode(self, state: TrainState, prompt: TreePrompt) -> TreePrompt:
+        """The prompt for `reference` and `update` of objectives that do not sample, as `sample` returns it."""
+        if self.trains_vision or isinstance(prompt.vision, VisionFeatures):
+            return prompt
+        return self._seen(prompt, self.programs["vision"](state.trainable, self.policy.frozen, prompt))
+
+    def _seen(self, prompt: TreePrompt, computed: Array | None) -> TreePrompt:
+        if computed is None or self.trains_vision:
+            return prompt
+        return prompt.with_features(computed, keep_pixels=self.reference_has_tower)
 
     def choose(self, again: Bool[Array, "S Q"], drawn_again: Sampled, sampled: Sampled) -> Sampled:
         """The rollouts of a second draw where `again` is true, of the first elsewhere."""
         return self.programs["choose"](again, drawn_again, sampled)
 
-    def reference(
-        self,
-        prompt: TreePrompt,
-        features: Float[Array, "S U H"] | None,
-        rollouts: Rollouts,
-        temperature: Float[AnyArray, ""],
-    ) -> Float[Array, "S Q G R"]:
+    def reference(self, prompt: TreePrompt, rollouts: Rollouts) -> Float[Array, "S Q G R"]:
         """Log-probabilities of the rollouts under the reference policy."""
-        return self.programs["reference"](self.policy.reference_parameters(), prompt, features, rollouts, temperature)
+        return self.programs["reference"](self.policy.reference_parameters(), prompt, rollouts, self.temperature)
 
     def update(
-        self,
-        state: TrainState,
-        prompt: TreePrompt,
-        features: Float[Array, "S U H"] | None,
-        rollouts: Rollouts,
-        inputs: LossInputs,
-        normaliser: Normaliser,
-        temperature: Float[AnyArray, ""],
+        self, state: TrainState, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        """One optimizer step; `state` is donated, and `features` may be None where the tower is trained.
+        """One optimizer step; `state` is donated.
 
-        Metrics: `loss`, `grad_norm`, `entropy` (nats a token), and the objective's.
+        Metrics: `loss`, `grad_norm`, `entropy` (nats per token), and the objective's.
         """
-        return self.programs["update"](
-            state, self.policy.frozen, prompt, features, rollouts, inputs, normaliser, temperature
-        )
+        return self.programs["update"](state, self.policy.frozen, prompt, rollouts, inputs, self.temperature)
 
-    # --- the programs: pure functions of their arguments, traced once a bucket
+    # --- the programs: pure functions of their arguments, traced once per bucket
 
     def _model(self, trainable: dict[str, Array], frozen: dict[str, Array]) -> QwenVL:
         return bind(self._adapted, {**frozen, **trainable})
@@ -203,75 +198,55 @@ class CompiledStep:
         seed: Array,
         step: Array,
         temperature: Array,
-        given: Array | None,
     ) -> tuple[Sampled, Array | None]:
         # With its adapters beside the weights: merged, even in float32, log-probabilities would move by more than 1e-5.
-        model = bind(self._adapted, self._gather({**frozen, **trainable}))
-        features = encode_vision(model, prompt, self.forward) if given is None else given
+        model = bind(self._adapted, self._gather_weights({**frozen, **trainable}))
+        features = encode_vision(model, prompt, self.forward)
         keys = rollout_keys(seed, step, question_keys, self.sampling.group)
-        sampled = sample(model, prompt, features, keys, temperature, self.sampling, self.forward)
-        return sampled, features if given is None else None
+        sampled = sample(model, prompt.with_features(features), keys, temperature, self.sampling, self.forward)
+        return sampled, None if isinstance(prompt.vision, VisionFeatures) else features
 
-    def _reference_program(
-        self, parameters: Any, prompt: TreePrompt, features: Any, rollouts: Rollouts, temperature: Array
-    ) -> Array:
+    def _reference_program(self, parameters: Any, prompt: TreePrompt, rollouts: Rollouts, temperature: Array) -> Array:
         model = bind(self._base, parameters)
-        if self.trains_vision or any(name.startswith("visual.") for name in self.policy.reference or ()):
-            features = encode_vision(model, prompt, self.forward)
-        return tree_logprobs(model, prompt, features, rollouts, temperature, self.forward)[0]
+        return tree_logprobs(model, prompt.with_pixels(), rollouts, temperature, self.forward)[0]
 
-    def _loss(
-        self,
-        trainable: Any,
-        frozen: Any,
-        batch: tuple[TreePrompt, Array, Rollouts, LossInputs],
-        normaliser: Normaliser,
-        temperature: Array,
-    ) -> tuple[Array, dict[str, Array]]:
-        prompt, features, rollouts, inputs = batch
-        model = self._model(trainable, frozen)
-        features = encode_vision(model, prompt, self.forward) if self.trains_vision else jax.lax.stop_gradient(features)
-        logprobs, entropy = tree_logprobs(model, prompt, features, rollouts, temperature, self.forward)
-        loss, metrics = objective_loss(self.objective, logprobs, inputs, normaliser)
-        metrics["entropy"] = jnp.sum(jnp.where(inputs.mask, entropy, 0)) / normaliser.tokens
-        return loss, metrics
-
-    def whole_loss(
+    def loss(
         self,
         trainable: dict[str, Array],
         frozen: dict[str, Array],
         prompt: TreePrompt,
         rollouts: Rollouts,
         inputs: LossInputs,
-        normaliser: Normaliser,
         temperature: Float[AnyArray, ""],
-    ) -> Float[Array, ""]:
-        """The loss with a run of the vision tower of its own, to be differentiated by whoever compares gradients."""
-        features = encode_vision(self._model(trainable, frozen), prompt, self.forward)
-        return self._loss(trainable, frozen, (prompt, features, rollouts, inputs), normaliser, temperature)[0]
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The share of these scenes in the step's loss and metrics, to be differentiated by `trainable`."""
+        model = self._model(trainable, frozen)
+        features = encode_vision(model, prompt, self.forward)
+        prompt = prompt.with_features(features if self.trains_vision else jax.lax.stop_gradient(features))
+        logprobs, entropy = tree_logprobs(model, prompt, rollouts, temperature, self.forward)
+        loss, metrics = objective_loss(self.objective, logprobs, inputs)
+        metrics["entropy"] = jnp.sum(jnp.where(inputs.mask, entropy, 0)) / inputs.normaliser.updated_tokens
+        return loss, metrics
 
     def _update_program(
         self,
         state: TrainState,
         frozen: Any,
-        prompt: Any,
-        features: Any,
-        rollouts: Any,
-        inputs: Any,
-        normaliser: Any,
-        temperature: Any,
+        prompt: TreePrompt,
+        rollouts: Rollouts,
+        inputs: LossInputs,
+        temperature: Array,
     ) -> tuple[TrainState, dict[str, Array]]:
-        differentiate = jax.value_and_grad(self._loss, has_aux=True)
-        prompt, rollouts, inputs = _of_questions(prompt, rollouts, inputs)
-        batch = (prompt, features, rollouts, inputs)
+        differentiate = jax.value_and_grad(self.loss, has_aux=True)
+        batch = _of_questions(prompt, rollouts, inputs)
         if self.accumulate == 1:
-            (loss, metrics), gradients = differentiate(state.trainable, frozen, batch, normaliser, temperature)
+            (loss, metrics), gradients = differentiate(state.trainable, frozen, *batch, temperature)
         else:
             leaves, structure = jax.tree.flatten(batch)
 
             def add(gradients: Any, part: list[Array]) -> tuple[Any, Any]:
                 batch = jax.tree.unflatten(structure, part)
-                (loss, metrics), more = differentiate(state.trainable, frozen, batch, normaliser, temperature)
+                (loss, metrics), more = differentiate(state.trainable, frozen, *batch, temperature)
                 return jax.tree.map(jnp.add, gradients, more), {**metrics, "loss": loss}
 
             parts = [_split_scenes(leaf, self.accumulate) for leaf in leaves]
@@ -281,20 +256,21 @@ class CompiledStep:
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
-        return self._keep(TrainState(state.step + 1, trainable, optimizer, state.seed)), metrics
+        return self._constrain_state(TrainState(state.step + 1, trainable, optimizer, state.seed)), metrics
 
 
 def objective_loss(
-    objective: AnyObjective, logprobs: Float[Array, "S Q G R"], inputs: LossInputs, normaliser: Normaliser
+    objective: AnyObjective, logprobs: Float[Array, "S Q G R"], inputs: LossInputs
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The share of these scenes in the step's loss and metrics."""
+    normaliser = inputs.normaliser
     if isinstance(objective, SupervisedObjective):
         return sft_loss(logprobs, inputs.mask, normaliser.tokens), {}
     if isinstance(objective, PreferenceObjective):
         assert inputs.reference_logprobs is not None
         return dpo_loss(logprobs, inputs.reference_logprobs, inputs.mask, objective, normaliser.rollouts / 2)
     assert inputs.old_logprobs is not None and inputs.advantages is not None
-    return grpo_loss(
+    return grpo_variant_loss(
         logprobs, inputs.old_logprobs, inputs.reference_logprobs, inputs.advantages, inputs.mask, objective, normaliser
     )
 
@@ -309,7 +285,7 @@ def _choose(again: Array, drawn_again: Sampled, sampled: Sampled) -> Sampled:
 def _of_questions(
     prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
 ) -> tuple[TreePrompt, Rollouts, LossInputs]:
-    """The trees with the questions that `inputs` names alone."""
+    """The trees with only the questions that `inputs` names."""
     index = inputs.questions
     if index is None:
         return prompt, rollouts, inputs
@@ -322,10 +298,12 @@ def _of_questions(
     return (
         dataclasses.replace(prompt, question_tokens=tokens, question_length=length),
         jax.tree.map(take, rollouts),
-        LossInputs(inputs.mask, old, reference, inputs.advantages),
+        LossInputs(inputs.normaliser, inputs.mask, old, reference, inputs.advantages),
     )
 
 
 def _split_scenes(leaf: Array, parts: int) -> Array:
-    """[S, …] to [parts, S / parts, …], every part taking scenes from all shards of the scene axis."""
+    """[S, …] to [parts, S / parts, …], every part with scenes from all shards of the scene axis; a number each."""
+    if leaf.ndim == 0:
+        return jnp.broadcast_to(leaf, parts)
     return jnp.moveaxis(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 1, 0)

@@ -1,8 +1,7 @@
 """What GRPO minimises, as pure functions on log-probabilities [S, Q, G, R].
 
-Read `grpo_loss` from top to bottom: ratio, clipped gain, KL, weighted sum. What TRL 1.16 also has equals its
-`GRPOTrainer._compute_loss` with one accumulation step; a ratio that is the product over a rollout gives Equation 1 of
-the vsGRPO paper.
+`grpo_loss` is the equation. What TRL 1.16 also has equals its `GRPOTrainer._compute_loss` with one accumulation step.
+Other gains and other estimators of the KL are in `objective_variants.py`.
 
 The loss is a sum of term x share. The shares are fixed by the whole step's rollouts (`step_normaliser`) before any term
 is computed, so losses, gradients and metrics of micro-batches add up to those of the step, whatever is left out.
@@ -11,13 +10,14 @@ is computed, so losses, gradients and metrics of micro-batches add up to those o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxvsr.config.algorithm import KLEstimator, Objective, Ratio, Reduction
+from jaxvsr.config.algorithm import Objective, Ratio, Reduction
 from jaxvsr.models.tree_batch import AnyArray
 
 MAXIMA = ("ratio_max", "logprob_gap")  # metrics that combine by maximum; all others add
@@ -31,31 +31,57 @@ class Normaliser:
     loss: Float[AnyArray, ""]
     tokens: Float[AnyArray, ""]  # tokens in the loss
     rollouts: Float[AnyArray, ""]  # rollouts with at least one of them
+    updated_tokens: Float[AnyArray, ""]  # tokens in the loss that the update computes: groups may be left out of it
 
 
 def token_mask(
     length: Int[AnyArray, "S Q G"], tokens: int, truncated: Bool[AnyArray, "S Q G"] | None = None
-) -> Bool[Array, "S Q G R"]:
+) -> Bool[AnyArray, "S Q G R"]:
     """True on the first `length` of R = `tokens` positions of a rollout; nowhere in rollouts marked in `truncated`."""
-    mask = jnp.arange(tokens) < jnp.asarray(length)[..., None]
-    return mask if truncated is None else mask & ~jnp.asarray(truncated)[..., None]
+    mask = length[..., None] > np.arange(tokens)
+    return mask if truncated is None else mask & ~truncated[..., None]
 
 
 def step_normaliser(
-    mask: Bool[AnyArray, "S Q G R"], objective: Objective | None = None, answer_tokens: int | None = None
+    mask: Bool[AnyArray, "S Q G R"],
+    objective: Objective | None = None,
+    answer_tokens: int | None = None,
+    updated_tokens: int | None = None,
 ) -> Normaliser:
     """The normaliser of a whole step from its loss mask, before any rollout is gathered, skipped or padded.
 
     Args:
         mask: tokens in the loss, of all scenes of all processes.
-        objective: None for SFT and DPO, which read the counts alone.
+        objective: None for SFT and DPO, which read only the counts.
         answer_tokens: the most tokens that an answer may have, where R is more than that (dr_grpo divides by it).
+        updated_tokens: tokens in the loss that the update computes; None: all of them.
     """
     tokens, rollouts = mask.sum(), mask.any(axis=-1).sum()
     count = mask.size // mask.shape[-1]
     loss = {"grpo": count, "bnpo": tokens, "dapo": tokens, "dr_grpo": count * (answer_tokens or mask.shape[-1])}
     reduction = "dapo" if objective is None else objective.reduction
-    return Normaliser(*(jnp.maximum(jnp.float32(n), 1.0) for n in (loss[reduction], tokens, rollouts)))
+    updated = tokens if updated_tokens is None else updated_tokens
+    return Normaliser(*(jnp.maximum(jnp.float32(n), 1.0) for n in (loss[reduction], tokens, rollouts, updated)))
+
+
+Gain = Callable[[Float[Array, "S Q G n"], Float[Array, "S Q G 1"], Float[Array, "S Q G R"], Objective], Array]
+Divergence = Callable[[Float[Array, "S Q G n"], Float[Array, "S Q G m"]], Array]
+
+
+def clipped_gain(
+    ratio: Float[Array, "S Q G n"],
+    advantage: Float[Array, "S Q G 1"],
+    policy: Float[Array, "S Q G R"],
+    objective: Objective,
+) -> Float[Array, "S Q G n"]:
+    """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)."""
+    clipped = jnp.clip(ratio, *objective.clip_bounds)
+    return jnp.minimum(ratio * advantage, clipped * advantage)
+
+
+def k3(log_reference_ratio: Float[Array, "S Q G n"], ratio: Float[Array, "S Q G m"]) -> Float[Array, "S Q G n"]:
+    """KL(π, π_ref) ≈ π_ref / π - log(π_ref / π) - 1 (Schulman's k3)."""
+    return jnp.exp(log_reference_ratio) - log_reference_ratio - 1
 
 
 def grpo_loss(
@@ -66,66 +92,56 @@ def grpo_loss(
     mask: Bool[Array, "S Q G R"],
     objective: Objective,
     normaliser: Normaliser,
+    *,
+    gain: Gain = clipped_gain,
+    divergence: Divergence = k3,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The share of these rollouts in the step's GRPO loss, and in its metrics (see `merge_metrics`).
+
+    Equation 1 of vsGRPO (Shao et al. 2024, arXiv:2402.03300):
+
+        J = 1/G Σ_g [ min(ρ_g A_g, clip(ρ_g, 1 - ε, 1 + ε) A_g) - β KL_g ],      ρ_g = π(o_g) / π_old(o_g)
+
+        π, π_old, π_ref    policy, the policy that sampled, reference     exp of logprobs, old_…, reference_logprobs
+        o_g, G             a rollout, and the rollouts of its question    axes G and R, the R tokens chosen by `mask`
+        ρ_g                ratio, of each token or of a rollout           ratio           (objective.ratio)
+        A_g                advantage of the rollout in its group          advantage
+        ε                  clip range                                     objective.clip_low, clip_high
+        β, KL_g            weight and estimate of KL(π, π_ref)            objective.beta, kl
+        1/G Σ_g            mean over rollouts, or over tokens             shares          (objective.reduction)
+
+    The loss is -J.
 
     Args:
         logprobs: of the sampled tokens under the policy that is trained; masked positions may hold anything.
         old_logprobs: under the policy that sampled them.
         reference_logprobs: under the reference policy; None where beta is 0.
-        advantages: one a rollout.
+        advantages: one per rollout.
         mask: tokens in the loss; False all over for rollouts that only fill a bucket.
+        gain, divergence: the two terms of the sum; others are in `objective_variants.py`.
 
     Returns:
         loss: in float32, or float64 where the log-probabilities are.
         metrics: `kl` (if beta), `clip_ratio` and its `/low` and `/high` part, `ratio_deviation` (mean |ratio - 1|) and
             `ratio_max`, `logprob_gap` (largest |policy - old| of a token, in nats).
     """
-    dtype = jnp.promote_types(logprobs.dtype, jnp.float32)
+    policy, old = _real(logprobs, mask), jax.lax.stop_gradient(_real(old_logprobs, mask))
+    advantage = _real(advantages[..., None], mask.any(-1, keepdims=True))
 
-    def real(x: Float[Array, "S Q G R"]) -> Float[Array, "S Q G R"]:
-        return jnp.where(mask, x, 0).astype(dtype)  # before any arithmetic, so that no NaN comes out of padding
-
-    advantage = jnp.where(mask.any(-1, keepdims=True), advantages[..., None], 0).astype(dtype)
-    policy, old = real(logprobs), jax.lax.stop_gradient(real(old_logprobs))
-    ratio = jnp.exp(_per_ratio(policy - old, mask, objective.ratio))
-
-    if objective.cispo is None:
-        clipped = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
-        limited = ratio if objective.delta is None else jnp.minimum(ratio, objective.delta)
-        gain = jnp.minimum(limited * advantage, clipped * advantage)
-    else:
-        gain = jax.lax.stop_gradient(jnp.minimum(ratio, objective.cispo)) * advantage * policy
-    loss = -gain
-
-    metrics = {}
+    ratio = jnp.exp(_joined(policy - old, mask, objective.ratio))
+    loss = -gain(ratio, advantage, policy, objective)
+    metrics = _ratio_metrics(ratio, advantage, mask, objective, normaliser)
+    metrics["logprob_gap"] = jnp.abs(policy - old).max()
     if objective.beta:
         if reference_logprobs is None:
             raise ValueError("beta is not 0: the loss needs the reference policy's log-probabilities")
-        log_reference_ratio = jax.lax.stop_gradient(real(reference_logprobs)) - policy
-        if objective.ratio == "sequence_product":
-            log_reference_ratio = log_reference_ratio.sum(-1, keepdims=True)
-        kl = kl_estimate(log_reference_ratio, ratio, objective.kl)
+        reference = jax.lax.stop_gradient(_real(reference_logprobs, mask))
+        kl = divergence(_joined(reference - policy, mask, objective.kl_level), ratio)
         loss = loss + objective.beta * kl
         metrics["kl"] = _mean(kl, mask, normaliser)
 
-    metrics |= _ratio_metrics(ratio, advantage, mask, objective, normaliser)
-    metrics["logprob_gap"] = jnp.abs(policy - old).max()
-    total = (loss * _shares(mask, objective.reduction, normaliser, dtype)).sum()
-    return total, jax.lax.stop_gradient(metrics)
-
-
-def kl_estimate(
-    log_reference_ratio: Float[Array, "S Q G n"], ratio: Float[Array, "S Q G m"], estimator: KLEstimator
-) -> Float[Array, "S Q G k"]:
-    """KL(policy, reference) from log(reference / policy) of what the old policy sampled; `ratio` is policy / old."""
-    x = log_reference_ratio
-    if estimator == "k1":
-        return -x
-    if estimator == "k2":
-        return x**2 / 2
-    k3 = jnp.exp(x) - x - 1
-    return k3 * ratio if estimator == "k3_corrected" else k3
+    shares = _shares(mask, objective.reduction, normaliser, policy.dtype)
+    return (loss * shares).sum(), jax.lax.stop_gradient(metrics)
 
 
 def merge_metrics(stacked: Mapping[str, Float[AnyArray, " n"]]) -> dict[str, AnyArray]:
@@ -133,9 +149,12 @@ def merge_metrics(stacked: Mapping[str, Float[AnyArray, " n"]]) -> dict[str, Any
     return {name: value.max() if name in MAXIMA else value.sum() for name, value in stacked.items()}
 
 
-def _per_ratio(
-    log_ratio: Float[Array, "S Q G R"], mask: Bool[Array, "S Q G R"], level: Ratio
-) -> Float[Array, "S Q G n"]:
+def _real(values: Float[Array, "*axes"], mask: Bool[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Zero where masked, before any arithmetic, so that no NaN comes out of padding; float32 or wider."""
+    return jnp.where(mask, values, 0).astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
+def _joined(log_ratio: Float[Array, "S Q G R"], mask: Bool[Array, "S Q G R"], level: Ratio) -> Float[Array, "S Q G n"]:
     """The log-ratio of each token (n = R), or one for the whole rollout (n = 1)."""
     if level == "token":
         return log_ratio
@@ -146,7 +165,8 @@ def _per_ratio(
 def _shares(
     mask: Bool[Array, "S Q G R"], reduction: Reduction, normaliser: Normaliser, dtype: jnp.dtype
 ) -> Float[Array, "S Q G R"]:
-    """Each token's share in the step's loss; a term of a whole rollout is met once for each of its tokens."""
+    """Each token's share in the step's loss. A per-rollout term is summed once per token, so its share is split over
+    them."""
     shares = mask.astype(dtype) / normaliser.loss
     return shares / jnp.maximum(mask.sum(-1, keepdims=True), 1) if reduction == "grpo" else shares
 
@@ -166,11 +186,8 @@ def _ratio_metrics(
     normaliser: Normaliser,
 ) -> dict[str, Float[Array, ""]]:
     """How far the policy is from the old one, and where clipping took the gradient away."""
-    if objective.cispo is None:
-        low = (ratio < 1 - objective.clip_low) & (advantage < 0)
-        high = (ratio > 1 + objective.clip_high) & (advantage > 0)
-    else:
-        low, high = jnp.zeros_like(ratio, bool), (ratio > objective.cispo) & (advantage > 0)
+    least, most = objective.clip_bounds
+    low, high = (ratio < least) & (advantage < 0), (ratio > most) & (advantage > 0)
     low, high = (_mean(side.astype(ratio.dtype), mask, normaliser) for side in (low, high))
     return {
         "clip_ratio": low + high,

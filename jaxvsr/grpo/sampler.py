@@ -173,14 +173,13 @@ def draw(
 def sample(
     model: QwenVL,
     prompt: TreePrompt,
-    features: Float[Array, "S U H"],
     keys: Array,
     temperature: Float[Array, ""],
     sampling: SamplingOptions,
     forward: ForwardOptions,
 ) -> Sampled:
     """Decode G rollouts of every question; `keys` is `rollout_keys(…)`."""
-    question_hidden, _, cache = tree_hidden(model, prompt, features, None, forward)
+    question_hidden, _, cache = tree_hidden(model, prompt, None, forward)
     assert cache is not None
     return decode(model, prompt, question_hidden, cache, keys, temperature, sampling, forward)
 

@@ -9,11 +9,7 @@ from jaxvsr.config.config_file import find_config, read_config
 from jaxvsr.devices.choose_devices import choose_devices
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
-from jaxvsr.grpo.batches import BatchBuilder
-from jaxvsr.models.inputs.processor import SceneProcessor
-from jaxvsr.prompts import prompt_from
-from jaxvsr.runs.model_source import open_model
-from jaxvsr.training.assemble import host_batches
+from jaxvsr.training.run_inputs import open_inputs
 
 _WARM_UP_BATCHES = 10  # more than lie ready before the first is asked for
 _MEASURED_SECONDS = 5.0
@@ -27,12 +23,9 @@ def batches_a_second(folder: Path, config_name: str) -> str:
         InputError: no such config, or the folder does not have what it asks for.
     """
     config = read_config(find_config(config_name), [("OUT", "data.folders", str(folder))])
-    model, data = open_model(config.model.path, config.model.revision), config.data
-    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=data.max_pixels)
-    answer_tokens = config.sampling.answer_tokens
-    builder = BatchBuilder(processor, prompt_from(data.prompt), config.objective, answer_tokens, data.rejected)
+    data = config.data
     (device,) = choose_devices("auto", MeshShape())
-    batches = host_batches(config, builder, make_mesh(MeshShape(), [device]))
+    batches = open_inputs(config, make_mesh(MeshShape(), [device]), evaluates=False).batches()
     for _ in range(_WARM_UP_BATCHES):
         next(batches)
     start, spent, count = time.monotonic(), time.process_time(), 0

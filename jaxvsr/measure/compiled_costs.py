@@ -66,17 +66,17 @@ def _arguments(step: CompiledStep, work: Workload) -> dict[str, tuple[Any, ...]]
     prompt, temperature = random_prompt(config, work), jnp.float32(1.0)
     tree = (work.scenes, work.questions, work.rollouts, work.answer_tokens)
     keys = np.zeros(tree[:2], np.uint32)
-    features = jax.eval_shape(step.programs["vision"].function, state.trainable, frozen, prompt)
+    seen = prompt.with_features(jax.eval_shape(step.programs["vision"].function, state.trainable, frozen, prompt))
     rollouts = Rollouts(np.zeros(tree, np.int32), np.zeros(tree[:3], np.int32))
     logprobs = jnp.zeros(tree, jnp.float32)
     programs: dict[str, tuple[Any, ...]] = {
-        "sample": (state.trainable, frozen, prompt, keys, state.seed, state.step, temperature, None)
+        "sample": (state.trainable, frozen, prompt, keys, state.seed, state.step, temperature)
     }
     if work.beta:
-        programs["reference"] = (step.policy.reference_parameters(), prompt, features, rollouts, temperature)
-    inputs = LossInputs(np.ones(tree, bool), logprobs, logprobs if work.beta else None, jnp.zeros(tree[:3]))
+        programs["reference"] = (step.policy.reference_parameters(), seen, rollouts, temperature)
     normaliser = step_normaliser(np.ones(tree, bool), work.objective)
-    programs["update"] = (state, frozen, prompt, features, rollouts, inputs, normaliser, temperature)
+    inputs = LossInputs(normaliser, np.ones(tree, bool), logprobs, logprobs if work.beta else None, jnp.zeros(tree[:3]))
+    programs["update"] = (state, frozen, seen, rollouts, inputs, temperature)
     return programs
 
 

@@ -1,112 +1,65 @@
-"""What a run will do, by arithmetic and one batch of its data: `train.py --dry-run`."""
+"""What a run will do, and what it needs: `train.py --dry-run`.
+
+What follows from the config is arithmetic. Then the run's inputs are opened as the run itself opens them, and every
+bucket of shapes that the first steps meet is compiled for the mesh on abstract values, without weights and without
+running: memory is XLA's own count.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.config.train_config import TrainConfig
-from jaxvsr.data.loader import make_loader
 from jaxvsr.data.scene_pools import ScenePool
-from jaxvsr.devices.mesh_shape import MeshShape, check_mesh
-from jaxvsr.grpo.batches import BatchBuilder
-from jaxvsr.grpo.rollouts import check_view_consistency
-from jaxvsr.measure.compiled_plan import compiled_lines
+from jaxvsr.devices.compiled import ProgramMemory, program_memory
+from jaxvsr.devices.mesh import replicated, scene_sharding
+from jaxvsr.grpo.batches import HostBatch
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState, start_state
+from jaxvsr.grpo.objectives import Normaliser
+from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.measure.flops import StepSizes, needed_flops
+from jaxvsr.measure.machine import matmul_peak
 from jaxvsr.models.huggingface.parameter_names import expected_shapes
-from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
-from jaxvsr.models.tree_batch import TreePrompt
+from jaxvsr.models.sharding import state_shardings
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionFeatures
 from jaxvsr.prompts import Prompt, prompt_from
-from jaxvsr.rewards.registry import Reward, check_rewards
-from jaxvsr.runs.metrics_log import check_trackers
-from jaxvsr.runs.model_source import open_model
-from jaxvsr.training.scenes_of_run import asked_questions, read_run_pools
+from jaxvsr.rewards.registry import Reward
+from jaxvsr.training.policy import compute_dtype, load_policy
+from jaxvsr.training.run_inputs import RunInputs, open_inputs
 
-GIB = 2**30
-MOMENTS = 2  # of Adam, float32, for each trainable number
-
-
+MIB = 2**20
 PLANNED_STEPS = 8  # whose buckets are compiled
+USUAL_SHARE_OF_PEAK = 0.35  # of the matrix-product peak over a whole step; the bench measures the real one
 
 
 def plan(config: TrainConfig, mesh: Mesh) -> Iterator[str]:
-    """The lines of a plan: first what follows from the config alone, then what model and data add; the first thing
+    """The lines of a plan: first what follows from the config alone, then what model and data add. The first thing
     missing is said as an `InputError`, as the run itself would."""
-    shape = MeshShape(**dict(mesh.shape))
-    prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
-    yield from _config_lines(config, prompt, rewards)
-    check_view_consistency(config, rewards)
-    check_trackers(config.logging)
-    model = open_model(config.model.path, config.model.revision)
-    check_mesh(
-        shape,
-        scenes=config.data.scenes,
-        attention_heads=model.config.text.num_attention_heads,
-        accumulation=config.update.accumulation,
-    )
-    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
-    builder = BatchBuilder(processor, prompt, config.objective, config.sampling.answer_tokens, config.data.rejected)
-    data = config.data
-    pools = read_run_pools(config)
-    loader = make_loader(
-        pools,
-        scenes=data.scenes,
-        questions=data.questions,
-        frames=data.frames,
-        seed=config.seed,
-        blank=data.blank,
-    )
-    builder.check_answers(asked_questions(pools))
-    if config.objective == "grpo":
-        check_rewards(rewards)
-    batches = [builder(batch) for batch in itertools.islice(loader, min(PLANNED_STEPS, config.steps))]
+    yield from _config_lines(config, prompt_from(config.data.prompt), rewards_from(config.rewards))
+    inputs = open_inputs(config, mesh)
+    yield f"model       {inputs.model.name}: {inputs.model.config.family}, {_parameters(config, inputs.model.config)}"
+    yield from _data_lines(config, inputs)
+    loader = inputs.batches()
+    batches = list(itertools.islice(loader, min(PLANNED_STEPS, config.steps)))
     loader.close()
-    yield f"model       {model.name}: {model.config.family}, {_parameters(config, model.config)}"
-    yield from _data_lines(config, pools)
     yield _token_line(config, batches[0].prompt)
-    yield from _memory_lines(config, model.config, batches[0].prompt, shape)
-    yield from compiled_lines(config, model, processor, mesh, batches)
+    yield from _compiled_lines(inputs, batches)
 
 
 def group_size(config: TrainConfig) -> int:
     """G of the objective: sampled rollouts, the answer, or chosen and rejected."""
     return {"grpo": config.sampling.group, "sft": 1, "dpo": 2}[config.objective]
-
-
-def _parameters(config: TrainConfig, model: ModelConfig) -> str:
-    total = sum(math.prod(shape) for shape in expected_shapes(model).values())
-    return f"{total / 1e6:,.1f} M parameters, {_trainable(config, model) / 1e6:,.2f} M trained"
-
-
-def _trainable(config: TrainConfig, model: ModelConfig) -> int:
-    if config.lora is None:
-        shapes = expected_shapes(model).items()
-        return sum(
-            math.prod(shape)
-            for name, shape in shapes
-            if config.model.tower == "trained" or not name.startswith("visual.")
-        )
-    leaves = parameter_shapes(model, config.lora).items()
-    return sum(math.prod(leaf.shape) for name, leaf in leaves if ".lora_" in name)
-
-
-def _data_lines(config: TrainConfig, pools: Sequence[ScenePool]) -> list[str]:
-    data = config.data
-    lines = []
-    for pool in pools:
-        asked = sum(len(scene.questions) + len(scene.mirrored) for scene in pool.scenes)
-        updates = asked / (data.scenes * data.questions)
-        views = " and their mirror images" if data.mirror == "pairs" else ""
-        lines.append(
-            f"data        {pool.folder}: {len(pool.scenes):,} scenes{views}, {asked:,} questions; all of them once is "
-            f"{updates:,.0f} updates, {config.steps} steps are {config.steps / updates:.2f} of that"
-        )
-    return lines
 
 
 def _config_lines(config: TrainConfig, prompt: Prompt, rewards: Sequence[Reward]) -> list[str]:
@@ -128,6 +81,45 @@ def _config_lines(config: TrainConfig, prompt: Prompt, rewards: Sequence[Reward]
     return lines
 
 
+def _parameters(config: TrainConfig, model: ModelConfig) -> str:
+    total = sum(math.prod(shape) for shape in expected_shapes(model).values())
+    return f"{total / 1e6:,.1f} M parameters, {_trainable(config, model) / 1e6:,.2f} M trained"
+
+
+def _trainable(config: TrainConfig, model: ModelConfig) -> int:
+    if config.lora is None:
+        shapes = expected_shapes(model).items()
+        return sum(
+            math.prod(shape)
+            for name, shape in shapes
+            if config.model.tower == "trained" or not name.startswith("visual.")
+        )
+    leaves = parameter_shapes(model, config.lora).items()
+    return sum(math.prod(leaf.shape) for name, leaf in leaves if ".lora_" in name)
+
+
+def _data_lines(config: TrainConfig, inputs: RunInputs) -> Iterator[str]:
+    data = config.data
+
+    def asked(pool: ScenePool) -> int:
+        return sum(len(scene.questions) + len(scene.mirrored) for scene in pool.scenes)
+
+    for pool in inputs.pools:
+        updates = asked(pool) / (data.scenes * data.questions)
+        views = " and their mirror images" if data.mirror == "pairs" else ""
+        yield (
+            f"data        {pool.folder}: {len(pool.scenes):,} scenes{views}, {asked(pool):,} questions; all of them "
+            f"once is {updates:,.0f} updates, {config.steps} steps are {config.steps / updates:.2f} of that"
+        )
+    if inputs.features is not None:
+        yield f"features    {inputs.features}: stored, so the vision tower does not run"
+    for pool in inputs.heldout_pools:
+        yield (
+            f"held out    {pool.folder}: {len(pool.scenes):,} scenes, {asked(pool):,} questions; "
+            f"{config.evaluation.questions} are answered every {config.intervals.evaluate} steps"
+        )
+
+
 def _token_line(config: TrainConfig, prompt: TreePrompt) -> str:
     scenes, size = prompt.scene_tokens.shape
     questions, question_size = prompt.question_tokens.shape[1:]
@@ -135,26 +127,137 @@ def _token_line(config: TrainConfig, prompt: TreePrompt) -> str:
     tree = scenes * (size + questions * (question_size + group * answer))
     separate = scenes * questions * group * (size + question_size + answer)
     return (
-        f"tokens      a scene {size:,}, a question {question_size}, an answer {answer}; a step {tree:,} on the tree, "
+        f"tokens      scene {size:,}, question {question_size}, answer {answer}; a step has {tree:,} on the tree, "
         f"{separate:,} as separate sequences ({separate / tree:.1f} times as many)"
     )
 
 
-def _memory_lines(config: TrainConfig, model: ModelConfig, prompt: TreePrompt, mesh: MeshShape) -> list[str]:
-    """Bytes of what a step keeps. Activations come on top, and depend on model.remat and update.accumulation."""
-    width = {"float32": 4, "float16": 2, "bfloat16": 2}[model.dtype]
-    trained = _trainable(config, model)
-    weights = sum(math.prod(shape) for shape in expected_shapes(model).values()) * width
-    state = trained * 4 * (1 + MOMENTS)
-    text = model.text
-    scenes, size = prompt.scene_tokens.shape
-    questions, question_size = prompt.question_tokens.shape[1:]
-    cached = scenes * (size + questions * (question_size + group_size(config) * config.sampling.answer_tokens))
-    cache = cached * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * width
-    shards = mesh.fsdp * mesh.tensor
-    a_device = weights / shards + state / shards + cache / mesh.devices
-    return [
-        f"memory      weights {weights / GIB:.2f} GiB, trained weights with Adam {state / GIB:.2f} GiB, keys and "
-        f"values in sampling {cache / GIB:.2f} GiB; {a_device / GIB:.2f} GiB a device of mesh {mesh}, "
-        "activations on top"
-    ]
+def _compiled_lines(inputs: RunInputs, batches: list[HostBatch]) -> Iterator[str]:
+    """A line for each bucket of `batches`, and one for the time of a step. Steps on given answers (SFT, DPO) are
+    compiled with the answers' own shapes."""
+    config, model, mesh = inputs.config, inputs.model, inputs.mesh
+    make_step, trainable, optimizer = load_policy(config, model, inputs.processor, mesh, abstract=True)
+    step, greedy = make_step(), make_step(greedy=True)
+    state = jax.eval_shape(lambda: start_state(_zeros(trainable), optimizer, config.seed))
+    state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        state_shardings(state, mesh, model.config),
+    )
+    seen: dict[Any, HostBatch] = {}
+    for batch in batches:
+        seen.setdefault(tuple(leaf.shape for leaf in jax.tree.leaves(batch.prompt)), batch)
+    for number, batch in enumerate(seen.values(), 1):
+        needs = _program_memory(config, step, state, batch, mesh)
+        worst = max(needs, key=lambda name: needs[name].total)
+        each = ", ".join(f"{name} {need.total / MIB:,.0f}" for name, need in needs.items())
+        yield (
+            f"bucket {number}    {_bucket(batch.prompt)}: {each} MiB per device; the most, {worst}: arguments "
+            f"{needs[worst].arguments / MIB:,.0f}, temporary {needs[worst].temporary / MIB:,.0f}"
+        )
+    yield (
+        f"compiling   {step.compile_count} programs for {len(seen)} bucket(s) of the first {len(batches)} steps: "
+        f"{step.compile_seconds:.0f} s"
+    )
+    if inputs.heldout_pools:
+        loader = inputs.heldout_batches()
+        need = program_memory(_compiled_sample(greedy, state, next(loader), _Abstract(config, mesh)))
+        loader.close()
+        yield f"held out    sample {need.total / MIB:,.0f} MiB per device"
+    yield _time_line(config, model.config, mesh, max(seen.values(), key=lambda batch: batch.prompt.scene_tokens.size))
+
+
+def _bucket(prompt: TreePrompt) -> str:
+    vision = "stored vision features"
+    if prompt.pixels is not None:
+        rows, patches = prompt.pixels.valid.shape[1:]
+        vision = f"vision {rows} × {patches:,} patches"
+    return f"scene {prompt.scene_tokens.shape[1]:,}, question {prompt.question_tokens.shape[2]}, {vision}"
+
+
+def _zeros(shapes: dict[str, Any]) -> dict[str, jax.Array]:
+    return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Abstract:
+    """Shapes of a step's arrays on the mesh, in place of the arrays."""
+
+    config: TrainConfig
+    mesh: Mesh
+
+    def of_scenes(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """[S, …]."""
+        return jax.ShapeDtypeStruct((self.config.data.scenes, *shape), dtype, sharding=scene_sharding(self.mesh))
+
+    def number(self) -> Any:
+        return jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(self.mesh))
+
+    def prompt_and_keys(self, batch: HostBatch) -> tuple[TreePrompt, Any]:
+        prompt = jax.tree.map(lambda leaf: self.of_scenes(leaf.shape[1:], leaf.dtype), batch.prompt)
+        return prompt, self.of_scenes(batch.question_keys.shape[1:], jnp.uint32)
+
+
+def _sample_arguments(step: CompiledStep, state: TrainState, batch: HostBatch, abstract: _Abstract) -> tuple[Any, ...]:
+    prompt, keys = abstract.prompt_and_keys(batch)
+    return state.trainable, step.policy.frozen, prompt, keys, state.seed, state.step, step.temperature
+
+
+def _compiled_sample(step: CompiledStep, state: TrainState, batch: HostBatch, abstract: _Abstract) -> Any:
+    return step.programs["sample"].executable(*_sample_arguments(step, state, batch, abstract))
+
+
+def _program_memory(
+    config: TrainConfig, step: CompiledStep, state: TrainState, batch: HostBatch, mesh: Mesh
+) -> dict[str, ProgramMemory]:
+    abstract = _Abstract(config, mesh)
+    of_scenes = abstract.of_scenes
+    (prompt, _), frozen = abstract.prompt_and_keys(batch), step.policy.frozen
+    group, length = config.sampling.group, config.sampling.answer_tokens
+    if batch.targets is not None:
+        group, length = batch.targets.tokens.shape[2:]
+    tree = (batch.question_keys.shape[1], group, length)
+    rollouts = Rollouts(of_scenes(tree, jnp.int32), of_scenes(tree[:2], jnp.int32))
+    executables: dict[str, Any] = {}
+    logprobs, features = None, None
+    if config.objective == "grpo":
+        executables["sample"] = _compiled_sample(step, state, batch, abstract)
+        arguments = _sample_arguments(step, state, batch, abstract)
+        sampled, features = jax.eval_shape(step.programs["sample"].function, *arguments)
+        assert isinstance(sampled, Sampled)
+        logprobs = of_scenes(tree, sampled.logprobs.dtype)
+    elif not isinstance(prompt.vision, VisionFeatures):
+        features = jax.eval_shape(step.programs["vision"].function, state.trainable, frozen, prompt)
+    if features is not None and not step.trains_vision:
+        merged = of_scenes(features.shape[1:], features.dtype)
+        prompt = prompt.with_features(merged, keep_pixels=step.reference_has_tower)
+    reference = None
+    if config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta):
+        given = (step.policy.reference_parameters(), prompt, rollouts, step.temperature)
+        executables["reference"] = step.programs["reference"].executable(*given)
+        reference = of_scenes(tree, jax.eval_shape(step.programs["reference"].function, *given).dtype)
+    advantages = of_scenes(tree[:2], jnp.float32) if config.objective == "grpo" else None
+    normaliser = Normaliser(*(abstract.number() for _ in dataclasses.fields(Normaliser)))
+    inputs = LossInputs(normaliser, of_scenes(tree, jnp.bool_), logprobs, reference, advantages)
+    executables["update"] = step.programs["update"].executable(
+        state, frozen, prompt, rollouts, inputs, step.temperature
+    )
+    return {name: program_memory(executable) for name, executable in executables.items()}
+
+
+def _time_line(config: TrainConfig, model: ModelConfig, mesh: Mesh, batch: HostBatch) -> str:
+    group = config.sampling.group if config.objective == "grpo" else 1
+    sizes = StepSizes.of_batch(batch.prompt, group, config.sampling.answer_tokens, config.grpo.beta)
+    sizes = dataclasses.replace(sizes, scenes=config.data.scenes)
+    flops = needed_flops(model, sizes)
+    if config.objective != "grpo":
+        flops = {name: flops[name] for name in ("vision", "update")}
+    peak = matmul_peak(compute_dtype(config, mesh))
+    seconds = sum(flops.values()) / peak / USUAL_SHARE_OF_PEAK / mesh.devices.size
+    total = seconds * config.steps
+    lasts = f"{total / 3600:,.1f} hours" if total >= 3600 else f"{total / 60:,.1f} minutes"
+    return (
+        f"time        {sum(flops.values()):.2e} FLOP per step; at {USUAL_SHARE_OF_PEAK:.0%} of the {peak:.2e} FLOP/s "
+        f"that a matrix product reaches on one device here, {seconds:,.2f} s per step and {lasts} for "
+        f"{config.steps:,} steps, without compiling and evaluation"
+    )

@@ -18,14 +18,14 @@ class StepSizes:
     question_tokens: int  # T
     rollouts: int  # G
     answer_tokens: int  # R
-    vision_rows: int  # temporal patches of a video, or images
+    vision_rows: int  # temporal patches of a video, or images; 0: the tower does not run
     row_patches: int  # patches of each
     beta: float = 0.0  # 0: no reference pass
 
     @classmethod
     def of_batch(cls, prompt: TreePrompt, rollouts: int, answer_tokens: int, beta: float) -> StepSizes:
         """Those of a bucket, padding included."""
-        scenes, rows, patches = prompt.vision.valid.shape
+        scenes, rows, patches = (len(prompt.scene_tokens), 0, 0) if prompt.pixels is None else prompt.pixels.valid.shape
         questions, question = prompt.question_tokens.shape[1:]
         scene = prompt.scene_tokens.shape[1]
         return cls(scenes, scene, questions, question, rollouts, answer_tokens, rows, patches, beta)

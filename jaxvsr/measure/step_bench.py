@@ -130,7 +130,8 @@ def bench_step(
     frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
     sampling = SamplingOptions(work.rollouts, work.answer_tokens, eos_ids=())
-    return CompiledStep(Policy(config, work.lora, frozen), trainable, work.objective, optimizer, sampling, forward)
+    policy, one = Policy(config, work.lora, frozen), jnp.float32(1.0)
+    return CompiledStep(policy, trainable, work.objective, optimizer, sampling, forward, temperature=one)
 
 
 class StepBench:
@@ -141,7 +142,6 @@ class StepBench:
         self.step = bench_step(config, parameters, work, forward)
         adapters = {name: jnp.copy(leaf) for name, leaf in parameters.items() if "lora_" in name}
         self.state = start_state(adapters, self.step.optimizer, 0)
-        self.temperature = jnp.float32(1.0)
         questions = work.scenes * work.questions
         self.question_keys = jnp.arange(questions, dtype=jnp.uint32).reshape(work.scenes, work.questions)
         self._apart()
@@ -153,8 +153,8 @@ class StepBench:
         def policy(parameters: dict[str, jax.Array]) -> QwenVL:
             return bind(definition, parameters)
 
-        def prefill(trainable: Any, frozen: Any, prompt: TreePrompt, features: Any) -> Any:
-            hidden, _, cache = tree_hidden(policy({**frozen, **trainable}), prompt, features, None, forward)
+        def prefill(trainable: Any, frozen: Any, prompt: TreePrompt) -> Any:
+            hidden, _, cache = tree_hidden(policy({**frozen, **trainable}), prompt, None, forward)
             return hidden, cache
 
         def decode_all(
@@ -162,7 +162,7 @@ class StepBench:
         ) -> Any:
             keys = rollout_keys(jnp.uint32(0), step, keys, sampling.group)
             model = policy({**frozen, **trainable})
-            return decode(model, prompt, hidden, cache, keys, self.temperature, sampling, forward)
+            return decode(model, prompt, hidden, cache, keys, self.step.temperature, sampling, forward)
 
         self.vision = CompiledFunction("vision", lambda t, f, p: encode_vision(policy({**f, **t}), p, forward))
         self.prefill, self.decode = CompiledFunction("prefill", prefill), CompiledFunction("decode", decode_all)
@@ -175,50 +175,37 @@ class StepBench:
         """One step as the loop runs it; seconds of `sample`, `reward`, `reference_and_update` and the `step`."""
         clock = _Clock()
         start = time.perf_counter()
-        sampled, features = self.step.sample(self.state, prompt, self.question_keys, self.temperature)
+        sampled, seen = self.step.sample(self.state, prompt, self.question_keys)
         clock.lap("sample", sampled)
-        reference = (
-            self.step.reference(prompt, features, sampled.rollouts, self.temperature) if self.work.beta else None
-        )
+        reference = self.step.reference(seen, sampled.rollouts) if self.work.beta else None
         advantages = group_advantages(self.random_rewards(seed), [1.0], AdvantageRule()).advantages
         clock.lap("reward", None)
         mask = token_mask(sampled.rollouts.length, self.work.answer_tokens)
-        inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages))
         normaliser = step_normaliser(mask, self.work.objective)
-        self.state, metrics = self.step.update(
-            self.state, prompt, features, sampled.rollouts, inputs, normaliser, self.temperature
-        )
+        inputs = LossInputs(normaliser, mask, sampled.logprobs, reference, jnp.asarray(advantages))
+        self.state, metrics = self.step.update(self.state, seen, sampled.rollouts, inputs)
         clock.lap("reference_and_update", metrics)
         return {**clock.seconds, "step": time.perf_counter() - start}
 
     def run_phases(self, prompt: TreePrompt, seed: int) -> dict[str, float]:
         """The same step with every phase waited for; leaves the state as it was but for one update."""
         clock, trainable, frozen = _Clock(), self.state.trainable, self.step.policy.frozen
-        features = clock.lap("vision", self.vision(trainable, frozen, prompt))
-        hidden, cache = clock.lap("prefill", self.prefill(trainable, frozen, prompt, features))
+        seen = prompt.with_features(clock.lap("vision", self.vision(trainable, frozen, prompt)))
+        hidden, cache = clock.lap("prefill", self.prefill(trainable, frozen, seen))
         sampled = clock.lap(
-            "decode", self.decode(trainable, frozen, prompt, hidden, cache, self.question_keys, self.state.step)
+            "decode", self.decode(trainable, frozen, seen, hidden, cache, self.question_keys, self.state.step)
         )
         del hidden, cache
         advantages = group_advantages(self.random_rewards(seed), [1.0], AdvantageRule()).advantages
         clock.lap("reward", None)
         reference = None
         if self.work.beta:
-            reference = clock.lap(
-                "reference", self.step.reference(prompt, features, sampled.rollouts, self.temperature)
-            )
+            reference = clock.lap("reference", self.step.reference(seen, sampled.rollouts))
         mask = token_mask(sampled.rollouts.length, self.work.answer_tokens)
-        inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages))
-        update = (
-            prompt,
-            features,
-            sampled.rollouts,
-            inputs,
-            step_normaliser(mask, self.work.objective),
-            self.temperature,
-        )
+        normaliser = step_normaliser(mask, self.work.objective)
+        inputs = LossInputs(normaliser, mask, sampled.logprobs, reference, jnp.asarray(advantages))
         clock.start = time.perf_counter()
-        self.state, metrics = self.step.update(self.state, *update)
+        self.state, metrics = self.step.update(self.state, seen, sampled.rollouts, inputs)
         clock.lap("update", metrics)
         return clock.seconds
 

@@ -12,23 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
-from jaxvsr.config.algorithm import Objective
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.batches import BatchBuilder, count_tokens
+from jaxvsr.grpo.batches import count_tokens
 from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState, start_state
 from jaxvsr.grpo.objectives import step_normaliser, token_mask
-from jaxvsr.models.inputs.processor import SceneProcessor
-from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
-from jaxvsr.prompts import prompt_from
-from jaxvsr.runs.model_source import open_model
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.runs.run_folder import RunFolder
-from jaxvsr.training.assemble import host_batches
 from jaxvsr.training.policy import load_policy
+from jaxvsr.training.run_inputs import open_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,17 +66,17 @@ def measure_tree_savings(
     prompt: TreePrompt,
     rollouts: Rollouts,
     inputs: LossInputs,
-    temperature: Float[AnyArray, ""],
 ) -> TreeSavings:
     """Time loss and gradients of these rollouts as a tree and as separate sequences, and compare the gradients."""
     group = rollouts.tokens.shape[2]
-    assert isinstance(step.objective, Objective)
-    normaliser = step_normaliser(inputs.mask, step.objective)
 
     def gradients(trainable: Any, frozen: Any, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs) -> Any:
-        return jax.grad(step.whole_loss)(trainable, frozen, prompt, rollouts, inputs, normaliser, temperature)
+        return jax.grad(step.loss, has_aux=True)(trainable, frozen, prompt, rollouts, inputs, step.temperature)[0]
 
-    alone = jax.tree.map(lambda leaf: _rows(leaf, 3)[:, None, None], (rollouts, inputs))
+    def of_one_rollout(leaf: Any) -> jax.Array:
+        return leaf if jnp.ndim(leaf) == 0 else _rows(leaf, 3)[:, None, None]  # the normaliser is the step's
+
+    alone = jax.tree.map(of_one_rollout, (rollouts, inputs))
     program = CompiledFunction("loss and gradients", gradients)
     parameters = (state.trainable, step.policy.frozen)
     separate = separate_sequences(prompt, group)
@@ -109,24 +104,20 @@ def savings_of_run(run: Path, scenes: int) -> TreeSavings:
     if config.objective != "grpo":
         raise InputError(f"{run}: objective {config.objective}; only GRPO runs sample rollouts")
     mesh = make_mesh(MeshShape(), jax.devices()[:1])
-    model = open_model(config.model.path, config.model.revision)
-    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
-    make_step, trainable, optimizer = load_policy(config, model, processor, mesh)
-    builder = BatchBuilder(processor, prompt_from(config.data.prompt), "grpo", config.sampling.answer_tokens)
-    batches = host_batches(config, builder, mesh)
+    inputs = open_inputs(config, mesh, evaluates=False)
+    make_step, trainable, optimizer = load_policy(config, inputs.model, inputs.processor, mesh)
+    batches = inputs.batches()
     batch = next(batches)
     batches.close()
     prompt, keys = jax.tree.map(lambda leaf: jnp.asarray(leaf[:scenes]), (batch.prompt, batch.question_keys))
     step, state = make_step(), start_state(trainable, optimizer, config.seed)
-    temperature = jnp.float32(config.sampling.temperature)
-    sampled, features = step.sample(state, prompt, keys, temperature)
-    reference = None
-    if config.grpo.beta:
-        reference = step.reference(prompt, features, sampled.rollouts, temperature)
+    sampled, seen = step.sample(state, prompt, keys)
+    reference = step.reference(seen, sampled.rollouts) if config.grpo.beta else None
     advantages = np.random.default_rng(0).normal(size=sampled.rollouts.length.shape)  # any; equal ones have no gradient
     mask = token_mask(sampled.rollouts.length, config.sampling.answer_tokens)
-    inputs = LossInputs(mask, sampled.logprobs, reference, jnp.asarray(advantages, jnp.float32))
-    return measure_tree_savings(step, state, prompt, sampled.rollouts, inputs, temperature)
+    normaliser = step_normaliser(mask, config.grpo)
+    loss_inputs = LossInputs(normaliser, mask, sampled.logprobs, reference, jnp.asarray(advantages, jnp.float32))
+    return measure_tree_savings(step, state, prompt, sampled.rollouts, loss_inputs)
 
 
 def _rows(leaf: Any, axes: int) -> jax.Array:

@@ -21,7 +21,7 @@ from jaxvsr.models.attention import Level, attend, causal_attention
 from jaxvsr.models.layers import at_least_float32
 from jaxvsr.models.model_config import Remat
 from jaxvsr.models.qwen_vl import QwenVL
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +69,15 @@ def rollout_positions(prompt: TreePrompt, first: int | Int[Array, ""], count: in
 
 
 def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) -> Float[Array, "S U H"]:
-    """The merged vision tokens of every scene: the tower runs once a scene."""
+    """The merged vision tokens of every scene: those that the prompt holds, or one run of the tower per scene."""
+    if isinstance(prompt.vision, VisionFeatures):
+        return prompt.vision.merged
     return model.visual(prompt.vision, options.compute_dtype, options.remat != "none", bool(options.unroll))
 
 
 def tree_hidden(
     model: QwenVL,
     prompt: TreePrompt,
-    features: Float[Array, "S U H"],
     rollouts: Rollouts | None,
     options: ForwardOptions,
 ) -> tuple[Float[Array, "S Q H"], Float[Array, "S Q G Rm1 H"] | None, PromptCache | None]:
@@ -92,7 +93,7 @@ def tree_hidden(
     question_positions = prompt.question_start[:, None, None] + jnp.arange(question_size)
     question_positions = jnp.broadcast_to(question_positions, prompt.question_tokens.shape)
     embedded = [
-        model.embed(prompt.scene_tokens, prompt.vision_index, features, dtype),
+        model.embed(prompt.scene_tokens, prompt.vision_index, encode_vision(model, prompt, options), dtype),
         language.embed(prompt.question_tokens, dtype).reshape(scenes, questions * question_size, -1),
     ]
     positions = [prompt.scene_positions, three(question_positions.reshape(scenes, -1))]
@@ -259,12 +260,11 @@ def rollout_logprobs(
 def tree_logprobs(
     model: QwenVL,
     prompt: TreePrompt,
-    features: Float[Array, "S U H"],
     rollouts: Rollouts,
     temperature: float | Float[Array, ""],
     options: ForwardOptions,
 ) -> tuple[Float[Array, "S Q G R"], Float[Array, "S Q G R"]]:
     """Log-probabilities and entropies of all rollout tokens; what stands behind a rollout's length is meaningless."""
-    question_hidden, rollout_hidden, _ = tree_hidden(model, prompt, features, rollouts, options)
+    question_hidden, rollout_hidden, _ = tree_hidden(model, prompt, rollouts, options)
     assert rollout_hidden is not None
     return rollout_logprobs(model, question_hidden, rollout_hidden, rollouts.tokens, temperature, options)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Float, Int32, UInt8
 
 if TYPE_CHECKING:
     AnyArray = Any  # on the device or on the host: the type checker cannot know, the tests check it as they run
@@ -41,6 +41,18 @@ class VisionInput:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class VisionFeatures:
+    """What the vision tower and the patch merger made of the pixels of S scenes, in place of them.
+
+    U merged vision tokens of the language model's width H per scene, row-major over F and L / merge_unit.
+    """
+
+    merged: Float[AnyArray, "S U H"]
+    pixels: VisionInput | None = None  # kept only where the reference policy has a vision tower of its own
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TreePrompt:
     """Everything above the rollouts.
 
@@ -48,7 +60,7 @@ class TreePrompt:
     through `<|im_start|>assistant\\n`.
     """
 
-    vision: VisionInput
+    vision: VisionInput | VisionFeatures
     scene_tokens: Int32[AnyArray, "S V"]
     scene_length: Int32[AnyArray, "S"]
     scene_positions: Int32[AnyArray, "S V 3"]  # time, height, width
@@ -60,6 +72,19 @@ class TreePrompt:
     ]  # position of a question's first token: one past the maximum over all three axes
     question_tokens: Int32[AnyArray, "S Q T"]
     question_length: Int32[AnyArray, "S Q"]
+
+    @property
+    def pixels(self) -> VisionInput | None:
+        """The pixels, unless features take their place."""
+        return self.vision if isinstance(self.vision, VisionInput) else self.vision.pixels
+
+    def with_features(self, merged: Float[AnyArray, "S U H"], *, keep_pixels: bool = False) -> TreePrompt:
+        """The prompt with features in place of its pixels."""
+        return dataclasses.replace(self, vision=VisionFeatures(merged, self.pixels if keep_pixels else None))
+
+    def with_pixels(self) -> TreePrompt:
+        """The prompt with its pixels, where they were kept beside the features."""
+        return self if self.pixels is None else dataclasses.replace(self, vision=self.pixels)
 
 
 @jax.tree_util.register_dataclass

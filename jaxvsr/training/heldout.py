@@ -6,14 +6,11 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
-from jaxvsr.devices.mesh import replicated
-from jaxvsr.devices.processes import own_rows, place, texts_of_all_processes
+from jaxvsr.devices.processes import SceneAxis, own_rows, texts_of_all_processes
 from jaxvsr.grpo.batches import HostBatches
 from jaxvsr.grpo.compiled_step import CompiledStep, TrainState
 
@@ -28,7 +25,7 @@ class HeldOut:
     config: TrainConfig
     batches: Callable[[], HostBatches]
     step: CompiledStep  # greedy, G = 1
-    mesh: Mesh
+    scenes: SceneAxis
     text: Callable[[np.ndarray], str]  # tokens to text
     score_answers: ScoreAnswers
     say: Callable[[str], None]
@@ -39,7 +36,9 @@ class HeldOut:
         questions, answers = self.answer(state)
         wanted, split = self.config.evaluation.questions, self.config.evaluation.split
         if len(questions) < wanted:
-            self._say_once(f"evaluation.questions={wanted}: only {len(questions)} are scored, {split} deals no others")
+            self._say_once(
+                f"evaluation.questions={wanted}: only {len(questions)} questions exist in split {split}; scoring those"
+            )
         scores = self.score_answers(questions, answers)
         if not scores:
             kinds = ", ".join(sorted({question.answer_kind for question in questions}))
@@ -54,14 +53,11 @@ class HeldOut:
     def answer(self, state: TrainState) -> tuple[list[Question], list[str]]:
         """The questions and their greedy answers, those of all processes, each question once."""
         data, wanted = self.config.data, self.config.evaluation.questions
-        temperature = jax.device_put(np.float32(1.0), replicated(self.mesh))
         found: dict[str, tuple[Question, str]] = {}
         batches = self.batches()
         for _ in range(-(-wanted // (data.scenes * data.questions))):
             batch = next(batches)
-            given = (batch.prompt, batch.question_keys, batch.features)
-            prompt, keys, features = place(given, self.mesh, data.scenes)
-            sampled, _ = self.step.sample(state, prompt, keys, temperature, features)
+            sampled, _ = self.step.sample(state, *self.scenes.place((batch.prompt, batch.question_keys)))
             tokens, length = own_rows(sampled.rollouts.tokens), own_rows(sampled.rollouts.length)
             rows = [
                 (question.to_json(), self.text(tokens[s, q, 0, : length[s, q, 0]]))

@@ -14,8 +14,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.devices.mesh import replicated
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.compiled_step import AnyObjective, CompiledStep, Policy, SupervisedObjective
+from jaxvsr.grpo.compiled_step import AnyObjective, CompiledStep, Policy, SupervisedObjective, TrainState
 from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.huggingface.parameter_names import expected_shapes
@@ -84,6 +85,11 @@ def load_policy(
     )
     policy = Policy(model.config, config.lora, frozen, _reference(config, model, trainable, shardings, parameters))
 
+    temperature, one = (_constant(value, mesh, abstract=abstract) for value in (config.sampling.temperature, 1.0))
+
+    def constrain_state(state: TrainState) -> TrainState:
+        return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh, model.config))
+
     def make_step(*, greedy: bool = False) -> CompiledStep:
         return CompiledStep(
             policy,
@@ -92,9 +98,12 @@ def load_policy(
             optimizer,
             dataclasses.replace(sampling, group=1, greedy=True, top_k=0, top_p=1.0) if greedy else sampling,
             ForwardOptions(dtype=compute_dtype(config, mesh), remat=config.model.remat),
+            temperature=temperature if config.objective == "grpo" and not greedy else one,
             accumulate=config.update.accumulation,
-            gather=functools.partial(gathered_over_fsdp, mesh=mesh, config=model.config),
-            keep=lambda state: jax.lax.with_sharding_constraint(state, state_shardings(state, mesh, model.config)),
+            gather_weights=functools.partial(gathered_over_fsdp, mesh=mesh, config=model.config),
+            constrain_state=lambda state: jax.lax.with_sharding_constraint(
+                state, state_shardings(state, mesh, model.config)
+            ),
         )
 
     return make_step, trainable, optimizer
@@ -137,6 +146,13 @@ def _reference(
     if config.lora is None:  # a copy, because the state is donated
         return {name: _copy(leaf, model.folder.dtype(name)) for name, leaf in trainable.items()}
     return None
+
+
+def _constant(value: float, mesh: Mesh, *, abstract: bool) -> Any:
+    """A float32 number on every device."""
+    if abstract:
+        return jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
+    return jax.device_put(np.float32(value), replicated(mesh))
 
 
 def _copy(leaf: Any, dtype: np.dtype) -> Any:

@@ -128,7 +128,8 @@ class _Encoder:
         prompt = self._processor.collate([encoded])
         padded = self._program(self._weights, jax.device_put(prompt, self._device))
         (layout,), rows = encoded.layouts, encoded.rows
-        by_row = np.asarray(padded[0]).reshape(prompt.vision.patches.shape[1], -1, padded.shape[-1])
+        assert prompt.pixels is not None
+        by_row = np.asarray(padded[0]).reshape(prompt.pixels.patches.shape[1], -1, padded.shape[-1])
         return np.ascontiguousarray(by_row[:rows, layout.unit_slot])
 
 

@@ -16,7 +16,9 @@ from hypothesis.extra import numpy as hnp
 
 from jaxvsr.config.algorithm import AdvantageRule
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.advantages import gather_informative, group_advantages, reward_metrics
+from jaxvsr.grpo.advantages import gather_informative, group_advantages
+from jaxvsr.rewards.registry import Reward
+from jaxvsr.rewards.scoring import reward_metrics
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -81,7 +83,8 @@ def test_advantages_and_metrics_equal_trl(rule):
         theirs, metrics = trl_advantages(rewards, weights, rule)
         np.testing.assert_allclose(ours.advantages, theirs, rtol=1e-6, atol=1e-7, err_msg=str(seed))
         np.testing.assert_array_equal(ours.informative, (np.abs(theirs) > 1e-7).any(-1), err_msg=str(seed))
-        logged = ours.metrics | reward_metrics(rewards, [str(k) for k in range(len(rewards))])
+        named = [Reward(str(k), lambda **_: []) for k in range(len(rewards))]
+        logged = ours.metrics | reward_metrics(named, rewards.reshape(len(rewards), -1), ["task"] * rewards[0].size)
         names = {"reward/mean": "reward", "reward/std": "reward_std", "frac_reward_zero_std": "frac_reward_zero_std"}
         for name, their_name in (names | {f"reward/{k}": f"rewards/{k}/mean" for k in range(len(rewards))}).items():
             assert logged.get(name, np.nan) == pytest.approx(metrics[their_name], rel=1e-6, abs=1e-12, nan_ok=True), (

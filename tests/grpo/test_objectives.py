@@ -17,7 +17,8 @@ import torch
 from jaxvsr.config.algorithm import Objective, Ratio, Reduction
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import gather_informative
-from jaxvsr.grpo.objectives import MAXIMA, grpo_loss, kl_estimate, merge_metrics, step_normaliser, token_mask
+from jaxvsr.grpo.objective_variants import DIVERGENCES, grpo_variant_loss
+from jaxvsr.grpo.objectives import MAXIMA, merge_metrics, step_normaliser, token_mask
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -112,7 +113,9 @@ def our_loss(arrays, mask, objective, answer_tokens):
     full_mask = padded(mask, BUCKET, False)
 
     def loss(policy):
-        return grpo_loss(policy, old, reference if objective.beta else None, advantages, full_mask, objective, total)
+        return grpo_variant_loss(
+            policy, old, reference if objective.beta else None, advantages, full_mask, objective, total
+        )
 
     (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(policy)
     real = tuple(slice(n) for n in mask.shape)
@@ -182,10 +185,10 @@ def test_sequence_product_is_equation_1_of_the_vsgrpo_paper():
 def test_reductions_are_the_means_they_name(reduction):
     """On policy with advantage 1 and no KL a token's term is -1, so the loss is minus the sum of the shares."""
     lengths, width = np.array([[[1, 4], [6, 3]]]), 6
-    mask = token_mask(lengths, width, np.array([[[False, False], [True, False]]]))
+    mask = jnp.asarray(token_mask(lengths, width, np.array([[[False, False], [True, False]]])))
     zeros, ones = jnp.zeros(mask.shape), jnp.ones(lengths.shape)
     objective = Objective(reduction=reduction, mask_truncated=True)
-    loss, _ = grpo_loss(zeros, zeros, None, ones, mask, objective, step_normaliser(mask, objective))
+    loss, _ = grpo_variant_loss(zeros, zeros, None, ones, mask, objective, step_normaliser(mask, objective))
     assert float(loss) == pytest.approx({"grpo": -3 / 4, "bnpo": -1, "dapo": -1, "dr_grpo": -8 / 24}[reduction])
 
 
@@ -195,8 +198,8 @@ def test_kl_estimators_have_their_closed_forms_and_mean():
     exact = float((p * np.log(p / r)).sum())
     x, ratio = jnp.log(r / p)[None, None, None], jnp.asarray(p / old)[None, None, None]
     for estimator, sampler in (("k1", p), ("k3", p), ("k3_corrected", old)):
-        assert float((kl_estimate(x, ratio, estimator)[0, 0, 0] * sampler).sum()) == pytest.approx(exact, abs=1e-6)
-    np.testing.assert_allclose(kl_estimate(x, ratio, "k2")[0, 0, 0], np.log(p / r) ** 2 / 2, rtol=1e-5)
+        assert float((DIVERGENCES[estimator](x, ratio)[0, 0, 0] * sampler).sum()) == pytest.approx(exact, abs=1e-6)
+    np.testing.assert_allclose(DIVERGENCES["k2"](x, ratio)[0, 0, 0], np.log(p / r) ** 2 / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("ratio", ["token", "sequence_product", "sequence_mean"])
@@ -236,12 +239,12 @@ def test_micro_batches_of_scenes_add_up_to_the_step(objective):
     arrays, lengths = random_rollouts(np.random.default_rng(2), BUCKET)
     with jax.enable_x64(True):
         policy, old, reference, advantages = (jnp.asarray(x) for x in arrays)
-        mask = token_mask(lengths, BUCKET[-1])
+        mask = jnp.asarray(token_mask(lengths, BUCKET[-1]))
         total = step_normaliser(mask, objective)
 
         def loss(policy, scenes):
             rest = (x[scenes] for x in (old, reference, advantages, mask))
-            return grpo_loss(policy[scenes], *rest, objective, total)
+            return grpo_variant_loss(policy[scenes], *rest, objective, total)
 
         losses = jax.value_and_grad(loss, has_aux=True)
         (whole, metrics), gradient = losses(policy, slice(None))
@@ -269,13 +272,13 @@ def test_leaving_out_groups_without_advantage_changes_nothing(objective):
 
         def whole(policy):
             rest = [jnp.asarray(x) for x in (old, advantages, mask)]
-            return grpo_loss(policy, rest[0], None, rest[1], rest[2], objective, total)
+            return grpo_variant_loss(policy, rest[0], None, rest[1], rest[2], objective, total)
 
         def gathered(policy):
             taken = policy[jnp.arange(2)[:, None], bucket.index]
             rest = [jnp.asarray(bucket.take(x)) for x in (old, advantages, mask)]
             real = rest[2] & bucket.real[..., None, None]
-            return grpo_loss(taken, rest[0], None, rest[1], real, objective, total)
+            return grpo_variant_loss(taken, rest[0], None, rest[1], real, objective, total)
 
         (a, metrics_a), gradient_a = jax.value_and_grad(whole, has_aux=True)(jnp.asarray(policy))
         (b, metrics_b), gradient_b = jax.value_and_grad(gathered, has_aux=True)(jnp.asarray(policy))
@@ -304,7 +307,7 @@ def test_beta_without_a_reference_is_an_error():
     x, mask = jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1), bool)
     objective = Objective(beta=0.1)
     with pytest.raises(ValueError, match="reference"):
-        grpo_loss(x, x, None, x[..., 0], mask, objective, step_normaliser(mask, objective))
+        grpo_variant_loss(x, x, None, x[..., 0], mask, objective, step_normaliser(mask, objective))
 
 
 @pytest.fixture

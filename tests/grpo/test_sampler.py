@@ -39,10 +39,9 @@ def _sampled(
 
     def program(parameters, prompt, question_keys):
         model = bind(model_definition(config), parameters)
-        features = encode_vision(model, prompt, OPTIONS)
         keys = rollout_keys(jnp.uint32(5), jnp.int32(step), question_keys, options.group)
-        out = sample(model, prompt, features, keys, jnp.float32(temperature), options, OPTIONS)
-        scores, _ = tree_logprobs(model, prompt, features, out.rollouts, temperature, OPTIONS)
+        out = sample(model, prompt, keys, jnp.float32(temperature), options, OPTIONS)
+        scores, _ = tree_logprobs(model, prompt, out.rollouts, temperature, OPTIONS)
         return out, scores
 
     out, scores = jax.jit(program)(parameters, prompt, question_keys)
@@ -116,9 +115,9 @@ def test_greedy_takes_the_likeliest_allowed_token():
     case = random_tree(2, 2, 1)
     prompt, _ = case.on_device
     model = bind(model_definition(config), random_parameters(config, None, jnp.float32))
-    features = encode_vision(model, prompt, OPTIONS)
+    prompt = prompt.with_features(encode_vision(model, prompt, OPTIONS))
     chosen = Rollouts(jnp.asarray(out.rollouts.tokens[:, :, :1]), jnp.asarray(out.rollouts.length[:, :, :1]))
-    score = jax.jit(lambda rollouts: tree_logprobs(model, prompt, features, rollouts, 1.0, OPTIONS)[0][..., 0])
+    score = jax.jit(lambda rollouts: tree_logprobs(model, prompt, rollouts, 1.0, OPTIONS)[0][..., 0])
     best = score(chosen)
     for candidate in set(range(0, WORDS, 5)) - set(options.suppressed_ids):  # no other first token is likelier
         other = dataclasses.replace(chosen, tokens=chosen.tokens.at[..., 0].set(candidate))
@@ -139,7 +138,7 @@ def test_rollouts_follow_the_models_own_distribution_at_temperature_1():
     def exact(parameters):
         model = bind(model_definition(config), parameters)
         rollouts = Rollouts(pairs, jnp.full(pairs.shape[:3], 2))
-        return tree_logprobs(model, prompt, encode_vision(model, prompt, OPTIONS), rollouts, 1.0, OPTIONS)[0]
+        return tree_logprobs(model, prompt, rollouts, 1.0, OPTIONS)[0]
 
     joint = np.exp(np.asarray(exact(random_parameters(config, None, jnp.float32)), np.float64).sum(-1))
     joint = joint.reshape(2, WORDS, WORDS)

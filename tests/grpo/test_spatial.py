@@ -22,16 +22,17 @@ from jaxvsr.config.train_config import (
 )
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
-from jaxvsr.devices.processes import all_rows
+from jaxvsr.devices.processes import SceneAxis
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_rows
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.rollouts import check_view_consistency, correct_views
-from jaxvsr.grpo.video_gain import WINDOW, VideoGainWatch, check_video_gain, with_other_videos
+from jaxvsr.models.tree_batch import VisionFeatures
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.training.loop import train
 from jaxvsr.training.stopping import StopRequest
+from jaxvsr.training.video_gain import WINDOW, VideoGainWatch, check_video_gain, with_other_videos
 from tests.support.runs import Bench, G, Q, R, S, batch_of, config, first_token_reward, fresh_state
 
 PAIRS = DataSettings(scenes=S, questions=Q, mirror="pairs")
@@ -88,7 +89,7 @@ def test_rewards_of_all_processes_keep_every_bit(monkeypatch: pytest.MonkeyPatch
         np.arange(6, dtype=np.int32).reshape(2, 3),
         np.array([2**40, -1]),
     ):
-        gathered = all_rows(rows, mesh, 2)
+        gathered = SceneAxis(mesh, 2).all_rows(rows)
         assert gathered.dtype == rows.dtype and gathered.tobytes() == rows.tobytes()
 
 
@@ -101,8 +102,8 @@ def test_without_named_rewards_nothing_is_corrected() -> None:
 def test_the_correction_reaches_update_log_and_samples(bench: Callable[..., Bench], tmp_path: Path) -> None:
     settings = config(steps=1, data=PAIRS, view_consistency=ViewConsistencySettings(("length",), delta=2.0, eta=0.5))
     run = bench(tmp_path / "run", settings)
-    train(run.training, fresh_state(), StopRequest())
-    rollouts, inputs, _ = run.step.seen[0]
+    train(run.context, fresh_state(), StopRequest())
+    rollouts, inputs = run.step.seen[0]
     tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
     scores = np.full((2, S, Q, G), np.nan)
     for s, q, g in np.ndindex(S, Q, G):
@@ -146,14 +147,17 @@ def test_another_video_is_never_ones_own_nor_its_mirror_image(paired: bool, shif
     batch = batch_of(3)
     four = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf if leaf.dtype == bool else leaf + 1]), batch.prompt)
     keys = np.concatenate([batch.question_keys, batch.question_keys])
-    whole = HostBatch(3, four, keys, batch.questions * 2, features=np.arange(4, dtype=np.float32)[:, None, None])
+    whole = HostBatch(3, four, keys, batch.questions * 2)
+    stored = dataclasses.replace(whole, prompt=four.with_features(np.arange(4, dtype=np.float32)[:, None, None]))
     other = with_other_videos(whole, paired=paired)
+    vision = with_other_videos(stored, paired=paired).prompt.vision
+    assert isinstance(vision, VisionFeatures) and other.prompt.pixels is not None and four.pixels is not None
     for s in range(4):
         source = (s - shift) % 4
         np.testing.assert_array_equal(other.prompt.scene_tokens[s], four.scene_tokens[source])
-        np.testing.assert_array_equal(other.prompt.vision.patches[s], four.vision.patches[source])
+        np.testing.assert_array_equal(other.prompt.pixels.patches[s], four.pixels.patches[source])
         np.testing.assert_array_equal(other.prompt.question_tokens[s], four.question_tokens[s])
-        assert other.features is not None and other.features[s, 0, 0] == source
+        assert vision.merged[s, 0, 0] == source
 
 
 def test_a_step_without_another_video_is_refused_at_the_start() -> None:
@@ -182,15 +186,15 @@ def test_video_gain_is_the_difference_of_mean_rewards(bench: Callable[..., Bench
     def recorded(state: Any, prompt: Any, *rest: Any) -> Any:
         sampled = sample(state, prompt, *rest)
         shorter = dataclasses.replace(sampled[0].rollouts, length=np.minimum(sampled[0].rollouts.length, 2))
-        other = len(drawn) in (2, 5)  # the second sampling of steps 2 and 4
+        other = len(drawn) in (1, 4)  # the first sampling of steps 2 and 4
         drawn.append(np.asarray(prompt.scene_tokens))
         return (dataclasses.replace(sampled[0], rollouts=shorter), sampled[1]) if other else sampled
 
     run.step.sample = recorded  # type: ignore[assignment, method-assign]
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     rows = run.rows()
     assert ["video_gain" in row for row in rows] == [False, True, False, True] and len(drawn) == 6
-    np.testing.assert_array_equal(drawn[2], np.roll(drawn[1], 1, axis=0))
+    np.testing.assert_array_equal(drawn[1], np.roll(drawn[2], 1, axis=0))
     assert rows[1]["video_gain"] > 0 and "seconds/video_gain" in rows[1]  # shorter texts earn less
 
 
@@ -201,7 +205,7 @@ def test_a_model_that_does_not_look_gains_nothing_also_where_questions_are_drawn
     sampling = SamplingSettings(group=G, answer_tokens=R, max_draws=3)
     run = bench(tmp_path / "run", config(steps=1, sampling=sampling, intervals=IntervalSettings(video_gain=1)))
     first_token = Reward("first", first_token_reward, 1.0)
-    train(dataclasses.replace(run.training, rewards=(first_token,)), fresh_state(), StopRequest())
+    train(run.with_rewards(first_token), fresh_state(), StopRequest())
     (row,) = run.rows()
     assert row["draws"] > 1 and row["video_gain"] == 0  # the stand-in's answers do not depend on the video
 
@@ -227,8 +231,12 @@ def test_video_gain_needs_another_scene() -> None:
 def test_the_worst_tricks_of_a_step_are_kept(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=2, intervals=IntervalSettings(checkpoint=2, samples=2)))
     told = "<think> </think> <answer>1</answer>"
-    training = dataclasses.replace(run.training, decode=lambda tokens, length: [told] + ["fine"] * (len(tokens) - 1))
-    train(training, fresh_state(), StopRequest())
+
+    def decode(tokens: Any, length: Any) -> list[str]:
+        return [told] + ["fine"] * (len(tokens) - 1)
+
+    step = dataclasses.replace(run.context.step, decode=decode)
+    train(dataclasses.replace(run.context, step=step), fresh_state(), StopRequest())
     rows = list(read_rows(run.folder.hacking))
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[0]["text"] == told and rows[0]["tricks"] == ["empty_thought"]

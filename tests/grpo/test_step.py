@@ -30,7 +30,9 @@ def test_leaving_out_groups_without_advantage_gives_the_same_weights(accumulate:
     objective = Objective(beta=0.0)
     bucket = gather_informative(informative)
     assert bucket.index.shape == (2, 2)
+    normaliser = step_normaliser(jnp.asarray(case.mask), objective)
     few = LossInputs(
+        normaliser,
         jnp.asarray(bucket.take(case.mask) & bucket.real[..., None, None]),
         old,
         None,
@@ -38,17 +40,18 @@ def test_leaving_out_groups_without_advantage_gives_the_same_weights(accumulate:
         jnp.asarray(bucket.index),
     )
     after = []
-    for inputs in (LossInputs(jnp.asarray(case.mask), old, None, jnp.asarray(advantages)), few):
+    for inputs in (LossInputs(normaliser, jnp.asarray(case.mask), old, None, jnp.asarray(advantages)), few):
         parameters = random_parameters(config, lora, jnp.float32)
         trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
         frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
         optimizer, sampling = optax.sgd(1.0), SamplingOptions(3, 5, eos_ids=())
         policy = Policy(config, lora, frozen)
-        step = CompiledStep(policy, trainable, objective, optimizer, sampling, ForwardOptions(), accumulate=accumulate)
+        step = CompiledStep(
+            policy, trainable, objective, optimizer, sampling, ForwardOptions(),
+            temperature=jnp.float32(1.0), accumulate=accumulate,
+        )  # fmt: skip
         state = start_state(trainable, optimizer, 0)
-        features = step.encode(state, prompt)
-        normaliser = step_normaliser(jnp.asarray(case.mask), objective)
-        state, metrics = step.update(state, prompt, features, rollouts, inputs, normaliser, jnp.float32(1.0))
+        state, metrics = step.update(state, step.encode(state, prompt), rollouts, inputs)
         after.append((jax.device_get(state.trainable), float(metrics["loss"]), float(metrics["grad_norm"])))
     (all_of_them, loss, norm), (some, loss_of_some, norm_of_some) = after
     assert loss_of_some == pytest.approx(loss, rel=1e-5) and norm_of_some == pytest.approx(norm, rel=1e-5)
@@ -69,15 +72,14 @@ def test_sampling_with_adapters_keeps_the_log_probabilities_of_the_update() -> N
     prompt, _ = random_tree(1, 2, 1).on_device
     optimizer = optax.sgd(1.0)
     step = CompiledStep(
-        Policy(config, lora, frozen), trainable, Objective(), optimizer, SamplingOptions(3, 5, ()), ForwardOptions()
-    )
+        Policy(config, lora, frozen), trainable, Objective(), optimizer, SamplingOptions(3, 5, ()), ForwardOptions(),
+        temperature=jnp.float32(0.8),
+    )  # fmt: skip
     state = start_state(trainable, optimizer, 0)
     keys = jnp.zeros((1, 2), jnp.uint32)
-    sampled, features = step.sample(state, prompt, keys, jnp.float32(0.8))
+    sampled, prompt = step.sample(state, prompt, keys)
     adapted = bind(model_definition(config, lora), parameters)
-    expected, _ = tree_logprobs(adapted, prompt, features, sampled.rollouts, 0.8, ForwardOptions())
+    expected, _ = tree_logprobs(adapted, prompt, sampled.rollouts, 0.8, ForwardOptions())
     np.testing.assert_allclose(sampled.logprobs, expected, rtol=0, atol=1e-5)
-    base, _ = tree_logprobs(
-        bind(model_definition(config), frozen), prompt, features, sampled.rollouts, 0.8, ForwardOptions()
-    )
+    base, _ = tree_logprobs(bind(model_definition(config), frozen), prompt, sampled.rollouts, 0.8, ForwardOptions())
     assert np.abs(np.asarray(base - expected)).max() > 1e-2, "the adapters matter here"

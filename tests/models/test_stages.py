@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvsr.devices.mesh import MeshShape, make_mesh, replicated
+from jaxvsr.devices.mesh import make_mesh, replicated
+from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.model_folder import load_parameters, open_folder, save_folder
 from jaxvsr.models.huggingface.parameter_names import expected_shapes

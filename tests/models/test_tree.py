@@ -11,7 +11,7 @@ from jax.extend.core import jaxprs_in_params
 from jaxvsr.models import attention
 from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
-from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
+from jaxvsr.models.tree import ForwardOptions, tree_logprobs
 from tests.support.trees import TreeCase, random_parameters, random_tree, separate_logprobs, small_config
 
 FLOAT64 = ForwardOptions(dtype="float64")
@@ -22,7 +22,7 @@ EVERYWHERE = LoraConfig(rank=2, alpha=6.0, target_modules=r".*(qkv|proj|q_proj|v
 
 
 def _tree(model, prompt, rollouts, options, temperature=1.0):
-    return tree_logprobs(model, prompt, encode_vision(model, prompt, options), rollouts, temperature, options)[0]
+    return tree_logprobs(model, prompt, rollouts, temperature, options)[0]
 
 
 def _gradients(config, lora, parameters, case, options, names):

@@ -16,7 +16,7 @@ from peft import get_peft_model
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
 from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
-from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
+from jaxvsr.models.tree import ForwardOptions, tree_logprobs
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from tests.support import hf_models
 
@@ -97,9 +97,8 @@ def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, 
 
     def loss(trainable):
         model = bind(definition, {**parameters, **trainable})
-        features = encode_vision(model, scene.prompt, OPTIONS)
         rollouts = Rollouts(jnp.asarray(tokens), jnp.asarray(length))
-        return jnp.sum(tree_logprobs(model, scene.prompt, features, rollouts, 0.8, OPTIONS)[0] * weights)
+        return jnp.sum(tree_logprobs(model, scene.prompt, rollouts, 0.8, OPTIONS)[0] * weights)
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(values)
     assert float(value) == pytest.approx(float(total.detach()), rel=1e-4)
@@ -153,9 +152,7 @@ def test_greedy_rollouts_equal_those_that_transformers_generates(family: str, tm
     def program(parameters, prompt):
         model = bind(model_definition(config), parameters)
         keys = rollout_keys(jnp.uint32(0), jnp.int32(0), jnp.zeros((1, 3), jnp.uint32), 2)
-        return sample(
-            model, prompt, encode_vision(model, prompt, OPTIONS), keys, jnp.float32(1), options, OPTIONS
-        ).rollouts
+        return sample(model, prompt, keys, jnp.float32(1), options, OPTIONS).rollouts
 
     ours = jax.device_get(jax.jit(program)(parameters, scene.prompt))
     lengths = set()

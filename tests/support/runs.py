@@ -23,18 +23,20 @@ from jaxvsr.config.train_config import (
 from jaxvsr.data.questions import Question
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
+from jaxvsr.devices.processes import SceneAxis
 from jaxvsr.files import read_rows
 from jaxvsr.grpo.batches import HostBatch, question_key
-from jaxvsr.grpo.compiled_step import TrainState, start_state
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState, start_state
 from jaxvsr.grpo.compiled_step import _choose as step_choose
 from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.grpo.step_context import StepContext
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog
 from jaxvsr.runs.run_folder import RunFolder, make_run_folder
 from jaxvsr.training.console import CompileTimes, Console
-from jaxvsr.training.run_context import Training
+from jaxvsr.training.run_context import RunContext
 
 S, Q, G, R, V, T = 2, 3, 4, 5, 6, 4
 OPTIMIZER = optax.adam(0.1)
@@ -79,13 +81,11 @@ def batch_of(step: int) -> HostBatch:
     return HostBatch(step, prompt, keys, questions)
 
 
-class StandInStep:
+class StandInStep(CompiledStep):
     """Draws tokens that depend on weights, seed, step and question, and moves the weights by what it is given."""
 
-    trains_vision = False
-
     def __init__(self) -> None:
-        self.functions = [types.SimpleNamespace(name="update", seconds=0.0, compiled={}, on_compile=None)]
+        self.functions: Any = [types.SimpleNamespace(name="update", seconds=0.0, compiled={}, on_compile=None)]
         self.seen: list[Any] = []
 
     @property
@@ -96,42 +96,31 @@ class StandInStep:
     def compile_seconds(self) -> float:
         return self.functions[0].seconds
 
-    def sample(
-        self, state: TrainState, prompt: TreePrompt, keys: jax.Array, temperature: jax.Array, features: Any = None
-    ) -> Any:
+    def sample(self, state: TrainState, prompt: TreePrompt, keys: jax.Array) -> tuple[Sampled, TreePrompt]:
         noise = jax.random.uniform(jax.random.fold_in(jax.random.key(state.seed), state.step), (S, Q, G, R))
         mixed = state.trainable["w"] + noise + (keys[..., None, None] % 7) / 7
         tokens = jnp.floor(10 * (mixed % 1)).astype(jnp.int32)
         length = 1 + tokens[..., 0] % R
         logprobs = -jnp.abs(noise) * state.trainable["w"]
-        return Sampled(Rollouts(tokens, length), logprobs, length == R), jnp.zeros((S, 2, 8))
+        return Sampled(Rollouts(tokens, length), logprobs, length == R), self.encode(state, prompt)
 
-    def reference(
-        self, prompt: TreePrompt, features: jax.Array, rollouts: Rollouts, temperature: jax.Array
-    ) -> jax.Array:
+    def reference(self, prompt: TreePrompt, rollouts: Rollouts) -> jax.Array:
         return -0.1 * jnp.asarray(rollouts.tokens, jnp.float32)
 
-    def encode(self, state: TrainState, prompt: TreePrompt) -> jax.Array:
-        return jnp.zeros((S, 2, 8))
+    def encode(self, state: TrainState, prompt: TreePrompt) -> TreePrompt:
+        return prompt.with_features(jnp.zeros((S, 2, 8)))
 
     def choose(self, again: jax.Array, drawn_again: Sampled, sampled: Sampled) -> Sampled:
         return step_choose(again, drawn_again, sampled)
 
     def update(
-        self,
-        state: TrainState,
-        prompt: TreePrompt,
-        features: jax.Array,
-        rollouts: Rollouts,
-        inputs: Any,
-        normaliser: Any,
-        temperature: jax.Array,
+        self, state: TrainState, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         function = self.functions[0]
         if not function.compiled:
             function.on_compile("update", 1)
             function.compiled["bucket"], function.seconds = None, 2.0
-        self.seen.append((rollouts, inputs, normaliser))
+        self.seen.append((rollouts, inputs))
         taken = rollouts.tokens[..., 0]
         if inputs.questions is not None:
             taken = jnp.take_along_axis(taken, inputs.questions[..., None], axis=1)
@@ -143,7 +132,7 @@ class StandInStep:
             "loss": jnp.sum(state.trainable["w"]),
             "grad_norm": jnp.abs(gradients["w"]),
             "kl": jnp.float32(0),
-            "entropy": inputs.mask.sum() / normaliser.tokens,
+            "entropy": inputs.mask.sum() / inputs.normaliser.updated_tokens,
         }
 
 
@@ -160,9 +149,13 @@ class Bench:
     """A run in a folder, ready to go on."""
 
     folder: RunFolder
-    training: Training
+    context: RunContext
     step: StandInStep
     output: io.StringIO
+
+    def with_rewards(self, *rewards: Reward) -> RunContext:
+        """The run with other rewards."""
+        return dataclasses.replace(self.context, step=dataclasses.replace(self.context.step, rewards=rewards))
 
     def rows(self) -> list[dict[str, Any]]:
         return list(read_rows(self.folder.metrics))
@@ -179,22 +172,25 @@ def open_bench(
     folder = make_run_folder(path, settings)
     step, output = StandInStep(), io.StringIO()
     console = Console(settings.steps, done=first, line_seconds=settings.logging.line_seconds, stream=output)
-    training = Training(
+    step_context = StepContext(
         config=settings,
-        step=step,
-        mesh=make_mesh(MeshShape(), jax.devices()[:1]),
-        batches=batches or (lambda start: (batch_of(number) for number in range(start, 10_000))),
+        compiled=step,
+        scenes=SceneAxis(make_mesh(MeshShape(), jax.devices()[:1]), S),
         decode=lambda tokens, length: [" ".join(map(str, row[:n])) for row, n in zip(tokens, length, strict=True)],
         rewards=(Reward("words", word_count, 2.0), Reward("length", length_reward, 0.5)),
+        prompt_text=lambda question: f"<{question.question}>",
+    )
+    context = RunContext(
+        step=step_context,
+        batches=batches or (lambda start: (batch_of(number) for number in range(start, 10_000))),
         record=RECORD,
         checkpoints=Checkpoints(folder.checkpoints, keep=settings.intervals.keep),
         console=console,
         compile_times=CompileTimes(console, path.parent / "cache" / "seconds.json", "tiny"),
         log=MetricsLog(folder, settings, restored_step=first),
-        prompt_text=lambda question: f"<{question.question}>",
         evaluate=evaluate,
     )
-    return Bench(folder, training, step, output)
+    return Bench(folder, context, step, output)
 
 
 def fresh_state() -> TrainState:

@@ -50,7 +50,7 @@ from tests.support.runs import (
 
 def test_every_step_has_a_row_with_what_a_run_is_judged_by(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config())
-    _, reason = train(run.training, fresh_state(), StopRequest())
+    _, reason = train(run.context, fresh_state(), StopRequest())
     rows = run.rows()
     assert reason == "all steps" and [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     wanted = {
@@ -73,7 +73,7 @@ def test_the_gap_to_the_sampler_is_that_of_the_first_update_of_a_step(
         return state, {**metrics, "logprob_gap": jnp.float32(len(run.step.seen)), "ratio_max": len(run.step.seen)}
 
     monkeypatch.setattr(run.step, "update", with_gap)
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     assert [row["logprob_gap"] for row in run.rows()] == [1, 4]
     assert [row["ratio_max"] for row in run.rows()] == [3, 6]
 
@@ -82,8 +82,8 @@ def test_advantages_and_masks_of_an_update_are_those_of_its_rollouts(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     run = bench(tmp_path / "run", config(steps=1))
-    train(run.training, fresh_state(), StopRequest())
-    rollouts, inputs, normaliser = run.step.seen[0]
+    train(run.context, fresh_state(), StopRequest())
+    rollouts, inputs = run.step.seen[0]
     tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
     scores = np.full((2, S, Q, G), np.nan)
     for s, q, g in np.ndindex(S, Q, G):
@@ -91,9 +91,9 @@ def test_advantages_and_masks_of_an_update_are_those_of_its_rollouts(
         scores[0, s, q, g] = text.count(str(q)) if q != 2 else np.nan
         scores[1, s, q, g] = len(text)
         np.testing.assert_array_equal(np.asarray(inputs.mask[s, q, g]), np.arange(R) < length[s, q, g])
-    expected = group_advantages(scores, [2.0, 0.5], run.training.config.advantages)
+    expected = group_advantages(scores, [2.0, 0.5], run.context.config.advantages)
     np.testing.assert_array_equal(np.asarray(inputs.advantages), expected.advantages)
-    assert float(normaliser.tokens) == length.sum()
+    assert float(inputs.normaliser.tokens) == length.sum()
 
 
 def test_rewards_are_called_as_trl_calls_them_with_prompts_completions_and_columns(
@@ -106,7 +106,7 @@ def test_rewards_are_called_as_trl_calls_them_with_prompts_completions_and_colum
         return [0.0] * len(completions)
 
     run = bench(tmp_path / "run", config(steps=1, intervals=IntervalSettings(samples=0)))
-    training = dataclasses.replace(run.training, rewards=(Reward("mine", as_in_trl),))
+    training = run.with_rewards(Reward("mine", as_in_trl))
     train(training, fresh_state(), StopRequest())
     prompts, completions, answer, question, names = called[0]
     assert len(completions) == S * Q * G and prompts == [f"<{text}>" for text in question]
@@ -115,7 +115,7 @@ def test_rewards_are_called_as_trl_calls_them_with_prompts_completions_and_colum
 
 def test_padding_share_counts_what_is_not_real(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=1))
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     length = np.asarray(run.step.seen[0][0].length)
     real = V + V - 2 + S * Q * (T - 1) + length.sum()
     assert run.rows()[0]["padding_share"] == pytest.approx(1 - real / (S * V + S * Q * T + S * Q * G * R))
@@ -123,7 +123,7 @@ def test_padding_share_counts_what_is_not_real(bench: Callable[..., Bench], tmp_
 
 def test_a_resumed_run_equals_the_uninterrupted_one_exactly(bench: Callable[..., Bench], tmp_path: Path) -> None:
     whole = bench(tmp_path / "whole", config())
-    final, _ = train(whole.training, fresh_state(), StopRequest())
+    final, _ = train(whole.context, fresh_state(), StopRequest())
 
     def interrupted(start: int) -> Generator[HostBatch, None, None]:
         for number in range(start, 10_000):
@@ -133,12 +133,12 @@ def test_a_resumed_run_equals_the_uninterrupted_one_exactly(bench: Callable[...,
 
     parted = bench(tmp_path / "parted", config(), batches=interrupted)
     with pytest.raises(RuntimeError):
-        train(parted.training, fresh_state(), StopRequest())
+        train(parted.context, fresh_state(), StopRequest())
     assert [row["step"] for row in parted.rows()] == [1, 2, 3, 4, 5]
 
     again = bench(tmp_path / "parted", config(), first=4)
-    restored = again.training.checkpoints.restore(4, fresh_state(), RECORD)
-    resumed, _ = train(again.training, restored, StopRequest(), first=4)
+    restored = again.context.checkpoints.restore(4, fresh_state(), RECORD)
+    resumed, _ = train(again.context, restored, StopRequest(), first=4)
     assert without_times(again.rows()) == without_times(whole.rows())
     assert list(read_rows(again.folder.samples)) == list(read_rows(whole.folder.samples))
     np.testing.assert_array_equal(np.asarray(resumed.trainable["w"]), np.asarray(final.trainable["w"]))
@@ -157,9 +157,9 @@ def test_a_signal_ends_after_the_running_step_with_a_checkpoint(
     run = bench(tmp_path / "run", config(), batches=batches)
     before = signal.getsignal(number)
     with StopRequest().listening() as stop:
-        _, reason = train(run.training, fresh_state(), stop)
+        _, reason = train(run.context, fresh_state(), stop)
     assert signal.getsignal(number) is before
-    assert (reason, run.training.checkpoints.steps, len(run.rows())) == (name, [2], 2)
+    assert (reason, run.context.checkpoints.steps, len(run.rows())) == (name, [2], 2)
     assert EXIT_CODES[reason] == 128 + number
 
 
@@ -171,13 +171,13 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
 
 def test_the_time_limit_saves_and_stops(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config())
-    _, reason = train(run.training, fresh_state(), StopRequest(time_limit=0.0))
-    assert (reason, run.training.checkpoints.steps, EXIT_CODES[reason]) == ("time limit", [1], 0)
+    _, reason = train(run.context, fresh_state(), StopRequest(time_limit=0.0))
+    assert (reason, run.context.checkpoints.steps, EXIT_CODES[reason]) == ("time limit", [1], 0)
 
 
 def test_samples_hold_questions_answers_rewards_and_advantages(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=3))
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     samples = list(read_rows(run.folder.samples))
     assert [row["step"] for row in samples] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3]
     assert [row["question_id"] for row in samples[:3]] == ["0/0/0", "0/1/0", "0/0/1"]
@@ -192,7 +192,7 @@ def test_the_first_questions_are_answered_again_after_the_last_step(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     run = bench(tmp_path / "run", config(steps=3))
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     samples = list(read_rows(run.folder.samples))
     before, after = samples[:3], samples[-3:]
     assert [row["question_id"] for row in before] == [row["question_id"] for row in after]
@@ -201,12 +201,12 @@ def test_the_first_questions_are_answered_again_after_the_last_step(
 
 def test_a_run_that_ended_before_its_last_samples_gets_them_once(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=3))
-    final, _ = train(run.training, fresh_state(), StopRequest())
+    final, _ = train(run.context, fresh_state(), StopRequest())
     whole = run.folder.samples.read_text()
     run.folder.samples.write_text("".join(whole.splitlines(keepends=True)[:-3]))
     for _ in range(2):
         again = bench(tmp_path / "run", config(steps=3), first=3)
-        assert train(again.training, final, StopRequest(), first=3)[1] == "all steps"
+        assert train(again.context, final, StopRequest(), first=3)[1] == "all steps"
         assert again.folder.samples.read_text() == whole
 
 
@@ -216,13 +216,13 @@ def test_all_processes_end_for_the_same_reason(
     run = bench(tmp_path / "run", config())
     sigterm = list(EXIT_CODES).index("SIGTERM")
     monkeypatch.setattr(loop, "largest_of_processes", lambda number: max(number, sigterm))  # another one was told
-    assert train(run.training, fresh_state(), StopRequest(time_limit=0.0))[1] == "SIGTERM"
+    assert train(run.context, fresh_state(), StopRequest(time_limit=0.0))[1] == "SIGTERM"
     assert len(run.rows()) == 1
 
 
 def test_a_reward_that_does_not_apply_is_null_in_json(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=1, logging=LoggingSettings(trackers=(), sample_questions=S * Q)))
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     does_not_apply = [row for row in read_rows(run.folder.samples) if row["answer"] == "2"]
     assert does_not_apply and all(a["rewards"]["words"] is None for row in does_not_apply for a in row["answers"])
     assert "NaN" not in run.folder.samples.read_text()
@@ -232,8 +232,8 @@ def test_evaluations_choose_the_best_checkpoint(bench: Callable[..., Bench], tmp
     scores = iter([30.0, 50.0, 40.0])
     settings = config(intervals=IntervalSettings(checkpoint=100, evaluate=2, keep=1))
     run = bench(tmp_path / "run", settings, evaluate=lambda state: {"eval/overall": next(scores)})
-    train(run.training, fresh_state(), StopRequest())
-    assert (run.training.checkpoints.best, run.training.checkpoints.steps) == (4, [4, 6])
+    train(run.context, fresh_state(), StopRequest())
+    assert (run.context.checkpoints.best, run.context.checkpoints.steps) == (4, [4, 6])
     assert [row.get("eval/overall") for row in run.rows()] == [None, 30.0, None, 50.0, None, 40.0]
 
 
@@ -241,7 +241,7 @@ def test_several_inner_steps_use_the_same_rollouts_and_one_reference(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     run = bench(tmp_path / "run", config(steps=2, update=UpdateSettings(inner_steps=3)))
-    state, _ = train(run.training, fresh_state(), StopRequest())
+    state, _ = train(run.context, fresh_state(), StopRequest())
     assert int(state.step) == 6 and len(run.step.seen) == 6
     assert run.step.seen[0][1] is run.step.seen[2][1] and run.step.seen[2][1] is not run.step.seen[3][1]
 
@@ -249,7 +249,7 @@ def test_several_inner_steps_use_the_same_rollouts_and_one_reference(
 def test_without_kl_there_is_no_reference_pass(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=1, grpo=Objective(beta=0.0)))
     run.step.reference = None  # type: ignore[assignment, method-assign]
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     assert "seconds/reference" not in run.rows()[0] and run.step.seen[0][1].reference_logprobs is None
 
 
@@ -262,7 +262,7 @@ def test_a_policy_that_is_not_the_reference_at_step_1_is_reported(bench: Callabl
         return state, {**metrics, "kl": jnp.float32(0.5)}
 
     run.step.update = far_away  # type: ignore[method-assign,assignment]
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     assert "kl 0.5 at step 1" in run.output.getvalue()
 
 
@@ -274,24 +274,24 @@ def test_sft_learns_the_given_answers_and_samples_nothing(bench: Callable[..., B
         batches=lambda start: (dataclasses.replace(batch_of(step), targets=targets) for step in range(start, 9)),
     )
     run.step.sample = None  # type: ignore[assignment, method-assign]
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     assert np.asarray(run.step.seen[0][1].mask).sum() == 2 * S * Q and len(run.rows()) == 2
 
 
 def test_plain_lines_and_compile_messages_without_a_terminal(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=2))
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     lines = run.output.getvalue().splitlines()
     assert lines[0] == "compiling update, bucket 1" and lines[1].startswith("step 1/2  reward ")
     again = bench(tmp_path / "again", config(steps=2))
-    train(again.training, fresh_state(), StopRequest())
+    train(again.context, fresh_state(), StopRequest())
     assert again.output.getvalue().splitlines()[0] == "compiling update, bucket 1, last time 2 s"
 
 
 def test_a_line_comes_only_when_the_last_one_is_old(bench: Callable[..., Bench], tmp_path: Path) -> None:
     settings = config(logging=LoggingSettings(trackers=(), line_seconds=1000.0))
     run = bench(tmp_path / "run", settings)
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     assert [line.split("  ")[0] for line in run.output.getvalue().splitlines()[1:]] == ["step 1/6", "step 6/6"]
 
 
@@ -300,7 +300,7 @@ def test_a_broken_reward_ends_the_run_with_its_name(bench: Callable[..., Bench],
         raise ValueError("no")
 
     run = bench(tmp_path / "run", config())
-    training = dataclasses.replace(run.training, rewards=(Reward("broken", broken),))
+    training = run.with_rewards(Reward("broken", broken))
     with pytest.raises(InputError, match="'broken'"):
         train(training, fresh_state(), StopRequest())
     assert json.loads(run.folder.metrics.read_text() or "null") is None
@@ -315,18 +315,19 @@ def test_without_kl_groups_that_teach_nothing_are_left_out_of_the_update(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     run = bench(tmp_path / "run", config(steps=1, grpo=Objective(beta=0.0)))
-    training = dataclasses.replace(run.training, rewards=(Reward("constant", constant_reward, 1.0),))
+    training = run.with_rewards(Reward("constant", constant_reward, 1.0))
     train(training, fresh_state(), StopRequest())
-    rollouts, inputs, normaliser = run.step.seen[0]
+    rollouts, inputs = run.step.seen[0]
     informative = np.asarray(inputs.questions)[np.asarray(inputs.mask).any((-1, -2))]
     assert inputs.questions.shape == (S, 2) and set(informative.tolist()) <= {0, 2}
-    assert float(normaliser.tokens) == np.asarray(rollouts.length).sum(), "the normaliser counts what is left out"
+    tokens = np.asarray(rollouts.length).sum()
+    assert float(inputs.normaliser.tokens) == tokens, "the normaliser counts what is left out"
     row = run.rows()[0]
     assert row["zero_advantage_groups"] >= S and row["update_questions"] == 2
     assert row["entropy"] == pytest.approx(1.0), "a mean over the tokens that were read"
 
     with_kl = bench(tmp_path / "kl", config(steps=1))
-    training = dataclasses.replace(with_kl.training, rewards=(Reward("constant", constant_reward, 1.0),))
+    training = with_kl.with_rewards(Reward("constant", constant_reward, 1.0))
     train(training, fresh_state(), StopRequest())
     assert with_kl.step.seen[0][1].questions is None, "with KL every group has a gradient"
 
@@ -337,7 +338,7 @@ def test_dynamic_sampling_keeps_the_first_informative_draw_of_every_question(
     draws = 3
     settings = config(steps=1, sampling=SamplingSettings(group=G, answer_tokens=R, max_draws=draws))
     run = bench(tmp_path / "run", settings)
-    training = dataclasses.replace(run.training, rewards=(Reward("first", first_token_reward, 1.0),))
+    training = run.with_rewards(Reward("first", first_token_reward, 1.0))
     train(training, fresh_state(), StopRequest())
 
     batch, state = batch_of(0), fresh_state()
@@ -348,7 +349,7 @@ def test_dynamic_sampling_keeps_the_first_informative_draw_of_every_question(
         if informative.all():
             break
         keys = jnp.asarray(keys_of_draw(batch.question_keys, draw))
-        tokens = np.asarray(StandInStep().sample(state, batch.prompt, keys, jnp.float32(1))[0].rollouts.tokens)
+        tokens = np.asarray(StandInStep().sample(state, batch.prompt, keys)[0].rollouts.tokens)
         used += 1
         for s, q in np.ndindex(S, Q):
             earned = tokens[s, q, :, 0] <= 6
@@ -366,5 +367,5 @@ def test_dynamic_sampling_keeps_the_first_informative_draw_of_every_question(
 def test_dynamic_sampling_stops_when_enough_groups_inform(bench: Callable[..., Bench], tmp_path: Path) -> None:
     sampling = SamplingSettings(group=G, answer_tokens=R, max_draws=9, min_informative=0.01)
     run = bench(tmp_path / "run", config(steps=1, sampling=sampling))
-    train(run.training, fresh_state(), StopRequest())
+    train(run.context, fresh_state(), StopRequest())
     assert run.rows()[0]["draws"] == 1

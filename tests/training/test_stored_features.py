@@ -1,7 +1,6 @@
 """Stored vision features: the same as the tower's, used only where they fit, and then the tower does not run."""
 
 import dataclasses
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -21,18 +20,18 @@ from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_rows
-from jaxvsr.grpo.batches import BatchBuilder, padded_features
+from jaxvsr.grpo.batches import padded_features
 from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models import vision
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
-from jaxvsr.prompts import prompt_from
+from jaxvsr.models.tree_batch import VisionFeatures
 from jaxvsr.runs.model_source import open_model
-from jaxvsr.training.assemble import host_batches, ready_run
+from jaxvsr.training.assemble import ready_run
 from jaxvsr.training.loop import train
 from jaxvsr.training.policy import compute_dtype, load_policy, trains_vision
-from jaxvsr.training.scenes_of_run import read_run_pools
+from jaxvsr.training.run_inputs import open_inputs, read_run_pools
 from jaxvsr.training.stopping import StopRequest
 from jaxvsr.training.stored_features import usable_features, vision_weights_hash, write_features
 from launch.build_data import main
@@ -93,19 +92,22 @@ def test_stored_features_are_the_towers_where_the_prompt_looks(place: Path, mirr
     settings = config(place, mirror=mirror)
     model = open_model(settings.model.path)
     processor = SceneProcessor.from_folder(model.folder.path)
-    builder = BatchBuilder(processor, prompt_from("question"), "grpo", 4)
-    batches = functools.partial(host_batches, settings, builder, mesh())
-    seen, read = next(batches()), next(batches(features=chosen(settings)))
+    inputs = open_inputs(config(place, mirror=mirror, features="off"), mesh())
+    seen = next(inputs.batches())
+    read = next(dataclasses.replace(inputs, features=chosen(settings)).batches())
+    assert isinstance(read.prompt.vision, VisionFeatures) and read.prompt.pixels is None
+    stored = read.prompt.vision.merged
     make_step, trainable, optimizer = load_policy(settings, model, processor, mesh())
-    computed = np.asarray(make_step().encode(start_state(trainable, optimizer, 0), seen.prompt))
-    assert read.features is not None and read.features.shape == computed.shape
-    assert read.prompt.vision.patches.size == 0
+    encoded = make_step().encode(start_state(trainable, optimizer, 0), seen.prompt).vision
+    assert isinstance(encoded, VisionFeatures)
+    computed = np.asarray(encoded.merged)
+    assert stored.shape == computed.shape
     for s, places in enumerate(np.asarray(seen.prompt.vision_index)):
         np.testing.assert_array_equal(read.prompt.vision_index[s], places)
         at = places[places >= 0]
-        np.testing.assert_allclose(read.features[s, at], computed[s, at], rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(stored[s, at], computed[s, at], rtol=2e-5, atol=2e-5)
     if mirror == "pairs":
-        assert not np.allclose(read.features[0], read.features[1])
+        assert not np.allclose(stored[0], stored[1])
     np.testing.assert_array_equal(read.prompt.scene_positions, seen.prompt.scene_positions)
 
 
@@ -119,7 +121,7 @@ def test_a_run_with_features_is_the_run_without_them(
             monkeypatch.setattr(vision.VisionTower, "__call__", None)
         settings = config(place, features=features)
         with ready_run(settings, tmp_path / features, mesh(), quiet=True) as ready:
-            train(ready.training, ready.state, StopRequest())
+            train(ready.run, ready.state, StopRequest())
         texts = [
             [answer["text"] for answer in row["answers"]] for row in read_rows(tmp_path / features / "samples.jsonl")
         ]

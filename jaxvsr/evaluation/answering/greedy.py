@@ -25,7 +25,7 @@ from jaxvsr.devices.choose_devices import choose_devices, describe_devices
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import make_mesh, scene_rows
 from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh, parse_mesh
-from jaxvsr.devices.processes import own_rows, place, texts_of_all_processes
+from jaxvsr.devices.processes import SceneAxis, largest_of_processes, own_rows, texts_of_all_processes
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.scene_media import Row, Videos, rows_of
 from jaxvsr.evaluation.predictions import Prediction
@@ -35,7 +35,7 @@ from jaxvsr.models.inputs.collate import EncodedScene, TreeShape, round_up
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings
-from jaxvsr.models.tree import ForwardOptions, encode_vision
+from jaxvsr.models.tree import ForwardOptions
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.prompts import Prompt
 from jaxvsr.runs.model_source import Model
@@ -106,20 +106,21 @@ class GreedyModel:
 
         `batch_size` is the number of scenes of all processes, a multiple of `scene_shards`; None: there is one process.
         """
-        needed = _largest_of_processes(self.processor.shape(scenes))
+        own = dataclasses.astuple(self.processor.shape(scenes))
+        needed = TreeShape(*map(int, largest_of_processes(own)))
         self._shape = needed if self._shape is None else _larger(self._shape, needed)  # shapes only grow
-        prompt = place(self.processor.collate(scenes, self._shape), self.mesh, batch_size or len(scenes))
+        axis = SceneAxis(self.mesh, batch_size or len(scenes))
+        prompt = axis.place(self.processor.collate(scenes, self._shape))
         rollouts = self.program(self._parameters, prompt)
         texts = self.processor.decode(Rollouts(own_rows(rollouts.tokens), own_rows(rollouts.length)))
         return [[answer for (answer,) in scene] for scene in texts]
 
     def _program(self, parameters: dict[str, jax.Array], prompt: TreePrompt) -> Rollouts:
         model = bind(self._definition, gathered_over_fsdp(parameters, self.mesh, self.processor.config))
-        features = encode_vision(model, prompt, self._forward)
         no_seed = jnp.zeros((), jnp.uint32)  # the sampler takes keys, and draws nothing with them when it is greedy
         keys = rollout_keys(no_seed, jnp.zeros((), jnp.int32), jnp.zeros(prompt.question_length.shape, jnp.uint32), 1)
         temperature = jnp.ones((), jnp.float32)
-        return sample(model, prompt, features, keys, temperature, self._sampling, self._forward).rollouts
+        return sample(model, prompt, keys, temperature, self._sampling, self._forward).rollouts
 
 
 def open_mesh(kind: DeviceKind, spec: str | None, processes: int = 1) -> tuple[Mesh, str]:
@@ -205,13 +206,6 @@ def generate(
 
 def _larger(one: TreeShape, other: TreeShape) -> TreeShape:
     return TreeShape(*map(max, zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)))
-
-
-def _largest_of_processes(shape: TreeShape) -> TreeShape:
-    """All processes run the same program."""
-    for text in texts_of_all_processes(json.dumps(dataclasses.astuple(shape))):
-        shape = _larger(shape, TreeShape(*json.loads(text)))
-    return shape
 
 
 def _text_length(row: Row) -> int:

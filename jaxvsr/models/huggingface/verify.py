@@ -176,8 +176,9 @@ def _transformers(
     def tensor(array: Int[np.ndarray, "..."]) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array)).long()
 
-    config, vision = folder.config.vision, sequence.prompt.vision
-    units = np.asarray(vision.patches)[0].reshape(-1, config.merge_unit, config.patch_values)
+    config, pixels_of_tree = folder.config.vision, sequence.prompt.pixels
+    assert pixels_of_tree is not None
+    units = np.asarray(pixels_of_tree.patches)[0].reshape(-1, config.merge_unit, config.patch_values)
     seen = units[sequence.vision_index[sequence.vision_index >= 0]].reshape(-1, config.patch_values)
     pixels = np.array(normalise_pixels(jnp.asarray(seen), config, jnp.dtype("float32")))
     side = SIDE // config.patch_size

@@ -10,19 +10,18 @@ import dataclasses
 import math
 import statistics
 from collections import deque
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from jaxvsr.config.train_config import TrainConfig
-from jaxvsr.devices.processes import place
 from jaxvsr.errors import InputError
+from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
-from jaxvsr.grpo.rollouts import RewardedRollouts, mean_reward, reward_rollouts
-from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.training.run_context import Training
+from jaxvsr.grpo.rollouts import RewardedRollouts, reward_rollouts
+from jaxvsr.grpo.step_context import StepContext
 
 WINDOW = 5  # measurements that have to agree before a warning
 NEAR_ZERO = 0.05  # of the reward's standard deviation
@@ -34,13 +33,11 @@ _SCENE_PARTS = ("vision", "scene_tokens", "scene_length", "scene_positions", "vi
 def with_other_videos(batch: HostBatch, *, paired: bool) -> HostBatch:
     """The batch with the videos of its scenes moved on by one; by two where a scene and its mirror image are paired."""
     shift = 2 if paired else 1
-
-    def moved(leaf: Any) -> np.ndarray:
-        return np.roll(np.asarray(leaf), shift, axis=0)
-
-    parts = {name: jax.tree.map(moved, getattr(batch.prompt, name)) for name in _SCENE_PARTS}
-    features = None if batch.features is None else moved(batch.features)
-    return dataclasses.replace(batch, prompt=dataclasses.replace(batch.prompt, **parts), features=features)
+    parts = {
+        name: jax.tree.map(lambda leaf: np.roll(np.asarray(leaf), shift, axis=0), getattr(batch.prompt, name))
+        for name in _SCENE_PARTS
+    }
+    return dataclasses.replace(batch, prompt=dataclasses.replace(batch.prompt, **parts))
 
 
 def check_video_gain(config: TrainConfig, scenes: int) -> None:
@@ -55,22 +52,26 @@ def check_video_gain(config: TrainConfig, scenes: int) -> None:
         )
 
 
-def sample_other_videos(training: Training, state: TrainState, batch: HostBatch, temperature: jax.Array) -> Sampled:
-    """Rollouts of the batch's questions, each about another scene's video."""
-    config = training.config
-    other = with_other_videos(batch, paired=config.data.mirror == "pairs")
-    given = (other.prompt, other.question_keys, other.features)
-    prompt, keys, features = place(given, training.mesh, config.data.scenes)
-    return jax.block_until_ready(training.step.sample(state, prompt, keys, temperature, features)[0])
+def rewards_of_other_videos(run: StepContext, state: TrainState, batch: HostBatch) -> Float[np.ndarray, "K S Q G"]:
+    """Rewards of rollouts of the batch's questions, each about another scene's video."""
+    other = with_other_videos(batch, paired=run.config.data.mirror == "pairs")
+    with run.clock("video_gain"):
+        prompt, keys = run.scenes.place((other.prompt, other.question_keys))
+        return reward_rollouts(run, batch, run.compiled.sample(state, prompt, keys)[0]).rewards
 
 
-def video_gain(training: Training, batch: HostBatch, own: RewardedRollouts, other: Sampled) -> float:
-    """The gain of this step's questions: mean reward of their rollouts less that of those about other videos.
+def video_gain(run: StepContext, step: RewardedRollouts, elsewhere: Float[np.ndarray, "K S Q G"]) -> float:
+    """Mean reward of a step's rollouts less that of rollouts about other videos.
 
-    `own` are those of the first draw: draws that were kept for being informative earn more, or less, by that alone.
+    Of the step the first draw counts: draws that were kept for being informative earn more, or less, for that reason.
     """
-    elsewhere = reward_rollouts(training, batch, other).everyone
-    return mean_reward(training, own.everyone) - mean_reward(training, elsewhere)
+    return mean_reward(run, step.first_rewards) - mean_reward(run, elsewhere)
+
+
+def mean_reward(run: StepContext, rewards: Float[np.ndarray, "K S Q G"]) -> float:
+    """Mean of the weighted sum over the rollouts of all processes, without corrections; NaN where none applies."""
+    weights = [reward.weight for reward in run.rewards]
+    return group_advantages(rewards, weights, run.config.advantages).metrics.get("reward/mean", math.nan)
 
 
 class VideoGainWatch:
@@ -98,5 +99,5 @@ class VideoGainWatch:
         self._warned = True
         return (
             f"warning: video_gain {mean:.3g} over the last {WINDOW} measurements, where the reward spreads by "
-            f"{spread:.3g}: with another scene's video the answers are as good, so the model hardly looks"
+            f"{spread:.3g}: with another scene's video the answers are as good, so the model barely uses the video"
         )
