@@ -70,7 +70,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    """SVG path data through the points; one that is not finite lifts the pen, one that is alone is a dot.
+    """SVG path data through the points; one that is not finite lifts the pen, one between two such is a dot.
 
     >>> _path([(0, 1), (5, 1), (10, math.nan), (15, 2)])
     'M0.0 1.0 L5.0 1.0 M15.0 2.0 L15.0 2.0'

@@ -108,13 +108,13 @@ def test_constants_are_fitted_on_training_questions_once_each_without_their_mirr
     # The same constants are evaluate.py's.
     command = ["--model", "best-constant", "--data", str(folder / "data"), "--benchmark", "vsi-bench"]
     assert evaluate([*command, "--out", str(folder / "constant")]) == 0
-    said = {
+    constants = {
         one.question.question_type: one.prediction for one in read_predictions(folder / "constant/predictions.jsonl")
     }
-    assert said["object_counting"] == found["object_counting"]["constant_answer"]
+    assert constants["object_counting"] == found["object_counting"]["constant_answer"]
 
 
-def test_each_column_of_a_comparison_is_read_as_it_was_asked(report, folder: Path):
+def test_each_column_of_a_comparison_is_read_as_its_evaluation_did(report, folder: Path):
     rows = read_predictions(folder / "now" / "predictions.jsonl")
     tagged = [dataclasses.replace(row, prediction=f"<think>9</think><answer>{row.prediction}</answer>") for row in rows]
     write_predictions(folder / "before" / "predictions.jsonl", tagged)
@@ -137,14 +137,15 @@ def test_several_runs_get_tables_and_curves(report, folder: Path, capsys: pytest
         "summary.md",
         "summary.tex",
     ]
+    assert "| group | runs | mean reward | KL (nats per token) |" in (out / "summary.md").read_text()
     assert "| intervals.samples=10 | 2 | 0.5000 ± 0.1414 |" in (out / "summary.md").read_text()
-    # What the numbers are is said where they stand, in LaTeX as a comment.
+    # The caption says what the numbers are; in LaTeX it is a comment.
     assert "Mean ± sample standard deviation over runs" in (out / "summary.md").read_text()
     assert (out / "summary.tex").read_text().startswith("% Mean ± sample standard deviation over runs")
     assert "| intervals.samples=20 | 1 | 0.9000 |" in capsys.readouterr().out
 
 
-def test_answers_of_two_models_stand_side_by_side_the_most_different_first(report, folder: Path, capsys):
+def test_answers_of_two_models_are_side_by_side_the_most_different_first(report, folder: Path, capsys):
     rows = [json.loads(line) for line in (folder / "now" / "predictions.jsonl").read_text().splitlines()]
     rows[3]["prediction"], rows[4]["prediction"], rows[5]["prediction"] = "<b>9</b>", None, "9\ud800"
     (folder / "now" / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -160,10 +161,10 @@ def test_answers_of_two_models_stand_side_by_side_the_most_different_first(repor
     assert "10 questions" in capsys.readouterr().out
 
 
-def test_free_answers_are_not_called_equally_good(report, folder: Path):
+def test_free_answers_have_no_score(report, folder: Path):
     asked = [dataclasses.replace(question(number, "picture", "2 m"), answer_kind="text") for number in range(3)]
-    for name, said in (("before", ["1 m", "2 m", "3 m"]), ("now", ["1 m", "2 m", "4 m"])):
-        predictions = [Prediction(row, text) for row, text in zip(asked, said, strict=True)]
+    for name, predicted in (("before", ["1 m", "2 m", "3 m"]), ("now", ["1 m", "2 m", "4 m"])):
+        predictions = [Prediction(row, text) for row, text in zip(asked, predicted, strict=True)]
         write_predictions(folder / name / "predictions.jsonl", predictions)
     out = folder / "answers"
     assert report(["--answers", f"before={folder / 'before'}", f"now={folder / 'now'}", "--out", str(out)]) == 0
@@ -174,7 +175,7 @@ def test_free_answers_are_not_called_equally_good(report, folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "expected RUN…, or --answers"),
         (["--answers", "now=now"], "expected at least two folders"),
@@ -190,11 +191,11 @@ def test_free_answers_are_not_called_equally_good(report, folder: Path):
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    report, folder: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch
+    report, folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch
 ):
     monkeypatch.chdir(folder)
     before = sorted(path for path in folder.rglob("*"))
     assert report(arguments) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("error: ") and said in error
+    assert error.count("\n") == 1 and error.startswith("error: ") and message in error
     assert sorted(path for path in folder.rglob("*")) == before

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -45,6 +46,12 @@ def test_missing_values_leave_a_gap_in_the_line():
     figure = line_chart("kl", [Curve("kl", (1, 2, 3, 4, 5), (0.1, 0.2, math.nan, 0.3, 0.4))])
     line = next(ET.fromstring(figure).iter("path")).attrib["d"]
     assert line.count("M") == 2 and line.count("L") == 2
+
+
+def test_a_value_between_gaps_is_a_dot():
+    figure = line_chart("kl", [Curve("kl", (1, 2, 3), (math.nan, 0.2, math.nan))])
+    (start, end) = re.findall(r"[ML]([\d.]+ [\d.]+)", next(ET.fromstring(figure).iter("path")).attrib["d"])
+    assert start == end
 
 
 def test_moving_average_equals_the_mean_of_the_window():

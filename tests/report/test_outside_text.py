@@ -46,7 +46,7 @@ def paragraph(words: str) -> str:
 
 
 @given(st.text(max_size=60))
-def test_any_text_comes_back_as_text_alone(words: str):
+def test_any_text_is_shown_as_text_only(words: str):
     outline = Outline(paragraph(words))
     assert [tag for tag, _ in outline.tags] == ["p"]
     shown = "".join(outline.words)

@@ -75,7 +75,7 @@ def test_scores_show_every_number_and_mark_differences_beyond_two_standard_error
     assert classes.count("better") == 1 and classes.count("worse") == 0
 
 
-def test_the_question_shown_before_and_after_is_the_same_one_farthest_apart():
+def test_before_and_after_show_the_question_with_most_steps_between():
     samples = [
         sampled(1, "a", ["1", "2"]),
         sampled(1, "b", ["1", "2"]),
@@ -153,7 +153,7 @@ def test_frames_of_a_real_scan_stay_off_the_page_unless_shared(tmp_path: Path, d
         info.write_text(before)
 
 
-def test_a_blank_control_run_shows_no_frames_that_it_did_not_see(tmp_path: Path, data: Path):
+def test_a_control_run_on_blank_video_shows_no_frames(tmp_path: Path, data: Path):
     page = write_report(write_run(tmp_path / "run", data, blank=True)).read_text(encoding="utf-8")
     assert pictures(page, "jpeg") == [] and "mid-grey" in page
 

@@ -73,7 +73,7 @@ def test_the_arrow_faces_where_the_question_says_and_mirrors_with_the_room(room:
     )
 
 
-def test_counts_are_numbered_and_sizes_lie_along_the_longest_side(room: RoomToDraw) -> None:
+def test_counts_are_numbered_and_sizes_drawn_along_the_longest_side(room: RoomToDraw) -> None:
     counted = draw_answer(room, ask("object_counting", "How many chair(s)in the room?", "2"))
     assert [mark.label for mark in counted.marks] == ["1", "2"] and counted.note == "2 in the annotation"
     size = draw_answer(room, ask("object_size_estimation", "the longest dimension of the bed", "200"))
@@ -87,7 +87,7 @@ def test_counts_are_numbered_and_sizes_lie_along_the_longest_side(room: RoomToDr
     assert float(re.findall(r"[\d.]+", area.note)[0]) == pytest.approx(42, rel=0.03)
 
 
-def test_the_nearest_of_four_is_drawn_strongly_also_by_its_letter(room: RoomToDraw) -> None:
+def test_the_nearest_object_is_outlined_when_the_answer_is_its_letter(room: RoomToDraw) -> None:
     asked = "Which of these objects (door, lamp, coffee table) is the closest to the bed?"
     options = ("A. door", "B. lamp", "C. coffee table")
     drawn = draw_answer(room, ask("object_rel_distance", asked, "B", options))
@@ -95,13 +95,13 @@ def test_the_nearest_of_four_is_drawn_strongly_also_by_its_letter(room: RoomToDr
     assert drawn.highlight == {"bed", "lamp"}
 
 
-def test_a_task_that_is_not_known_outlines_what_it_names(room: RoomToDraw) -> None:
+def test_an_unknown_question_type_outlines_the_objects_that_it_names(room: RoomToDraw) -> None:
     drawn = draw_answer(room, ask("object_height", "How high is the lamp, in centimeters?", "160"))
     assert drawn.highlight == {"lamp"} and not drawn.marks
 
 
 @pytest.mark.parametrize("real", [False, True])
-def test_the_page_is_whole_and_says_where_pictures_of_a_real_scan_stay(
+def test_the_page_shows_every_question_and_says_that_frames_of_a_real_scan_are_private(
     tmp_path: Path, real: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, page = tmp_path / "data", tmp_path / "page.html"

@@ -86,7 +86,7 @@ def test_curves_are_drawn_as_png_and_pdf_with_the_same_bytes_every_time(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.pdf", "one.png", "two.pdf", "two.png"]
 
 
-def test_a_column_has_one_number_of_decimals_for_means_and_deviations():
+def test_a_column_has_the_same_decimals_in_all_rows():
     score = {"a": spread([8.0, 9.0]), "b": spread([50.0]), "c": spread([39.8, 39.9])}
     summary = {
         name: {"score": value, "kl": spread([0.1]), "rate": spread([1e-5]), "tokens": spread([2345.6])}

@@ -116,14 +116,14 @@ def test_a_study_runs_every_arm_once_and_writes_table_and_figure(place, capsys):
     assert "study.md" in capsys.readouterr().out
 
 
-def test_held_out_curves_of_different_questions_a_scene_are_not_put_into_one_panel():
-    # In training, held-out questions are dealt Q a scene: another Q is asked other questions.
+def test_runs_with_other_numbers_of_questions_per_scene_are_compared_by_reward():
+    # Training asks Q held-out questions per scene: another Q asks other questions.
     one, four = (Run(f"q{q}", {"data.questions": q, "grpo.beta": 0.01 * q}, []) for q in (1, 4))
     assert curve_metric({"Q = 1": [one], "Q = 4": [four]}) == "reward/mean"
     assert curve_metric({"a": [one], "b": [one, one]}) == "eval/overall"
 
 
-def test_the_table_states_what_the_scores_need_to_be_read_with(place):
+def test_the_table_has_the_notes_of_the_evaluations(place):
     """As every evaluation does: a true answer of zero, which the benchmark never asks for; an arm's empty answers."""
     scripts = Path("launch/evaluate.py")
     body = scripts.read_text().replace('"answer": "2"', '"answer": "0" if index > 37 else "2"')
@@ -134,7 +134,7 @@ def test_the_table_states_what_the_scores_need_to_be_read_with(place):
     assert "\n- base: 1 of 40 questions have no prediction and score 0 (first: q1)" in page and "low rate: " not in page
 
 
-def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):
+def test_done_commands_are_kept_when_seeds_are_added(place):
     assert run_study() == 0
     before = len(calls())
     assert run_study() == 0
@@ -147,7 +147,7 @@ def test_what_is_done_is_kept_and_more_seeds_run_only_themselves(place):
     assert row in page.replace("  ", " ").replace("  ", " ") and "| by seed |" in page
 
 
-def test_a_stopped_arm_goes_on_and_the_table_says_what_is_missing(place, capsys):
+def test_a_stopped_arm_continues_and_the_table_says_what_is_missing(place, capsys):
     Path("stop").touch()
     assert run_study() == 143
     assert "seed-0/low train" in capsys.readouterr().err
@@ -197,7 +197,7 @@ def test_a_base_config_that_changed_since_an_arm_was_done_is_refused(place, caps
     assert len(calls()) == before
 
 
-def test_what_was_done_before_configs_were_recorded_is_kept(place):
+def test_a_manifest_without_configs_is_kept(place):
     assert run_study() == 0
     path = Path("out", MANIFEST)
     rows = json.loads(path.read_text())
@@ -227,7 +227,7 @@ def test_a_time_limit_is_refused_because_a_cut_training_would_count_as_done(plac
     )
 
 
-def test_arms_are_asked_with_the_pixels_that_they_were_trained_with(place):
+def test_arms_are_evaluated_with_the_pixels_of_their_training(place):
     assert run_study("--arms", "low", "--set", "data.max_pixels=7840") == 0
     assert "--frames 8 --max-pixels 7840 --prompt" in Path("calls.txt").read_text().splitlines()[-1]
 
@@ -240,7 +240,7 @@ def test_the_table_says_which_seeds_of_an_arm_are_missing(place):
     assert "Not scored yet: low rate (seed 2), again (seeds 1, 2)." in Path("out/study.md").read_text()
 
 
-def test_some_arms_bring_those_that_they_start_from(place):
+def test_chosen_arms_include_those_that_they_start_from(place):
     assert run_study("--arms", "again") == 0
     assert calls() == ["build_data", *["train", "evaluate"] * 2]
     page = Path("out/study.md").read_text()
@@ -309,9 +309,9 @@ def result(arm, seed, *values):
 def test_differences_are_paired_over_the_seeds_that_both_arms_have():
     results = [result("a", 0, 100, 50), result("a", 1, 0, 50), result("b", 0, 0, 0), result("c", None, 10, 20)]
     found = difference(results, "a", "b")
-    assert found is not None and found.mean == pytest.approx(75) and found.n == 2  # seed 0 alone: 100 and 50
+    assert found is not None and found.mean == pytest.approx(75) and found.n == 2  # only seed 0: 100 and 50
     assert [round(by_seed, 6) for by_seed in differences_by_seed(results, "a", "b").values()] == [75]
-    # An untrained model stands against the mean over all seeds: 50 − 10 and 50 − 20.
+    # An untrained model is compared with the mean over all seeds: 50 − 10 and 50 − 20.
     against = difference(results, "a", "c")
     assert against is not None and against.mean == pytest.approx(35)
     assert difference(results, "a", "d") is None
@@ -319,7 +319,7 @@ def test_differences_are_paired_over_the_seeds_that_both_arms_have():
         difference([result("a", 0, 1, 2), result("b", 0, 1)], "a", "b")
 
 
-def test_standard_errors_over_several_seeds_hold_the_spread_between_trainings():
+def test_standard_errors_over_several_seeds_include_the_spread_between_trainings():
     """Questions that agree, trainings that do not: +20 with one seed and 0 with the other is no sure +10."""
     wild = [result("a", 0, 20, 20, 21, 19), result("a", 1, 0, 0, 1, -1), result("c", None, 0, 0, 0, 0)]
     found = difference(wild, "a", "c")
@@ -342,7 +342,7 @@ def test_readings_say_where_the_study_disagrees_with_a_paper():
     assert reading(Difference(1, 5.0, float("nan")), asked) == "no clear difference"
 
 
-def test_the_papers_study_asks_as_many_questions_in_every_update_and_changes_nothing_unsaid():
+def test_every_arm_of_the_papers_study_has_32_questions_per_update_and_is_compared():
     papers = read_study(find_config("papers", "studies"))
     trained = [arm for arm in papers.arms if arm.is_trained]
     main = papers.config(papers.arm("grpo"))
@@ -356,7 +356,7 @@ def test_the_papers_study_asks_as_many_questions_in_every_update_and_changes_not
     assert compared == {arm.name for arm in papers.arms}
 
 
-def test_every_command_of_the_papers_study_has_flags_that_its_script_knows(tmp_path):
+def test_the_commands_of_the_papers_study_are_parsed_by_their_scripts(tmp_path):
     parsers = {"train.py": train._parser(), "evaluate.py": evaluate._parser(), "build_data.py": build_data._parser()}
     for command in commands(read_study(find_config("papers", "studies")), tmp_path, [0]):
         if command.arguments[0] in parsers:
