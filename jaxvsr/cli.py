@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """The list of commands, one a line."""
+    """The list of commands, one per line."""
     lines = [f"  jaxvsr {name:10}{purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "\n".join(["usage: jaxvsr COMMAND …        (jaxvsr COMMAND --help for its flags)", "", *lines])
 

@@ -1,4 +1,4 @@
-"""What all launch scripts share: one-line errors, exit codes, and `--set field=value`.
+"""What all launch scripts share: one-line errors, exit codes, types of arguments.
 
 A launch script reads
 
@@ -18,14 +18,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from jaxvsr.errors import InputError
 
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
-
-Settings = TypeVar("Settings")
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -56,7 +54,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # whoever looks for a file meets it first
+        if error.errno != errno.ENAMETOOLONG:  # the first look for such a file raises it
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_INPUT_ERROR

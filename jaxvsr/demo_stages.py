@@ -140,7 +140,7 @@ def run_stages(stages: Sequence[Stage], launch: Path) -> tuple[int, list[float]]
         code = run_child([str(launch / stage.arguments[0]), *stage.arguments[1:]], {"JAX_PLATFORMS": "cpu"})
         seconds.append(time.monotonic() - start)
         if code:
-            print(f"stopped in stage {number}, {stage.title}; the same command goes on there", file=sys.stderr)
+            print(f"stopped in stage {number}, {stage.title}; the same command continues it", file=sys.stderr)
             return code, seconds
         print(f"({seconds[-1]:.1f} s)", flush=True)
         stage.record()

@@ -1,6 +1,6 @@
 """Frozen dataclasses from YAML and JSON, and single values from text: the types of the fields say what is accepted.
 
-Errors are one line that begins with the field's dotted path; whoever knows the file or the flag puts it before that
+Errors are one line that begins with the field's dotted path; callers that know the file or the flag put it before that
 (`errors.prefixed`). Types: bool, int, float, str, Literal, `X | None`, `tuple[X, ...]`, dict, dataclasses of these.
 """
 

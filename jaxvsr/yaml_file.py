@@ -14,8 +14,8 @@ def read_yaml(path: Path, *, what: str = "config", fields: str = "`steps: 100`")
     """The mapping in a file; an empty file is an empty one.
 
     Raises:
-        InputError: no text in UTF-8, no YAML, no mapping, or a name that stands twice. It names the file as `what` and
-            says which `fields` belong there.
+        InputError: not UTF-8, not YAML, not a mapping, or a name that is there twice. It names the file as `what`
+            and says which `fields` belong there.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value!r} stands twice", problem_mark=key.start_mark
+                    problem=f"{key.value!r} is there twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)

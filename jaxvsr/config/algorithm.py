@@ -65,7 +65,7 @@ class Objective:
         if not 0 <= self.beta < float("inf"):
             raise InputError(f"beta {self.beta}: must be at least 0")
         if self.ratio == "sequence_product" and (self.reduction != "grpo" or self.cispo is not None):
-            raise InputError("ratio sequence_product: has one term a rollout; reduction must be grpo and cispo unset")
+            raise InputError("ratio sequence_product: has one term per rollout; reduction must be grpo and cispo unset")
 
     @property
     def clip_bounds(self) -> tuple[float, float]:

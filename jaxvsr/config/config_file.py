@@ -29,7 +29,7 @@ _FIELDS = tuple(field for field, _ in flat_fields(to_tree(TrainConfig())))
 def read_config(path: Path | None, overrides: Iterable[Override] = ()) -> TrainConfig:
     """The config of a YAML file (None: the defaults) with fields replaced in order.
 
-    Who names a prompt and no `sampling.answer_tokens` beside it, in the file or among the overrides, gets the prompt's.
+    A prompt brings its own `sampling.answer_tokens`, unless the file or the overrides that name it set them too.
     """
     tree = _read_tree(path) if path is not None else {}
     given = list(overrides)
@@ -77,7 +77,7 @@ def _extended(path: Path, name: Any) -> Path:
 
 
 def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """`tree` over `base`; who names a prompt without `sampling.answer_tokens` does not keep the base's."""
+    """`tree` over `base`, without the base's `sampling.answer_tokens` where `tree` names another prompt."""
     data, sampling = tree.get("data"), tree.get("sampling") or {}
     if isinstance(data, dict) and "prompt" in data and "answer_tokens" not in sampling:
         (base.get("sampling") or {}).pop("answer_tokens", None)
@@ -141,7 +141,7 @@ def _set_field(tree: dict[str, Any], field: str, text: str) -> None:
 
 
 def _take_prompts_budget(tree: dict[str, Any]) -> None:
-    """A prompt carries its token budget: where one is named and `sampling.answer_tokens` is not, that is taken."""
+    """Set `sampling.answer_tokens` to the budget of the prompt, where a prompt is named and they are not."""
     data, sampling = tree.get("data"), tree.get("sampling") or {}
     name = data.get("prompt") if isinstance(data, dict) else None
     if isinstance(name, str) and isinstance(sampling, dict) and "answer_tokens" not in sampling:
@@ -154,12 +154,12 @@ def _check_fields(tree: Mapping[str, Any]) -> None:
 
 
 def _check_field(path: str, value: object) -> None:
-    """Whether a dotted path names a field or a group of them; a name of TRL or EasyR1 is answered with ours."""
+    """Whether a dotted path names a field or a group; a name of TRL or EasyR1 is answered with the field here."""
     if path in _FIELDS or any(field.startswith(f"{path}.") for field in _FIELDS):
         return
     line = f"unknown field {path!r} (value {value!r})"
-    if ours := known_name(path):
-        raise InputError(f"{line}: here it is {ours}")
+    if here := known_name(path):
+        raise InputError(f"{line}: here it is {here}")
     group, _, last = path.rpartition(".")
     if group in _FIELDS:
         raise InputError(f"{line}: {group!r} has no fields")

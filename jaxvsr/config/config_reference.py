@@ -20,7 +20,7 @@ from jaxvsr.fields import flat_fields, to_tree
 INTRODUCTION = f"""# Config fields
 
 The same names in YAML (`data: {{scenes: 8}}`), on the command line (`--set data.scenes=8`) and in Python
-(`TrainConfig(data=DataSettings(scenes=8))`). When a run goes on (`--resume`), only {", ".join(CHANGEABLE)} may
+(`TrainConfig(data=DataSettings(scenes=8))`). In a resumed run (`--resume`), only {", ".join(CHANGEABLE)} may
 change. A file with `extends: vsgrpo-2b` starts from that recipe, or from a file beside it, and holds what it changes.
 This page is made by `python -m jaxvsr.config.config_reference > docs/config.md`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# last part of the name there -> ours
+# last part of a name there: the field here
 KNOWN_NAMES = {
     "num_generations": "sampling.group",
     "rollout_n": "sampling.group",
@@ -31,7 +31,7 @@ KNOWN_NAMES = {
     "reward_funcs": "rewards (terms WEIGHT*NAME)",
     "reward_weights": "rewards (terms WEIGHT*NAME)",
     "reward_function": "rewards (terms WEIGHT*NAME)",
-    "per_device_train_batch_size": "data.scenes and data.questions (questions a step, over all devices)",
+    "per_device_train_batch_size": "data.scenes and data.questions (questions per step, over all devices)",
     "train_batch_size": "data.scenes and data.questions",
     "rollout_batch_size": "data.scenes and data.questions",
     "generation_batch_size": "data.scenes, data.questions and sampling.group",
@@ -88,8 +88,8 @@ KNOWN_NAMES = {
     "train_files": "data.folders",
     "data_seed": "seed",
     "dataloader_num_workers": "data.workers",
-    "max_pixels": "data.max_pixels (pixels a frame)",
-    "video_max_pixels": "data.max_pixels (pixels a frame)",
+    "max_pixels": "data.max_pixels (pixels per frame)",
+    "video_max_pixels": "data.max_pixels (pixels per frame)",
     "format_prompt": "data.prompt",
     "system_prompt": "data.prompt",
     "use_peft": "lora (null: full fine-tuning)",
@@ -114,7 +114,7 @@ KNOWN_PATHS = {
 
 
 def known_name(path: str) -> str | None:
-    """Our name for a field of TRL or EasyR1, given with or without what stands before it.
+    """Our name for a field of TRL or EasyR1, with or without the groups before it.
 
     >>> known_name("worker.rollout.n"), known_name("num_generations")
     ('sampling.group', 'sampling.group')

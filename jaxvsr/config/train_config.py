@@ -1,7 +1,7 @@
 """Everything that a training run is made of: one tree of frozen dataclasses.
 
-Field names are what YAML, `--set data.scenes=8` and Python use. The text behind each field says what it means, in which
-unit; `config_reference.py` makes the reference page of it. `config_file.py` reads configs.
+YAML, `--set data.scenes=8` and Python use the same field names. The comment after each field says what it means and in
+which unit; `config_reference.py` makes the reference page of these comments. `config_file.py` reads configs.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """Which questions are asked in a step."""
+    """Which questions a step asks."""
 
     folders: tuple[str, ...] = ()  # data folders, each DIR or DIR:WEIGHT
     split: str = "train"  # of splits.json, by room
-    scenes: int = 4  # S, scenes a step, over all devices
-    questions: int = 4  # Q, questions of each scene a step
+    scenes: int = 4  # S, scenes per step, over all devices
+    questions: int = 4  # Q, questions per scene and step
     question_types: tuple[str, ...] | None = None  # only these tasks; null: all
     frames: int = 8  # frames of a video that the model sees
-    max_pixels: int | None = None  # pixels a frame at most; null: as stored
+    max_pixels: int | None = None  # most pixels per frame; null: as stored
     prompt: str = "question"  # name of a prompt, or a file that holds one
-    rejected: Difficulty = "mixed"  # how far DPO's wrong answers are off: easy (far), medium, hard, or one of the three
+    rejected: Difficulty = "mixed"  # how far DPO's wrong answers are off: easy (far), medium, hard; mixed: any of these
     workers: int = 0  # processes that load data, besides this one
     blank: bool = False  # mid-grey frames instead of the video: the control run
     skip_short_scenes: bool = False  # leave out scenes with fewer than `questions` questions, instead of refusing them
@@ -91,7 +91,7 @@ class DataSettings:
 class SamplingSettings:
     """How rollouts are drawn. Log-probabilities are always those of the full softmax at the temperature."""
 
-    group: int = 8  # G, rollouts a question
+    group: int = 8  # G, rollouts per question
     answer_tokens: int = 16  # R, tokens that a rollout may have, its end-of-sequence token included
     temperature: float = 1.0  # logits are divided by it
     top_k: int = 0  # draw among the k likeliest tokens; 0: off
@@ -252,5 +252,5 @@ class TrainConfig:
         return self.data.scenes * self.data.questions * self.sampling.group
 
 
-# What may change when a run goes on: nothing that a finished step depended on.
+# What may change in a resumed run: nothing that a finished step depended on.
 CHANGEABLE = ("steps", "mesh", "intervals", "logging")

@@ -1,8 +1,8 @@
-"""The folder of a run: where its files lie, and who may write into it.
+"""The folder of a run: its files, and when a run may write into it.
 
 runs/<config>-<date>-<seed>/
     config.yaml       the whole config: `train.py --config` of it is the same run
-    metrics.jsonl     one row a step
+    metrics.jsonl     one row per step
     samples.jsonl     questions, their G answers, each reward, the advantages
     hacking.jsonl     rollouts that show a trick: the worst of some steps
     tensorboard/      events
@@ -87,7 +87,7 @@ def check_run_folder(path: Path, config: TrainConfig, *, resume: bool) -> RunFol
         raise InputError(f"run folder {path}: is a file")
     if path.is_dir() and any(path.iterdir()):
         if not resume:
-            raise InputError(f"run folder {path}: is not empty; give another --run-dir, or go on with it by --resume")
+            raise InputError(f"run folder {path}: is not empty; give another --run-dir, or --resume to continue it")
         check_resume(folder.read_config(), config, path)
     return folder
 

@@ -89,7 +89,7 @@ def test_a_failing_stage_ends_the_command_with_its_code(
     monkeypatch.setattr(demo_stages, "run_child", lambda *_: interrupted)
     assert train.main(["--mesh", "1"]) == interrupted
     captured = capsys.readouterr()
-    assert captured.err == "stopped in stage 1, rooms; the same command goes on there\n" and not JOURNAL.exists()
+    assert captured.err == "stopped in stage 1, rooms; the same command continues it\n" and not JOURNAL.exists()
 
 
 def test_without_open3d_one_line_says_how_to_install_it(

@@ -95,7 +95,7 @@ def test_prompts_of_svqa_r1_and_q_spatial():
     assert PROMPTS["q-spatial"].system.endswith(
         'in the format of """\\scalar{scalar} \\distance_unit{distance unit}""" at the end of your response.'
     )
-    # The templates as they lie in the benchmark's repository (commit 723d6e4), by length and with its misspelling.
+    # The templates as they are in the benchmark's repository (commit 723d6e4), by length and with its misspelling.
     assert len(PROMPTS["q-spatial-steps"].template) == 1348 - len("{ question }") + len("question")
     assert len(PROMPTS["q-spatial-single"].template) == 124 - len("{ question }") + len("question")
     assert len(PROMPTS["q-spatial"].system) == 337
@@ -179,7 +179,7 @@ def test_a_template_that_places_the_options_itself_shows_them_once(tmp_path):
         ("a: [", "not YAML"),
         (
             "template: '{question}'\nmax_answer_tokens: 4\nmax_answer_tokens: 8",
-            "line 3: not YAML ('max_answer_tokens' stands twice)",
+            "line 3: not YAML ('max_answer_tokens' is there twice)",
         ),
         ("{question} Answer with one number.", "expected fields (such as template and max_answer_tokens)"),
     ],

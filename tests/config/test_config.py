@@ -81,7 +81,7 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(assignment: str, sa
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"),
+    ("there", "here"),
     [
         ("num_generations", "sampling.group"),
         ("max_completion_length", "sampling.answer_tokens"),
@@ -94,16 +94,16 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(assignment: str, sa
         ("gradient_accumulation_steps", "update.accumulation"),
     ],
 )
-def test_names_of_trl_and_easyr1_are_answered_with_ours(theirs: str, ours: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"here it is {ours}"):
-        with_set(f"{theirs}=1")
-    *parents, last = theirs.split(".")
+def test_names_of_trl_and_easyr1_are_answered_with_the_field_here(there: str, here: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"here it is {here}"):
+        with_set(f"{there}=1")
+    *parents, last = there.split(".")
     tree: dict = {last: 1}
     for parent in reversed(parents):
         tree = {parent: tree}
-    path = tmp_path / "theirs.yaml"
+    path = tmp_path / "there.yaml"
     path.write_text(yaml.safe_dump(tree))
-    with pytest.raises(InputError, match=f"config {path}: .*{theirs}.* here it is {ours}"):
+    with pytest.raises(InputError, match=f"config {path}: .*{there}.* here it is {here}"):
         read_config(path)
 
 
@@ -132,7 +132,7 @@ def test_the_reference_page_is_that_of_these_fields() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("steps: 3\nsteps: 4\n", "line 2: not YAML .*'steps' stands twice"),
+        ("steps: 3\nsteps: 4\n", "line 2: not YAML .*'steps' is there twice"),
         ("steps: [1\n", "not YAML"),
         ("steps: 3\n? [a]\n: 1\n", "line 2: not YAML .*a list or mapping cannot be the name of a field"),
         ("{{a: 1}: 1}\n", "a list or mapping cannot be the name of a field"),

@@ -132,7 +132,7 @@ def test_commands_and_ablations_in_the_header_can_be_typed(path: Path) -> None:
         check_command(words)
     flat = " ".join(text.split())
     for assignment in re.findall(r"--set (\S+?=[^\s;)]*)", flat):
-        # An ablation of mirrored views stands on several flags together.
+        # An ablation of mirrored views needs several flags together.
         more = ["view_consistency.rewards="] if assignment.startswith("data.mirror=none") else []
         changed = read_config(path, [parse_assignment(one.rstrip(".,:")) for one in (*more, assignment)])
         assert changed != read_config(path), assignment
@@ -199,7 +199,7 @@ def test_vsgrpos_update_and_epoch(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_stops_at_settings_that_the_run_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(*assignments: str) -> str:
+    def error_of(*assignments: str) -> str:
         absent = f"model.path={tmp_path / 'absent'}"
         config = read_config(
             ROOT / "configs" / "svqa-r1-3b.yaml", [parse_assignment(text) for text in (absent, *assignments)]
@@ -208,9 +208,11 @@ def test_a_dry_run_stops_at_settings_that_the_run_would_refuse(tmp_path: Path, m
             list(plan(config, make_mesh(MeshShape(), jax.devices()[:1])))
         return str(error.value)
 
-    assert "view_consistency.rewards: 'svqa_semantic' is not one of this run's rewards" in said("rewards=svqa_format")
+    assert "view_consistency.rewards: 'svqa_semantic' is not one of this run's rewards" in error_of(
+        "rewards=svqa_format"
+    )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "wandb is not installed" in said("logging.trackers=wandb")
+    assert "wandb is not installed" in error_of("logging.trackers=wandb")
 
 
 def test_a_prompt_brings_its_token_budget(tmp_path: Path) -> None:
@@ -241,10 +243,10 @@ def test_every_command_of_the_papers_page_can_be_typed() -> None:
 
 
 def test_values_of_the_papers_page_are_those_of_the_published_rows() -> None:
-    """They stand in two places: beside one's own scores, and beside the commands."""
+    """They are in two places: beside one's own scores, and beside the commands."""
     text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
-    behind = re.findall(r"^    python .*    # (?!choice tasks)(.*)$", text, re.MULTILINE)
-    said = {float(value) for line in behind for value in re.findall(r"\d+\.\d+", line)}
+    after = re.findall(r"^    python .*    # (?!choice tasks)(.*)$", text, re.MULTILINE)
+    named = {float(value) for line in after for value in re.findall(r"\d+\.\d+", line)}
     rows = (*published._VSI_BENCH_ROWS, *published._Q_SPATIAL_ROWS, *published._OPEN_ENDED_ROWS)
     known = {number for *_, numbers in rows for number in numbers if number is not None}
-    assert len(said) > 50 and said <= known
+    assert len(named) > 50 and named <= known

@@ -1,5 +1,5 @@
-"""Every recipe of configs/ trains: two steps on a tiny random model, procedural rooms and pictures, by other paths and
-smaller sizes alone. Four of them always, one of each kind; all with JAXVSR_ALL_RECIPES=1.
+"""Every recipe of configs/ trains: two steps on a tiny random model, procedural rooms and pictures, with only paths and
+sizes changed. Four of them always, one of each kind; all with JAXVSR_ALL_RECIPES=1.
 """
 
 import math
@@ -87,7 +87,7 @@ def test_a_recipe_trains_with_nothing_changed_but_paths_and_sizes(recipe: Path, 
     if was.objective == "grpo":
         names = {reward.name for reward in rewards_from(was.rewards)}
         logged = {name for name in names for row in rows if f"reward/{name}" in row}
-        # Of Spatial-R1's two accuracies one alone applies to a question.
+        # Of Spatial-R1's two accuracies only one applies to a question.
         assert logged and names - logged <= {"spatial_r1_nar", "spatial_r1_mar"} and len(logged) > len(names) - 2
         assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
         assert ("view_consistency/difference" in rows[0]) == bool(was.view_consistency.rewards)

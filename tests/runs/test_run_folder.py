@@ -25,15 +25,17 @@ def config(*assignments: str) -> TrainConfig:
 
 def test_a_folder_that_is_not_empty_is_refused_without_resume(tmp_path: Path) -> None:
     make_run_folder(tmp_path / "run", config())
-    with pytest.raises(InputError, match="is not empty; give another --run-dir, or go on with it by --resume"):
+    with pytest.raises(InputError, match="is not empty; give another --run-dir, or --resume to continue it"):
         check_run_folder(tmp_path / "run", config(), resume=False)
     assert check_run_folder(tmp_path / "run", config(), resume=True).read_config() == config()
 
 
 def test_resume_starts_afresh_where_nothing_is_there(tmp_path: Path) -> None:
-    check_run_folder(tmp_path / "new", config(), resume=True)
     (tmp_path / "empty").mkdir()
-    check_run_folder(tmp_path / "empty", config(), resume=True)
+    for name in ("new", "empty"):
+        folder = check_run_folder(tmp_path / name, config(), resume=True)
+        assert folder.path == tmp_path / name and not folder.config.exists()
+        assert make_run_folder(folder.path, config("steps=3")).read_config().steps == 3
 
 
 def test_a_folder_that_is_no_run_is_not_written_into(tmp_path: Path) -> None:
@@ -46,7 +48,8 @@ def test_a_folder_that_is_no_run_is_not_written_into(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["steps=500", "mesh.spec=8", "intervals.checkpoint=7", "logging.project=p"])
 def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path) -> None:
     make_run_folder(tmp_path, config())
-    check_run_folder(tmp_path, config(change), resume=True)
+    assert config(change) != config()
+    assert check_run_folder(tmp_path, config(change), resume=True).read_config() == config()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_rows_after_the_restored_step_and_a_torn_last_line_are_cut(tmp_path: Pat
     assert path.read_text() == '{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.25}\n'
 
 
-def test_logs_go_on_behind_the_restored_step(tmp_path: Path) -> None:
+def test_logs_continue_after_the_restored_step(tmp_path: Path) -> None:
     folder = make_run_folder(tmp_path, config("logging.trackers="))
     for restored, steps in ((0, (1, 2, 3)), (2, (3, 4))):
         log = MetricsLog(folder, config("logging.trackers="), restored_step=restored)

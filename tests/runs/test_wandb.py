@@ -1,4 +1,4 @@
-"""Weights & Biases through real checkpoints: the run's id comes back, and every step stands there once, in killed,
+"""Weights & Biases through real checkpoints: the run's id comes back, and every step is there once, in killed,
 resumed and offline runs. A stand-in keeps what the server would: no step a second time, nothing that was not committed.
 """
 
