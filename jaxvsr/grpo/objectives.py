@@ -118,7 +118,8 @@ def grpo_loss(
         reference_logprobs: under the reference policy; None where beta is 0.
         advantages: one per rollout.
         mask: tokens in the loss; False all over for rollouts that only fill a bucket.
-        gain, divergence: the two terms of the sum; others are in `objective_variants.py`.
+        gain: the first term of the sum; others are in `objective_variants.py`.
+        divergence: the second term.
 
     Returns:
         loss: in float32, or float64 where the log-probabilities are.
