@@ -40,7 +40,7 @@ def _parser() -> ArgumentParser:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    from jaxvsr.evaluation.benchmarks import check_out
+    from jaxvsr.evaluation.output_folder import check_out
 
     check_out(arguments.out)
     if arguments.answers:

@@ -124,9 +124,9 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.devices.choose_devices import (
         choose_devices,
         describe_devices,
+        explain_out_of_memory,
         join_processes,
         keep_compiled_programs,
-        out_of_memory_in_words,
     )
     from jaxvsr.devices.mesh import make_mesh
     from jaxvsr.devices.mesh_shape import MeshShape, parse_mesh
@@ -162,7 +162,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
     with (
         stop.listening(),
-        out_of_memory_in_words(shape),
+        explain_out_of_memory(shape),
         ready_run(
             config,
             run_path,

@@ -151,9 +151,10 @@ def keep_compiled_programs() -> Path:
 
 
 @contextlib.contextmanager
-def out_of_memory_in_words(mesh: MeshShape) -> Iterator[None]:
-    """Running out of device memory inside ends in one line: the function and its bucket of shapes, what it needs, and
-    what to change first."""
+def explain_out_of_memory(mesh: MeshShape) -> Iterator[None]:
+    """Running out of device memory inside raises `InputError`: one line with the compiled function and its bucket of
+    shapes, the memory that it asked for, and what to change first.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

@@ -1,12 +1,9 @@
-"""The benchmarks by name: predictions in, files and tables out."""
+"""The benchmarks by name: from predictions to scores and tables."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxvsr.data.questions import Question
@@ -23,12 +20,10 @@ from jaxvsr.evaluation.metrics.vsi_bench_scores import (
 from jaxvsr.evaluation.predictions import Prediction, with_missing
 from jaxvsr.evaluation.tables.published_rows import OPEN_ENDED, Q_SPATIAL, VSI_BENCH, Rows
 from jaxvsr.evaluation.tables.text_table import Cells, format_number, markdown_table, plain_table
-from jaxvsr.files import write_text
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.svqa_r1 import MODEL
 
 BENCHMARKS = ("vsi-bench", "q-spatial", "open-ended")
-RESULT_FILES = ("scores.json", "scores-robust.json", "details.json", "table.md")
 SVQA_DECIMALS = 2  # as SVQA-R1 prints them; VSI-Bench's tables have one
 SHORT = {"object_counting": "count", "object_abs_distance": "abs.dist", "object_size_estimation": "size"}
 SHORT |= {"room_size_estimation": "room", "object_rel_distance": "rel.dist", "object_rel_direction": "rel.dir"}
@@ -37,7 +32,7 @@ SHORT |= {"route_planning": "route", "obj_appearance_order": "order"}
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Scores of one set of predictions. `robust` is None where a benchmark has one way of parsing."""
+    """Scores of one set of predictions; `robust` is None if the benchmark has only one parser."""
 
     scores: dict[str, Any]
     robust: dict[str, Any] | None
@@ -56,7 +51,7 @@ class Result:
         return "\n\n".join([*parts, *(f"- {note}" for note in self.notes)]) + "\n"
 
 
-def evaluate(
+def score_predictions(
     benchmark: str,
     predictions: Sequence[Prediction],
     *,
@@ -67,9 +62,12 @@ def evaluate(
 ) -> Result:
     """Score predictions with one of `BENCHMARKS`.
 
-    `answer_of` is the prompt's way from completion to answer (`Prompt.answer`); without it the completion is the
-    answer, in open-ended its first <answer> pair. `questions`: all that should have been answered. `judge` and
-    `sentence_model` (None: that column stays empty) are for open-ended alone.
+    Args:
+        answer_of: takes the answer out of a completion (`Prompt.answer`); without it the answer is the completion, in
+            open-ended its first `<answer>` pair.
+        questions: all that should have been answered.
+        judge: only for open-ended.
+        sentence_model: only for open-ended; None: its column is empty.
     """
     asked = None if questions is None else list(questions)
     if benchmark == "vsi-bench":
@@ -80,7 +78,7 @@ def evaluate(
 
 
 def check_questions(benchmark: str, questions: Iterable[Question]) -> None:
-    """`InputError` where a benchmark has no way to score these questions: said before a model answers them."""
+    """Raise `InputError` if the benchmark cannot score these questions, before a model answers them."""
     asked = list(questions)
     if benchmark == "q-spatial":
         for question in asked:
@@ -88,7 +86,7 @@ def check_questions(benchmark: str, questions: Iterable[Question]) -> None:
     elif benchmark == "vsi-bench" and not any(one.answer_kind in SCORED_KINDS for one in asked):
         kinds = ", ".join(sorted({question.answer_kind for question in asked}))
         raise InputError(
-            f"--benchmark vsi-bench: scores numbers, choices and words, and all {len(asked):,} questions are of kind "
+            f"--benchmark vsi-bench: scores numbers, choices and words, but all {len(asked):,} questions are of kind "
             f"{kinds}; --benchmark open-ended scores them"
         )
 
@@ -102,23 +100,17 @@ def _vsi_bench(
     spread = {one.parser: score_intervals(rows, one) for one in (official, robust)}
 
     def line(name: str, n: int, of: Callable[[VsiBenchScores], float | None]) -> list[str]:
-        low, high = spread["official"].get(name, (float("nan"),) * 2)
-        return [
-            name,
-            str(n),
-            format_number(of(official)),
-            f"{format_number(low)} – {format_number(high)}",
-            format_number(of(robust)),
-        ]
+        interval = " – ".join(map(format_number, spread["official"].get(name, (None, None))))
+        return [name, str(n), format_number(of(official)), interval, format_number(of(robust))]
 
     header = ["question type", "n", "score", "95 % interval", "robust parser"]
     types = [line(name, n, lambda one, name=name: one.by_type[name]) for name, n in official.counts.items()]  # type: ignore[misc]
     total = line("overall", sum(official.counts.values()), lambda one: one.overall)
-    ours = {
+    scored = {
         "these predictions": {"overall": official.overall, **official.tasks},
         "these predictions, robust parser": {"overall": robust.overall, **robust.tasks},
     }
-    beside = _beside({"overall": "overall", **{task: SHORT[task] for task in TASKS}}, ours, VSI_BENCH)
+    beside = _beside({"overall": "overall", **{task: SHORT[task] for task in TASKS}}, scored, VSI_BENCH)
     details = {
         "by_type": {
             name: {
@@ -136,10 +128,10 @@ def _vsi_bench(
 
 
 def _beside(
-    columns: Mapping[str, str], ours: Mapping[str, Mapping[str, Any]], published: Rows, decimals: int = 1
+    columns: Mapping[str, str], scored: Mapping[str, Mapping[str, Any]], published: Rows, decimals: int = 1
 ) -> Cells:
-    """Our rows, then the published ones; `columns` is the heading of each column by its name."""
-    rows = [*ours.items(), *((f"{row} ({source})", values) for (source, row), values in published.items())]
+    """The scored rows, then the published ones; `columns` has the heading of each column by its name."""
+    rows = [*scored.items(), *((f"{row} ({source})", values) for (source, row), values in published.items())]
     cells = ([name, *(format_number(values.get(one), decimals) for one in columns)] for name, values in rows)
     return [["", *columns.values()], *cells]
 
@@ -153,17 +145,11 @@ def _q_spatial(
     short |= {"in_range_50_100": "50–100", "in_range_100_150": "100–150", "in_range_150_200": "150–200"}
     table = [["", "n", *short.values()]]
     for one in (official, robust):
-        values = one.to_json()
-        table.append(
-            [
-                f"{one.parser} parser",
-                str(one.questions),
-                *(format_number(values[name], SVQA_DECIMALS) for name in short),
-            ]
-        )
-    ours = {"these predictions": official.to_json(), "these predictions, robust parser": robust.to_json()}
+        numbers = [format_number(one.to_json()[name], SVQA_DECIMALS) for name in short]
+        table.append([f"{one.parser} parser", str(one.questions), *numbers])
+    scored = {"these predictions": official.to_json(), "these predictions, robust parser": robust.to_json()}
     details = {"notes": list(official.notes)}
-    beside = _beside(short, ours, Q_SPATIAL, SVQA_DECIMALS)
+    beside = _beside(short, scored, Q_SPATIAL, SVQA_DECIMALS)
     tables = (("Q-Spatial, per cent", table), ("Beside published rows (Q-Spatial++)", beside))
     return Result(official.to_json(), robust.to_json(), details, tables, official.notes)
 
@@ -177,13 +163,8 @@ def _open_ended(
 ) -> Result:
     rule = answer_of or extract_answer
     scores = score_open_ended(predictions, answer_of=rule, judge=judge, model=model, questions=questions)
-    kinds = {
-        "box_miou": "box",
-        "box_accuracy_75": "box",
-        "yes_no": "yes_no",
-        "yes_no_judge": "yes_no",
-        "distance": "distance",
-    }
+    kinds = {"box_miou": "box", "box_accuracy_75": "box", "yes_no": "yes_no", "yes_no_judge": "yes_no"}
+    kinds |= {"distance": "distance"}
     table = [["column", "n", "score"]]
     for name, value in scores.columns.items():
         table.append([name, str(scores.counts[kinds.get(name, "questions")]), format_number(value, SVQA_DECIMALS)])
@@ -194,37 +175,3 @@ def _open_ended(
     beside = _beside(short, {"these predictions": scores.columns}, OPEN_ENDED, SVQA_DECIMALS)
     tables = ((heading, table), ("Beside published rows (judge and yes/no by GPT-4o)", beside))
     return Result({**scores.to_json(), "sentence_model": model}, None, details, tables, scores.notes)
-
-
-def check_out(out: Path) -> None:
-    """`InputError` where OUT is no place for a folder: said before anything is answered."""
-    there = next(place for place in (out, *out.resolve().parents) if place.exists())
-    if not there.is_dir():
-        raise InputError(f"--out {out}: {there} is a file; expected a folder, new or there already")
-    if not os.access(there, os.W_OK):
-        raise InputError(f"--out {out}: {there} cannot be written to")
-
-
-def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> None:
-    """Write scores.json, scores-robust.json, details.json and table.md; each to a temporary name first, then renamed.
-
-    `provenance` (model, prompt, frames, …) stands in both files of scores, after the numbers.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
-    texts = (
-        _json({**result.scores, **provenance}),
-        None if result.robust is None else _json({**result.robust, **provenance}),
-        _json(result.details),
-        result.to_markdown(),
-    )
-    # scores.json last: where it stands, the rest does.
-    for name, text in reversed(list(zip(RESULT_FILES, texts, strict=True))):
-        if text is not None:
-            write_text(out / name, text)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

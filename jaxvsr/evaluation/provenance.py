@@ -1,4 +1,4 @@
-"""Where scores come from: what stands beside the numbers in scores.json, and is read back when predictions are scored
+"""Where scores come from: the fields beside the numbers in scores.json, which are read back when predictions are scored
 again.
 """
 
@@ -11,24 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jaxvsr
-from jaxvsr.errors import InputError
+from jaxvsr.evaluation.output_folder import SCORES_FILE, SETTINGS_FILE, read_object_or_empty
 from jaxvsr.evaluation.predictions import Prediction, read_predictions
-from jaxvsr.files import read_json_object
 from jaxvsr.prompts import Prompt
 from jaxvsr.rewards.answers import EXTRACTION
 
 if TYPE_CHECKING:
     from jaxvsr.runs.model_source import Model
 
-# What generation writes; scoring again keeps it.
+# Written when a model answers, and kept when its predictions are scored again.
 FIELDS = (
     *("model", "revision", "data", "split", "subset", "limit", "frames", "blank", "max_pixels", "decoding", "commit"),
     *("prompt", "extraction", "max_answer_tokens", "stop", "repetition_penalty", "read_as"),
 )
 
 
-def of_prompt(prompt: Prompt) -> dict[str, Any]:
-    """A prompt's name with the token budget, stop strings and extraction that it carries."""
+def prompt_fields(prompt: Prompt) -> dict[str, Any]:
+    """A prompt's name, extraction rule, token budget and stop strings."""
     return {
         "prompt": prompt.name,
         "extraction": prompt.extraction,
@@ -37,20 +36,20 @@ def of_prompt(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-def of_model(model: Model) -> dict[str, Any]:
+def model_fields(model: Model) -> dict[str, Any]:
     """What a model folder adds to greedy decoding."""
     from jaxvsr.models.huggingface.hf_config import read_generation_config
 
     return {"repetition_penalty": read_generation_config(model.folder.path).repetition_penalty}
 
 
-def beside(predictions: Path) -> dict[str, Any]:
-    """The provenance in the scores.json of the folder that the predictions lie in; of a killed evaluation, which has no
-    scores, what its settings.json says; empty where there is neither.
+def read_provenance(predictions: Path) -> dict[str, Any]:
+    """The fields in the scores.json beside a file of predictions; without scores (a killed evaluation) those in its
+    settings.json; empty without either.
     """
-    scores = _read_object(predictions.parent / "scores.json")
+    scores = read_object_or_empty(predictions.parent / SCORES_FILE)
     if not scores:
-        settings = _read_object(predictions.parent / "settings.json")
+        settings = read_object_or_empty(predictions.parent / SETTINGS_FILE)
         prompt = settings.pop("prompt", None)
         if isinstance(prompt, dict):
             folders = settings.get("data")
@@ -59,24 +58,17 @@ def beside(predictions: Path) -> dict[str, Any]:
     return {name: scores[name] for name in FIELDS if name in scores}
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        return read_json_object(path)
-    except InputError:
-        return {}
-
-
-def read_as(origin: Mapping[str, Any], prompt: Prompt) -> dict[str, Any]:
-    """The provenance of answers that are read as `prompt` says, whatever prompt they were asked for with."""
-    given = of_prompt(prompt)
+def with_extraction_of(prompt: Prompt, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of answers that are extracted as `prompt` says, whatever prompt the model was given."""
+    given = prompt_fields(prompt)
     if origin.get("prompt") in (None, prompt.name):
         return {**origin, **given}
     return {**origin, "extraction": given["extraction"], "stop": given["stop"], "read_as": prompt.name}
 
 
 def read_answers(path: Path) -> list[Prediction]:
-    """predictions.jsonl with answers in place of completions, taken out as the evaluation that wrote it does."""
-    rule = answer_rule(beside(path)) or str
+    """predictions.jsonl with answers in place of completions, extracted as in the evaluation that wrote it."""
+    rule = answer_rule(read_provenance(path)) or str
     return [
         dataclasses.replace(one, prediction=None if one.prediction is None else rule(one.prediction))
         for one in read_predictions(path)
@@ -84,15 +76,15 @@ def read_answers(path: Path) -> list[Prediction]:
 
 
 def answer_rule(origin: Mapping[str, Any]) -> Callable[[str], str] | None:
-    """From completion to answer as the recorded extraction and stop strings say; None where none are recorded."""
+    """From completion to answer, by the recorded extraction rule and stop strings; None if none are recorded."""
     extraction, stop = origin.get("extraction"), origin.get("stop", [])
     if extraction not in EXTRACTION or not isinstance(stop, list) or not all(isinstance(text, str) for text in stop):
         return None
     return Prompt("recorded", "", "{question}", 1, extraction, stop=tuple(stop)).answer
 
 
-def commit() -> str:
-    """The git commit of this code with "-dirty" for changed files, or the package's version outside a repository."""
+def code_version() -> str:
+    """The git commit of this code, with "-dirty" if files have changed; outside a repository the package's version."""
     folder = Path(jaxvsr.__file__).parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
     try:

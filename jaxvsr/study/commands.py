@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from jaxvsr.config.config_file import Override
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.answering.baselines import MODELS_WITHOUT_WEIGHTS
+from jaxvsr.evaluation.answering.baselines import BASELINES
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import write_text
 from jaxvsr.study.definition import Arm, Study
@@ -92,7 +92,7 @@ def _evaluation(study: Study, out: Path, arm: Arm, seed: int, more: Sequence[Ove
     config = study.config(arm, more)
     model = str(folder / "run") if arm.model is None else arm.model.replace("{out}", str(out))
     asked: list[str] = []
-    if model not in MODELS_WITHOUT_WEIGHTS:  # asked as the arm was trained
+    if model not in BASELINES:  # asked as the arm was trained
         asked += ["--frames", str(config.data.frames)]
         asked += [] if config.data.max_pixels is None else ["--max-pixels", str(config.data.max_pixels)]
         asked += ["--prompt", config.data.prompt, *(["--blank"] if config.data.blank else [])]

@@ -111,13 +111,13 @@ def test_a_killed_evaluation_is_scored_by_what_its_settings_say(tmp_path, capsys
     write_predictions(tmp_path / "predictions.jsonl", [Prediction(question(0, "s"), said)])
     command = ["--score", str(tmp_path / "predictions.jsonl"), "--benchmark", "vsi-bench", "--out"]
     assert main([*command, str(tmp_path / "unknown")]) == 0
-    assert "nothing beside it says how it was asked: completions are read whole" in capsys.readouterr().out
+    assert "beside it names the prompt, so whole completions are scored" in capsys.readouterr().out
     assert read(tmp_path / "unknown" / "scores.json")["overall"] == 0
     prompt = {"name": "vsgrpo-think-train", "extraction": "answer_tag", "max_answer_tokens": 256, "stop": []}
     settings = {"prompt": prompt, "frames": 16, "weights": "abc", "data": ["/a", "/b"]}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     assert main([*command, str(tmp_path / "out")]) == 0
-    assert "nothing beside it" not in capsys.readouterr().out
+    assert "names the prompt" not in capsys.readouterr().out
     scores = read(tmp_path / "out" / "scores.json")
     assert (scores["overall"], scores["prompt"], scores["frames"]) == (100, "vsgrpo-think-train", 16)
     assert "weights" not in scores and scores["data"] == "/a,/b"
@@ -152,7 +152,7 @@ def test_an_out_that_is_no_folder_is_said_before_anything_is_answered(tmp_path, 
 def test_a_folder_given_twice_is_refused(tmp_path, data, capsys):
     command = ["--model", "chance-random", "--data", f"{data},{data}", "--benchmark", "vsi-bench"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 2
-    assert "stands there twice" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "is listed twice" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_what_open_ended_scores_need_is_said_before_anything_is_answered(tmp_path, capsys):
@@ -175,11 +175,11 @@ def test_what_open_ended_scores_need_is_said_before_anything_is_answered(tmp_pat
     ("arguments", "words"),
     [
         (["--model", "chance-random", "--data", "x", "--prompt", "vsi-bench"], "chance-random reads no prompt"),
-        (["--score", "x", "--sentence-model", "m"], "only --benchmark open-ended compares sentences"),
+        (["--score", "x", "--sentence-model", "m"], "--sentence-model m: only for --benchmark open-ended"),
         (["--score", "missing.jsonl"], "missing.jsonl: no such file"),
         (["--model", "chance-random"], "needs --data DIR"),
         (["--score", "x", "--prompt", "nonsense"], "no such file"),
-        (["--score", "x", "--judge", "j.py:f"], "only --benchmark open-ended has a judge"),
+        (["--score", "x", "--judge", "j.py:f"], "--judge j.py:f: only for --benchmark open-ended"),
         (["--score", "x", "--limit", "0"], "must be at least 1"),
         ([], "one of the arguments --score --model is required"),
     ],

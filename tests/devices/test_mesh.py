@@ -218,7 +218,7 @@ def test_running_out_of_memory_names_the_function_and_its_bucket(monkeypatch) ->
         pytest.raises(
             InputError, match=r"in update, bucket 2, which needs [\d.e-]+ GiB .*9.5GiB more .*model.remat=full"
         ),
-        choose_devices.out_of_memory_in_words(MeshShape()),
+        choose_devices.explain_out_of_memory(MeshShape()),
     ):
         function(jnp.zeros(3))
 
@@ -226,8 +226,8 @@ def test_running_out_of_memory_names_the_function_and_its_bucket(monkeypatch) ->
 def test_running_out_of_memory_says_what_to_change_first() -> None:
     with (
         pytest.raises(InputError, match=r"1\.5GiB more .* first --set model\.remat=full"),
-        choose_devices.out_of_memory_in_words(MeshShape()),
+        choose_devices.explain_out_of_memory(MeshShape()),
     ):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.5GiB.")
-    with pytest.raises(jax.errors.JaxRuntimeError), choose_devices.out_of_memory_in_words(MeshShape()):
+    with pytest.raises(jax.errors.JaxRuntimeError), choose_devices.explain_out_of_memory(MeshShape()):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -10,9 +10,9 @@ from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.answering import greedy
-from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh, questions_a_row
-from jaxvsr.evaluation.answering.scene_media import Row, Videos, rows_of
+from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
+from jaxvsr.evaluation.answering.scene_batches import MOST_QUESTIONS, answer_in_batches, questions_per_row
+from jaxvsr.evaluation.answering.scene_media import SceneMedia, SceneQuestions, group_by_scene
 from jaxvsr.models.inputs.processor import ScenePrompt, Video
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS
@@ -83,9 +83,9 @@ def answers(path):
 
 
 def test_answers_from_the_tree_equal_those_of_one_question_at_a_time(model, folder, data):
-    prompt, videos = PROMPTS["vsi-bench"], Videos(2)
+    prompt, media = PROMPTS["vsi-bench"], SceneMedia(2)
     asked = [(data, question) for question in make_questions()]
-    together = [one for batch in greedy.generate(model, prompt, asked, videos, scenes=2) for one in batch]
+    together = [one for batch in answer_in_batches(model, prompt, asked, media, scenes=2) for one in batch]
     assert sorted(one.question.id for one in together) == sorted(question.id for _, question in asked)
     assert len(model.program.compiled) == 1, "one program for scenes with 5, 2 and 1 questions"
 
@@ -103,16 +103,16 @@ def test_answers_from_the_tree_equal_those_of_one_question_at_a_time(model, fold
 def test_blank_frames_are_grey_and_mirrored_questions_see_mirrored_frames(data):
     scene = "scene0000_00"
     stored = FrameStore(data).read(scene, 2).pixels
-    row, mirrored = Row(data, scene, False, ()), Row(data, scene, True, ())
-    np.testing.assert_array_equal(Videos(2).read(row)[0].frames, stored)
-    np.testing.assert_array_equal(Videos(2).read(mirrored)[0].frames, stored[:, :, ::-1])
-    blank = Videos(2, blank=True).read(row)[0].frames
+    plain, mirrored = SceneQuestions(data, scene, False, ()), SceneQuestions(data, scene, True, ())
+    np.testing.assert_array_equal(SceneMedia(2).read(plain)[0].frames, stored)
+    np.testing.assert_array_equal(SceneMedia(2).read(mirrored)[0].frames, stored[:, :, ::-1])
+    blank = SceneMedia(2, blank=True).read(plain)[0].frames
     assert blank.shape == stored.shape and (blank == 128).all()
 
 
-def test_every_question_stands_in_one_row_of_its_scene(data):
+def test_every_question_is_in_one_row_of_its_scene(data):
     asked = [(data, question) for question in make_questions()]
-    rows = rows_of(asked, 2)
+    rows = group_by_scene(asked, 2)
     assert [len(row.questions) for row in rows] == [1, 2, 2, 2, 1]
     assert [question.id for row in rows for question in row.questions] == [question.id for _, question in asked]
     assert all(question.scene == row.scene for row in rows for question in row.questions)
@@ -121,12 +121,12 @@ def test_every_question_stands_in_one_row_of_its_scene(data):
 @pytest.mark.parametrize(
     ("counts", "scene", "question"), [([16, 17, 18], 100, 50), ([1, 1, 1, 30], 100, 50), ([70], 2000, 60)]
 )
-def test_questions_a_row_compute_the_fewest_tokens(counts, scene, question):
+def test_questions_per_row_compute_the_fewest_tokens(counts, scene, question):
     def cost(width):
         return sum(-(-count // width) * (2 * scene + width * question) for count in counts)
 
-    chosen = questions_a_row(counts, scene, question)
-    assert cost(chosen) == min(cost(width) for width in range(1, min(max(counts), greedy.MOST_QUESTIONS) + 1))
+    chosen = questions_per_row(counts, scene, question)
+    assert cost(chosen) == min(cost(width) for width in range(1, min(max(counts), MOST_QUESTIONS) + 1))
 
 
 def test_evaluate_writes_every_prediction_once_with_scores_and_where_they_come_from(folder, data, tmp_path, capsys):
@@ -149,7 +149,7 @@ def test_evaluate_writes_every_prediction_once_with_scores_and_where_they_come_f
     assert json.loads((tmp_path / "s" / "scores.json").read_text())["blank"] is True
 
 
-def test_a_killed_evaluation_goes_on_and_other_settings_begin_anew(folder, data, tmp_path, monkeypatch, capsys):
+def test_a_killed_evaluation_is_resumed_and_other_settings_start_anew(folder, data, tmp_path, monkeypatch, capsys):
     out, whole = tmp_path / "out", tmp_path / "whole"
     assert evaluate(folder, data, whole) == 0
     batches = []
@@ -171,7 +171,7 @@ def test_a_killed_evaluation_goes_on_and_other_settings_begin_anew(folder, data,
 
     stop_after = 99
     assert evaluate(folder, data, out) == 0
-    assert f"going on, {len(first)} of 8" in capsys.readouterr().out
+    assert f"resuming, {len(first)} of 8" in capsys.readouterr().out
     assert (out / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
     answered = len(batches)
     assert evaluate(folder, data, out) == 0 and len(batches) == answered, "nothing is left to answer"
@@ -188,9 +188,9 @@ def test_a_killed_evaluation_goes_on_and_other_settings_begin_anew(folder, data,
         ({"--model": "nowhere"}, "no such folder"),
         ({"--data": "nowhere"}, "nowhere/questions.jsonl: no such file"),
         ({"--frames": "3"}, "has 2, 4 frames stored, not 3"),
-        ({"--frames": None}, "--frames is missing: stored are 2, 4"),
+        ({"--frames": None}, "--frames is missing: stored counts are 2, 4"),
         ({"--prompt": "nonsense"}, "prompt 'nonsense'"),
-        ({"--model": "chance-random", "--blank": ""}, "only a --model with weights"),
+        ({"--model": "chance-random", "--blank": ""}, "only for a --model with weights"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(folder, data, tmp_path, capsys, change, words):

@@ -123,16 +123,16 @@ def test_a_download_is_evaluated_as_it_is_and_its_debiased_subset_is_part_of_it(
     assert read(debiased / "scores.json")["subset"] == "debiased"
 
     assert evaluate(folder, download, out) == 0
-    assert "going on, 8 of 8 questions are answered" in capsys.readouterr().out
+    assert "resuming, 8 of 8 questions are answered" in capsys.readouterr().out
     assert evaluate(folder, download, out, "--subset", "debiased") == 2
-    assert "answers 3 questions that are not asked now (first: vsi-bench-1)" in capsys.readouterr().err
+    assert "has answers to 3 questions that are not asked now (first: vsi-bench-1)" in capsys.readouterr().err
     assert answers(out) == found
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--subset", "small"], "no subset 'small'; it has debiased alone"),
+        (["--subset", "small"], "no subset 'small'; it only has debiased"),
         (["--split", "train"], "VSI-Bench has no questions to train on"),
         (["--frames", "9"], "scene0011_00.mp4: has 5 frames, fewer than the 9 asked for"),
         (["--checkpoints", "all"], "--checkpoints all: --model must be a run folder"),

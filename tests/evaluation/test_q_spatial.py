@@ -8,7 +8,7 @@ import pytest
 
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.benchmarks import evaluate
+from jaxvsr.evaluation.benchmarks import score_predictions
 from jaxvsr.evaluation.metrics.q_spatial import official_length_cm, robust_length_cm, score_q_spatial
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.tables.checkpoint_series import write_series
@@ -90,7 +90,7 @@ def test_the_papers_row_follows_from_whole_numbers_of_101_questions():
 
 def test_the_table_has_the_papers_two_decimals_and_its_rows_as_printed():
     rows = [row(index, "1 m", boxed("1" if index < 59 else "9", "m")) for index in range(101)]
-    page = evaluate("q-spatial", rows).to_markdown()
+    page = score_predictions("q-spatial", rows).to_markdown()
     assert "| these predictions | 58.42 | 100.00 |" in page
     assert "| SVQA-R1 (SVQA-R1, Table 2) | 58.42 | 100.00 | 68.36 | 18.81 | 18.81 | 21.78 |" in page
 
@@ -109,7 +109,7 @@ def test_a_series_of_free_answers_has_the_robust_parsers_scores_too(tmp_path):
     # SVQA-R1's prompt asks for no \scalar form: by the benchmark's own parser every step would be 0.
     asked = Question("1", "image", "distance", "How far?", None, "1 m", "text")
     results = {
-        step: evaluate("q-spatial", [Prediction(asked, said)])
+        step: score_predictions("q-spatial", [Prediction(asked, said)])
         for step, said in ((1000, "about 0.9 meters"), (500, "I cannot tell"))
     }
     printed = write_series(tmp_path, results)

@@ -415,7 +415,7 @@ def test_scenes_with_few_questions_leave_the_splits_and_mirror_images_do_not_cou
 
 
 def test_evaluations_ask_no_mirror_images(tmp_path):
-    from jaxvsr.evaluation.answering.choose_questions import asked_questions
+    from jaxvsr.evaluation.answering.choose_questions import choose_questions
 
     data_folder(tmp_path, [row("c1", "c"), row("c2", "c", mirror_of="c1")])
-    assert [question.id for _, question in asked_questions([tmp_path])] == ["c1"]
+    assert [question.id for _, question in choose_questions([tmp_path]).asked] == ["c1"]

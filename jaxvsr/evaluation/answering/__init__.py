@@ -1,1 +1,1 @@
-"""Answers to questions: which are asked, what a model sees, how it answers, and answers without a model."""
+"""Answers to a benchmark's questions: which are asked, what the model sees, greedy decoding, and baselines."""

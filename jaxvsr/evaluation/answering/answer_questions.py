@@ -1,11 +1,13 @@
-"""A model's answers to all questions of an evaluation, in a folder that a killed one goes on in.
+"""Answers all questions of an evaluation with a model, into a folder in which a killed evaluation is resumed.
 
-With several processes all of them answer, and the first alone reads and writes the folder.
+With several processes all of them answer, and only the first reads and writes the folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import os
 import sys
@@ -15,40 +17,49 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from jaxvsr.data.questions import Question
 from jaxvsr.devices.processes import texts_of_all_processes
-from jaxvsr.evaluation.answering.greedy import GreedyModel, generate, weights_hash
-from jaxvsr.evaluation.answering.resumable_predictions import PredictionsLog
-from jaxvsr.evaluation.answering.scene_media import Videos
+from jaxvsr.evaluation.answering.choose_questions import AskedQuestion, ChosenQuestions
+from jaxvsr.evaluation.answering.greedy import GreedyModel
+from jaxvsr.evaluation.answering.resumable_predictions import ResumablePredictions
+from jaxvsr.evaluation.answering.scene_batches import answer_in_batches
+from jaxvsr.evaluation.answering.scene_media import SceneMedia, stored_pixels
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.models.huggingface.hf_config import read_generation_config
 from jaxvsr.progress import progress
 from jaxvsr.prompts import Prompt
 from jaxvsr.runs.model_source import Model
 
-SCENES = 8  # of a batch
-LINE_SECONDS = 30.0  # between lines about progress where there is no terminal
+SCENES = 8  # per batch
+LINE_SECONDS = 30.0  # between progress lines if there is no terminal
+_HASHED_VALUES = 1024  # at each end of a tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class AnswerSettings:
-    """How questions are put to a model; `scenes` and `questions` (rows of a batch, questions of a row) change speed
-    and memory alone."""
+    """How questions are put to a model. `scenes` per batch and `questions` per row only change speed and memory."""
 
     prompt: Prompt
-    videos: Videos
+    media: SceneMedia
     max_pixels: int | None = None
     scenes: int | None = None
     questions: int | None = None
 
-    def of_answers(self, model: Model, data: Sequence[Path], mesh: Mesh) -> dict[str, Any]:
-        """All that answers depend on: predictions made with others are not gone on with."""
+    def media_fields(self, asked: Sequence[AskedQuestion]) -> dict[str, Any]:
+        """What scores.json says of the frames: their number, whether they are blank, and the pixel budget of one (None:
+        the limits of the model folder).
+        """
+        budgets = [budget for budget in (self.max_pixels, stored_pixels(asked)) if budget is not None]
+        return {**dataclasses.asdict(self.media), "max_pixels": min(budgets, default=None)}
+
+    def to_json(self, model: Model, data: Sequence[Path], mesh: Mesh) -> dict[str, Any]:
+        """Everything that the answers depend on; predictions made with other values are not resumed."""
         return {
             "weights": weights_hash(model),
             "data": [os.path.abspath(folder) for folder in data],
-            **dataclasses.asdict(self.videos),
+            **dataclasses.asdict(self.media),
             "max_pixels": self.max_pixels,
             "prompt": dataclasses.asdict(self.prompt),
             "repetition_penalty": read_generation_config(model.folder.path).repetition_penalty,
@@ -56,75 +67,92 @@ class AnswerSettings:
         }
 
 
-def _in_words(prompt: Prompt) -> str:
-    """What a prompt carries besides its words."""
-    cut = "".join(f", cut at {text!r}" for text in prompt.stop)
-    budget = f"at most {prompt.max_answer_tokens} tokens"
-    return f"prompt {prompt.name}, answers read by {prompt.extraction}; greedy, {budget}{cut}"
+def weights_hash(model: Model) -> str:
+    """Identifies a model's weights: the content hash of the base folder, and of stages that are merged into it theirs.
+
+    As of the base: each tensor's name, shape, first and last values.
+    """
+    if not model.stages:
+        return model.content_hash
+    digest = hashlib.sha256(model.content_hash.encode())
+    for stage in model.stages:
+        digest.update(repr(stage.lora).encode())
+        for name in sorted(stage.weights):
+            values = np.asarray(stage.weights[name]).reshape(-1)
+            digest.update(f"{name} {values.dtype} {values.size}".encode())
+            digest.update(values[:_HASHED_VALUES].tobytes() + values[-_HASHED_VALUES:].tobytes())
+    return digest.hexdigest()
 
 
-class Answering:
-    """Answers the same questions with one model after another; models of one shape share the compiled program."""
+class Answerer:
+    """Answers the same questions with one model after another; models of one shape share the compiled program.
+
+    Args:
+        open_mesh: called when the first model is there to answer: devices are taken as late as that.
+        say: prints a line about progress.
+    """
 
     def __init__(
         self,
-        asked: Sequence[tuple[Path, Question]],
+        chosen: ChosenQuestions,
         settings: AnswerSettings,
-        mesh: Mesh,
-        data: Sequence[Path],
-        say: Callable[[str], None],
+        open_mesh: Callable[[], Mesh],
+        say: Callable[[str], None] = print,
     ):
-        self._asked, self._settings, self._mesh, self._data, self._say = list(asked), settings, mesh, data, say
-        self._model: GreedyModel | None = None
+        self.settings = settings
+        self._chosen, self._open_mesh, self._say = chosen, open_mesh, say
+        self._greedy: GreedyModel | None = None
 
-    def predictions(self, chosen: Model, out: Path) -> list[Prediction]:
-        """Answer what OUT/predictions.jsonl does not hold yet. In processes but the first: nothing."""
-        start = time.monotonic()
-        questions = [question for _, question in self._asked]
-        log: PredictionsLog | None = None
+    @functools.cached_property
+    def _mesh(self) -> Mesh:
+        return self._open_mesh()
+
+    def predictions(self, model: Model, out: Path) -> list[Prediction] | None:
+        """Answer the questions that OUT/predictions.jsonl has no answer to; None in all processes but the first."""
+        mesh, start = self._mesh, time.monotonic()
+        questions = self._chosen.questions
+        log: ResumablePredictions | None = None
         open_ids = ""
         if jax.process_index() == 0:
-            log = PredictionsLog(out, self._settings.of_answers(chosen, self._data, self._mesh))
-            open_ids = json.dumps([question.id for question in log.open_questions(questions)])
+            log = ResumablePredictions(out, self.settings.to_json(model, self._chosen.folders, mesh))
+            open_ids = json.dumps([question.id for question in log.unanswered(questions)])
         todo = set(json.loads(texts_of_all_processes(open_ids)[0]))
-        if log is not None and log.different:
-            self._say(f"{out}: predictions of other settings ({log.different}) are replaced")
+        if log is not None and log.changed_setting:
+            self._say(f"{out}: replacing predictions made with other settings ({log.changed_setting})")
         elif len(todo) < len(questions):
             done = len(questions) - len(todo)
-            self._say(f"{out}: going on, {done:,} of {len(questions):,} questions are answered")
+            self._say(f"{out}: resuming, {done:,} of {len(questions):,} questions are answered")
         if todo:
-            model = self._loaded(chosen)
-            penalty = model.repetition_penalty
-            source = "" if penalty == 1 else " of the model's generation_config.json"
-            self._say(f"{_in_words(self._settings.prompt)}, repetition penalty {penalty:g}{source}")
-            rest = [(folder, question) for folder, question in self._asked if question.id in todo]
-            compiling = model.program.seconds
-            self._answer(model, rest, log)
+            greedy = self._loaded(model)
+            self._say(_describe_decoding(self.settings.prompt, greedy.repetition_penalty))
+            rest = [(folder, question) for folder, question in self._chosen.asked if question.id in todo]
+            compiling = greedy.program.seconds
+            self._answer(greedy, rest, log)
             seconds = time.monotonic() - start
-            compiling = model.program.seconds - compiling
+            compiling = greedy.program.seconds - compiling
             videos = len({(folder, question.scene) for folder, question in rest})
             took = f"{seconds:.1f} s, {compiling:.1f} s of them compiling"
             self._say(f"{len(rest):,} answers about {videos:,} videos in {took}\n")
-        return [] if log is None else log.finish(questions)
+        return None if log is None else log.finish(questions)
 
-    def _loaded(self, chosen: Model) -> GreedyModel:
-        if self._model is not None:
-            self._model.load(chosen)
-            return self._model
-        settings = self._settings
-        self._model = GreedyModel(
-            chosen, self._mesh, answer_tokens=settings.prompt.max_answer_tokens, max_pixels=settings.max_pixels
+    def _loaded(self, model: Model) -> GreedyModel:
+        if self._greedy is not None:
+            self._greedy.load(model)
+            return self._greedy
+        settings = self.settings
+        self._greedy = GreedyModel(
+            model, self._mesh, answer_tokens=settings.prompt.max_answer_tokens, max_pixels=settings.max_pixels
         )
-        self._model.program.on_compile = lambda name, bucket: self._say(f"compiling {name}, bucket {bucket}")
-        return self._model
+        self._greedy.program.on_compile = lambda name, bucket: self._say(f"compiling {name}, bucket {bucket}")
+        return self._greedy
 
-    def _answer(self, model: GreedyModel, rest: Sequence[tuple[Path, Question]], log: PredictionsLog | None) -> None:
-        settings = self._settings
-        batches = generate(
-            model,
+    def _answer(self, greedy: GreedyModel, rest: Sequence[AskedQuestion], log: ResumablePredictions | None) -> None:
+        settings = self.settings
+        batches = answer_in_batches(
+            greedy,
             settings.prompt,
             rest,
-            settings.videos,
+            settings.media,
             scenes=settings.scenes or SCENES,
             questions=settings.questions,
         )
@@ -140,4 +168,13 @@ class Answering:
                     advance(one)
                 if time.monotonic() - last > LINE_SECONDS and not sys.stderr.isatty():
                     last = time.monotonic()
-                    self._say(f"{len(log.answered):,} of {len(self._asked):,} questions")
+                    self._say(f"{len(log.answered):,} of {len(self._chosen.asked):,} questions")
+
+
+def _describe_decoding(prompt: Prompt, penalty: float) -> str:
+    stop = "".join(f", cut at {text!r}" for text in prompt.stop)
+    source = "" if penalty == 1 else " of the model's generation_config.json"
+    return (
+        f"prompt {prompt.name}, extraction {prompt.extraction}; greedy, at most {prompt.max_answer_tokens} tokens "
+        f"per answer{stop}, repetition penalty {penalty:g}{source}"
+    )

@@ -1,4 +1,4 @@
-"""Answers without a model: the best constant by question type, and VSI-Bench's two chance rows."""
+"""Answers without a model: the best constant per question type, and VSI-Bench's two chance rows."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import hashlib
 import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from jaxvsr.data.questions import Question
+from jaxvsr.evaluation.answering.choose_questions import training_questions
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.rewards.answers import normalise_word
 from jaxvsr.rewards.vsi_bench import THRESHOLDS, mean_relative_accuracy, to_float
 
-MODELS_WITHOUT_WEIGHTS = ("chance-random", "chance-frequency", "best-constant")  # names that evaluate.py takes
-_TRIED = 64  # best-covered points that are tried with the metric itself
+BASELINES = ("chance-random", "chance-frequency", "best-constant")  # as names of a model
+_TRIED = 64  # points with the highest coverage, which are tried with the metric itself
+
+
+def baseline_predictions(name: str, questions: Sequence[Question], folders: Sequence[Path]) -> list[Prediction]:
+    """The answers of one of `BASELINES`; "best-constant" is fitted on the training split of the data folders."""
+    if name == "chance-random":
+        return chance_random(questions)
+    if name == "chance-frequency":
+        return chance_frequency(questions)
+    return constant_predictions(best_constants(training_questions(folders)), questions)
 
 
 def best_constants(training: Iterable[Question]) -> dict[str, str]:
-    """By question type, the one answer that scores highest on the training answers.
+    """By question type, the constant answer with the highest score on the training questions: of numbers the one with
+    the highest mean relative accuracy, else the most frequent answer.
 
-    Mean relative accuracy for numbers, the most frequent answer otherwise. A type with several kinds of answer goes by
-    its most frequent kind; text and box have none.
+    If a type has several kinds of answer, its most frequent kind counts. Texts and boxes have no constant.
     """
     answers: dict[str, dict[str, list[str]]] = {}
     for question in training:
@@ -39,11 +50,10 @@ def best_constants(training: Iterable[Question]) -> dict[str, str]:
 
 
 def best_number(answers: Sequence[float]) -> str:
-    """The number with the highest mean relative accuracy over `answers`, exactly: a sweep over the intervals that
-    each true answer accepts.
+    """The number with the highest mean relative accuracy over `answers`, found exactly.
 
-    A true answer y accepts [y(1 - t), y(1 + t)] at each of the ten tolerances t, so the score is a count of covering
-    intervals and its maximum lies at an end of one or between two ends.
+    A true answer y accepts [y(1 - t), y(1 + t)] at each of the ten tolerances t. So the score of a number counts the
+    intervals that cover it, and its maximum is at an end of an interval or between two ends.
     """
     if not answers:
         return "0"
@@ -72,18 +82,18 @@ def best_number(answers: Sequence[float]) -> str:
 
 
 def most_frequent(answers: Sequence[str], kind: str) -> str:
-    """The most frequent answer as the kind compares them; of several the first in the alphabet."""
+    """The most frequent answer, words being compared after normalising; of several the first in the alphabet."""
     counted = Counter(normalise_word(answer) if kind == "word" else answer for answer in answers)
     return min(counted, key=lambda answer: (-counted[answer], answer))
 
 
 def constant_predictions(constants: Mapping[str, str], questions: Iterable[Question]) -> list[Prediction]:
-    """The constant of its type for every question; None where the type has none."""
+    """For each question the constant of its type, None if the type has none."""
     return [Prediction(question, constants.get(question.question_type)) for question in questions]
 
 
 def chance_frequency(questions: Sequence[Question]) -> list[Prediction]:
-    """VSI-Bench's "Chance Level (Frequency)": the most frequent answer by question type, in the benchmark itself."""
+    """VSI-Bench's "Chance Level (Frequency)": the most frequent answer per question type, of the benchmark itself."""
     answers: dict[tuple[str, str], list[str]] = {}
     for question in questions:
         answers.setdefault((question.question_type, question.answer_kind), []).append(question.answer)
@@ -92,10 +102,9 @@ def chance_frequency(questions: Sequence[Question]) -> list[Prediction]:
 
 
 def chance_random(questions: Sequence[Question], seed: int = 0) -> list[Prediction]:
-    """VSI-Bench's "Chance Level (Random)": an option at random, a word at random from its type's answers; numbers
-    stay unanswered.
+    """VSI-Bench's "Chance Level (Random)": a random option, or a random word of its type's answers; None for numbers.
 
-    The draw belongs to (seed, question id), not to the order of the questions.
+    The draw depends on seed and question id, not on the order of the questions.
     """
     words: dict[str, list[str]] = {}
     for question in questions:
@@ -104,12 +113,12 @@ def chance_random(questions: Sequence[Question], seed: int = 0) -> list[Predicti
     choices = {question_type: sorted(set(given)) for question_type, given in words.items()}
     predictions = []
     for question in questions:
-        said: str | None = None
+        predicted: str | None = None
         digest = hashlib.sha256(f"{seed} {question.id}".encode()).digest()
         random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         if question.answer_kind == "choice" and question.options:
-            said = string.ascii_uppercase[random.integers(len(question.options))]
+            predicted = string.ascii_uppercase[random.integers(len(question.options))]
         elif question.answer_kind == "word":
-            said = str(random.choice(choices[question.question_type]))
-        predictions.append(Prediction(question, said))
+            predicted = str(random.choice(choices[question.question_type]))
+        predictions.append(Prediction(question, predicted))
     return predictions

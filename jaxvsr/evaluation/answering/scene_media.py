@@ -1,4 +1,4 @@
-"""What a model sees of a scene: stored frames or images, or frames of a video in a downloaded benchmark's zips."""
+"""What a model sees of a scene: stored frames or images, or frames of a video in the zips of a downloaded benchmark."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from jaxvsr.data.questions import Question
 from jaxvsr.data.video.frame_sampling import sample_indices
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.errors import InputError
+from jaxvsr.evaluation.answering.choose_questions import AskedQuestion
 from jaxvsr.models.inputs.processor import Image, Video
 
 Media = tuple[Video | Image, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One row of a tree: a scene of a data folder and questions about it; `mirrored`: about its mirror image."""
+class SceneQuestions:
+    """A scene of a data folder and questions that are asked together; `mirrored`: about its mirror image."""
 
     folder: Path
     scene: str
@@ -33,49 +34,49 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Videos:
-    """How scenes are shown to the model."""
+class SceneMedia:
+    """Reads the video or the images of scenes, as the model sees them."""
 
-    frames: int | None  # of a video; None where there are images alone
-    blank: bool = False  # mid-grey frames of the same shape, the control
+    frames: int | None  # of a video; None if all scenes are images
+    blank: bool = False  # mid-grey frames of the same shape, as a control
 
-    def read(self, row: Row) -> Media:
-        """The video of a row's scene, or its images.
+    def read(self, scene: SceneQuestions) -> Media:
+        """The video of a scene, or its images.
 
         Raises:
-            InputError: the scene is not there, or not with so many frames.
+            InputError: there is no such scene, or it is not stored with that many frames.
         """
-        if is_download(row.folder):
-            with BenchmarkVideos(row.folder).open(_video_name(row)) as source:
-                video = read_video(source, self._count(row))
-            return (Video(self._shown(video.frames, row), video.timestamps),)
-        store = FrameStore(row.folder)
-        if store.is_image_set(row.scene):
-            return tuple(Image(self._shown(pixels, row)) for pixels in store.read(row.scene, 1).pixels)
-        frames = store.read(row.scene, self._count(row))
-        return (Video(self._shown(frames.pixels, row), frames.timestamps),)
+        if is_download(scene.folder):
+            with BenchmarkVideos(scene.folder).open(_video_name(scene)) as source:
+                video = read_video(source, self._count(scene))
+            return (Video(self._shown(video.frames, scene), video.timestamps),)
+        store = FrameStore(scene.folder)
+        if store.is_image_set(scene.scene):
+            return tuple(Image(self._shown(pixels, scene)) for pixels in store.read(scene.scene, 1).pixels)
+        frames = store.read(scene.scene, self._count(scene))
+        return (Video(self._shown(frames.pixels, scene), frames.timestamps),)
 
-    def check(self, asked: Iterable[tuple[Path, Question]]) -> None:
-        """`InputError` where what a scene needs is not there; pixels are not read for it."""
-        for row in rows_of(asked, 1 << 30):
-            if is_download(row.folder):
-                BenchmarkVideos(row.folder).check(_video_name(row))
-            elif not (store := FrameStore(row.folder)).is_image_set(row.scene):
-                store.positions(row.scene, self._count(row))
+    def check(self, asked: Iterable[AskedQuestion]) -> None:
+        """Raise `InputError` if a scene cannot be read; reads no pixels."""
+        for scene in group_by_scene(asked):
+            if is_download(scene.folder):
+                BenchmarkVideos(scene.folder).check(_video_name(scene))
+            elif not (store := FrameStore(scene.folder)).is_image_set(scene.scene):
+                store.positions(scene.scene, self._count(scene))
 
-    def _count(self, row: Row) -> int:
+    def _count(self, scene: SceneQuestions) -> int:
         if self.frames is None:
-            raise InputError(f"--frames is missing: {row.scene} in {row.folder} is a video")
+            raise InputError(f"--frames is missing: {scene.scene} in {scene.folder} is a video")
         return self.frames
 
-    def _shown(self, pixels: np.ndarray, row: Row) -> np.ndarray:
+    def _shown(self, pixels: np.ndarray, scene: SceneQuestions) -> np.ndarray:
         if self.blank:
             return np.full_like(pixels, MID_GREY)
-        return np.ascontiguousarray(pixels[..., ::-1, :]) if row.mirrored else pixels
+        return np.ascontiguousarray(pixels[..., ::-1, :]) if scene.mirrored else pixels
 
 
 def read_video(source: FrameSource, frames: int) -> Video:
-    """Uniformly sampled frames of a video that lies in no data folder.
+    """Uniformly sampled frames of a video that is not in a data folder.
 
     Raises:
         InputError: it has fewer frames, or one cannot be read.
@@ -87,29 +88,29 @@ def read_video(source: FrameSource, frames: int) -> Video:
     return Video(np.stack([source.frame(index) for index in indices]), source.timestamps(indices))
 
 
-def rows_of(asked: Iterable[tuple[Path, Question]], most: int) -> list[Row]:
-    """The questions by scene, at most `most` a row, those of one scene spread evenly over its rows."""
+def group_by_scene(asked: Iterable[AskedQuestion], most: int | None = None) -> list[SceneQuestions]:
+    """The questions by scene. With `most`, a scene with more questions is split into parts of nearly equal size."""
     scenes: dict[tuple[Path, str, bool], list[Question]] = defaultdict(list)
     for folder, question in asked:
         scenes[folder, question.scene, question.mirror_of is not None].append(question)
-    rows = []
+    groups = []
     for scene, questions in scenes.items():
-        parts = -(-len(questions) // most)
+        parts = -(-len(questions) // (most or len(questions)))
         edges = [len(questions) * part // parts for part in range(parts + 1)]
-        rows += [Row(*scene, tuple(questions[a:b])) for a, b in itertools.pairwise(edges)]
-    return rows
+        groups += [SceneQuestions(*scene, tuple(questions[a:b])) for a, b in itertools.pairwise(edges)]
+    return groups
 
 
-def stored_frame_count(asked: Iterable[tuple[Path, Question]]) -> int | None:
-    """The one frame count that all videos have stored; None where all scenes are images.
+def stored_frame_count(asked: Iterable[AskedQuestion]) -> int | None:
+    """The frame count that all videos are stored with; None if all scenes are images.
 
     Raises:
-        InputError: there are several counts or none.
+        InputError: there is not exactly one such count.
     """
     common: set[int] | None = None
     for folder, scene in _scenes(asked):
         if is_download(folder):
-            raise InputError(f"--frames is missing: {folder} holds whole videos; VSI-Bench's harness takes 32 frames")
+            raise InputError(f"--frames is missing: {folder} has whole videos; VSI-Bench's harness takes 32 frames")
         store = FrameStore(folder)
         if not store.is_image_set(scene):
             counts = set(store.counts(scene))
@@ -117,23 +118,23 @@ def stored_frame_count(asked: Iterable[tuple[Path, Question]]) -> int | None:
     if common is None:
         return None
     if len(common) != 1:
-        found = ", ".join(map(str, sorted(common))) or "no count in all scenes"
-        raise InputError(f"--frames is missing: stored are {found}")
+        found = f"stored counts are {', '.join(map(str, sorted(common)))}" if common else "no count is in all scenes"
+        raise InputError(f"--frames is missing: {found}")
     return common.pop()
 
 
-def stored_pixels(asked: Iterable[tuple[Path, Question]]) -> int | None:
-    """The largest pixel budget of a frame that these scenes were stored with; None where none are stored."""
+def stored_pixels(asked: Iterable[AskedQuestion]) -> int | None:
+    """The largest pixel budget per frame that these scenes were stored with; None if none is stored."""
     scenes = [(folder, scene) for folder, scene in _scenes(asked) if not is_download(folder)]
     return max((int(FrameStore(folder).attributes(scene)["max_pixels"]) for folder, scene in scenes), default=None)
 
 
-def _scenes(asked: Iterable[tuple[Path, Question]]) -> list[tuple[Path, str]]:
+def _scenes(asked: Iterable[AskedQuestion]) -> list[tuple[Path, str]]:
     return sorted({(folder, question.scene) for folder, question in asked})
 
 
-def _video_name(row: Row) -> str:
-    name = row.questions[0].video if row.questions else None
+def _video_name(scene: SceneQuestions) -> str:
+    name = scene.questions[0].video if scene.questions else None
     if name is None:
-        raise InputError(f"{row.folder}: {row.scene} names no video")
+        raise InputError(f"{scene.folder}: the questions about {scene.scene} name no video")
     return name
