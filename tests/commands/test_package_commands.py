@@ -43,14 +43,18 @@ def test_every_package_and_data_file_is_in_the_wheel():
     tracked = subprocess.run(
         ["git", "ls-files", "jaxvsr", "configs"], capture_output=True, text=True, cwd=ROOT, check=True
     ).stdout.split()
-    left_out = [
-        name
-        for name in tracked
-        if not name.endswith(".py")
-        and not any(fnmatch.fnmatch(Path(name).name, pattern) for pattern in patterns["*"])
-        and not any(fnmatch.fnmatch(name, f"jaxvsr/{pattern}") for pattern in patterns["jaxvsr"])
-    ]
-    assert left_out == []
+    folders = {name.replace(".", "/"): name for name in packages} | {
+        folder: name for name, folder in tool["package-dir"].items()
+    }
+
+    def is_included(name: str) -> bool:
+        """By a pattern of its own package; `*` does not go into folders below."""
+        folder = next(str(parent) for parent in Path(name).parents if str(parent) in folders)
+        inside = Path(name).relative_to(folder)
+        own = [*patterns["*"], *patterns.get(folders[folder], [])]
+        return any(len(Path(one).parts) == len(inside.parts) and fnmatch.fnmatch(str(inside), one) for one in own)
+
+    assert [name for name in tracked if not name.endswith(".py") and not is_included(name)] == []
 
 
 def test_every_command_has_its_script_and_every_script_its_command():
