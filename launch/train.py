@@ -158,6 +158,7 @@ def _command(argv: Sequence[str] | None) -> int:
     cache = keep_compiled_programs()
 
     from jaxvsr.training.assemble import ready_run
+    from jaxvsr.training.heldout import benchmark_score
     from jaxvsr.training.loop import train
 
     with (
@@ -169,7 +170,7 @@ def _command(argv: Sequence[str] | None) -> int:
             make_mesh(shape, devices),
             resume=arguments.resume,
             cache=cache,
-            score_answers=_benchmark_score(config.data.prompt),
+            score_answers=benchmark_score(config.data.prompt),
         ) as ready,
     ):
         console = ready.run.console
@@ -187,22 +188,6 @@ def _command(argv: Sequence[str] | None) -> int:
 
         print(f"report {write_report(run_path)}", flush=True)
     return EXIT_CODES[reason]
-
-
-def _benchmark_score(prompt_name: str):
-    """Held-out answers in VSI-Bench's metric: overall and each task, per cent."""
-    from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
-    from jaxvsr.evaluation.predictions import Prediction
-    from jaxvsr.prompts import prompt_from
-
-    prompt = prompt_from(prompt_name)
-
-    def score_answers(questions: Sequence, answers: Sequence[str]) -> dict[str, float]:
-        rows = [Prediction(question, answer) for question, answer in zip(questions, answers, strict=True)]
-        scores = score_vsi_bench(rows, answer_of=prompt.answer)
-        return {**({} if scores.overall is None else {"overall": scores.overall}), **scores.tasks}
-
-    return score_answers
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "runs": f"{GROUND} models data config grpo.compiled_step",
     "evaluation": f"{GROUND} prompts rewards devices models data runs grpo.sampler",
     "training": f"{GROUND} prompts rewards devices models data config grpo runs evaluation",
+    "api": f"{GROUND} prompts rewards devices models data config grpo runs training evaluation",
     "measure": f"{GROUND} prompts rewards devices models data config grpo runs training",
     "report": f"{GROUND} data config evaluation runs",
     "study": f"{GROUND} command_line models data config evaluation runs report",

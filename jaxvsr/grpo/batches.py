@@ -161,7 +161,8 @@ class HostBatches:
         return self._builder.collate(batch, TreeShape(*map(int, largest_of_processes(own))))
 
     def close(self) -> None:
-        self._loader.close()
+        if hasattr(self._loader, "close"):
+            self._loader.close()
 
 
 def question_key(question_id: str) -> int:

@@ -99,6 +99,7 @@ class CompiledStep:
         temperature: float32 scalar on the mesh (or its shape); logits are divided by it, in the update too.
         accumulate: parts into which the scenes of a step are split in `update`; gradients are summed before the
             optimizer steps, and no reduction changes.
+        donate_state: whether `update` takes the memory of the state that it is given.
         gather_weights: what to do to parameters before sampling, outside the decode loop (on a mesh: gather them over
             fsdp).
         constrain_state: what to do to the new state (on a mesh: lay it out as the old one, which the compiled functions
@@ -116,6 +117,7 @@ class CompiledStep:
         *,
         temperature: Any,
         accumulate: int = 1,
+        donate_state: bool = True,
         gather_weights: Callable[[dict[str, Array]], dict[str, Array]] = lambda parameters: parameters,
         constrain_state: Callable[[TrainState], TrainState] = lambda state: state,
     ):
@@ -130,7 +132,7 @@ class CompiledStep:
             "vision": CompiledFunction("vision", self._vision_program),
             "sample": CompiledFunction("sample", self._sample_program),
             "reference": CompiledFunction("reference", self._reference_program),
-            "update": CompiledFunction("update", self._update_program, donate=(0,)),
+            "update": CompiledFunction("update", self._update_program, donate=(0,) if donate_state else ()),
             "choose": CompiledFunction("choose", _choose),
         }
         self.functions = tuple(self.programs.values())
@@ -175,7 +177,7 @@ class CompiledStep:
     def update(
         self, state: TrainState, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        """One optimizer step; `state` is donated.
+        """One optimizer step.
 
         Metrics: `loss`, `grad_norm`, `entropy` (nats per token), and the objective's.
         """

@@ -9,7 +9,6 @@ to the bit. The number of draws is bounded; questions that stay uninformative ke
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -20,9 +19,7 @@ from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.rollouts import RewardedRollouts, reward_rollouts
 from jaxvsr.grpo.sampler import Sampled
-
-if TYPE_CHECKING:
-    from jaxvsr.grpo.step_context import PlacedBatch, StepContext
+from jaxvsr.grpo.step_context import PlacedBatch, StepContext
 
 
 def draw_until_informative(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32
@@ -21,13 +21,11 @@ from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.objectives import token_mask
 from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.grpo.step_context import StepContext
 from jaxvsr.rewards.hacking import hack_shares, hacks
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.rewards.scoring import reward_metrics, score_completions
 from jaxvsr.rewards.svqa_r1 import view_consistency
-
-if TYPE_CHECKING:
-    from jaxvsr.grpo.step_context import StepContext
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

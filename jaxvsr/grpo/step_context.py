@@ -1,7 +1,4 @@
-"""What a training step works with: the compiled functions, rewards and processes, and the operations of a step on them.
-
-Each operation is a phase of the step, and is timed.
-"""
+"""What a training step works with besides the state and the batch: compiled functions, rewards, processes, a clock."""
 
 from __future__ import annotations
 
@@ -13,21 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int32, UInt32
+from jaxtyping import Array, Int32, UInt32
 
-from jaxvsr.config.algorithm import Objective
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
-from jaxvsr.devices.mesh import replicated
 from jaxvsr.devices.processes import SceneAxis
-from jaxvsr.grpo.advantages import gather_informative
-from jaxvsr.grpo.batches import HostBatch, TokenCount, count_tokens, tokens_of_scenes
-from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState
-from jaxvsr.grpo.dynamic_sampling import draw_until_informative
-from jaxvsr.grpo.objectives import Normaliser, step_normaliser
-from jaxvsr.grpo.rollouts import RewardedRollouts, ScoredRollouts, reward_rollouts, score_rollouts
-from jaxvsr.grpo.sampler import Sampled
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.grpo.compiled_step import CompiledStep
+from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.rewards.registry import Reward
 
 
@@ -99,95 +88,3 @@ class StepContext:
     prompt_text: Callable[[Question], str]  # a question as the model is asked it
     thought_tag: str | None = None  # of the prompt, for the shares of reward hacking
     clock: PhaseClock = dataclasses.field(default_factory=PhaseClock)
-
-    def place(self, batch: HostBatch) -> PlacedBatch:
-        """The prompt on the mesh: pixels, or stored features."""
-        with self.clock("data"):
-            return PlacedBatch(*self.scenes.place((batch.prompt, batch.question_keys)))
-
-    def sample(self, state: TrainState, placed: PlacedBatch) -> tuple[Sampled, PlacedBatch]:
-        """G rollouts of every question, and the batch with the vision features for the passes that follow."""
-        with self.clock("sample"):
-            sampled, prompt = self.compiled.sample(state, placed.prompt, placed.question_keys)
-            return jax.block_until_ready(sampled), dataclasses.replace(placed, prompt=prompt)
-
-    def draw_again(
-        self, state: TrainState, batch: HostBatch, placed: PlacedBatch, sampled: Sampled
-    ) -> tuple[Sampled, RewardedRollouts | None]:
-        """Dynamic sampling, with its rewards; the rollouts as they are where `sampling.max_draws` is 1."""
-        if self.config.sampling.max_draws == 1:
-            return sampled, None
-        with self.clock("draw_again"):
-            return draw_until_informative(self, state, batch, placed, sampled)
-
-    def reference(self, placed: PlacedBatch, rollouts: Rollouts) -> Float[Array, "S Q G R"] | None:
-        """Log-probabilities under the reference policy, dispatched but not waited for; None where beta is 0."""
-        if not self.config.grpo.beta:
-            return None
-        logprobs = self.compiled.reference(placed.prompt, rollouts)
-        self.clock.reference_starts(logprobs)
-        return logprobs
-
-    def reward(self, batch: HostBatch, sampled: Sampled) -> RewardedRollouts:
-        """Every reward of every rollout, on the host."""
-        with self.clock("reward"):
-            return reward_rollouts(self, batch, sampled)
-
-    def score(self, batch: HostBatch, rewarded: RewardedRollouts) -> ScoredRollouts:
-        """Each rollout against the others to its question."""
-        with self.clock("reward"):
-            return score_rollouts(self, batch, rewarded)
-
-    def update(
-        self,
-        state: TrainState,
-        placed: PlacedBatch,
-        sampled: Sampled,
-        reference: Float[Array, "S Q G R"] | None,
-        scored: ScoredRollouts,
-    ) -> tuple[TrainState, dict[str, float]]:
-        """`update.inner_steps` optimizer steps on the same rollouts; `state` is donated.
-
-        Metrics are those of the last step, but `logprob_gap` of the first: only there is the policy the one that
-        sampled.
-        """
-        with self.clock("update"):
-            inputs = self.loss_inputs(sampled, reference, scored)
-            first: dict[str, jax.Array] = {}
-            for _ in range(self.config.update.inner_steps):
-                state, metrics = self.compiled.update(state, placed.prompt, sampled.rollouts, inputs)
-                first = first or metrics
-            metrics |= {name: first[name] for name in ("logprob_gap",) if name in first}
-            row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        return state, {**row, "update_questions": float(inputs.mask.shape[1])}
-
-    def loss_inputs(
-        self, sampled: Sampled, reference: Float[Array, "S Q G R"] | None, scored: ScoredRollouts
-    ) -> LossInputs:
-        """The update's inputs. Without KL, groups that have no advantage are left out."""
-        mask, advantages, index = scored.mask, scored.advantages, None
-        objective, own = self.config.grpo, self.scenes.own
-        if not objective.beta:
-            bucket = gather_informative(scored.informative)
-            if bucket.index.shape != scored.informative.shape:
-                mask, advantages = bucket.take(mask) & bucket.real[..., None, None], bucket.take(advantages)
-                index = bucket.index[own]
-        normaliser = self.normaliser(scored.mask, objective, int(mask.sum()))
-        mask, advantages, index = self.scenes.place((mask[own], advantages[own], index))
-        return LossInputs(normaliser, mask, sampled.logprobs, reference, advantages, index)
-
-    def normaliser(self, mask: np.ndarray, objective: Objective, updated_tokens: int | None = None) -> Normaliser:
-        """The step's normaliser on the mesh, from the mask [S, Q, G, R] of all processes."""
-        normaliser = step_normaliser(mask, objective, self.config.sampling.answer_tokens, updated_tokens)
-        everywhere = replicated(self.scenes.mesh)
-        return jax.tree.map(lambda leaf: jax.device_put(np.float32(leaf), everywhere), normaliser)
-
-    def token_metrics(
-        self, batch: HostBatch, length: Int32[np.ndarray, "s Q G"], answer_tokens: int
-    ) -> dict[str, float]:
-        """`tokens` of the step's trees, and `padding_share`."""
-        # All processes pad alike; those that hold parts of the same scenes (`tensor`) count them once.
-        padded = count_tokens(batch.prompt, length, answer_tokens, self.scenes.size // len(length)).padded
-        real = int(self.scenes.all_rows(tokens_of_scenes(batch.prompt, length)).sum())
-        count = TokenCount(real, padded)
-        return {"tokens": float(count.real), "padding_share": count.padding_share}

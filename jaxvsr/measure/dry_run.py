@@ -35,7 +35,7 @@ from jaxvsr.models.sharding import state_shardings
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionFeatures
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.registry import Reward
-from jaxvsr.training.policy import compute_dtype, load_policy
+from jaxvsr.training.load_policy import compute_dtype, load_policy
 from jaxvsr.training.run_inputs import RunInputs, open_inputs
 
 MIB = 2**20
@@ -136,9 +136,9 @@ def _compiled_lines(inputs: RunInputs, batches: list[HostBatch]) -> Iterator[str
     """A line for each bucket of `batches`, and one for the time of a step. Steps on given answers (SFT, DPO) are
     compiled with the answers' own shapes."""
     config, model, mesh = inputs.config, inputs.model, inputs.mesh
-    make_step, trainable, optimizer = load_policy(config, model, inputs.processor, mesh, abstract=True)
-    step, greedy = make_step(), make_step(greedy=True)
-    state = jax.eval_shape(lambda: start_state(_zeros(trainable), optimizer, config.seed))
+    policy = load_policy(config, model, inputs.processor, mesh, abstract=True)
+    step, greedy = policy.step(), policy.step(greedy=True)
+    state = jax.eval_shape(lambda: start_state(_zeros(policy.trainable), policy.optimizer, config.seed))
     state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,

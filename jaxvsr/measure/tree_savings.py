@@ -18,11 +18,11 @@ from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import count_tokens
-from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState, start_state
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState
 from jaxvsr.grpo.objectives import step_normaliser, token_mask
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.runs.run_folder import RunFolder
-from jaxvsr.training.policy import load_policy
+from jaxvsr.training.load_policy import load_policy
 from jaxvsr.training.run_inputs import open_inputs
 
 
@@ -105,12 +105,12 @@ def savings_of_run(run: Path, scenes: int) -> TreeSavings:
         raise InputError(f"{run}: objective {config.objective}; only GRPO runs sample rollouts")
     mesh = make_mesh(MeshShape(), jax.devices()[:1])
     inputs = open_inputs(config, mesh, evaluates=False)
-    make_step, trainable, optimizer = load_policy(config, inputs.model, inputs.processor, mesh)
+    policy = load_policy(config, inputs.model, inputs.processor, mesh)
     batches = inputs.batches()
     batch = next(batches)
     batches.close()
     prompt, keys = jax.tree.map(lambda leaf: jnp.asarray(leaf[:scenes]), (batch.prompt, batch.question_keys))
-    step, state = make_step(), start_state(trainable, optimizer, config.seed)
+    step, state = policy.step(), policy.start()
     sampled, seen = step.sample(state, prompt, keys)
     reference = step.reference(seen, sampled.rollouts) if config.grpo.beta else None
     advantages = np.random.default_rng(0).normal(size=sampled.rollouts.length.shape)  # any; equal ones have no gradient

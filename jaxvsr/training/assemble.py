@@ -17,18 +17,18 @@ from jaxvsr.config.config_file import to_yaml
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.processes import SceneAxis
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.compiled_step import TrainState, start_state
+from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.step_context import StepContext
-from jaxvsr.models.sharding import state_shardings
+from jaxvsr.rewards.registry import Reward
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog
 from jaxvsr.runs.model_source import reopen_model, start_record, write_stages
 from jaxvsr.runs.run_folder import RunFolder, check_run_folder, make_run_folder
 from jaxvsr.training.console import CompileTimes, Console
 from jaxvsr.training.heldout import HeldOut, ScoreAnswers
-from jaxvsr.training.policy import load_policy
+from jaxvsr.training.load_policy import LoadedPolicy, load_policy
 from jaxvsr.training.run_context import RunContext
-from jaxvsr.training.run_inputs import open_inputs
+from jaxvsr.training.run_inputs import SceneBatches, open_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,7 @@ class ReadyRun:
     """A run before its first step, or before the step that it goes on with."""
 
     run: RunContext
+    policy: LoadedPolicy
     state: TrainState
     first: int  # steps that are done
 
@@ -50,27 +51,30 @@ def ready_run(
     quiet: bool = False,
     cache: Path | None = None,
     score_answers: ScoreAnswers | None = None,
+    scene_batches: SceneBatches | None = None,
+    rewards: tuple[Reward, ...] | None = None,
 ) -> Iterator[ReadyRun]:
     """Check everything, then make the run folder and load the model; what is open is closed behind the block.
 
     Args:
         cache: folder in which compiled programs and their compile times are kept; None keeps nothing.
         score_answers: the metric of evaluations during training.
+        scene_batches: scenes in memory, from a step on; None reads the config's data folders.
+        rewards: in place of the config's.
 
     Raises:
         InputError: anything that is wrong, before anything is written.
     """
     model = reopen_model(run_path) if resume else None
     evaluates = score_answers is not None and config.intervals.evaluate > 0
-    inputs = open_inputs(config, mesh, model=model, evaluates=evaluates)
+    inputs = open_inputs(config, mesh, model=model, evaluates=evaluates, scene_batches=scene_batches, rewards=rewards)
     model, text = inputs.model, inputs.processor.chat.text
 
     writes = jax.process_index() == 0
     run = check_run_folder(run_path, config, resume=resume) if writes else RunFolder(run_path)
     record = start_record(model, config.lora)
-    make_step, trainable, optimizer = load_policy(config, model, inputs.processor, mesh)
-    state = start_state(trainable, optimizer, config.seed)
-    state = jax.device_put(state, state_shardings(state, mesh, model.config))
+    policy = load_policy(config, model, inputs.processor, mesh)
+    state = policy.start()
     first, state, record = restored(run, state, record)
     if first > config.steps:
         raise InputError(f"steps {config.steps}: {run.path} has done {first} already; take steps {first} or more")
@@ -88,13 +92,13 @@ def ready_run(
     times = CompileTimes(console, (cache or run.path) / "compile_seconds.json", _signature(config, mesh))
     scenes, heldout = SceneAxis(mesh, config.data.scenes), None
     if score_answers is not None and evaluates:
-        greedy = make_step(greedy=True)
+        greedy = policy.step(greedy=True)
         for function in greedy.functions:
             function.on_compile = lambda name, bucket: times.starts(f"held-out {name}", bucket)
         heldout = HeldOut(config, inputs.heldout_batches, greedy, scenes, text, score_answers, console.say)
     step = StepContext(
         config=config,
-        compiled=make_step(),
+        compiled=policy.step(),
         scenes=scenes,
         decode=lambda tokens, length: [text(row[:n]) for row, n in zip(tokens, length, strict=True)],
         rewards=inputs.rewards,
@@ -113,7 +117,7 @@ def ready_run(
         evaluate=heldout,
     )
     try:
-        yield ReadyRun(run_context, state, first)
+        yield ReadyRun(run_context, policy, state, first)
     finally:
         console.close()
         if log is not None:

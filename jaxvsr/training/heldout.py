@@ -11,8 +11,11 @@ import numpy as np
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
 from jaxvsr.devices.processes import SceneAxis, own_rows, texts_of_all_processes
+from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
+from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.grpo.batches import HostBatches
 from jaxvsr.grpo.compiled_step import CompiledStep, TrainState
+from jaxvsr.prompts import prompt_from
 
 # Questions and completions to metrics; `overall` is what RUN@best goes by.
 ScoreAnswers = Callable[[Sequence[Question], Sequence[str]], dict[str, float]]
@@ -70,3 +73,15 @@ class HeldOut:
         batches.close()
         chosen = list(found.values())[:wanted]
         return [question for question, _ in chosen], [answer for _, answer in chosen]
+
+
+def benchmark_score(prompt_name: str) -> ScoreAnswers:
+    """Held-out answers in VSI-Bench's metric: overall and each task, per cent."""
+    prompt = prompt_from(prompt_name)
+
+    def score_answers(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+        rows = [Prediction(question, answer) for question, answer in zip(questions, answers, strict=True)]
+        scores = score_vsi_bench(rows, answer_of=prompt.answer)
+        return {**({} if scores.overall is None else {"overall": scores.overall}), **scores.tasks}
+
+    return score_answers

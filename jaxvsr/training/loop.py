@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from jaxvsr.devices.processes import largest_of_processes
+from jaxvsr.grpo import phases
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.optimizer import learning_rate_schedule
@@ -107,8 +108,8 @@ def _answer_first_questions_again(run: RunContext, state: TrainState) -> None:
     batches = run.batches(0)
     batch = next(batches)
     batches.close()
-    sampled, _ = run.step.sample(state, run.step.place(batch))
-    scored = run.step.score(batch, run.step.reward(batch, sampled))
+    sampled, _ = phases.sample(run.step, state, phases.place(run.step, batch))
+    scored = phases.score(run.step, batch, phases.reward(run.step, batch, sampled))
     if run.log is not None:
         samples = sample_rows(run.step, batch, scored)
         run.log.write_samples([{"step": run.config.steps, **sample} for sample in samples])

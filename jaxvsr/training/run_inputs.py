@@ -6,7 +6,7 @@ There is one way to open them (`open_inputs`), whether a run is trained, planned
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.config.train_config import TrainConfig
-from jaxvsr.data.loader import make_loader
+from jaxvsr.data.loader import SceneBatch, make_loader
 from jaxvsr.data.questions import Question
 from jaxvsr.data.scene_pools import ScenePool, read_pools
 from jaxvsr.devices.mesh import loader_share
@@ -26,9 +26,11 @@ from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.registry import Reward, check_rewards
 from jaxvsr.runs.metrics_log import check_trackers
 from jaxvsr.runs.model_source import Model, open_model
-from jaxvsr.training.policy import compute_dtype, trains_vision
+from jaxvsr.training.load_policy import compute_dtype, trains_vision
 from jaxvsr.training.stored_features import usable_features
 from jaxvsr.training.video_gain import check_video_gain
+
+SceneBatches = Callable[[int], Iterator[SceneBatch]]  # from a step on
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class RunInputs:
     pools: tuple[ScenePool, ...]  # of the training split
     heldout_pools: tuple[ScenePool, ...]  # empty where nothing is evaluated during training
     features: str | None  # the set of stored vision features that is read instead of pixels
+    scene_batches: SceneBatches | None = None  # scenes in memory, in place of the pools
 
     @property
     def builder(self) -> BatchBuilder:
@@ -54,6 +57,8 @@ class RunInputs:
 
     def batches(self, first: int = 0) -> HostBatches:
         """The batches of this process from step `first` on."""
+        if self.scene_batches is not None:
+            return HostBatches(map(self.builder, self.scene_batches(first)))
         return self._batches(self.builder, self.pools, self.config.seed, first, self.config.data.workers)
 
     def heldout_batches(self) -> HostBatches:
@@ -83,18 +88,27 @@ class RunInputs:
 
 
 def open_inputs(
-    config: TrainConfig, mesh: Mesh, *, model: Model | None = None, evaluates: bool | None = None
+    config: TrainConfig,
+    mesh: Mesh,
+    *,
+    model: Model | None = None,
+    evaluates: bool | None = None,
+    scene_batches: SceneBatches | None = None,
+    rewards: tuple[Reward, ...] | None = None,
 ) -> RunInputs:
     """Open everything that a run reads, and check it.
 
     Args:
         model: None opens the config's.
+        scene_batches: scenes in memory, from a step on; None reads the config's data folders.
+        rewards: None takes the config's.
         evaluates: whether held-out questions are read; None: where the config evaluates during training.
 
     Raises:
         InputError: anything that is wrong.
     """
-    prompt, rewards = prompt_from(config.data.prompt), rewards_from(config.rewards)
+    prompt = prompt_from(config.data.prompt)
+    rewards = rewards_from(config.rewards) if rewards is None else rewards
     check_view_consistency(config, rewards)
     check_trackers(config.logging)
     model = model or open_model(config.model.path, config.model.revision)
@@ -108,7 +122,7 @@ def open_inputs(
     check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
     evaluates = config.intervals.evaluate > 0 if evaluates is None else evaluates
-    pools = read_run_pools(config)
+    pools = read_run_pools(config) if scene_batches is None else ()
     heldout_pools = read_run_pools(config, config.evaluation.split) if evaluates else ()
     features = usable_features(
         config,
@@ -118,8 +132,9 @@ def open_inputs(
         dtype=compute_dtype(config, mesh),
         trains_vision=trains_vision(config, model),
     )
-    inputs = RunInputs(config, mesh, model, processor, prompt, rewards, pools, heldout_pools, features)
-    inputs.batches().close()  # whatever is wrong with the data is said now
+    inputs = RunInputs(config, mesh, model, processor, prompt, rewards, pools, heldout_pools, features, scene_batches)
+    if scene_batches is None:
+        inputs.batches().close()  # whatever is wrong with the data is said now
     inputs.builder.check_answers(asked_questions(pools))
     if config.objective == "grpo":
         check_rewards(rewards)

@@ -21,7 +21,6 @@ from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_rows
 from jaxvsr.grpo.batches import padded_features
-from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models import vision
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
@@ -29,8 +28,8 @@ from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.models.tree_batch import VisionFeatures
 from jaxvsr.runs.model_source import open_model
 from jaxvsr.training.assemble import ready_run
+from jaxvsr.training.load_policy import compute_dtype, load_policy, trains_vision
 from jaxvsr.training.loop import train
-from jaxvsr.training.policy import compute_dtype, load_policy, trains_vision
 from jaxvsr.training.run_inputs import open_inputs, read_run_pools
 from jaxvsr.training.stopping import StopRequest
 from jaxvsr.training.stored_features import usable_features, vision_weights_hash, write_features
@@ -97,8 +96,8 @@ def test_stored_features_are_the_towers_where_the_prompt_looks(place: Path, mirr
     read = next(dataclasses.replace(inputs, features=chosen(settings)).batches())
     assert isinstance(read.prompt.vision, VisionFeatures) and read.prompt.pixels is None
     stored = read.prompt.vision.merged
-    make_step, trainable, optimizer = load_policy(settings, model, processor, mesh())
-    encoded = make_step().encode(start_state(trainable, optimizer, 0), seen.prompt).vision
+    policy = load_policy(settings, model, processor, mesh())
+    encoded = policy.step().encode(policy.start(), seen.prompt).vision
     assert isinstance(encoded, VisionFeatures)
     computed = np.asarray(encoded.merged)
     assert stored.shape == computed.shape

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.mesh import replicated
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.compiled_step import AnyObjective, CompiledStep, Policy, SupervisedObjective, TrainState
+from jaxvsr.grpo.compiled_step import AnyObjective, CompiledStep, Policy, SupervisedObjective, TrainState, start_state
 from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.huggingface.parameter_names import expected_shapes
@@ -43,12 +43,67 @@ def compute_dtype(config: TrainConfig, mesh: Mesh) -> Literal["float32", "bfloat
     return "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedPolicy:
+    """A config's policy on the mesh: its weights, and what makes states and compiled steps of it."""
+
+    config: TrainConfig
+    model: Model
+    processor: SceneProcessor
+    mesh: Mesh
+    policy: Policy
+    trainable: dict[str, Any]  # before training
+    optimizer: optax.GradientTransformation
+    abstract: bool = False  # shapes on the mesh are in place of the weights
+
+    def start(self) -> TrainState:
+        """The state before the first step."""
+        state = start_state(self.trainable, self.optimizer, self.config.seed)
+        return jax.device_put(state, state_shardings(state, self.mesh, self.model.config))
+
+    def step(self, *, greedy: bool = False, donate_state: bool = True) -> CompiledStep:
+        """A compiled step; `greedy`: one that answers greedily, once. `donate_state`: the update takes its memory."""
+        config, chat = self.config, self.processor.chat
+        sampling = SamplingOptions(
+            group=config.sampling.group,
+            answer_tokens=config.sampling.answer_tokens,
+            eos_ids=chat.eos_token_ids,
+            pad_id=chat.generation.pad_token_id,
+            suppressed_ids=chat.suppressed_token_ids,
+            top_k=config.sampling.top_k,
+            top_p=config.sampling.top_p,
+        )
+        if greedy:
+            sampling = dataclasses.replace(sampling, group=1, greedy=True, top_k=0, top_p=1.0)
+        sampled = config.objective == "grpo" and not greedy
+        return CompiledStep(
+            self.policy,
+            self.trainable,
+            _objective(config),
+            self.optimizer,
+            sampling,
+            ForwardOptions(dtype=compute_dtype(config, self.mesh), remat=config.model.remat),
+            temperature=self._constant(config.sampling.temperature if sampled else 1.0),
+            accumulate=config.update.accumulation,
+            donate_state=donate_state,
+            gather_weights=functools.partial(gathered_over_fsdp, mesh=self.mesh, config=self.model.config),
+            constrain_state=self._constrain_state,
+        )
+
+    def _constrain_state(self, state: TrainState) -> TrainState:
+        return jax.lax.with_sharding_constraint(state, state_shardings(state, self.mesh, self.model.config))
+
+    def _constant(self, value: float) -> Any:
+        """A float32 number on every device."""
+        if self.abstract:
+            return jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(self.mesh))
+        return jax.device_put(np.float32(value), replicated(self.mesh))
+
+
 def load_policy(
     config: TrainConfig, model: Model, processor: SceneProcessor, mesh: Mesh, *, abstract: bool = False
-) -> tuple[Callable[..., CompiledStep], dict[str, Any], optax.GradientTransformation]:
-    """The model on the mesh: what makes a compiled step of it (`greedy=True`: one that answers greedily, once), the
-    trainable parameters, and their optimizer. With `abstract` no weight is read: shapes on the mesh take their place.
-    """
+) -> LoadedPolicy:
+    """The model on the mesh. With `abstract` no weight is read: shapes on the mesh take their place."""
     shapes = {
         name: jax.ShapeDtypeStruct(shape, model.folder.dtype(name))
         for name, shape in expected_shapes(model.config).items()
@@ -74,39 +129,8 @@ def load_policy(
         moving = {name: shardings[name] for name in shapes if name not in fixed}
         trainable = parameters(moving, np.dtype(np.float32))
     optimizer = make_optimizer(config.optimizer, config.steps * config.update.inner_steps)
-    sampling = SamplingOptions(
-        group=config.sampling.group,
-        answer_tokens=config.sampling.answer_tokens,
-        eos_ids=processor.chat.eos_token_ids,
-        pad_id=processor.chat.generation.pad_token_id,
-        suppressed_ids=processor.chat.suppressed_token_ids,
-        top_k=config.sampling.top_k,
-        top_p=config.sampling.top_p,
-    )
     policy = Policy(model.config, config.lora, frozen, _reference(config, model, trainable, shardings, parameters))
-
-    temperature, one = (_constant(value, mesh, abstract=abstract) for value in (config.sampling.temperature, 1.0))
-
-    def constrain_state(state: TrainState) -> TrainState:
-        return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh, model.config))
-
-    def make_step(*, greedy: bool = False) -> CompiledStep:
-        return CompiledStep(
-            policy,
-            trainable,
-            _objective(config),
-            optimizer,
-            dataclasses.replace(sampling, group=1, greedy=True, top_k=0, top_p=1.0) if greedy else sampling,
-            ForwardOptions(dtype=compute_dtype(config, mesh), remat=config.model.remat),
-            temperature=temperature if config.objective == "grpo" and not greedy else one,
-            accumulate=config.update.accumulation,
-            gather_weights=functools.partial(gathered_over_fsdp, mesh=mesh, config=model.config),
-            constrain_state=lambda state: jax.lax.with_sharding_constraint(
-                state, state_shardings(state, mesh, model.config)
-            ),
-        )
-
-    return make_step, trainable, optimizer
+    return LoadedPolicy(config, model, processor, mesh, policy, trainable, optimizer, abstract)
 
 
 def _objective(config: TrainConfig) -> AnyObjective:
@@ -146,13 +170,6 @@ def _reference(
     if config.lora is None:  # a copy, because the state is donated
         return {name: _copy(leaf, model.folder.dtype(name)) for name, leaf in trainable.items()}
     return None
-
-
-def _constant(value: float, mesh: Mesh, *, abstract: bool) -> Any:
-    """A float32 number on every device."""
-    if abstract:
-        return jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
-    return jax.device_put(np.float32(value), replicated(mesh))
 
 
 def _copy(leaf: Any, dtype: np.dtype) -> Any:

@@ -1,0 +1,327 @@
+"""A policy in Python: load it, sample from it, reward, update, save.
+
+    policy = jaxvsr.load("rooms-base")                       a model on the devices, with an adapter to train
+    state = policy.start(seed=0)                             all that training changes
+    batch = policy.batch([jaxvsr.Scene(frames, questions, answers)])
+    rollouts = policy.sample(state, batch, group=8)          texts, tokens, log-probabilities
+    state, metrics = policy.update(state, batch, rollouts, rewards, jaxvsr.Objective(beta=0.01))
+
+Nothing here changes what it is given: a state can be used again, and a cell of a notebook run twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
+
+from jaxvsr.api.scenes_in_memory import Scene
+from jaxvsr.config.algorithm import AdvantageRule, Objective, OptimizerConfig
+from jaxvsr.config.train_config import DataSettings, ModelSettings, SamplingSettings, TrainConfig
+from jaxvsr.data.loader import SceneBatch
+from jaxvsr.devices.compiled import CompiledFunction
+from jaxvsr.devices.mesh_shape import DeviceKind
+from jaxvsr.devices.processes import SceneAxis
+from jaxvsr.errors import InputError
+from jaxvsr.grpo import phases
+from jaxvsr.grpo.batches import BatchBuilder, HostBatch
+from jaxvsr.grpo.compiled_step import CompiledStep, TrainState
+from jaxvsr.grpo.rollouts import RewardedRollouts
+from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.grpo.step_context import PlacedBatch, StepContext
+from jaxvsr.models.huggingface.stages import Stage
+from jaxvsr.models.inputs.processor import SceneProcessor
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.qwen_vl import bind, model_definition
+from jaxvsr.models.tree import tree_logprobs
+from jaxvsr.prompts import Prompt, prompt_from
+from jaxvsr.rewards.registry import Reward
+from jaxvsr.runs.model_source import Model, open_model
+from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter, load_policy
+
+DEFAULT_LORA = LoraConfig()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rollouts:
+    """G sampled answers to every question of S scenes."""
+
+    texts: list[list[list[str]]]  # [S][Q][G]
+    tokens: Int32[np.ndarray, "S Q G R"]
+    length: Int32[np.ndarray, "S Q G"]  # tokens of each, its end-of-sequence token included
+    logprobs: Float[np.ndarray, "S Q G R"]  # of each token when it was drawn; 0 after the end
+    truncated: Bool[np.ndarray, "S Q G"]  # without an end-of-sequence token
+    settings: SamplingSettings
+    sampled: Sampled  # the same on the devices
+    placed: PlacedBatch  # the batch with its vision features
+
+
+class Policy:
+    """A model on the devices, and what is trained of it. It holds nothing that training changes: that is the state."""
+
+    def __init__(self, loaded: LoadedPolicy, prompt: Prompt):
+        self.config, self.prompt, self._loaded = loaded.config, prompt, loaded
+        self._steps: dict[Any, CompiledStep] = {}
+        self._logprobs: CompiledFunction | None = None
+
+    @property
+    def model(self) -> Model:
+        """The model that the policy starts from."""
+        return self._loaded.model
+
+    @property
+    def processor(self) -> SceneProcessor:
+        """Text and pictures to tokens and patches, and back."""
+        return self._loaded.processor
+
+    def start(self, seed: int = 0) -> TrainState:
+        """The state before training: a fresh adapter from the seed (or the model's own weights), and its optimizer."""
+        loaded, config = self._loaded, dataclasses.replace(self.config, seed=seed)
+        trainable = loaded.trainable
+        if config.lora is not None:
+            trainable = fresh_adapter(loaded.model, config.lora, seed, loaded.mesh)
+        return dataclasses.replace(loaded, config=config, trainable=trainable).start()
+
+    def batch(self, scenes: Sequence[Scene]) -> HostBatch:
+        """Arrays of S scenes, all with the same number of questions.
+
+        Raises:
+            InputError: numbers of questions differ, or S does not divide over the mesh.
+        """
+        counts = sorted({len(scene.questions) for scene in scenes})
+        if len(counts) != 1:
+            raise InputError(f"scenes with {counts} questions: a batch takes the same number, at least one, of each")
+        shards = self._loaded.mesh.shape["data"] * self._loaded.mesh.shape["fsdp"]
+        if len(scenes) % shards:
+            raise InputError(f"{len(scenes)} scenes: the mesh splits them over {shards} devices; take a multiple of it")
+        samples = tuple(scene.sample(f"scene-{index}") for index, scene in enumerate(scenes))
+        return BatchBuilder(self.processor, self.prompt, "grpo", 1)(SceneBatch(0, samples))
+
+    def sample(
+        self,
+        state: TrainState,
+        batch: HostBatch,
+        *,
+        group: int = 8,
+        answer_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> Rollouts:
+        """`group` rollouts of every question, on the scene tree.
+
+        Random numbers belong to (seed and step of the state, question, rollout): the same state gives the same answers.
+
+        Args:
+            answer_tokens: the most tokens of an answer; None: what the prompt is made for.
+            temperature: logits are divided by it, in `update` too.
+        """
+        settings = SamplingSettings(
+            group=group,
+            answer_tokens=answer_tokens or self.prompt.max_answer_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        run = self._context(batch, sampling=settings)
+        sampled, placed = phases.sample(run, state, phases.place(run, batch))
+        host = jax.device_get(sampled)
+        return Rollouts(
+            self.processor.decode(host.rollouts),
+            host.rollouts.tokens,
+            host.rollouts.length,
+            host.logprobs,
+            host.truncated,
+            settings,
+            sampled,
+            placed,
+        )
+
+    def update(
+        self,
+        state: TrainState,
+        batch: HostBatch,
+        rollouts: Rollouts,
+        rewards: Any,
+        objective: Objective | None = None,
+        advantages: AdvantageRule | None = None,
+    ) -> tuple[TrainState, dict[str, float]]:
+        """One optimizer step; the given state stays as it was.
+
+        Args:
+            rewards: one number per rollout, [S][Q][G] as `rollouts.texts`; None or NaN where none applies.
+            objective: which GRPO; None is TRL's default, `Objective()`.
+            advantages: how rewards are compared; None divides by the standard deviation of the group.
+
+        Returns:
+            The new state, and the metrics of the step as in metrics.jsonl.
+        """
+        given = np.array(rewards, np.float64)
+        if given.shape != rollouts.length.shape:
+            expected = " x ".join(map(str, rollouts.length.shape))
+            raise InputError(f"rewards of shape {list(given.shape)}: must be one number per rollout, {expected}")
+        run = self._context(
+            batch,
+            sampling=rollouts.settings,
+            grpo=objective or Objective(),
+            advantages=advantages or AdvantageRule(),
+        )
+        texts = [text for scene in rollouts.texts for group in scene for text in group]
+        rewarded = RewardedRollouts(texts, given[None], rollouts.length, rollouts.truncated, given[None])
+        reference = phases.reference(run, rollouts.placed, rollouts.sampled.rollouts)
+        scored = phases.score(run, batch, rewarded)
+        state, metrics = phases.update(run, state, rollouts.placed, rollouts.sampled, reference, scored)
+        tokens = phases.token_metrics(run, batch, rollouts.length, rollouts.settings.answer_tokens)
+        return state, {**metrics, **scored.metrics, **tokens}
+
+    def answer(self, state: TrainState, video: Any, question: str, *, answer_tokens: int | None = None) -> str:
+        """The greedy answer to one question about a video, as `Scene` takes it."""
+        return self.answers(state, [Scene(video, [question])], answer_tokens=answer_tokens)[0][0]
+
+    def answers(
+        self, state: TrainState, scenes: Sequence[Scene], *, answer_tokens: int | None = None
+    ) -> list[list[str]]:
+        """Greedy answers to all questions, [scene][question]; scenes may have different numbers of questions."""
+        most = max(len(scene.questions) for scene in scenes)
+        shards = self._loaded.mesh.shape["data"] * self._loaded.mesh.shape["fsdp"]
+        padded = [_with_questions(scene, most) for scene in scenes]
+        padded += padded[:1] * (-len(padded) % shards)
+        batch = self.batch(padded)
+        settings = SamplingSettings(group=1, answer_tokens=answer_tokens or self.prompt.max_answer_tokens)
+        run = self._context(batch, sampling=settings, greedy=True)
+        sampled, _ = phases.sample(run, state, phases.place(run, batch))
+        texts = self.processor.decode(jax.device_get(sampled.rollouts))
+        return [
+            [group[0] for group in of_scene[: len(scene.questions)]]
+            for of_scene, scene in zip(texts, scenes, strict=False)
+        ]
+
+    def logprobs(
+        self, state: TrainState, batch: HostBatch, answers: Sequence[Sequence[Sequence[str]]], temperature: float = 1.0
+    ) -> tuple[Float[np.ndarray, "S Q G R"], Bool[np.ndarray, "S Q G R"]]:
+        """Log-probability of each token of given answers [S][Q][G], and which of the R positions are real tokens."""
+        rollouts = self.processor.encode_answers(answers)
+        axis = SceneAxis(self._loaded.mesh, len(batch.questions))
+        prompt, on_mesh = axis.place((batch.prompt, rollouts))
+        if self._logprobs is None:
+            definition = model_definition(self.model.config, self.config.lora)
+            forward = self._step(self.config.sampling).forward
+
+            def program(trainable: Any, frozen: Any, prompt: Any, rollouts: Any, temperature: Any) -> Array:
+                model = bind(definition, {**frozen, **trainable})
+                return tree_logprobs(model, prompt, rollouts, temperature, forward)[0]
+
+            self._logprobs = CompiledFunction("logprobs", program)
+        frozen = self._loaded.policy.frozen
+        values = self._logprobs(state.trainable, frozen, prompt, on_mesh, jnp.float32(temperature))
+        mask = np.arange(rollouts.tokens.shape[-1]) < np.asarray(rollouts.length)[..., None]
+        return np.where(mask, np.asarray(values), 0), mask
+
+    def save(self, state: TrainState, out: str | Path, *, adapter: bool = False) -> Path:
+        """A Hugging Face folder with the adapter merged in, or (`adapter`) a PEFT folder with the adapter alone.
+
+        Raises:
+            InputError: `out` is there already, or full weights are to be an adapter.
+        """
+        from jaxvsr.models.huggingface.model_folder import save_folder
+        from jaxvsr.models.huggingface.peft_adapter import join, save_adapter
+
+        out, lora = Path(out), self.config.lora
+        stage = Stage({name: np.asarray(leaf) for name, leaf in state.trainable.items()}, lora)
+        model = dataclasses.replace(self.model, stages=(*self.model.stages, stage))
+        if not adapter:
+            save_folder(out, model.folder, model.weight, None, model.changed)
+        elif any(one.lora is None for one in model.stages):
+            raise InputError("adapter=True: full weights were trained, which no adapter holds; leave it out")
+        else:
+            save_adapter(out, join(model.stages), model.config, model.base, None, model.revision)
+        return out
+
+    def _texts(self, tokens: np.ndarray, length: np.ndarray) -> list[str]:
+        return [self.processor.chat.text(row[:n]) for row, n in zip(tokens, length, strict=True)]
+
+    def _step(self, sampling: SamplingSettings, grpo: Objective | None = None, *, greedy: bool = False) -> CompiledStep:
+        """The compiled step of these settings, compiled once."""
+        key = (sampling, grpo, greedy)
+        if key not in self._steps:
+            config = dataclasses.replace(self.config, sampling=sampling, grpo=grpo or self.config.grpo)
+            loaded = dataclasses.replace(self._loaded, config=config)
+            self._steps[key] = loaded.step(greedy=greedy, donate_state=False)
+        return self._steps[key]
+
+    def _context(
+        self, batch: HostBatch, *, sampling: SamplingSettings, greedy: bool = False, **settings: Any
+    ) -> StepContext:
+        scenes, questions = len(batch.questions), len(batch.questions[0])
+        data = dataclasses.replace(self.config.data, scenes=scenes, questions=questions)
+        config = dataclasses.replace(self.config, data=data, sampling=sampling, **settings)
+        return StepContext(
+            config=config,
+            compiled=self._step(sampling, settings.get("grpo"), greedy=greedy),
+            scenes=SceneAxis(self._loaded.mesh, scenes),
+            decode=self._texts,
+            rewards=(Reward("given", lambda **_: []),),
+            prompt_text=self.prompt.render,
+            thought_tag=self.prompt.thought_tag,
+        )
+
+
+def _with_questions(scene: Scene, count: int) -> Scene:
+    """The scene with its last question repeated until it has so many."""
+    missing = count - len(scene.questions)
+    if not missing:
+        return scene
+    options = None if scene.options is None else [*scene.options, *[scene.options[-1]] * missing]
+    questions = [*scene.questions, *[scene.questions[-1]] * missing]
+    return dataclasses.replace(scene, questions=questions, answers=None, options=options, question_types=None)
+
+
+def load(
+    model: str | Path = "rooms-base",
+    *,
+    lora: LoraConfig | None = DEFAULT_LORA,
+    optimizer: OptimizerConfig | None = None,
+    prompt: str = "question",
+    revision: str | None = None,
+    max_pixels: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    mesh: str | None = None,
+    device: DeviceKind = "auto",
+    reference: bool = True,
+) -> Policy:
+    """A policy on the devices.
+
+    Args:
+        model: a Hugging Face folder, a hub id, a run (`RUN`, `RUN@best`, `RUN@STEP`), or `rooms-base`, the small model
+            that is part of jaxvsr.
+        lora: the adapter that is trained; None trains the language model's own weights.
+        optimizer: AdamW's settings; None are those of `train`.
+        prompt: how a question is put to the model: a name of `prompts.PROMPTS`, or a file.
+        max_pixels: of a frame at most; None: the model folder's limit.
+        dtype: of activations; auto is float32 on CPU, else bfloat16.
+        mesh: `4`, or `fsdp=2,tensor=2`; None: one device.
+        reference: with `lora=None`, keep a copy of the weights as reference policy, which a KL term needs.
+
+    Raises:
+        InputError: there is no such model, prompt or mesh.
+    """
+    from jaxvsr.evaluation.answering.greedy import open_mesh
+
+    source, template = open_model(str(model), revision), prompt_from(prompt)
+    on_mesh, _ = open_mesh(device, mesh or "1")
+    config = TrainConfig(
+        model=ModelSettings(path=str(model), revision=revision, dtype=dtype),
+        lora=lora,
+        data=DataSettings(prompt=prompt, max_pixels=max_pixels),
+        grpo=Objective(beta=1.0 if lora is None and reference else 0.0),  # only: whether the start weights are copied
+        optimizer=optimizer or OptimizerConfig(),
+        steps=1_000_000,  # of the learning rate's schedule, which is constant unless the optimizer says otherwise
+    )
+    processor = SceneProcessor.from_folder(source.folder.path, max_pixels=max_pixels)
+    return Policy(load_policy(config, source, processor, on_mesh), template)

@@ -1,0 +1,160 @@
+"""A whole training run, an evaluation, and log-probabilities of given answers, from Python."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvsr.api.policy import Policy
+from jaxvsr.api.scenes_in_memory import Scene, scene_batches
+from jaxvsr.config.config_file import find_config, read_config
+from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.devices.mesh_shape import DeviceKind
+from jaxvsr.errors import InputError
+from jaxvsr.files import read_rows
+from jaxvsr.grpo.compiled_step import TrainState
+from jaxvsr.prompts import prompt_from
+from jaxvsr.rewards.registry import Reward, RewardFunction
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """What a run leaves."""
+
+    policy: Policy
+    state: TrainState
+    metrics: list[dict[str, Any]]  # a row per step, as in metrics.jsonl
+    samples: list[dict[str, Any]]  # questions with their answers, as in samples.jsonl
+
+
+def train(
+    config: str | Path | TrainConfig = "demo-grpo",
+    *,
+    scenes: Iterable[Scene] | None = None,
+    rewards: Sequence[RewardFunction | Reward] | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    mesh: str | None = None,
+    device: DeviceKind = "auto",
+    **fields: Any,
+) -> Trained:
+    """Train as `launch/train.py` does.
+
+    Args:
+        config: a recipe's name, a YAML file, or a `TrainConfig`.
+        scenes: scenes in memory, in place of the config's data folders; a list is gone through again and again.
+        rewards: functions with TRL's signature, in place of the config's rewards: `reward(completions, **columns)`, the
+            columns being the fields of the questions; each counts once. `Reward(name, function, weight)` weighs one.
+        run_dir: where the run is kept; None keeps nothing.
+        quiet: print nothing.
+        mesh: as the command's `--mesh`; None takes the config's, or one device.
+        fields: fields of the config with `__` for the dot: `data__scenes=8`, `steps=20`.
+
+    Raises:
+        InputError: something that was given is wrong.
+    """
+    from jaxvsr.evaluation.answering.greedy import open_mesh
+    from jaxvsr.runs.run_folder import RunFolder
+    from jaxvsr.training.assemble import ready_run
+    from jaxvsr.training.heldout import benchmark_score
+    from jaxvsr.training.loop import train as train_loop
+    from jaxvsr.training.stopping import StopRequest
+
+    settings = _settings(config, fields)
+    if scenes is not None and settings.intervals.evaluate:
+        intervals = dataclasses.replace(settings.intervals, evaluate=0)  # held-out questions are those of data folders
+        settings = dataclasses.replace(settings, intervals=intervals)
+    given = None if rewards is None else tuple(_named(reward) for reward in rewards)
+    batches = None
+    if scenes is not None:
+        data = settings.data
+        batches = scene_batches(scenes, size=data.scenes, questions=data.questions, seed=settings.seed)
+    on_mesh, line = open_mesh(device, mesh or settings.mesh.spec or "1")
+    if not quiet:
+        print(line)
+    with contextlib.ExitStack() as stack:
+        if run_dir is None:  # nothing is kept
+            run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        folder = RunFolder(Path(run_dir))
+        ready = stack.enter_context(
+            ready_run(
+                settings,
+                folder.path,
+                on_mesh,
+                resume=resume,
+                quiet=quiet,
+                scene_batches=batches,
+                rewards=given,
+                score_answers=benchmark_score(settings.data.prompt),
+            )
+        )
+        stop = stack.enter_context(StopRequest(settings.intervals.time_limit).listening())
+        state, _ = train_loop(ready.run, ready.state, stop, first=ready.first)
+        policy = Policy(ready.policy, prompt_from(settings.data.prompt))
+        return Trained(policy, state, list(read_rows(folder.metrics)), list(read_rows(folder.samples)))
+
+
+def _settings(config: str | Path | TrainConfig, fields: Mapping[str, Any]) -> TrainConfig:
+    overrides = [(name, name.replace("__", "."), _text(value)) for name, value in fields.items()]
+    if isinstance(config, TrainConfig):
+        if overrides:
+            raise InputError(f"{overrides[0][0]}: give fields beside a recipe or a file, not beside a TrainConfig")
+        return config
+    return read_config(find_config(str(config)), overrides)
+
+
+def _text(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _named(reward: RewardFunction | Reward) -> Reward:
+    return reward if isinstance(reward, Reward) else Reward(getattr(reward, "__name__", "reward"), reward)
+
+
+def tree_logprobs(
+    policy: Policy,
+    state: TrainState,
+    scenes: Sequence[Scene],
+    answers: Sequence[Sequence[Sequence[str]]],
+    temperature: float = 1.0,
+) -> list[list[list[np.ndarray]]]:
+    """Log-probability of each token of given answers [S][Q][G], the end-of-sequence token included, in nats.
+
+    All questions of a scene share its video and all answers of a question share the question, in one forward pass.
+    """
+    values, mask = policy.logprobs(state, policy.batch(scenes), answers, temperature)
+    return [
+        [[row[real] for row, real in zip(*group, strict=True)] for group in zip(*scene, strict=True)]
+        for scene in zip(values, mask, strict=True)
+    ]
+
+
+def evaluate(policy: Policy, state: TrainState, scenes: Iterable[Scene], *, batch_size: int = 8) -> dict[str, float]:
+    """VSI-Bench's scores of greedy answers, in per cent: `overall`, and one per task of `question_types`.
+
+    Raises:
+        InputError: a scene has no answers or no question types.
+    """
+    from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
+    from jaxvsr.evaluation.predictions import Prediction
+
+    predictions, remaining = [], iter(scenes)
+    while part := list(itertools.islice(remaining, batch_size)):
+        for scene, texts in zip(part, policy.answers(state, part), strict=True):
+            if scene.answers is None or scene.question_types is None:
+                raise InputError(f"scene {scene.name}: evaluate needs answers and question_types of every scene")
+            rows = scene.rows(scene.name or "scene")
+            predictions += [Prediction(row, text) for row, text in zip(rows, texts, strict=True)]
+    scores = score_vsi_bench(predictions, answer_of=policy.prompt.answer)
+    return {**({} if scores.overall is None else {"overall": scores.overall}), **scores.tasks}
