@@ -94,13 +94,13 @@ def read_scenes(
     folder: str | Path, *, split: str = "train", frames: int = 8, limit: int | None = None
 ) -> Iterator[Scene]:
     """The scenes of a data folder, one after another, with their questions and `frames` stored frames each."""
-    from jaxvsr.evaluation.answering.choose_questions import asked_questions
+    from jaxvsr.evaluation.answering.choose_questions import choose_questions
 
-    asked = asked_questions([Path(folder)], split=split)
+    asked = choose_questions([Path(folder)], split=split).questions
     store = FrameStore(Path(folder))
-    by_scene = itertools.groupby(asked, key=lambda pair: pair[1].scene)
-    for name, pairs in itertools.islice(by_scene, limit):
-        rows = [question for _, question in pairs if question.mirror_of is None]
+    by_scene = itertools.groupby(asked, key=lambda question: question.scene)
+    for name, questions in itertools.islice(by_scene, limit):
+        rows = [question for question in questions if question.mirror_of is None]
         stored = store.read(name, frames)
         times = stored.timestamps
         fps = (len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 1.0
