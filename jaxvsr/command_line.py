@@ -18,12 +18,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from jaxvsr.errors import InputError
 
 EXIT_INPUT_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+
+Thing = TypeVar("Thing")
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -88,12 +90,32 @@ def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = 
 
 def positive_int(text: str) -> int:
     """argparse type: an integer of at least 1."""
+    return _int_of_at_least(1, text)
+
+
+def natural_int(text: str) -> int:
+    """argparse type: an integer of at least 0, such as a seed."""
+    return _int_of_at_least(0, text)
+
+
+def _int_of_at_least(least: int, text: str) -> int:
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected an integer, found {text!r}") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, found {value}")
+    return value
+
+
+def share(text: str) -> float:
+    """argparse type: a number of at least 0 and below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}") from None
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, found {text}")
     return value
 
 
@@ -114,3 +136,9 @@ def shard(text: str) -> tuple[int, int]:
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected i/n like 2/8 with 1 ≤ i ≤ n, found {text!r}")
     return int(index), int(count)
+
+
+def shard_of(things: Sequence[Thing], shard: tuple[int, int]) -> Sequence[Thing]:
+    """The share of the `index`-th of `count` machines, counted from 1; each thing is in exactly one share."""
+    index, count = shard
+    return things[index - 1 :: count]

@@ -1,4 +1,4 @@
-"""From scans to a data folder, one command a step.
+"""From scans to a data folder, one command per step.
 
     python launch/build_data.py rooms data/rooms --scenes 50 --seed 0
     python launch/build_data.py questions data/rooms data/rooms --recipe vsi100k
@@ -7,6 +7,8 @@
     python launch/build_data.py import questions.jsonl data/imported --videos videos
     python launch/build_data.py check data/rooms
     python launch/build_data.py show data/rooms scene0000_00
+    python launch/build_data.py tag data/rooms data/rooms-think --tag think
+    python launch/build_data.py trim data/rooms --questions 16
 
 SCANS is a folder with ScanNet's layout, `SCANS/scans/<scene>/…` or `SCANS/<scene>/…`; OUT is the data folder. They may
 be the same. Every command adds to OUT, and goes on where it was stopped.
@@ -22,7 +24,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from jaxvsr.command_line import ArgumentParser, int_list, positive_int, run, shard
+from jaxvsr.command_line import (
+    ArgumentParser,
+    int_list,
+    natural_int,
+    positive_int,
+    run,
+    shard,
+    shard_of,
+    share,
+)
 from jaxvsr.errors import InputError
 from jaxvsr.fields import replace_fields
 from jaxvsr.progress import progress
@@ -37,10 +48,12 @@ def _parser() -> ArgumentParser:
     _add_rooms(commands.add_parser("rooms", help="procedural rooms, written as ScanNet scans"))
     _add_questions(commands.add_parser("questions", help="questions and answers from the geometry of scans"))
     _add_frames(commands.add_parser("frames", help="uniformly sampled frames at a pixel budget, in TensorStore"))
-    _add_features(commands.add_parser("features", help="vision features of a frozen tower, once a scene"))
+    _add_features(commands.add_parser("features", help="vision features of a frozen tower, once per scene"))
     _add_import(commands.add_parser("import", help="published question sets, paired with videos or images"))
-    _add_show(commands.add_parser("show", help="one page of a scene: frames, plan, every question with its answer"))
-    _add_check(commands.add_parser("check", help="what a data folder holds and what is missing"))
+    _add_show(commands.add_parser("show", help="a page about a scene: frames, plan, every question with its answer"))
+    _add_check(commands.add_parser("check", help="what is in a data folder and what is missing"))
+    _add_tag(commands.add_parser("tag", help="a copy of a data folder with its answers in a thinking mode's tags"))
+    _add_trim(commands.add_parser("trim", help="take scenes with few questions out of the splits"))
     return parser
 
 
@@ -48,31 +61,20 @@ def _add_rooms(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_rooms)
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--scenes", type=positive_int, required=True, help="number of scans")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=natural_int, default=0)
     parser.add_argument("--frames-per-scan", type=positive_int, help="frames of each scan's .sens")
-    parser.add_argument("--size", type=_size, metavar="WxH", help="pixels of a frame, like 160x120")
+    parser.add_argument("--size", type=_size, metavar="WxH", help="pixels of a frame, such as 160x120")
     parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: all cores)")
 
 
 def _add_questions(parser: argparse.ArgumentParser) -> None:
-    from jaxvsr.data.scannet.benchmark_scenes import BENCHMARKS
-
     parser.set_defaults(command=_questions)
     _add_scans_and_out(parser)
     parser.add_argument("--recipe", required=True, help="vsi100k, spatial-r1, vsi-bench, or a .py file with a RECIPE")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change a recipe's option")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--heldout", type=float, default=0.1, help="share of rooms held out (default: 0.1)")
-    parser.add_argument(
-        "--include", action="append", default=[], choices=BENCHMARKS, help="also scenes of a benchmark, as held out"
-    )
-    parser.add_argument("--mirror", action="store_true", help="also the questions about the mirrored scenes")
-    parser.add_argument(
-        "--shard",
-        type=shard,
-        metavar="i/n",
-        help="only every n-th scan, from the i-th; without it all are put together",
-    )
+    _add_split(parser)
+    parser.add_argument("--mirror", action="store_true", help="mirrored questions too")
+    parser.add_argument("--shard", type=shard, metavar="i/n", help="only every n-th scan, from the i-th; default: all")
 
 
 def _add_frames(parser: argparse.ArgumentParser) -> None:
@@ -80,17 +82,13 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(command=_frames)
     _add_scans_and_out(parser)
-    parser.add_argument("--frames", type=int_list, default=(), metavar="N,…", help="frame counts, like 8,16,32")
-    parser.add_argument(
-        "--fps", type=float, help="instead of or beside --frames: as many as the rule takes at this rate"
-    )
+    parser.add_argument("--frames", type=int_list, default=(), metavar="N,…", help="frame counts, such as 8,16,32")
+    parser.add_argument("--fps", type=float, help="frames per second, instead of --frames or besides")
     parser.add_argument("--min-frames", type=positive_int, help="with --fps (default: 4; linspace has no minimum)")
     parser.add_argument("--max-frames", type=positive_int, help="with --fps (default: 768)")
-    parser.add_argument("--max-pixels", type=positive_int, required=True, help="pixel budget of one frame")
+    parser.add_argument("--max-pixels", type=positive_int, required=True, help="pixel budget per frame")
     parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which frames")
-    parser.add_argument(
-        "--shard", type=shard, default=(1, 1), metavar="i/n", help="only every n-th scene, from the i-th"
-    )
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="i/n", help="every n-th scene, from the i-th")
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
@@ -99,36 +97,23 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the model that a run will start from: folder, hub id or run")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
     parser.add_argument("--frames", type=int_list, default=(), metavar="N,…", help="default: all counts stored")
-    parser.add_argument("--max-pixels", type=positive_int, help="as data.max_pixels of the run")
+    parser.add_argument("--max-pixels", type=positive_int, help="the run's data.max_pixels")
     parser.add_argument("--mirror", action="store_true", help="mirrored views too")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="as model.dtype of the run (auto: float32 on CPU, else bfloat16)",
-    )
+    dtypes = ("auto", "float32", "bfloat16")
+    parser.add_argument("--dtype", choices=dtypes, default="auto", help="the run's model.dtype (auto: by the device)")
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     from jaxvsr.data.importers.formats import FORMATS
-    from jaxvsr.data.scannet.benchmark_scenes import BENCHMARKS
 
     parser.set_defaults(command=_import)
-    parser.add_argument(
-        "source", type=Path, metavar="SRC", help="a .jsonl, .json or .parquet file, or a folder of them"
-    )
+    parser.add_argument("source", type=Path, metavar="SRC", help=".jsonl, .json or .parquet file, or a folder of them")
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--videos", type=Path, metavar="DIR", help="where videos, scans, image folders and images lie")
+    parser.add_argument("--videos", type=Path, metavar="DIR", help="folder of videos, scans, image folders and images")
     parser.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="default: by the first row")
-    parser.add_argument("--map", metavar="OURS=THEIRS,…", help="names of fields, like question=problem,answer=solution")
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
-    parser.add_argument("--heldout", type=float, default=0.1, help="share of rooms held out (default: 0.1)")
-    parser.add_argument(
-        "--include", action="append", default=[], choices=BENCHMARKS, help="also rows of a benchmark, as held out"
-    )
-    parser.add_argument(
-        "--mirror", action="store_true", help="also the mirrored rows, rewritten by rules; says how many cannot be"
-    )
+    parser.add_argument("--map", metavar="OURS=THEIRS,…", help="names of fields: question=problem,answer=solution")
+    _add_split(parser)
+    parser.add_argument("--mirror", action="store_true", help="mirrored rows too, as far as rules can rewrite them")
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
@@ -143,20 +128,44 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_check)
     parser.add_argument("out", type=Path, metavar="OUT", help="a data folder, or a folder of scans")
     parser.add_argument("--label-map", type=Path, help="scannetv2-labels.combined.tsv (default: beside the scans)")
-    parser.add_argument("--batches", metavar="CONFIG", help="also how many batches of a training config come a second")
+    parser.add_argument("--batches", metavar="CONFIG", help="batches of a training config per second, too")
+
+
+def _add_tag(parser: argparse.ArgumentParser) -> None:
+    from jaxvsr.data.tagged_answers import TAGS
+
+    parser.set_defaults(command=_tag)
+    parser.add_argument("source", type=Path, metavar="DATA", help="data folder")
+    parser.add_argument("out", type=Path, metavar="OUT", help="data folder to write")
+    parser.add_argument("--tag", choices=TAGS, required=True, help="tag of the thought")
+
+
+def _add_trim(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_trim)
+    parser.add_argument("out", type=Path, metavar="DATA", help="data folder; its splits.json is rewritten")
+    parser.add_argument("--questions", type=positive_int, required=True, metavar="N", help="fewest per scene")
 
 
 def _add_scans_and_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scans", type=Path, metavar="SCANS")
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--skip-broken", action="store_true", help="go without scans that cannot be read")
+    parser.add_argument("--skip-broken", action="store_true", help="skip scans that cannot be read")
     parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="default: all cores")
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    from jaxvsr.data.scannet.benchmark_scenes import BENCHMARKS
+
+    parser.add_argument("--seed", type=natural_int, default=0)
+    parser.add_argument("--heldout", type=share, default=0.1, help="share of rooms held out (default: 0.1)")
+    include = parser.add_argument("--include", action="append", default=[], choices=BENCHMARKS)
+    include.help = "take a benchmark's scenes too, as held out"
 
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT like 160x120, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 160x120, found {text!r}")
     return int(width), int(height)
 
 
@@ -176,74 +185,52 @@ def _rooms(arguments: argparse.Namespace) -> int:
             size=arguments.size or DEFAULT_SIZE,
             on_scene=on_scene,
         )
-    print(f"{len(names)} rooms in {arguments.out / 'scans'} ({time.monotonic() - start:.1f} s)")
-    return 0
+    return _done([f"{len(names)} rooms in {arguments.out / 'scans'}"], start)
 
 
 def _questions(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.data_folder import check_can_be_added_to
-    from jaxvsr.data.recipes import generate_questions
+    from jaxvsr.data.recipes.generate_questions import QuestionSettings, generate_questions, without_benchmarks
     from jaxvsr.data.recipes.recipe import load_recipe
-    from jaxvsr.data.recipes.unfinished_questions import PARTS_DIR
-    from jaxvsr.data.recipes.write_questions import QuestionSet, write_question_set
+    from jaxvsr.data.recipes.write_questions import QuestionSet, shard_line, write_question_set
     from jaxvsr.data.scannet.read_scan import list_scans
 
     start = time.monotonic()
-    _check_split(arguments)
     recipe = load_recipe(arguments.recipe)
     options = replace_fields(recipe.options, arguments.set)
     check_can_be_added_to(arguments.out)
-    scans, excluded = generate_questions.without_benchmarks(list_scans(arguments.scans), arguments.include)
-    for name, count in excluded.items():
-        print(f"left out {count} scans of {name} (--include {name} takes them, as held out)")
-    settings = generate_questions.QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
-    asked = generate_questions.shard_of(scans, *arguments.shard) if arguments.shard else scans
-    out: Path = arguments.out
+    scans, left_out = without_benchmarks(list_scans(arguments.scans), arguments.include)
+    for benchmark, count in left_out.items():
+        print(f"left out {count} scans of {benchmark} (--include {benchmark} takes them, as held out)")
+    settings = QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
+    asked = shard_of(scans, arguments.shard or (1, 1))
     with progress("questions", len(asked)) as on_done:
-        report = generate_questions.generate_questions(
-            asked, settings, out=out, census_over=scans, workers=arguments.workers, on_done=on_done
+        report = generate_questions(
+            asked, settings, out=arguments.out, census_over=scans, workers=arguments.workers, on_done=on_done
         )
     _account_for_broken(report.broken, len(asked), arguments.skip_broken)
     if arguments.shard:
-        number, count = arguments.shard
-        print(
-            f"shard {number}/{count}: {len(asked)} of {len(scans)} scans asked, kept in {out / PARTS_DIR}; when all "
-            f"shards are there, the same command without --shard puts them together ({time.monotonic() - start:.1f} s)"
-        )
-        return 0
-    lines = write_question_set(out, QuestionSet(recipe, settings, scans, excluded, arguments.heldout), report)
-    print("\n".join(lines).removesuffix(")") + f"; {time.monotonic() - start:.1f} s)")
-    return 0
+        return _done([shard_line(arguments.out, arguments.shard, len(asked), len(scans))], start)
+    question_set = QuestionSet(recipe, settings, scans, left_out, arguments.heldout)
+    return _done(write_question_set(arguments.out, question_set, report), start)
 
 
 def _frames(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data import data_folder
-    from jaxvsr.data.questions import read_questions
+    from jaxvsr.data.data_folder import check_can_be_added_to, questions_in, write_frames_section
     from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
     from jaxvsr.data.video.scene_sources import scene_sources
 
     start = time.monotonic()
     settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
-    out: Path = arguments.out
-    data_folder.check_can_be_added_to(out)
-    asked = read_questions(out / data_folder.QUESTIONS_FILE) if (out / data_folder.QUESTIONS_FILE).exists() else []
-    found = scene_sources(arguments.scans, out, asked)
-    index, count = arguments.shard
-    mine = found.sources[index - 1 :: count]
-    with progress("frames", len(mine)) as on_done:
-        report = write_frames(mine, out, settings, workers=arguments.workers, on_done=on_done)
+    check_can_be_added_to(arguments.out)
+    found = scene_sources(arguments.scans, arguments.out, questions_in(arguments.out))
+    sources = shard_of(found.sources, arguments.shard)
+    with progress("frames", len(sources)) as on_done:
+        report = write_frames(sources, arguments.out, settings, workers=arguments.workers, on_done=on_done)
     if report.written or report.kept:
-        data_folder.write_card_section(out, "Frames", data_folder.bullets(data_folder.frame_facts(out)))
-    print(
-        f"frames of {len(report.written)} scans written, of {len(report.kept)} there already, "
-        f"{len(report.broken)} broken ({time.monotonic() - start:.1f} s)"
-    )
-    if report.flaws:
-        print("flaws worked around: " + ", ".join(f"{name} {count}" for name, count in report.flaws.items()))
-    if found.elsewhere:
-        first = ", ".join(found.elsewhere[:3])
-        print(f"{len(found.elsewhere)} scenes with questions have nothing in {arguments.scans}: {first}")
-    _account_for_broken(report.broken, len(mine), arguments.skip_broken)
+        write_frames_section(arguments.out)
+    _done([*found.lines(arguments.scans), *report.lines()], start)
+    _account_for_broken(report.broken, len(sources), arguments.skip_broken)
     return 0
 
 
@@ -252,17 +239,17 @@ def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
 
     bounds = {"min_frames": arguments.min_frames, "max_frames": arguments.max_frames}
     given = {name: value for name, value in bounds.items() if value is not None}
-    if arguments.fps is None:
-        if given:
-            raise InputError(f"--{next(iter(given)).replace('_', '-')}: bounds what --fps takes, give that as well")
-        if not arguments.frames:
-            raise InputError("frames: give --frames N,… or --fps N")
-        return None
-    return FrameRate(arguments.fps, **given)
+    if arguments.fps is not None:
+        return FrameRate(arguments.fps, **given)
+    if given:
+        raise InputError(f"--{next(iter(given)).replace('_', '-')}: bounds what --fps takes; give --fps as well")
+    if not arguments.frames:
+        raise InputError("frames: give --frames N,… or --fps N")
+    return None
 
 
 def _features(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data import data_folder
+    from jaxvsr.data.features import write_features_section
     from jaxvsr.data.frames import FrameStore
     from jaxvsr.devices.choose_devices import choose_devices
     from jaxvsr.devices.mesh_shape import MeshShape
@@ -270,8 +257,8 @@ def _features(arguments: argparse.Namespace) -> int:
     from jaxvsr.runs.model_source import open_model
     from jaxvsr.training.stored_features import write_features
 
-    start, out = time.monotonic(), arguments.out
-    scenes = FrameStore(out).scenes()
+    start = time.monotonic()
+    scenes = FrameStore(arguments.out).scenes()
     model = open_model(arguments.model, arguments.revision)
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=arguments.max_pixels)
     (device,) = choose_devices("auto", MeshShape())
@@ -280,7 +267,7 @@ def _features(arguments: argparse.Namespace) -> int:
         dtype = "float32" if device.platform == "cpu" else "bfloat16"
     with progress("features", len(scenes)) as on_done:
         report = write_features(
-            out,
+            arguments.out,
             model,
             processor,
             dtype=dtype,
@@ -289,14 +276,10 @@ def _features(arguments: argparse.Namespace) -> int:
             device=device,
             on_done=on_done,
         )
-    facts = {"model": model.name, "dtype": dtype, "max_pixels": arguments.max_pixels or "as stored"}
     arrays = report.written + report.kept
-    data_folder.write_card_section(out, f"Features: {report.name}", data_folder.bullets({**facts, "arrays": arrays}))
-    print(
-        f"features {report.name} of {len(scenes)} scenes: {report.written} arrays written, {report.kept} there already "
-        f"({time.monotonic() - start:.1f} s)"
-    )
-    return 0
+    write_features_section(arguments.out, report.name, model.name, dtype, arguments.max_pixels, arrays)
+    counts = f"{report.written} arrays written, {report.kept} there already"
+    return _done([f"features {report.name} of {len(scenes)} scenes: {counts}"], start)
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -304,10 +287,9 @@ def _import(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.importers.formats import parse_field_map
     from jaxvsr.data.importers.import_questions import ImportSettings, import_questions
     from jaxvsr.data.importers.mirrored_rows import add_mirrored_rows
-    from jaxvsr.data.importers.write_import import former_rows, left_out_lines, write_import
+    from jaxvsr.data.importers.write_import import write_import
 
     start = time.monotonic()
-    _check_split(arguments)
     settings = ImportSettings(
         arguments.source,
         arguments.videos,
@@ -317,20 +299,27 @@ def _import(arguments: argparse.Namespace) -> int:
     )
     check_can_be_added_to(arguments.out)
     report, pairing = import_questions(settings, arguments.out)
-    replaced = former_rows(arguments.out, settings)
-    splits = write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed)
-    print("\n".join(left_out_lines(report)))
-    if replaced:
-        print(f"in place of {replaced:,} rows of a former import named {settings.name}; another name keeps both")
-    print(
-        f"{len(report.questions):,} questions out of {report.source_rows:,} rows of {settings.source} "
-        f"imported as {report.format}, about {len({row.scene for row in report.questions}):,} scenes, "
-        f"into {arguments.out} "
-        f"({len(splits['train'])} train, {len(splits['heldout'])} held out; {time.monotonic() - start:.1f} s)"
-    )
+    _done(write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed), start)
     if arguments.mirror:
         mirrored = add_mirrored_rows(arguments.out, settings.name, report.questions, arguments.videos)
         print(f"{len(mirrored.rows):,} mirrored ones; {mirrored.line()}")
+    return 0
+
+
+def _tag(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.tagged_answers import write_tagged
+    from jaxvsr.models.tiny.tiny_text import CATEGORIES
+
+    count = write_tagged(arguments.source, arguments.out, arguments.tag, CATEGORIES)
+    print(f"{count:,} answers in tags in {arguments.out}")
+    return 0
+
+
+def _trim(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.trimmed_splits import keep_scenes_with_questions
+
+    for split, (kept, out) in keep_scenes_with_questions(arguments.out, arguments.questions).items():
+        print(f"{split}: {kept} scenes with {arguments.questions} questions or more, {out} with fewer taken out")
     return 0
 
 
@@ -363,24 +352,22 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if check.missing else 0
 
 
+def _done(lines: Sequence[str], start: float) -> int:
+    """Print the lines, the last one with the seconds since `start`; returns the exit code 0."""
+    print("\n".join(lines) + f" ({time.monotonic() - start:.1f} s)")
+    return 0
+
+
 def _account_for_broken(broken: Mapping[str, str], scans: int, skip: bool) -> None:
-    """Every broken scan on a line of its own; without `--skip-broken` they end the command."""
+    """Print every broken scan; without `--skip-broken` they end the command."""
     for scene, reason in broken.items():
         print(f"broken: {scene}: {reason}")
     if broken and not skip:
         scene, reason = next(iter(broken.items()))
         raise InputError(
             f"{len(broken)} of {scans} scans cannot be read, the first is {scene} ({reason}); "
-            "mend them, or go without them by --skip-broken"
+            "fix them, or skip them with --skip-broken"
         )
-
-
-def _check_split(arguments: argparse.Namespace) -> None:
-    """Before any work is done, rather than when the split is made."""
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}: must be at least 0")
-    if not 0 <= arguments.heldout < 1:
-        raise InputError(f"held-out share {arguments.heldout}: must be at least 0 and below 1")
 
 
 def _command(argv: Sequence[str] | None) -> int:

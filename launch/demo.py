@@ -15,9 +15,8 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvsr.command_line import ArgumentParser, run
+from jaxvsr.command_line import ArgumentParser, natural_int, run
 from jaxvsr.demo_stages import Stage, demo_stages, run_stages
-from jaxvsr.errors import InputError
 
 LAUNCH = Path(__file__).resolve().parent
 
@@ -26,15 +25,13 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="demo.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--run-dir", type=Path, default=Path("runs/demo"), help="folder of the GRPO run")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of model, sampling and data order; the rooms stay the same"
+        "--seed", type=natural_int, default=0, help="of model, sampling and data order; the rooms stay the same"
     )
     return parser
 
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}: must be at least 0")
     stages = demo_stages(arguments.run_dir, arguments.seed)
     code, seconds = run_stages(stages, LAUNCH)
     if code == 0:

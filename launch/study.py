@@ -91,8 +91,7 @@ def _run(planned: Sequence[Command], manifest: Manifest) -> int:
             print("already done", flush=True)
             continue
         start = time.monotonic()
-        first, *rest = command.arguments
-        code = run_child([first if first == "-m" else str(LAUNCH / first), *rest])
+        code = run_child([str(LAUNCH / command.arguments[0]), *command.arguments[1:]])
         if code:
             print(f"the study stopped in {command.key}; the same command continues it", file=sys.stderr)
             return code

@@ -42,11 +42,15 @@ def check_can_be_added_to(folder: Path) -> None:
         read_splits(folder)
 
 
+def questions_in(folder: Path) -> list[Question]:
+    """The questions of a data folder; none where there is no `questions.jsonl` yet."""
+    path = folder / QUESTIONS_FILE
+    return read_questions(path) if path.exists() else []
+
+
 def merge_questions(folder: Path, recipe: str, rows: Sequence[Question]) -> list[Question]:
     """Rows of other recipes that lie in the folder, then the new ones: a recipe's own former rows are replaced."""
-    path = folder / QUESTIONS_FILE
-    before = read_questions(path) if path.exists() else []
-    return [row for row in before if not row.id.startswith(f"{recipe}-")] + list(rows)
+    return [row for row in questions_in(folder) if not row.id.startswith(f"{recipe}-")] + list(rows)
 
 
 def write_card_section(folder: Path, section: str, text: str) -> None:
@@ -59,6 +63,11 @@ def write_card_section(folder: Path, section: str, text: str) -> None:
     if not replaced:
         card = f"{card.rstrip()}\n\n{block}"
     write_text(path, card.rstrip() + "\n")
+
+
+def write_frames_section(folder: Path) -> None:
+    """Write the card's section about the frames that are stored now."""
+    write_card_section(folder, "Frames", bullets(frame_facts(folder)))
 
 
 def bullets(facts: Mapping[str, object]) -> str:

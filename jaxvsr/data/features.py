@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxvsr.data.data_folder import bullets, write_card_section
 from jaxvsr.data.frames import FrameStore, pixels_sha256
 from jaxvsr.data.stored_arrays import array_attributes, read_array, write_array
 
@@ -98,6 +99,14 @@ def stored_sets(folder: Path) -> dict[str, str]:
         if name not in sets:
             sets[name] = str(array_attributes(path.parent, _WHAT, SCHEMA)["model"])
     return sets
+
+
+def write_features_section(
+    folder: Path, name: str, model: str, dtype: str, max_pixels: int | None, arrays: int
+) -> None:
+    """Write the card's section about a set of features."""
+    facts = {"model": model, "dtype": dtype, "max_pixels": max_pixels or "as stored", "arrays": arrays}
+    write_card_section(folder, f"Features: {name}", bullets(facts))
 
 
 def _frame_key(store: FrameStore, scene: str, frames: int) -> dict[str, Any]:

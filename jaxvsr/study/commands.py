@@ -37,7 +37,7 @@ class Command:
 
     key: str
     kind: Kind
-    arguments: tuple[str, ...]  # of `python`: a script of launch/ first, or -m and a module
+    arguments: tuple[str, ...]  # of `python`, a script of launch/ first
     result: Path | None = None  # the file that it writes last; None: only the manifest says whether it is done
     arm: str = ""
     config: Mapping[str, Any] | None = None  # a training's fields, with those of the base file
@@ -45,8 +45,7 @@ class Command:
     @property
     def text(self) -> str:
         """As one would type it."""
-        first, *rest = self.arguments
-        return shlex.join(("python", first if first == "-m" else f"launch/{first}", *rest))
+        return shlex.join(("python", f"launch/{self.arguments[0]}", *self.arguments[1:]))
 
 
 def arm_folder(out: Path, arm: Arm, seed: int) -> Path:

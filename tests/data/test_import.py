@@ -231,8 +231,8 @@ def test_an_answer_whose_kind_cannot_be_decided_is_refused(text, options, kind, 
         ('{"question": "q", "answer": "1"}', "--map frage=question", "OURS one of id, scene"),
         ('{"question": "q", "answer": "1"}', "--map answer=answer --format trl", "--map goes with jsonl"),
         ('{"question": "q", "answer": "1"}', "--format csv", "invalid choice: 'csv'"),
-        ('{"question": "q", "answer": "1"}', "--heldout 1.5", "held-out share 1.5"),
-        ('{"question": "q", "answer": "1"}', "--seed -1", "--seed -1: must be at least 0"),
+        ('{"question": "q", "answer": "1"}', "--heldout 1.5", "--heldout: must be at least 0 and below 1, found 1.5"),
+        ('{"question": "q", "answer": "1"}', "--seed -1", "--seed: must be at least 0, found -1"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(content, flags, says, videos, tmp_path, capsys):
@@ -345,7 +345,7 @@ def test_an_import_in_place_of_another_of_its_name_says_so(videos, tmp_path, cap
     assert len(imported(sources[0], tmp_path / "out", "--videos", videos)) == 1
     assert "in place of" not in capsys.readouterr().out
     assert [row.question for row in imported(sources[1], tmp_path / "out", "--videos", videos)] == ["How wide is b?"]
-    assert "in place of 1 rows of a former import named import_train" in capsys.readouterr().out
+    assert "in place of 1 rows of an earlier import named import_train" in capsys.readouterr().out
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(videos, tmp_path):

@@ -1,6 +1,7 @@
 """A study from outside: stand-ins for train.py and evaluate.py, so that only the study itself is tested."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,19 +9,14 @@ import numpy as np
 import pytest
 
 from jaxvsr.config.config_file import find_config
-from jaxvsr.data.questions import Question, read_questions, write_questions
-from jaxvsr.data.splits import read_splits
+from jaxvsr.data.questions import Question, write_questions
+from jaxvsr.data.splits import write_splits
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics.uncertainty import Difference
-from jaxvsr.grpo.rejected_answers import target_answer
 from jaxvsr.report.summary import Run
-from jaxvsr.rewards.answers import extract_answer
-from jaxvsr.rewards.vsgrpo import vsgrpo_format_observe, vsgrpo_format_think
 from jaxvsr.study.commands import MANIFEST, commands, only_study_in
 from jaxvsr.study.definition import Claim, read_study
 from jaxvsr.study.results import ArmResult, curve_metric, difference, differences_by_seed, reading
-from jaxvsr.study.scenes_with_questions import keep_scenes_with_questions
-from jaxvsr.study.tagged_answers import tagged_response, write_tagged
 from launch import build_data, evaluate, study, train
 
 STUDY = """
@@ -363,59 +359,10 @@ def test_the_commands_of_the_papers_study_are_parsed_by_their_scripts(tmp_path):
             parsers[command.arguments[0]].parse_args(command.arguments[1:])
 
 
-ASKED = Question("q", "s", "object_abs_distance", "How far is the tv from the coffee table?", None, "2.3", "number")
-
-
-def test_tagged_responses_earn_the_modes_format_reward_and_keep_the_answer():
-    for tag, reward in (("think", vsgrpo_format_think), ("observe", vsgrpo_format_observe)):
-        response = tagged_response(ASKED, tag)
-        assert reward([response]) == [1.0] and extract_answer(response) == "2.3"
-        assert f"<{tag}> tv coffee table </{tag}>" in response
-
-
-def data_folder(folder, questions):
-    (folder / "frames").mkdir(parents=True)
-    (folder / "scans").mkdir()
-    write_questions(folder / "questions.jsonl", questions)
-    (folder / "splits.json").write_text(json.dumps({"train": ["a", "b"], "heldout": ["c"]}))
-
-
-def row(name, scene, **fields):
-    return Question(name, scene, "object_counting", "How many tv(s)in the room?", None, "1", "number", **fields)
-
-
-def test_a_tagged_folder_is_the_same_data_with_responses(tmp_path):
-    data_folder(tmp_path / "data", [ASKED])
-    assert write_tagged(tmp_path / "data", tmp_path / "out", "think") == 1
-    written = read_questions(tmp_path / "out" / "questions.jsonl")
-    assert target_answer(written[0]) == "<think> tv coffee table </think> <answer> 2.3 </answer>"
-    assert written[0].answer == "2.3" and read_splits(tmp_path / "out") == read_splits(tmp_path / "data")
-    assert not (tmp_path / "out" / "scans").exists() and (tmp_path / "out" / "frames").is_dir()
-    # A study that was killed just behind it does it once more.
-    assert write_tagged(tmp_path / "data", tmp_path / "out", "think") == 1
-    with pytest.raises(InputError, match="is there already, with other answers"):
-        write_tagged(tmp_path / "data", tmp_path / "out", "observe")
-
-
-def test_scenes_with_few_questions_leave_the_splits_and_mirror_images_do_not_count(tmp_path):
-    rows = [
-        row("a1", "a"),
-        row("a2", "a"),
-        row("b1", "b"),
-        row("b2", "b", mirror_of="b1"),
-        row("c1", "c"),
-        row("c2", "c"),
-    ]
-    data_folder(tmp_path, rows)
-    assert keep_scenes_with_questions(tmp_path, 2) == {"train": (1, 1), "heldout": (1, 0)}
-    assert read_splits(tmp_path) == {"train": ["a"], "heldout": ["c"]}
-    with pytest.raises(InputError, match="no train scene has 3 questions"):
-        keep_scenes_with_questions(tmp_path, 3)
-    assert read_splits(tmp_path) == {"train": ["a"], "heldout": ["c"]}
-
-
 def test_evaluations_ask_no_mirror_images(tmp_path):
     from jaxvsr.evaluation.answering.choose_questions import choose_questions
 
-    data_folder(tmp_path, [row("c1", "c"), row("c2", "c", mirror_of="c1")])
+    seen = Question("c1", "c", "object_counting", "How many tv(s)in the room?", None, "1", "number")
+    write_questions(tmp_path / "questions.jsonl", [seen, dataclasses.replace(seen, id="c2", mirror_of="c1")])
+    write_splits(tmp_path, {"train": ["a"], "heldout": ["c"]})
     assert [question.id for _, question in choose_questions([tmp_path]).asked] == ["c1"]

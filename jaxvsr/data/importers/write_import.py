@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from jaxvsr.data.data_folder import QUESTIONS_FILE, bullets, merge_questions, summary_table, write_card_section
+from jaxvsr.data.data_folder import (
+    QUESTIONS_FILE,
+    bullets,
+    merge_questions,
+    questions_in,
+    summary_table,
+    write_card_section,
+)
 from jaxvsr.data.importers.formats import TERMS
 from jaxvsr.data.importers.import_questions import ImportReport, ImportSettings
 from jaxvsr.data.importers.pairing import Pairing
-from jaxvsr.data.questions import read_questions, write_questions
+from jaxvsr.data.questions import write_questions
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in
 from jaxvsr.data.scannet.read_scan import SCANNET_TERMS
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, room_of, split_by_room, write_splits
@@ -29,8 +36,9 @@ _MEANING = {
 
 def write_import(
     out: Path, settings: ImportSettings, report: ImportReport, pairing: Pairing, heldout: float, seed: int
-) -> dict[str, list[str]]:
-    """Write everything; returns the splits. Rows of a former import of the same name are replaced."""
+) -> list[str]:
+    """Write everything, in place of an earlier import of the same name; returns the lines to print about it."""
+    replaced = sum(row.id.startswith(f"{settings.name}-") for row in questions_in(out))
     out.mkdir(parents=True, exist_ok=True)
     rows = merge_questions(out, settings.name, report.questions)
     before = read_splits(out) if (out / SPLITS_FILE).exists() else None
@@ -61,18 +69,21 @@ def write_import(
         **{note: f"{count:,}" for note, count in report.notes.items()},
     }
     write_card_section(out, f"Questions: {settings.name}", f"{bullets(facts)}\n\n{summary_table(report.questions)}")
-    return splits
+    lines = _lines(report)
+    if replaced:
+        lines.append(
+            f"in place of {replaced:,} rows of an earlier import named {settings.name}; another name keeps both"
+        )
+    lines.append(
+        f"{len(report.questions):,} questions out of {report.source_rows:,} rows of {settings.source} imported as "
+        f"{report.format}, about {len({row.scene for row in report.questions}):,} scenes, into {out}: "
+        f"{len(splits['train'])} train, {len(splits['heldout'])} held out"
+    )
+    return lines
 
 
-def former_rows(out: Path, settings: ImportSettings) -> int:
-    """How many rows of a former import of this name lie in the folder: those that `write_import` replaces."""
-    path = out / QUESTIONS_FILE
-    rows = read_questions(path) if path.exists() else []
-    return sum(row.id.startswith(f"{settings.name}-") for row in rows)
-
-
-def left_out_lines(report: ImportReport) -> list[str]:
-    """What an import says of itself: the table of tasks, then every kind of row left out with its first cases."""
+def _lines(report: ImportReport) -> list[str]:
+    """The table of tasks, then every kind of row left out with its first cases."""
     missing = report.counts()["unpaired"]
     lines = [summary_table(report.questions), f"pairs: {report.paired:,} found, {missing:,} missing"]
     by_owner = Counter(report.benchmark_scenes.values())

@@ -79,11 +79,6 @@ def take_census(scan_dirs: Sequence[Path]) -> Census:
     return Census(len(scan_dirs), dict(sorted(scans_with.items())))
 
 
-def shard_of(scan_dirs: Sequence[Path], number: int, count: int) -> list[Path]:
-    """The scans of shard `number` (from 1) of `count`; each scan is in exactly one shard."""
-    return list(scan_dirs[number - 1 :: count])
-
-
 def generate_questions(
     scan_dirs: Sequence[Path],
     settings: QuestionSettings,

@@ -17,7 +17,7 @@ from jaxvsr.data.data_folder import (
 from jaxvsr.data.questions import read_questions, write_questions
 from jaxvsr.data.recipes.generate_questions import QuestionReport, QuestionSettings
 from jaxvsr.data.recipes.recipe import Recipe
-from jaxvsr.data.recipes.unfinished_questions import remove_parts
+from jaxvsr.data.recipes.unfinished_questions import PARTS_DIR, remove_parts
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in, benchmark_of
 from jaxvsr.data.scannet.read_scan import SCANNET_TERMS, is_procedural
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, split_by_room, write_splits
@@ -75,7 +75,15 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
     mirrored = f" and {images:,} mirrored ones" if images else ""
     about = f"about {len(scans) - len(report.broken)} scans in {out}"
     shares = f"{len(splits['train'])} train, {len(splits['heldout'])} held out"
-    return [*lines, f"{len(originals):,} questions{mirrored} {about} ({shares})"]
+    return [*lines, f"{len(originals):,} questions{mirrored} {about}: {shares}"]
+
+
+def shard_line(out: Path, shard: tuple[int, int], asked: int, scans: int) -> str:
+    """What to print when `asked` of `scans` scans, one shard, are done."""
+    return (
+        f"shard {shard[0]}/{shard[1]}: {asked} of {scans} scans asked, kept in {out / PARTS_DIR}; when all shards are "
+        "there, the same command without --shard puts them together"
+    )
 
 
 def _terms(scans: Sequence[Path], procedural: set[str]) -> list[str]:

@@ -62,6 +62,15 @@ class FrameReport:
     broken: dict[str, str]
     flaws: dict[str, int]
 
+    def lines(self) -> list[str]:
+        """What to print about it."""
+        flaws = ", ".join(f"{name} {count}" for name, count in self.flaws.items())
+        return [
+            *([f"flaws worked around: {flaws}"] if flaws else []),
+            f"frames of {len(self.written)} scans written, of {len(self.kept)} there already, "
+            f"{len(self.broken)} broken",
+        ]
+
 
 def write_frames(
     scenes: Sequence[SceneSource | Path],

@@ -40,6 +40,13 @@ class SceneSources:
     sources: tuple[SceneSource, ...]
     elsewhere: tuple[str, ...] = ()
 
+    def lines(self, root: Path) -> list[str]:
+        """What to print about the scenes that have nothing in `root`."""
+        if not self.elsewhere:
+            return []
+        first = ", ".join(self.elsewhere[:3])
+        return [f"{len(self.elsewhere)} scenes with questions have nothing in {root}: {first}"]
+
 
 def scene_sources(root: Path, folder: Path, questions: Sequence[Question] = ()) -> SceneSources:
     """The sources below `root` for a data folder with these questions.
