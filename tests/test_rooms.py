@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "api": f"{GROUND} prompts rewards devices models data config grpo runs training evaluation",
     "measure": f"{GROUND} prompts rewards devices models data config grpo runs training",
     "report": f"{GROUND} data config evaluation runs",
-    "study": f"{GROUND} command_line models data config evaluation runs report",
+    "study": f"{GROUND} config evaluation runs report",
 }
 WITHOUT_JAX = ("config", "rewards", "data", "report", "study", "evaluation/metrics")
 
@@ -92,7 +92,7 @@ def test_no_modules_import_each_other_in_a_circle():
 @pytest.mark.parametrize("room", WITHOUT_JAX)
 def test_a_room_without_jax(room: str):
     names = sorted(module for module in MODULES if f"{module}.".startswith(f"jaxvsr.{room.replace('/', '.')}."))
-    assert len(names) > 5
+    assert len(names) > 3
     script = f"import sys; sys.modules['jax'] = None; import {', '.join(names)}"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
