@@ -10,11 +10,14 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+LOADED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'>\s]*)")
 
 
 class SourcePage(File):
@@ -55,3 +58,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     known = {file.src_uri for file in at_home}
     sources = sorted(set().union(*map(linked_files, pages)) - known)
     return Files([*at_home, *(source_page(path, config) for path in sources)])
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that loads anything from a network."""
+    if loaded := LOADED.findall(output):
+        raise PluginError(f"{page.file.src_uri}: loads {loaded[0]}; pages must work without a network")
+    return output
