@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from jaxvsr.data.data_folder import bullets, write_card_section
 from jaxvsr.data.frames import FrameStore, pixels_sha256
+from jaxvsr.data.scene_names import check_scene_name
 from jaxvsr.data.stored_arrays import array_attributes, read_array, write_array
 
 FEATURES_DIR = "features"
@@ -37,6 +38,7 @@ class FeatureStore:
 
     def path(self, scene: str, frames: int, *, mirrored: bool) -> Path:
         """Where the array of a scene lies."""
+        check_scene_name(scene)
         return self.folder / FEATURES_DIR / self.name / scene / (f"{frames}-mirrored" if mirrored else str(frames))
 
     def read(self, scene: str, frames: int, *, mirrored: bool) -> Float[np.ndarray, "rows units H"]:

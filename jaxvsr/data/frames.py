@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from jaxvsr.data.scene_names import check_scene_name
 from jaxvsr.data.stored_arrays import array_attributes, read_array
 from jaxvsr.errors import InputError
 
@@ -127,7 +128,8 @@ def read_attributes(folder: Path, scene: str) -> Mapping[str, Any]:
 
 
 def scene_frames_dir(folder: Path, scene: str) -> Path:
-    """Where the array of a scene lies."""
+    """The folder of a scene's array."""
+    check_scene_name(scene)
     return folder / FRAMES_DIR / scene
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxvsr.data.scene_names import check_scene_name
 from jaxvsr.errors import InputError, prefixed
 from jaxvsr.fields import read_fields
 from jaxvsr.files import replacing
@@ -35,6 +36,9 @@ class Question:
     images: tuple[str, ...] | None = None
     mirror_of: str | None = None
     response: str | None = None
+
+    def __post_init__(self) -> None:
+        check_scene_name(self.scene)
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON stores it: optional fields only where they are set."""

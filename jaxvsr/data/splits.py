@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jaxvsr.errors import InputError
+from jaxvsr.data.scene_names import check_scene_name
+from jaxvsr.errors import InputError, prefixed
 from jaxvsr.files import read_json, write_text
 
 SPLITS_FILE = "splits.json"
@@ -70,6 +71,9 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     for split, scenes in splits.items():
         if not isinstance(scenes, list) or not all(isinstance(scene, str) for scene in scenes):
             raise InputError(f"{path}: {split!r} must be a list of scene names")
+    with prefixed(str(path)):
+        for scene in (*splits["train"], *splits["heldout"]):
+            check_scene_name(scene)
     both = {room_of(scene) for scene in splits["train"]} & {room_of(scene) for scene in splits["heldout"]}
     if both:
         raise InputError(f"{path}: room {min(both)} is in train and in heldout; a room belongs to one of them")

@@ -25,6 +25,9 @@ def write_array(
     What stood there is set aside first and removed last, so that a run killed in between loses nothing either:
     `recover_array` puts it back.
     """
+    recover_array(target)
+    if target.exists() and not _is_array(target):
+        raise InputError(f"{target}: is there and holds no array of jaxvsr; move it away, nothing of it was touched")
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     spec = {
@@ -35,11 +38,18 @@ def write_array(
         "store_data_equal_to_fill_value": True,  # black frames are data; a missing chunk is an error
     }
     ts.open(spec).result().write(values).result()
-    recover_array(target)
     if target.exists():
         os.replace(target, _aside(target))
     os.replace(partial, target)
     shutil.rmtree(_aside(target), ignore_errors=True)
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a folder is an array that `write_array` wrote, and so may be replaced: it has our schema number."""
+    try:
+        return "schema" in json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def recover_array(target: Path) -> None:
