@@ -29,7 +29,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--video", required=True, type=Path, metavar="FILE", help="mp4, .sens, or folder of images")
     parser.add_argument("--frames", type=positive_int, metavar="N", help=f"default {FRAMES}, or all if there are fewer")
     parser.add_argument("--max-pixels", type=positive_int, metavar="N", help="of a frame; default: the model's limits")
-    parser.add_argument("--prompt", default="question", metavar="NAME|FILE", help="default: the question alone")
+    parser.add_argument("--prompt", default="question", metavar="NAME|FILE", help="default: only the question")
     parser.add_argument("--answer-tokens", type=positive_int, metavar="N", help="default: the prompt's")
     parser.add_argument("--mesh", metavar="SPEC", help="8, or fsdp=4,tensor=2; default: all devices")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="kind of device")

@@ -7,7 +7,7 @@
     python launch/bench.py --shape qwen2-vl-7b --compile          seconds to compile, memory and FLOPs as XLA counts
     python launch/bench.py --run RUN                              the first scenes of a training run, both ways
 
-Needs jax, flax, optax and numpy alone. Every rollout has all of its answer tokens; the vision tower runs in every step.
+Needs only jax, flax, optax and numpy. Every rollout has all of its answer tokens; the vision tower runs in every step.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ def _parser() -> ArgumentParser:
         "--run", type=Path, help="a GRPO run: what the tree saves on its own questions; into the run folder"
     )
     which.add_argument("--shape", default=TINY, help="tiny, quarter-b, or that of a published model: qwen2-vl-2b, …")
-    parser.add_argument("--scenes", type=positive_int, default=1, help="S, scenes a step")
-    parser.add_argument("--questions", type=positive_int, default=4, help="Q, questions a scene")
-    parser.add_argument("--rollouts", type=positive_int, default=14, help="G, rollouts a question")
+    parser.add_argument("--scenes", type=positive_int, default=1, help="S, scenes per step")
+    parser.add_argument("--questions", type=positive_int, default=4, help="Q, questions per scene")
+    parser.add_argument("--rollouts", type=positive_int, default=14, help="G, rollouts per question")
     parser.add_argument("--frames", type=positive_int, default=16, help="frames of a video (two make a temporal patch)")
-    parser.add_argument("--max-pixels", type=positive_int, default=224 * 224, help="pixels a frame; frames are square")
+    parser.add_argument(
+        "--max-pixels", type=positive_int, default=224 * 224, help="pixels per frame; frames are square"
+    )
     parser.add_argument("--answer-tokens", type=positive_int, default=16, help="R, tokens of every rollout")
     parser.add_argument("--question-tokens", type=positive_int, default=48, help="T, tokens of every question")
     parser.add_argument("--beta", type=float, default=1e-4, help="weight of the KL; 0 skips the reference pass")
@@ -96,7 +98,7 @@ def _command(argv: Sequence[str] | None) -> int:
         result["separate"] = other
         result["times_faster_than_separate"] = other["seconds_per_question"] / result["seconds_per_question"]
         print(
-            f"separate sequences: {other['seconds_per_question']:.4f} s a question, "
+            f"separate sequences: {other['seconds_per_question']:.4f} s per question, "
             f"the tree is {result['times_faster_than_separate']:.1f} times faster"
         )
     if arguments.json:
@@ -280,7 +282,7 @@ def _table(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"a step (as trained) {result['step']['step']['median']:.4f} s, "
-        f"{result['seconds_per_question']:.4f} s a question, "
+        f"{result['seconds_per_question']:.4f} s per question, "
         f"{result['rollouts_per_second']:.0f} rollouts/s, {result['answer_tokens_per_second']:.0f} answer tokens/s",
         f"matmul peak {result['matmul_peak_flops_per_second'] / 1e9:.0f} GFLOP/s, "
         f"the step needs {result['step_fraction_of_matmul_peak']:.0%} of it; memory "

@@ -115,7 +115,7 @@ def _tiny(arguments: Namespace) -> int:
 
     config = write_tiny_model(arguments.out, arguments.seed, family=arguments.family, dtype=arguments.dtype)
     count = sum(map(math.prod, expected_shapes(config).values()))
-    print(f"{arguments.out}: {config.family}, {count / 1e6:.2f}M parameters, {config.text.vocab_size} words")
+    print(f"{arguments.out}: {config.family}, {count / 1e6:.2f}M parameters, vocabulary {config.text.vocab_size:,}")
     return 0
 
 

@@ -5,7 +5,7 @@
     python launch/demo.py --seed 1 --run-dir runs/seed1  another seed on the same rooms
 
 Each stage is a command that you could type yourself, and is printed as one. A stage that was done by the same command
-is kept, so a demo that was stopped goes on; delete runs/ to begin again.
+is kept, so a demo that was stopped continues; delete runs/ to begin again.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python launch/train.py --mesh 8                                     the same on eight devices
     python launch/train.py --config configs/vsgrpo-2b.yaml --model Qwen/Qwen2-VL-2B-Instruct --data data/vsi100k
     python launch/train.py --objective sft --set optimizer.learning_rate=1e-4 --steps 200
-    python launch/train.py --run-dir runs/mine --resume                 go on where it stopped
+    python launch/train.py --run-dir runs/mine --resume                 continue where it stopped
 
 Every flag is a field of the config; --set reaches all of them. Ctrl-C, SIGTERM and --time-limit save and stop.
 Exit codes: 0 all steps done or time limit reached, 2 something given is wrong, 130 Ctrl-C, 143 SIGTERM.
@@ -56,7 +56,7 @@ def _parser() -> ArgumentParser:
         parser.add_argument(flag, dest=field, metavar=metavar, help=f"{text} ({field})")
     parser.add_argument("--deterministic", action="store_true", help="bit for bit on GPU (mesh.deterministic)")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/<config>-<date>-<seed>")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that is there; else start it")
+    parser.add_argument("--resume", action="store_true", help="continue the run if it is there, else start it")
     parser.add_argument("--dry-run", action="store_true", help="compile, print the plan (memory, time) and stop")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, with several processes")
     parser.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0")
@@ -98,7 +98,7 @@ def _seconds(text: str) -> str:
 
 
 def _config(arguments: Namespace) -> tuple[TrainConfig, Path, Path]:
-    """The config, the file it was read from, and the run folder. A run that goes on has its own config."""
+    """The config, the file it was read from, and the run folder. A resumed run has its own config."""
     from jaxvsr.config.config_file import find_config, read_config
     from jaxvsr.runs.run_folder import RunFolder, default_run_folder
 
@@ -182,7 +182,9 @@ def _command(argv: Sequence[str] | None) -> int:
             console.say(f"all {config.steps} steps are done; --steps asks for more")
         _, reason = train(ready.run, ready.state, stop, first=ready.first)
         if reason != "all steps":
-            console.say(f"stopped by {reason}, saved; go on with: python launch/train.py --run-dir {run_path} --resume")
+            console.say(
+                f"stopped by {reason}, saved; continue with: python launch/train.py --run-dir {run_path} --resume"
+            )
     if first_process and not (ready.first >= config.steps and RunFolder(run_path).report.is_file()):
         from jaxvsr.report.build import write_report
 
