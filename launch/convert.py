@@ -108,13 +108,11 @@ def _report(out: Path, start: float) -> None:
 
 
 def _tiny(arguments: Namespace) -> int:
-    import math
-
-    from jaxvsr.models.huggingface.parameter_names import expected_shapes
+    from jaxvsr.models.qwen_vl import parameter_shapes
     from jaxvsr.models.tiny.tiny_model import write_tiny_model
 
     config = write_tiny_model(arguments.out, arguments.seed, family=arguments.family, dtype=arguments.dtype)
-    count = sum(map(math.prod, expected_shapes(config).values()))
+    count = sum(leaf.size for leaf in parameter_shapes(config).values())
     print(f"{arguments.out}: {config.family}, {count / 1e6:.2f}M parameters, vocabulary {config.text.vocab_size:,}")
     return 0
 

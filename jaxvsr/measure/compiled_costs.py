@@ -55,7 +55,7 @@ def program_flops(config: ModelConfig, work: Workload, forward: ForwardOptions) 
 
 
 def _abstract_step(config: ModelConfig, work: Workload, forward: ForwardOptions) -> CompiledStep:
-    return bench_step(config, parameter_shapes(config, work.lora, forward.compute_dtype), work, forward)
+    return bench_step(config, dict(parameter_shapes(config, work.lora, forward.compute_dtype)), work, forward)
 
 
 def _arguments(step: CompiledStep, work: Workload) -> dict[str, tuple[Any, ...]]:

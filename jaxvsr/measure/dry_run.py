@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,7 +27,6 @@ from jaxvsr.grpo.objectives import Normaliser
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.measure.flops import StepSizes, needed_flops
 from jaxvsr.measure.machine import matmul_peak
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import state_shardings
@@ -82,20 +80,18 @@ def _config_lines(config: TrainConfig, prompt: Prompt, rewards: Sequence[Reward]
 
 
 def _parameters(config: TrainConfig, model: ModelConfig) -> str:
-    total = sum(math.prod(shape) for shape in expected_shapes(model).values())
+    total = sum(leaf.size for leaf in parameter_shapes(model).values())
     return f"{total / 1e6:,.1f} M parameters, {_trainable(config, model) / 1e6:,.2f} M trained"
 
 
 def _trainable(config: TrainConfig, model: ModelConfig) -> int:
     if config.lora is None:
-        shapes = expected_shapes(model).items()
+        leaves = parameter_shapes(model).items()
         return sum(
-            math.prod(shape)
-            for name, shape in shapes
-            if config.model.tower == "trained" or not name.startswith("visual.")
+            leaf.size for name, leaf in leaves if config.model.tower == "trained" or not name.startswith("visual.")
         )
     leaves = parameter_shapes(model, config.lora).items()
-    return sum(math.prod(leaf.shape) for name, leaf in leaves if ".lora_" in name)
+    return sum(leaf.size for name, leaf in leaves if ".lora_" in name)
 
 
 def _data_lines(config: TrainConfig, inputs: RunInputs) -> Iterator[str]:

@@ -12,12 +12,11 @@ import math
 import re
 
 from jaxvsr.errors import InputError
+from jaxvsr.models.model_config import stack_of
 
 # The language model alone, by full path: `gate_proj` and its like also lie in Qwen2.5-VL's vision tower.
 LANGUAGE_ATTENTION = r".*language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
 LANGUAGE_LINEAR = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-
-_STACKS = ("language_model.layers.", "visual.blocks.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +54,8 @@ class LoraConfig:
 
         All layers of a stack are alike, so the pattern is tried on layer 0 under Hugging Face's name.
         """
-        for stack in _STACKS:
-            module = module.replace(stack, stack + "0.")
-        module = "model." + module
+        stack = stack_of(module) or ""
+        module = f"model.{stack}{'0.' if stack else ''}{module.removeprefix(stack)}"
         if isinstance(self.target_modules, str):
             return re.fullmatch(self.target_modules, module) is not None
         return any(module == target or module.endswith("." + target) for target in self.target_modules)

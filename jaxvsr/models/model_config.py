@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+# Modules of equal layers: a parameter below one of them has the layers on its leading axis.
+STACKS = ("language_model.layers.", "visual.blocks.")
+
 Family = Literal["qwen2_vl", "qwen2_5_vl"]
 Remat = Literal["none", "full", "dots"]  # computed again in the backward pass: nothing, layers, all but matrix products
 
@@ -79,3 +82,8 @@ class ModelConfig:
     vision_start_token_id: int
     vision_end_token_id: int
     dtype: str = "bfloat16"
+
+
+def stack_of(name: str) -> str | None:
+    """The stack that a parameter or module (our name) belongs to, as a prefix of its name, or None."""
+    return next((stack for stack in STACKS if name.startswith(stack)), None)

@@ -5,7 +5,9 @@ The plain pass treats sequences as independent rows; it is what the scene tree (
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -92,22 +94,34 @@ class QwenVL(nnx.Module):
 Definition = tuple[nnx.GraphDef, nnx.State]
 
 
+@functools.cache
 def parameter_shapes(
     config: ModelConfig, lora: LoraConfig | None = None, dtype: jnp.dtype | None = None
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Name, shape and dtype of every parameter, without memory."""
-    return _flat(nnx.eval_shape(lambda: QwenVL(config, lora=lora, dtype=dtype)))
+) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Name, shape and dtype of every parameter in the order of the forward pass, without memory or a device."""
+    names: list[str] = []
+
+    def leaves() -> list[Array]:
+        parameters = flat_parameters(QwenVL(config, lora=lora, dtype=dtype))
+        names.extend(parameters)
+        return list(parameters.values())
+
+    shapes = jax.eval_shape(leaves)  # a list: of a dictionary it would sort the names
+    return MappingProxyType(dict(zip(names, shapes, strict=True)))
 
 
 def flat_parameters(model: QwenVL) -> dict[str, Array]:
-    """`{"language_model.layers.self_attn.q_proj.weight": array [L, out, in], …}`."""
-    return _flat(model)
+    """`{"language_model.layers.self_attn.q_proj.weight": array [L, out, in], …}`, in the order of the forward pass."""
+    return {name: leaf[...] for name, leaf in _parameters(model, "")}
 
 
-def _flat(model: QwenVL) -> dict[str, Any]:
-    """Leaves by name, arrays or abstract values alike."""
-    pure = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return {name: leaf for name, leaf in flatten_dict(pure, sep=".").items() if leaf is not None}
+def _parameters(node: nnx.Module | nnx.Dict, prefix: str) -> Iterator[tuple[str, nnx.Param]]:
+    """The parameters below a module by name, in the order in which its constructor made them."""
+    for name, value in node.items() if isinstance(node, nnx.Dict) else vars(node).items():
+        if isinstance(value, nnx.Param):
+            yield prefix + name, value
+        elif isinstance(value, nnx.Module | nnx.Dict):
+            yield from _parameters(value, f"{prefix}{name}.")
 
 
 def model_definition(config: ModelConfig, lora: LoraConfig | None = None) -> Definition:

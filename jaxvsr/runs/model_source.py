@@ -18,19 +18,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 import jaxvsr
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE
 from jaxvsr.models.huggingface.model_folder import COMPANIONS, ModelFolder, Weight, content_hash, open_folder
-from jaxvsr.models.huggingface.parameter_names import expected_shapes, stack_of
 from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, stack_of
+from jaxvsr.models.qwen_vl import parameter_shapes
+from jaxvsr.models.sharding import parameter_shardings
 from jaxvsr.runs.checkpoints import Checkpoints, OpenedRun, RunRecord, StageFile, is_run, open_run
 from jaxvsr.runs.run_folder import RunFolder
 
@@ -70,6 +71,16 @@ class Model:
         """Names of the weights that differ from the base's."""
         return set[str]().union(*(stage.changed for stage in self.stages))
 
+    @functools.cached_property
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of every parameter, in the dtype of the folder."""
+        shapes = parameter_shapes(self.config)
+        return {name: jax.ShapeDtypeStruct(leaf.shape, self.folder.dtype(name)) for name, leaf in shapes.items()}
+
+    def shardings(self, mesh: Mesh) -> dict[str, NamedSharding]:
+        """Where each parameter is on a mesh."""
+        return parameter_shardings(self.shapes, mesh, self.config)
+
     def read(self, name: str, dtype: np.dtype | None = None) -> np.ndarray:
         """One parameter with all stages merged; in the base's dtype, or in `dtype`."""
         return self._reader(name, dtype)(())
@@ -85,16 +96,16 @@ class Model:
         """A whole parameter, merged layer by layer: a stack in float32 might not fit into memory."""
         if stack_of(name) is None:
             return self.weight(name, None).astype(dtype, copy=False)
-        out = np.empty(expected_shapes(self.config)[name], dtype)
+        out = np.empty(parameter_shapes(self.config)[name].shape, dtype)
         for layer in range(len(out)):
             out[layer] = self.weight(name, layer)
         return out
 
     def parameters(self, shardings: Mapping[str, NamedSharding], dtype: np.dtype | None = None) -> dict[str, jax.Array]:
         """The parameters that `shardings` names; each device receives only its slice."""
-        shapes = expected_shapes(self.config)
+        shapes = parameter_shapes(self.config)
         return {
-            name: jax.make_array_from_callback(shapes[name], sharding, self._reader(name, dtype))
+            name: jax.make_array_from_callback(shapes[name].shape, sharding, self._reader(name, dtype))
             for name, sharding in shardings.items()
         }
 

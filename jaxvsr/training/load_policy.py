@@ -19,7 +19,6 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.compiled_step import AnyObjective, CompiledStep, Policy, SupervisedObjective, TrainState, start_state
 from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import QwenVL, flat_parameters, parameter_shapes
@@ -104,11 +103,7 @@ def load_policy(
     config: TrainConfig, model: Model, processor: SceneProcessor, mesh: Mesh, *, abstract: bool = False
 ) -> LoadedPolicy:
     """The model on the mesh. With `abstract` no weight is read: shapes on the mesh take their place."""
-    shapes = {
-        name: jax.ShapeDtypeStruct(shape, model.folder.dtype(name))
-        for name, shape in expected_shapes(model.config).items()
-    }
-    shardings = parameter_shardings(shapes, mesh, model.config)
+    shapes, shardings = model.shapes, model.shardings(mesh)
 
     def parameters(
         chosen: Mapping[str, NamedSharding], dtype: np.dtype | None = None, *, stages: bool = True

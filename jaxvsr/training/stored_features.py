@@ -25,10 +25,8 @@ from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.qwen_vl import bind, model_definition, parameter_shapes
-from jaxvsr.models.sharding import parameter_shardings
 from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.runs.model_source import Model
@@ -107,13 +105,9 @@ class _Encoder:
     """One scene after another through the tower, on one device."""
 
     def __init__(self, model: Model, processor: SceneProcessor, dtype: ComputeDtype, device: jax.Device):
-        mesh, config = make_mesh(MeshShape(), [device]), model.config
-        shapes = {
-            name: jax.ShapeDtypeStruct(expected_shapes(config)[name], model.folder.dtype(name))
-            for name in _visual_names(model)
-        }
+        shardings, config = model.shardings(make_mesh(MeshShape(), [device])), model.config
         self._processor, self._device = processor, device
-        self._weights = model.parameters(parameter_shardings(shapes, mesh, config))
+        self._weights = model.parameters({name: shardings[name] for name in _visual_names(model)})
         definition, everything = model_definition(config), parameter_shapes(config)
 
         def program(weights: dict[str, jax.Array], prompt: TreePrompt) -> jax.Array:
@@ -212,4 +206,4 @@ def _command(folder: Path, config: TrainConfig, dtype: ComputeDtype) -> str:
 
 
 def _visual_names(model: Model) -> list[str]:
-    return sorted(name for name in expected_shapes(model.config) if name.startswith("visual."))
+    return sorted(name for name in parameter_shapes(model.config) if name.startswith("visual."))

@@ -23,9 +23,9 @@ from jaxvsr.config.train_config import DataSettings, ModelSettings, TrainConfig
 from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models.huggingface.model_card import model_card
 from jaxvsr.models.huggingface.model_folder import open_folder
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
+from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.random_weights import write_random_folder
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.runs import model_source
@@ -70,7 +70,8 @@ def write_run(path, start, trainable, lora=LORA, step=7, data=("data/rooms",)):
 
 def random_lora(config, seed):
     rng, leaves = np.random.default_rng(seed), {}
-    for name, shape in expected_shapes(config).items():
+    for name, leaf in parameter_shapes(config).items():
+        shape = leaf.shape
         module = name.removesuffix(".weight")
         if name.endswith(".weight") and LORA.adapts(module):
             leaves[f"{module}.lora_A"] = rng.normal(size=(shape[0], 4, shape[2])).astype(np.float32)
@@ -246,7 +247,7 @@ def test_a_revision_is_of_a_hub_id_alone_and_named_where_the_hub_does_not_have_i
 def test_a_fully_trained_run_replaces_the_bases_weights(folder, tmp_path):
     config = open_folder(folder).config
     name = "language_model.layers.mlp.up_proj.weight"
-    weight = np.random.default_rng(3).normal(size=expected_shapes(config)[name]).astype(np.float32)
+    weight = np.random.default_rng(3).normal(size=parameter_shapes(config)[name].shape).astype(np.float32)
     source = write_run(tmp_path / "full", folder, {name: weight}, lora=None)
     assert command("to-hf", source, tmp_path / "out") == 0
     written = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")

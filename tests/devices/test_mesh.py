@@ -17,8 +17,8 @@ from jaxvsr.devices import choose_devices
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh_shape import MeshShape, check_mesh, parse_mesh
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
+from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_spec, without_fsdp
 
 
@@ -85,7 +85,8 @@ def test_every_split_divides_and_nothing_of_size_is_left_whole() -> None:
     mesh = {"data": 1, "fsdp": 2, "tensor": 2}
     config = tiny_config()
     whole = []
-    for name, shape in expected_shapes(config).items():
+    for name, leaf in parameter_shapes(config).items():
+        shape = leaf.shape
         spec = parameter_spec(name, shape, mesh, config)
         for size, axis in zip(shape, spec, strict=False):
             assert axis is None or size % mesh[axis] == 0

@@ -16,10 +16,10 @@ from transformers import (
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import config_json, parse_config, read_config, read_generation_config
-from jaxvsr.models.huggingface.parameter_names import expected_shapes, file_names, style_of
+from jaxvsr.models.huggingface.parameter_names import file_names, file_shape, style_of
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 from jaxvsr.models.model_config import ModelConfig
-from jaxvsr.models.qwen_vl import model_definition
+from jaxvsr.models.qwen_vl import model_definition, parameter_shapes
 
 HF_CLASSES = {
     "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration),
@@ -94,28 +94,44 @@ def nested(flat: dict) -> dict:
 def test_published_sizes_have_transformers_parameters(name):
     config = PUBLISHED[name]
     theirs = {name: tuple(value.shape) for name, value in meta_model(config).named_parameters()}
-    ours = expected_shapes(config)
-    new_names = {
-        new: ours[stacked] if layer is None else ours[stacked][1:]
-        for new, (stacked, layer) in file_names(config, "new").items()
-    }
-    assert new_names == theirs
-    assert sum(map(math.prod, ours.values())) == sum(map(math.prod, theirs.values()))
+    ours = {new: file_shape(*stacked, config) for new, stacked in file_names(config, "new").items()}
+    assert ours == theirs
+    assert sum(leaf.size for leaf in parameter_shapes(config).values()) == sum(map(math.prod, theirs.values()))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_flax_model_has_the_expected_parameters(name):
+def test_every_array_of_the_flax_model_has_a_name_and_a_shape(name):
     _, abstract = model_definition(PUBLISHED[name])
     built = flatten_dict(nnx.to_pure_dict(abstract), sep=".")
     shapes = {name: tuple(leaf.shape) for name, leaf in built.items() if leaf is not None}
-    assert shapes == expected_shapes(PUBLISHED[name])
+    assert shapes == {name: leaf.shape for name, leaf in parameter_shapes(PUBLISHED[name]).items()}
+
+
+def test_parameters_are_in_the_order_of_the_forward_pass():
+    """Random weights are drawn, and files written, in this order."""
+    names = list(parameter_shapes(PUBLISHED["qwen2.5-vl-7b"]))
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    block, layer = "visual.blocks", "language_model.layers"
+    assert modules == [
+        "visual.patch_embed.proj",
+        *(f"{block}.{name}" for name in ("norm1", "norm2", "attn.qkv", "attn.proj")),
+        *(f"{block}.mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+        *(f"visual.merger.{name}" for name in ("ln_q", "mlp.0", "mlp.2")),
+        "language_model.embed_tokens",
+        f"{layer}.input_layernorm",
+        *(f"{layer}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+        f"{layer}.post_attention_layernorm",
+        *(f"{layer}.mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+        "language_model.norm",
+        "lm_head",
+    ]
 
 
 def test_parameter_counts_are_those_of_the_hub():
     # Shown on the model pages of the hub as the size of the safetensors.
     hub = {"qwen2-vl-2b": 2_208_985_600, "qwen2-vl-7b": 8_291_375_616, "qwen2.5-vl-3b": 3_754_622_976}
     for name, count in hub.items():
-        assert sum(map(math.prod, expected_shapes(PUBLISHED[name]).values())) == count
+        assert sum(leaf.size for leaf in parameter_shapes(PUBLISHED[name]).values()) == count
 
 
 def test_the_published_flat_file_is_read():

@@ -15,7 +15,6 @@ from transformers import AutoModelForImageTextToText
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.model_folder import open_folder, save_folder
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.huggingface.peft_adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -25,6 +24,7 @@ from jaxvsr.models.huggingface.peft_adapter import (
 )
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
+from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 
 # PEFT 0.21 still asks transformers by an old name.
@@ -54,7 +54,8 @@ def torch_model(folder):
 
 def random_adapter(config, lora, seed=0):
     rng, leaves = np.random.default_rng(seed), {}
-    for name, shape in expected_shapes(config).items():
+    for name, leaf in parameter_shapes(config).items():
+        shape = leaf.shape
         module = name.removesuffix(".weight")
         if name.endswith(".weight") and "norm" not in name and lora.adapts(module):
             leaves[f"{module}.lora_A"] = rng.normal(size=(*shape[:-2], lora.rank, shape[-1])).astype(np.float32)

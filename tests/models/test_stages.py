@@ -10,9 +10,9 @@ from jaxvsr.devices.mesh import make_mesh, replicated
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.model_folder import load_parameters, open_folder, save_folder
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.huggingface.stages import Stage, merge, merged_weights
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
+from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.runs.model_source import open_model
 
@@ -29,7 +29,8 @@ def folder(tmp_path_factory):
 
 def random_adapter(config, lora, seed):
     rng, weights = np.random.default_rng(seed), {}
-    for name, shape in expected_shapes(config).items():
+    for name, leaf in parameter_shapes(config).items():
+        shape = leaf.shape
         module = name.removesuffix(".weight")
         if name.endswith(".weight") and "norm" not in name and lora.adapts(module):
             weights[f"{module}.lora_A"] = rng.normal(size=(*shape[:-2], lora.rank, shape[-1])).astype(np.float32)
@@ -39,8 +40,8 @@ def random_adapter(config, lora, seed):
 
 def random_full_weights(config, seed):
     rng = np.random.default_rng(seed)
-    shapes = {name: shape for name, shape in expected_shapes(config).items() if name.startswith("language_model.")}
-    return Stage({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}, None)
+    leaves = {name: leaf for name, leaf in parameter_shapes(config).items() if name.startswith("language_model.")}
+    return Stage({name: rng.normal(size=leaf.shape).astype(np.float32) for name, leaf in leaves.items()}, None)
 
 
 def test_a_run_starts_from_the_very_bytes_that_are_exported(folder, tmp_path):

@@ -36,7 +36,7 @@ def random_parameters(
     parameters = flat_parameters(QwenVL(config, lora=lora, seed=seed))
     return {
         name: jnp.asarray(np.asarray(leaf) + rng.normal(size=leaf.shape) * (0.2 if leaf.ndim < 3 else 0.1), dtype)
-        for name, leaf in parameters.items()
+        for name, leaf in sorted(parameters.items())
     }
 
 

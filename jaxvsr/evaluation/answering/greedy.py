@@ -16,11 +16,10 @@ from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh, parse_m
 from jaxvsr.devices.processes import SceneAxis, largest_of_processes, own_rows
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
-from jaxvsr.models.huggingface.parameter_names import expected_shapes
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.qwen_vl import bind, model_definition
-from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings
+from jaxvsr.models.sharding import gathered_over_fsdp
 from jaxvsr.models.tree import ForwardOptions
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.runs.model_source import Model
@@ -54,11 +53,7 @@ class GreedyModel:
         )
         self._forward = ForwardOptions(dtype=compute_dtype(mesh))
         self._definition = model_definition(model.config)
-        shapes = {
-            name: jax.ShapeDtypeStruct(shape, model.folder.dtype(name))
-            for name, shape in expected_shapes(model.config).items()
-        }
-        self._shardings = parameter_shardings(shapes, mesh, model.config)
+        self._shardings = model.shardings(mesh)
         self._parameters = model.parameters(self._shardings)
         self._shape: TreeShape | None = None
         self.program = CompiledFunction("answers", self._program)

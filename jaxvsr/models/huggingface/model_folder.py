@@ -27,10 +27,9 @@ from jaxvsr.models.huggingface.parameter_names import (
     EMBEDDING,
     HEAD,
     Style,
-    expected_shapes,
     file_name,
     file_names,
-    stack_of,
+    file_shape,
     style_of,
 )
 from jaxvsr.models.huggingface.safetensors_io import (
@@ -41,7 +40,8 @@ from jaxvsr.models.huggingface.safetensors_io import (
     open_safetensors,
     write_safetensors,
 )
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, stack_of
+from jaxvsr.models.qwen_vl import parameter_shapes
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -107,7 +107,7 @@ class ModelFolder:
         """The tensors of the files that make up a parameter, layer by layer."""
         layers: list[int | None] = [None]
         if self.style != "stacked" and stack_of(name):
-            layers = list(range(expected_shapes(self.config)[name][0]))
+            layers = list(range(parameter_shapes(self.config)[name].shape[0]))
         names = [file_name(name, layer, self.style) for layer in layers]
         return [_Tensor(self.files[self.where[inner]], inner) for inner in names]
 
@@ -153,7 +153,7 @@ def open_folder(path: Path) -> ModelFolder:
     config = read_config(path)
     files, where = _open_shards(path)
     style = style_of(where)
-    expected = {name: _file_shape(ours, layer, config) for name, (ours, layer) in file_names(config, style).items()}
+    expected = {name: file_shape(ours, layer, config) for name, (ours, layer) in file_names(config, style).items()}
     head = HEAD if HEAD in where and config.text.tie_word_embeddings else None
     missing = sorted(set(expected) - set(where))
     unexpected = sorted(set(where) - set(expected) - {head})
@@ -186,12 +186,12 @@ def load_parameters(folder: ModelFolder | Path, dtype: np.dtype | str | None = N
     if dtype is None:
         check_stack_dtypes(folder)
     wanted = None if dtype is None else np.dtype(dtype)
-    return {name: folder.read(name, dtype=wanted) for name in expected_shapes(folder.config)}
+    return {name: folder.read(name, dtype=wanted) for name in parameter_shapes(folder.config)}
 
 
 def check_stack_dtypes(folder: ModelFolder) -> None:
     """The layers of a stack are one array, so they must have one dtype."""
-    for name in expected_shapes(folder.config):
+    for name in parameter_shapes(folder.config):
         dtypes = {tensor.dtype for tensor in folder._tensors(name)}
         if len(dtypes) > 1:
             kinds = " and ".join(sorted(map(str, dtypes)))
@@ -243,7 +243,7 @@ def save_folder(
     with new_folder(out) as partial:
         copy_companions(base.path, partial)
         for file, names in files.items():
-            entries = {name: (base.dtype(*known[name]), _file_shape(*known[name], base.config)) for name in names}
+            entries = {name: (base.dtype(*known[name]), file_shape(*known[name], base.config)) for name in names}
             write_safetensors(partial / file, entries, tensor)
         if list(files) != [SINGLE_FILE]:
             _write_index(partial, {name: file for file, names in files.items() for name in names})
@@ -258,7 +258,7 @@ def save_stacked_folder(out: Path, base: ModelFolder) -> None:
     """
     check_stack_dtypes(base)
     style, layout = _hugging_face_layout(base)
-    entries = {name: (base.dtype(name), shape) for name, shape in expected_shapes(base.config).items()}
+    entries = {name: (base.dtype(name), leaf.shape) for name, leaf in parameter_shapes(base.config).items()}
     with new_folder(out) as partial:
         copy_companions(base.path, partial)
         write_shards(partial, entries, base.where_bytes)
@@ -387,11 +387,6 @@ def _check_tied_head(folder: ModelFolder) -> None:
     head = folder.files[folder.where[HEAD]].view(HEAD)
     if embedding.dtype != head.dtype or not np.array_equal(embedding, head):
         raise InputError(f"{folder.path}: {HEAD!r} differs from the embedding, though config.json ties them")
-
-
-def _file_shape(name: str, layer: int | None, config: ModelConfig) -> tuple[int, ...]:
-    shape = expected_shapes(config)[name]
-    return shape if layer is None else shape[1:]
 
 
 def _is_weight_file(file: object) -> bool:

@@ -18,11 +18,12 @@ import numpy as np
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
 from jaxvsr.models.huggingface.model_folder import new_folder
-from jaxvsr.models.huggingface.parameter_names import Style, expected_shapes, file_name, stack_of
+from jaxvsr.models.huggingface.parameter_names import Style, file_name
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
 from jaxvsr.models.huggingface.stages import Stage, check_adapter, linear_modules
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, stack_of
+from jaxvsr.models.qwen_vl import parameter_shapes
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -185,8 +186,7 @@ def _check_fields(raw: Mapping[str, Any], path: Path) -> None:
 
 
 def _layers(module: str, config: ModelConfig) -> list[int | None]:
-    shape = expected_shapes(config)[f"{module}.weight"]
-    return list(range(shape[0])) if stack_of(module) else [None]
+    return list(range(parameter_shapes(config)[f"{module}.weight"].shape[0])) if stack_of(module) else [None]
 
 
 def _whole(alpha: float) -> int | float:

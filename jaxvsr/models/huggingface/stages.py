@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.model_folder import ModelFolder, Weight
-from jaxvsr.models.huggingface.parameter_names import Shape, expected_shapes, stack_of
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, stack_of
+from jaxvsr.models.qwen_vl import parameter_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +113,12 @@ def check_adapter(adapter: Stage, config: ModelConfig, where: str = "adapter") -
                 raise InputError(f"{where}: {name!r} is {found}, rank {rank} of this model needs {list(expected)}")
 
 
-def linear_modules(config: ModelConfig) -> dict[str, Shape]:
+def linear_modules(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Weight shapes of all linear layers; not the embedding, the head or the patch convolution."""
     return {
-        name.removesuffix(".weight"): shape
-        for name, shape in expected_shapes(config).items()
-        if name.endswith(".weight") and len(shape) == (3 if stack_of(name) else 2) and _is_linear(name)
+        name.removesuffix(".weight"): leaf.shape
+        for name, leaf in parameter_shapes(config).items()
+        if name.endswith(".weight") and leaf.ndim == (3 if stack_of(name) else 2) and _is_linear(name)
     }
 
 

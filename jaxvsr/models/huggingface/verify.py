@@ -20,12 +20,11 @@ from jaxtyping import Float, Int, Int32
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import ARCHITECTURES
 from jaxvsr.models.huggingface.model_folder import ModelFolder, load_parameters
-from jaxvsr.models.huggingface.parameter_names import stack_of
 from jaxvsr.models.huggingface.peft_adapter import join
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, stack_of
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.models.vision import normalise_pixels

@@ -14,10 +14,10 @@ import numpy as np
 
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE, config_json
 from jaxvsr.models.huggingface.model_folder import new_folder, write_shards
-from jaxvsr.models.huggingface.parameter_names import Shape, expected_shapes, file_names
+from jaxvsr.models.huggingface.parameter_names import file_names, file_shape
+from jaxvsr.models.layers import INITIAL_STD
 from jaxvsr.models.model_config import ModelConfig
 
-STANDARD_DEVIATION = 0.02  # Qwen2's initializer_range
 SHARD_BYTES = 2_000_000_000
 _DRAWN_AT_ONCE = 2**24  # numbers
 
@@ -30,11 +30,8 @@ def write_random_folder(
     Matrices are normal, norms are one, biases zero.
     """
     config = dataclasses.replace(config, dtype=dtype or config.dtype)
-    shapes, wanted = expected_shapes(config), np.dtype(config.dtype)
-    names = file_names(config, "old")
-    entries = {
-        name: (wanted, shapes[ours] if layer is None else shapes[ours][1:]) for name, (ours, layer) in names.items()
-    }
+    wanted, names = np.dtype(config.dtype), file_names(config, "old")
+    entries = {name: (wanted, file_shape(ours, layer, config)) for name, (ours, layer) in names.items()}
     numbers = {name: number for number, name in enumerate(names)}
     with new_folder(out) as folder:
         (folder / CONFIG_FILE).write_text(json.dumps(config_json(config), indent=2) + "\n", encoding="utf-8")
@@ -43,12 +40,12 @@ def write_random_folder(
         )
 
 
-def _tensor(name: str, shape: Shape, dtype: np.dtype, seed: list[int]) -> np.ndarray:
+def _tensor(name: str, shape: tuple[int, ...], dtype: np.dtype, seed: list[int]) -> np.ndarray:
     if len(shape) == 1:
         return np.full(shape, 0 if name.endswith(".bias") else 1, dtype)
     tensor, rng = np.empty(shape, dtype), np.random.default_rng(seed)
     flat = tensor.reshape(-1)
     for start in range(0, flat.size, _DRAWN_AT_ONCE):
         part = flat[start : start + _DRAWN_AT_ONCE]
-        part[:] = rng.standard_normal(part.size, np.float32) * np.float32(STANDARD_DEVIATION)
+        part[:] = rng.standard_normal(part.size, np.float32) * np.float32(INITIAL_STD)
     return tensor

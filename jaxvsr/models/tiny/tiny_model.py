@@ -19,11 +19,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import config_json
 from jaxvsr.models.huggingface.model_folder import SINGLE_FILE, new_folder
-from jaxvsr.models.huggingface.parameter_names import EMBEDDING, expected_shapes, file_names
+from jaxvsr.models.huggingface.parameter_names import EMBEDDING, file_names
 from jaxvsr.models.huggingface.safetensors_io import write_safetensors
 from jaxvsr.models.inputs.chat import IM_END, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
 from jaxvsr.models.inputs.processor_config import IMAGE_FILE, VIDEO_FILE
+from jaxvsr.models.layers import INITIAL_STD
 from jaxvsr.models.model_config import Family, ModelConfig, TextConfig, VisionConfig
+from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_text import tokenizer_corpus
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
 from jaxvsr.pixel_budget import MERGED_PATCH, MIN_PIXELS, TOKEN_PIXELS, PixelLimits
@@ -168,17 +170,18 @@ def random_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
     """Initial weights under our names.
 
     Matrices are normal with standard deviation 1/√(fan in), those that write to the residual stream smaller by
-    √(2 · layers) (GPT-2); embeddings have 0.02 (Qwen2), norms are one, biases zero.
+    √(2 · layers) (GPT-2); embeddings have Qwen2's, norms are one, biases zero.
     """
     rng = np.random.default_rng(seed)
     weights = {}
-    for name, shape in expected_shapes(config).items():
+    for name, leaf in parameter_shapes(config).items():
+        shape = leaf.shape
         if name.endswith(".bias"):
             weight = np.zeros(shape)
         elif "norm" in name or "ln_q" in name:
             weight = np.ones(shape)
         elif name == EMBEDDING:
-            weight = rng.normal(0, 0.02, shape)
+            weight = rng.normal(0, INITIAL_STD, shape)
         else:
             fan_in = math.prod(shape[1:]) if "patch_embed" in name else shape[-1]
             weight = rng.normal(0, fan_in**-0.5, shape)
