@@ -21,10 +21,12 @@ from orbax.checkpoint import v1 as ocp
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.models.lora import LoraConfig
+from jaxvsr.runs.array_digest import changed_leaf, tree_digests
 from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, reason_of
 
 SCORE = "score"  # what @best goes by, higher is better
 FORMAT = 1
+DIGESTS = "digests"  # of every array, in a checkpoint's metadata
 _TREES = ("weights", "training")
 _Read = TypeVar("_Read")
 
@@ -119,13 +121,14 @@ class Checkpoints:
         """Save the state after `step` steps; a step that is already there stays. `score` is what @best goes by."""
         if step in self.steps:
             return
-        training = {"step": state.step, "optimizer": state.optimizer, "seed": state.seed}
+        trees = _trees(state)
+        digests = {name: tree_digests(tree) for name, tree in trees.items()}
         saved = self._checkpointer.save_checkpointables_async(
             step,
-            {"weights": state.trainable, "training": training},
+            trees,
             force=True,
             metrics=None if score is None else {SCORE: float(score)},
-            custom_metadata={**record.to_json(), "data_step": step},
+            custom_metadata={**record.to_json(), "data_step": step, DIGESTS: digests},
         )
         # The next step donates the state; on CPU its buffers are what is being written, elsewhere a copy of them.
         if saved is not None and jax.default_backend() == "cpu":
@@ -169,12 +172,8 @@ class Checkpoints:
                     f"{where}: does not fit {self.folder}/{step}, where {name} has shape {found} and not {wanted}; put "
                     "back the config that the run was started with"
                 )
-        trees = {
-            "weights": like.trainable,
-            "training": {"step": like.step, "optimizer": like.optimizer, "seed": like.seed},
-        }
-        layout = jax.tree.map(_placed, trees)
-        loaded = self._readable(step, lambda: self._checkpointer.load_checkpointables(step, layout), _TREES)
+        layout = jax.tree.map(_placed, _trees(like))
+        loaded = self._readable(step, lambda: self._loaded(step, layout), _TREES)
         training = loaded["training"]
         return TrainState(training["step"], loaded["weights"], training["optimizer"], training["seed"])
 
@@ -185,8 +184,18 @@ class Checkpoints:
             InputError: they cannot be read.
         """
         arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in self._described(step).items()}
-        loaded = self._readable(step, lambda: self._checkpointer.load_checkpointables(step, {"weights": arrays}))
+        loaded = self._readable(step, lambda: self._loaded(step, {"weights": arrays}))
         return loaded["weights"]
+
+    def _loaded(self, step: int, layout: Mapping[str, Any]) -> dict[str, Any]:
+        """The trees of a checkpoint, their bits compared with what was saved."""
+        loaded = self._checkpointer.load_checkpointables(step, layout)
+        metadata = self._checkpointer.checkpointables_metadata(step).custom_metadata or {}
+        for tree, digests in metadata.get(DIGESTS, {}).items():
+            changed = changed_leaf(loaded[tree], digests) if tree in loaded else None
+            if changed is not None:
+                raise ValueError(f"the bits of {tree}{changed} are not those that were saved")
+        return loaded
 
     def _described(self, step: int) -> Mapping[str, Any]:
         """Shape and dtype of each trainable parameter."""
@@ -260,6 +269,11 @@ def _check_lora(where: str, lora: LoraConfig | None, record: RunRecord, step: in
             raise InputError(
                 f"{where}: lora.target_modules {lora.target_modules!r} leaves out {name}, which step {step} holds"
             )
+
+
+def _trees(state: TrainState) -> dict[str, Any]:
+    training = {"step": state.step, "optimizer": state.optimizer, "seed": state.seed}
+    return {"weights": state.trainable, "training": training}
 
 
 def _placed(leaf: jax.Array) -> jax.ShapeDtypeStruct:
