@@ -1,6 +1,6 @@
 """A data folder as a whole: what is in it, what is missing, and its card.
 
-OUT/questions.jsonl     one question a line                     questions.py
+OUT/questions.jsonl     one question per line                   questions.py
 OUT/frames/             uint8 frames in TensorStore             frames.py
 OUT/splits.json         train and held-out scenes, by room      splits.py
 OUT/card.md             where all of it comes from
@@ -27,11 +27,10 @@ CARD_FILE = "card.md"
 
 
 def check_can_be_added_to(folder: Path) -> None:
-    """Whether a command may write into `folder` when its work is done: it is a folder or can be made, and what lies in
-    it can be read.
+    """Refuse, before a command does its work, a `folder` that it could not write into.
 
     Raises:
-        InputError: a file stands in the way, or questions or splits in it are broken.
+        InputError: a file is in the way, or questions or splits in the folder are broken.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
@@ -49,12 +48,12 @@ def questions_in(folder: Path) -> list[Question]:
 
 
 def merge_questions(folder: Path, recipe: str, rows: Sequence[Question]) -> list[Question]:
-    """Rows of other recipes that lie in the folder, then the new ones: a recipe's own former rows are replaced."""
+    """The folder's rows of other recipes, then the new rows, which replace those that the recipe wrote before."""
     return [row for row in questions_in(folder) if not row.id.startswith(f"{recipe}-")] + list(rows)
 
 
 def write_card_section(folder: Path, section: str, text: str) -> None:
-    """Put `text` under the heading `section` of `card.md`, in place of what stood there; other sections stay."""
+    """Write `text` under the heading `section` of `card.md`, replacing what was there; other sections stay."""
     path = folder / CARD_FILE
     card = path.read_text(encoding="utf-8") if path.exists() else f"# {folder.resolve().name}\n"
     block = f"## {section}\n\n{text.strip()}\n"
@@ -71,12 +70,12 @@ def write_frames_section(folder: Path) -> None:
 
 
 def bullets(facts: Mapping[str, object]) -> str:
-    """Facts for the card, `- name: value` each."""
+    """Facts for the card, each as `- name: value`."""
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def card_sources(folder: Path) -> list[str]:
-    """What the sections of `card.md` say of sources and terms, each once; empty where there is no card."""
+    """The sources and terms that the sections of `card.md` name, each once; empty without a card."""
     path = folder / CARD_FILE
     card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     found = re.findall(r"^- (?:source|terms|licence)s?: *(\S.*?) *$", card, re.MULTILINE | re.IGNORECASE)
@@ -85,17 +84,17 @@ def card_sources(folder: Path) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class TaskSummary:
-    """Questions of one type: how many, about how many scenes, and how their answers spread."""
+    """Questions of one type: how many, about how many scenes, and how their answers are distributed."""
 
     question_type: str
     questions: int
     scenes: int
-    answers: tuple[tuple[str, int], ...]  # commonest first
+    answers: tuple[tuple[str, int], ...]  # with their counts, most common first
     numeric_range: tuple[float, float, float] | None  # minimum, median, maximum
 
 
 def summarize(rows: Iterable[Question]) -> list[TaskSummary]:
-    """One summary a question type, by name."""
+    """A summary per question type, sorted by name."""
     by_type: dict[str, list[Question]] = defaultdict(list)
     for row in rows:
         by_type[row.question_type].append(row)
@@ -110,7 +109,7 @@ def summarize(rows: Iterable[Question]) -> list[TaskSummary]:
 
 
 def summary_table(rows: Iterable[Question], paper_counts: Mapping[str, int] | None = None) -> str:
-    """The summary as a Markdown table: counts, beside the paper's where known, and the distribution of answers."""
+    """The summary as a Markdown table: counts, the paper's counts if known, and the distribution of answers."""
     paper_counts = paper_counts or {}
     header = ["question_type", "questions", "a scene", *(["paper"] if paper_counts else []), "answers"]
     lines = []
@@ -127,7 +126,7 @@ def summary_table(rows: Iterable[Question], paper_counts: Mapping[str, int] | No
 
 
 def _answers(task: TaskSummary) -> str:
-    """`0 31 %, 1 28 %, 2 20 %, …`; numbers of many values as a range."""
+    """`0 31 %, 1 28 %, 2 20 %, …`; a range if there are many different numbers."""
     common = [f"{answer} {100 * count / task.questions:.0f} %" for answer, count in task.answers[:5]]
     if task.numeric_range and len(task.answers) > 12:
         low, median, high = task.numeric_range
@@ -136,41 +135,41 @@ def _answers(task: TaskSummary) -> str:
 
 
 def repeated_line(rows: Iterable[Question]) -> str | None:
-    """What is to be said where several recipes ask the same of a scene; None where none do.
+    """A line about questions that several recipes ask of the same scene; None if there are none.
 
     Within a recipe nothing is asked twice, but recipes share templates and measure differently.
     """
-    said: dict[tuple[object, ...], list[float | str]] = defaultdict(list)
+    answers_of: dict[tuple[object, ...], list[float | str]] = defaultdict(list)
     for row in rows:
         if row.answer_kind == "text":  # two descriptions of one thing do not contradict each other
             continue
         words = " ".join(row.question.casefold().split())
-        said[row.scene, row.mirror_of is None, words, choices(row.options)].append(
+        answers_of[row.scene, row.mirror_of is None, words, choices(row.options)].append(
             meaning(row.answer, row.answer_kind, row.options)
         )
-    repeated = [answers for answers in said.values() if len(answers) > 1]
+    repeated = [answers for answers in answers_of.values() if len(answers) > 1]
     if not repeated:
         return None
     different = sum(len(set(answers)) > 1 for answers in repeated)
     return (
-        f"{len(repeated):,} questions are asked more than once, {different:,} of them answered differently: their "
-        "recipes or sets measure differently; train on one of them, or keep them in folders of their own"
+        f"{len(repeated):,} questions are there more than once, {different:,} of them with different answers: their "
+        "recipes or sets measure differently; train on one of them, or keep them in separate folders"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderCheck:
-    """What a folder holds, as lines to print, and what is missing, as lines to mend."""
+    """What is in a folder, as lines to print; and what is missing, as lines that say how to add it."""
 
     lines: tuple[str, ...]
     missing: tuple[str, ...]
 
 
 def check_folder(folder: Path, *, read_pixels: bool = True, label_map: Path | None = None) -> FolderCheck:
-    """Scans, scenes, questions, frames, pixels and what is missing; with `read_pixels` every checksum is compared.
+    """Check scans, scenes, questions, splits and frames; with `read_pixels` also the checksum of every frame.
 
     Raises:
-        InputError: the folder does not exist or holds none of the parts.
+        InputError: the folder does not exist or has none of the parts.
     """
     parts = (QUESTIONS_FILE, FRAMES_DIR, SPLITS_FILE)
     lines: list[str] = []
@@ -181,7 +180,7 @@ def check_folder(folder: Path, *, read_pixels: bool = True, label_map: Path | No
         if not has_parts:
             return FolderCheck(tuple(lines), tuple(missing))
     if not has_parts:
-        raise InputError(f"{folder}: no data folder; expected {', '.join(parts)}")
+        raise InputError(f"{folder}: not a data folder; expected {', '.join(parts)}")
     missing += [f"{part}: `build_data.py {_WRITERS[part]}` writes it" for part in parts if not (folder / part).exists()]
     asked: set[str] = set()
     if (folder / QUESTIONS_FILE).exists():
@@ -202,7 +201,7 @@ _WRITERS = {QUESTIONS_FILE: "questions", FRAMES_DIR: "frames", SPLITS_FILE: "que
 
 
 def frame_facts(folder: Path) -> dict[str, object]:
-    """What the card says of the frames: a function of what is stored, so that shards written apart add up to it."""
+    """Facts about the frames for the card, read from what is stored, so that they hold for all shards together."""
     store = FrameStore(folder)
     counts: Counter[int] = Counter()
     facts: dict[str, Counter[object]] = {name: Counter() for name in ("rule", "max_pixels", "resize")}
@@ -247,13 +246,13 @@ def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels
     for count, of_videos in sorted(tokens.items()):
         least, most = min(of_videos), max(of_videos)
         span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-        lines.append(f"  {count} frames: {len(of_videos):,} scenes, {span} tokens a video")
+        lines.append(f"  {count} frames: {len(of_videos):,} scenes, {span} tokens per video")
         if with_count[count] & sampled:
             _note(missing, (sampled & asked) - with_count[count], f"without the {count} frames that others have")
     for (height, width), number in sorted(sizes.items()):
         pair = vision_tokens(2, height, width)
         lines.append(
-            f"  {height}×{width} pixels, {pair:,} tokens for each two frames, {pair / 2:g} a frame: {number:,} scenes"
+            f"  {height}×{width} pixels, {pair:,} tokens per two frames, {pair / 2:g} per frame: {number:,} scenes"
         )
     _note(missing, asked - set(scenes), "with questions and no frames")
     return lines

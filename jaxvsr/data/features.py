@@ -1,11 +1,10 @@
-"""Vision features of scenes, computed once where the tower is frozen, in TensorStore.
+"""Vision features of scenes in TensorStore, computed once for a frozen vision tower.
 
-    DATA/features/<set>/<scene>/<count>[-mirrored]/        [rows, units, H]: rows of one temporal patch (two frames),
-                                                           the merged tokens of each in the language model's order
+    DATA/features/<set>/<scene>/<count>[-mirrored]/        [rows, units, H]: a row is a temporal patch (two frames),
+                                                           with its merged tokens in the language model's order
 
-A set belongs to the weights of one vision tower and one dtype of computation, which its name begins and ends with.
-The attributes say from which frames, of which size, the features were made; `stale_reason` compares them with the
-frames as they are now.
+A set belongs to one vision tower's weights and one compute dtype; both are in its name. The attributes of an array say
+which frames, at which size, the features were made from; `stale_reason` compares them with the frames as they are now.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from jaxvsr.data.stored_arrays import array_attributes, read_array, write_array
 FEATURES_DIR = "features"
 SCHEMA = 1
 _WHAT = "the features"
-# Attributes of the frames, beside the pixels themselves, that features depend on.
+# Attributes of the frames that features depend on, besides the pixels.
 _FRAME_FACTS = ("source", "source_bytes", "source_frames", "rule", "resize", "height_width")
 
 
@@ -37,12 +36,12 @@ class FeatureStore:
     name: str
 
     def path(self, scene: str, frames: int, *, mirrored: bool) -> Path:
-        """Where the array of a scene lies."""
+        """The folder of a scene's array."""
         check_scene_name(scene)
         return self.folder / FEATURES_DIR / self.name / scene / (f"{frames}-mirrored" if mirrored else str(frames))
 
     def read(self, scene: str, frames: int, *, mirrored: bool) -> Float[np.ndarray, "rows units H"]:
-        """The features of a scene, in the dtype that they were computed in.
+        """The features of a scene, in the dtype of their computation.
 
         Raises:
             InputError: they are not stored, or a chunk fails its checksum.
@@ -59,7 +58,7 @@ class FeatureStore:
         size: tuple[int, int],
         model: str,
     ) -> None:
-        """Store the features of a scene's `frames` frames, which the model saw at `size` (height, width in pixels)."""
+        """Store the features of a scene's `frames` frames, which the model saw at `size` (height, width; pixels)."""
         target = self.path(scene, frames, mirrored=mirrored)
         target.parent.mkdir(parents=True, exist_ok=True)
         attributes = {
@@ -73,16 +72,16 @@ class FeatureStore:
         write_array(target, features, attributes, compress=False)
 
     def stale_reason(self, scene: str, frames: int, *, mirrored: bool, size: tuple[int, int]) -> str | None:
-        """Why the features of a scene cannot stand in for its frames at `size`; None where they can.
+        """Why the features of a scene do not fit its frames at `size`; None if they fit.
 
-        Frames that were written anew are read and compared, so that other counts may be added to them.
+        Frames that were rewritten are read and compared, so that adding another frame count keeps the features valid.
         """
         try:
             stored = array_attributes(self.path(scene, frames, mirrored=mirrored), _WHAT, SCHEMA)
         except FileNotFoundError:
             return "not stored"
         if stored["model_height_width"] != list(size):
-            return f"made from frames of {_pixels(stored['model_height_width'])} pixels, the model sees {_pixels(size)}"
+            return f"made at {_pixels(stored['model_height_width'])} pixels, but the model sees {_pixels(size)}"
         frame_store = FrameStore(self.folder)
         attributes = frame_store.attributes(scene)
         if any(stored[name] != attributes[name] for name in _FRAME_FACTS):
@@ -94,7 +93,7 @@ class FeatureStore:
 
 
 def stored_sets(folder: Path) -> dict[str, str]:
-    """Name of every set in a data folder, and the model that it was made with."""
+    """The name of each set in a data folder → the model that made it."""
     sets = {}
     for path in sorted((folder / FEATURES_DIR).glob("*/*/*/zarr.json")):
         name = path.parents[2].name
@@ -112,7 +111,7 @@ def write_features_section(
 
 
 def _frame_key(store: FrameStore, scene: str, frames: int) -> dict[str, Any]:
-    """What the frames are: facts of their array, and checksums of all of it and of these frames alone."""
+    """Attributes that identify the frames: facts about their array, checksums of all of it and of these frames."""
     attributes = store.attributes(scene)
     return {
         "frames": frames,

@@ -1,11 +1,11 @@
 """Uniformly sampled frames of scans, decoded once and kept as uint8 in TensorStore.
 
     OUT/frames/<scene>/zarr.json      a zarr 3 array [F, H, W, 3]; its attributes say where the frames come from
-    OUT/frames/<scene>/c/0/0/0/0      all frames in one shard, one chunk a frame, each with its CRC-32C
+    OUT/frames/<scene>/c/0/0/0/0      all frames in one shard, one chunk per frame, each with its CRC-32C
 
-F is the union of the index sets of all frame counts that were asked for; the attribute `index_sets` names each. The
-sets of 8 and of 32 frames of a video hardly overlap, so a count that is not stored cannot be read, only added.
-A scene that is a set of images (an imported question about pictures) has all of them, under the rule "images".
+F is the union of the index sets of all stored frame counts; the attribute `index_sets` has each of them. The sets of 8
+and of 32 frames of a video hardly overlap, so a count that is not stored cannot be read, only added. A scene that is a
+set of images (an imported question about pictures) has all of them, with the rule "images".
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from jaxvsr.errors import InputError
 FRAMES_DIR = "frames"
 SCHEMA = 1
 _WHAT = "the frames"
-# The rule of scenes that are sets of images: all of them are stored, and all are read, whatever count is asked for.
+# The rule of scenes that are sets of images: all are stored, and all are read for every count.
 ALL_IMAGES = "images"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frames:
-    """Frames of one scene in order of time; `indices` are those of the source video, timestamps are in seconds."""
+    """Frames of one scene in order of time; timestamps in seconds, `indices` into the source video."""
 
     pixels: UInt8[np.ndarray, "F H W 3"]
     timestamps: Float64[np.ndarray, " F"]
     indices: Int64[np.ndarray, " F"]
 
     def mirrored(self) -> Frames:
-        """The same frames seen in a mirror: left and right swapped."""
+        """The same frames with left and right swapped."""
         return dataclasses.replace(self, pixels=np.ascontiguousarray(self.pixels[:, :, ::-1]))
 
 
@@ -52,7 +52,7 @@ class FrameStore:
             raise InputError(f"{self.folder}: no {FRAMES_DIR}/ folder; `build_data.py frames` writes it")
 
     def scenes(self) -> list[str]:
-        """Names of the scenes stored, sorted."""
+        """Names of the stored scenes, sorted."""
         return sorted(path.parent.name for path in (self.folder / FRAMES_DIR).glob("*/zarr.json"))
 
     def attributes(self, scene: str) -> Mapping[str, Any]:
@@ -60,11 +60,11 @@ class FrameStore:
         return read_attributes(self.folder, scene)
 
     def counts(self, scene: str) -> tuple[int, ...]:
-        """The frame counts that can be read."""
+        """The frame counts that are stored."""
         return tuple(sorted(int(count) for count in self.attributes(scene)["index_sets"]))
 
     def positions(self, scene: str, frames: int) -> Int64[np.ndarray, " F"]:
-        """Where the `frames` frames of this count lie in the stored array; all positions of a set of images.
+        """Positions of a count's frames in the stored array; all positions of a set of images.
 
         Raises:
             InputError: this count is not stored; the message has the command that adds it.
@@ -84,16 +84,16 @@ class FrameStore:
         return np.searchsorted(np.asarray(attributes["indices"], np.int64), wanted)
 
     def is_image_set(self, scene: str) -> bool:
-        """Whether the scene is a set of images, which the model sees as images, and not a video."""
+        """Whether the scene is a set of images, which the model sees as images, rather than a video."""
         return bool(self.attributes(scene)["rule"] == ALL_IMAGES)
 
     def timestamps(self, scene: str, frames: int) -> Float64[np.ndarray, " F"]:
-        """When the frames of this count were seen, in seconds."""
+        """Seconds of a count's frames in the source video."""
         positions = self.positions(scene, frames)
         return np.asarray(self.attributes(scene)["timestamps"], np.float64)[positions]
 
     def read(self, scene: str, frames: int) -> Frames:
-        """The `frames` uniformly sampled frames of `scene`; all images where it is a set of images.
+        """The `frames` uniformly sampled frames of `scene`; all images of a set of images.
 
         Raises:
             InputError: the scene or this count is not stored, or a chunk fails its checksum.
@@ -104,7 +104,7 @@ class FrameStore:
         return Frames(pixels, self.timestamps(scene, frames), np.asarray(attributes["indices"], np.int64)[positions])
 
     def check(self, scene: str) -> None:
-        """Read everything and compare it with its checksum; `InputError` where they differ."""
+        """Read all frames; `InputError` if they differ from their checksum."""
         attributes = self.attributes(scene)
         pixels = read_array(scene_frames_dir(self.folder, scene), _WHAT)
         if pixels_sha256(pixels) != attributes["pixels_sha256"]:
@@ -117,7 +117,7 @@ def read_attributes(folder: Path, scene: str) -> Mapping[str, Any]:
     """The attributes of a scene's array.
 
     Raises:
-        InputError: no frames of this scene, or its `zarr.json` is not one of ours.
+        InputError: no frames of this scene, or its `zarr.json` was not written by jaxvsr.
     """
     try:
         return array_attributes(scene_frames_dir(Path(folder), scene), _WHAT, SCHEMA)

@@ -1,4 +1,4 @@
-"""Question rows: one JSON object a line in a data folder's `questions.jsonl`."""
+"""Question rows: one JSON object per line in a data folder's `questions.jsonl`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ AnswerKind = Literal["number", "choice", "word", "text", "box"]
 class Question:
     """One question about one scene.
 
-    `question_type` is VSI-Bench's name for the task in all recipes; rewards and metrics go by `answer_kind`.
-    `mirror_of` is the id of the question whose mirror image this one is; `response` is a full SFT target.
+    `question_type` is VSI-Bench's name of the task in all recipes; `answer_kind` decides about rewards and metrics.
+    `mirror_of` is the id of the question of which this one is the mirror image; `response` is a full SFT target.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Question:
         check_scene_name(self.scene)
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON stores it: optional fields only where they are set."""
+        """The row for JSON, without optional fields that are not set."""
         row = dataclasses.asdict(self)
         for name in ("video", "images", "mirror_of", "response"):
             if row[name] is None:
@@ -64,7 +64,7 @@ class Question:
 
 
 def meaning(answer: str, kind: AnswerKind, options: Sequence[str] | None) -> float | str:
-    """What an answer says, of whatever form: 4 and 4.0 are one number, a choice is its words and not its letter."""
+    """What an answer says, whatever its form: 4 and 4.0 are the same number, a choice is its text, not its letter."""
     if kind == "number":
         return float(answer)
     if kind == "choice":
@@ -73,12 +73,12 @@ def meaning(answer: str, kind: AnswerKind, options: Sequence[str] | None) -> flo
 
 
 def choices(options: Sequence[str] | None) -> frozenset[str] | None:
-    """What there is to choose from, in whichever order: options are `A. sofa`."""
+    """The choices without letters (options are `A. sofa`) and without their order."""
     return None if options is None else frozenset(" ".join(option[3:].casefold().split()) for option in options)
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a finite number as Python reads it."""
+    """Whether Python reads a text as a finite number."""
     try:
         return math.isfinite(float(text))
     except ValueError:
@@ -86,7 +86,7 @@ def is_number(text: str) -> bool:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read `questions.jsonl`; a broken line or a repeated id is an `InputError` that names the line."""
+    """Read `questions.jsonl`; an `InputError` names the line that is broken or repeats an id."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; `build_data.py questions` writes it")
     questions: list[Question] = []

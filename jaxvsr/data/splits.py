@@ -1,4 +1,4 @@
-"""`splits.json`: which scenes train and which are held out, decided by room."""
+"""`splits.json`: which scenes are for training and which are held out, split by room."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxvsr.files import read_json, write_text
 SPLITS_FILE = "splits.json"
 SPLITS = ("train", "heldout")
 SCHEMA = 1  # of the folder's text files: questions.jsonl, splits.json, subsets.json
-# Also inside of longer names: a picture out of a scan is of that room.
+# Also within longer names: a picture taken from a scan belongs to its room.
 _SCANNET_NAME = re.compile(r"(?<![A-Za-z0-9])(scene\d{4})_\d{2}(?![0-9])")
 
 
@@ -33,10 +33,10 @@ def split_by_room(
     always_heldout: Iterable[str] = (),
     before: Mapping[str, Iterable[str]] | None = None,
 ) -> dict[str, list[str]]:
-    """{"train": […], "heldout": […]} over `scenes`, the same for every order of them.
+    """{"train": […], "heldout": […]} of `scenes`, whatever their order.
 
-    `round(heldout_share · rooms)` rooms are held out, at least those of `always_heldout` (benchmark scenes), and at
-    least one where the share is not 0 and there are two rooms. Rooms in `before` stay where they were.
+    `round(heldout_share · rooms)` rooms are held out: at least those of `always_heldout` (benchmark scenes), and at
+    least one if the share is not 0 and there are two rooms. Rooms in `before` stay where they were.
     """
     if not 0 <= heldout_share < 1:
         raise InputError(f"held-out share {heldout_share}: must be at least 0 and below 1")
@@ -60,7 +60,7 @@ def _rank(room: str, seed: int) -> str:
 
 
 def read_splits(folder: Path) -> dict[str, list[str]]:
-    """The splits of a data folder; `InputError` where the file is missing, malformed, or parts a room."""
+    """The splits of a data folder; `InputError` if the file is missing or malformed, or a room is in both splits."""
     path = folder / SPLITS_FILE
     splits = read_json(path, missing="`build_data.py questions` writes it")
     schema = splits.pop("schema", SCHEMA) if isinstance(splits, dict) else SCHEMA
@@ -76,7 +76,7 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
             check_scene_name(scene)
     both = {room_of(scene) for scene in splits["train"]} & {room_of(scene) for scene in splits["heldout"]}
     if both:
-        raise InputError(f"{path}: room {min(both)} is in train and in heldout; a room belongs to one of them")
+        raise InputError(f"{path}: room {min(both)} is in train and in heldout; it must be in one of them")
     return splits
 
 

@@ -1,4 +1,4 @@
-"""Arrays in TensorStore: zarr 3, one chunk for each item of the first axis, each with its CRC-32C, all in one shard."""
+"""Arrays in TensorStore: zarr 3, one shard, one chunk per item of the first axis, each with its CRC-32C."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from jaxvsr.errors import InputError
 def write_array(
     target: Path, values: Shaped[np.ndarray, "F ..."], attributes: Mapping[str, Any], *, compress: bool = True
 ) -> None:
-    """Write beside `target`, then rename: an interrupted run leaves nothing that looks whole.
+    """Write to a temporary folder, then rename it to `target`: an interrupted run leaves no partial array there.
 
-    What stood there is set aside first and removed last, so that a run killed in between loses nothing either:
-    `recover_array` puts it back.
+    An array that is already at `target` is renamed first and removed last, so a run that is killed in between loses
+    nothing either: `recover_array` puts it back.
     """
     recover_array(target)
     if target.exists() and not _is_array(target):
@@ -53,7 +53,7 @@ def _is_array(path: Path) -> bool:
 
 
 def recover_array(target: Path) -> None:
-    """Put back an array that a killed run of `write_array` had set aside; remove it where its successor is whole."""
+    """Put back an array that a killed `write_array` had renamed, or remove it if the new one is complete."""
     if target.exists():
         shutil.rmtree(_aside(target), ignore_errors=True)
     elif _aside(target).exists():
@@ -65,13 +65,13 @@ def _aside(target: Path) -> Path:
 
 
 def read_array(path: Path, what: str, items: Int64[np.ndarray, " F"] | None = None) -> Shaped[np.ndarray, "F ..."]:
-    """The items of an array, or all of it; `InputError` where a chunk is lost or fails its checksum.
+    """The items of an array, or all of it; `InputError` if a chunk is lost or fails its checksum.
 
     `what` names the values in errors ("the frames").
     """
     try:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}{os.sep}"}}
-        # Without this a lost chunk would be read as zeros.
+        # Otherwise a lost chunk would be read as zeros.
         array = ts.open(spec | {"fill_missing_data_reads": False}).result()
         return np.asarray((array if items is None else array[items]).read().result())
     except (ValueError, OSError) as error:
@@ -83,7 +83,7 @@ def array_attributes(path: Path, what: str, schema: int) -> Mapping[str, Any]:
 
     Raises:
         FileNotFoundError: there is no array.
-        InputError: its `zarr.json` is not one of ours, or of another schema.
+        InputError: its `zarr.json` was not written by jaxvsr, or has another schema.
     """
     metadata = path / "zarr.json"
     return _parsed_attributes(metadata, metadata.stat().st_mtime_ns, what, schema)
@@ -97,7 +97,7 @@ def _parsed_attributes(metadata: Path, _modified: int, what: str, schema: int) -
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{metadata}: not the metadata of {what}; delete the folder and write them again") from None
     if found != schema:
-        raise InputError(f"{metadata}: {what} are of schema {found}, this version reads {schema}")
+        raise InputError(f"{metadata}: {what} have schema {found}, this version reads {schema}")
     return attributes
 
 

@@ -18,9 +18,9 @@ DEBIASED = "debiased"
 
 
 def write_subsets(folder: Path, subsets: Mapping[str, Iterable[str]], *, owner: str = "") -> None:
-    """Write the ids of every subset, beside those that stand there under other names.
+    """Write the ids of subsets; subsets with other names stay.
 
-    Of a subset that is there already, only the ids that begin with `owner` are replaced; one that ends up empty goes.
+    In a subset that exists, only the ids that begin with `owner` are replaced; an empty subset is removed.
     """
     path = folder / SUBSETS_FILE
     written = _read(path) if path.is_file() else {}

@@ -278,7 +278,7 @@ RECIPE = Recipe("own", Options(), lambda options, census: (Task("height", "numbe
         ("show ROOMS scene0000_00 --page FILE/page.html", "cannot be a folder"),
         ("rooms OUT --scenes 0", "must be at least 1, found 0"),
         ("rooms OUT --scenes 1 --size 100", "expected WIDTHxHEIGHT such as 160x120"),
-        ("check EMPTY", "no data folder"),
+        ("check EMPTY", "not a data folder"),
         ("chekc OUT", "invalid choice: 'chekc'"),
         ("", "required: COMMAND"),
     ],

@@ -54,7 +54,7 @@ def test_summaries_count_questions_scenes_and_answers():
 
 
 def test_check_names_what_is_there_and_what_is_missing(tmp_path):
-    with pytest.raises(InputError, match=r"no data folder; expected questions\.jsonl, frames, splits\.json"):
+    with pytest.raises(InputError, match=r"not a data folder; expected questions\.jsonl, frames, splits\.json"):
         check_folder(tmp_path)
     write_questions(tmp_path / "questions.jsonl", [row(1), row(2, "scene0001_00"), row(3, "scene0002_00")])
     assert len(check_folder(tmp_path).missing) == 2
@@ -64,7 +64,7 @@ def test_check_names_what_is_there_and_what_is_missing(tmp_path):
     check = check_folder(tmp_path)
     text = "\n".join(check.lines)
     assert "3 questions about 3 scenes" in text and "splits: 1 train, 1 heldout" in text
-    assert "8 frames: 2 scenes" in text and "56×84 pixels, 6 tokens for each two frames, 3 a frame: 2 scenes" in text
+    assert "8 frames: 2 scenes" in text and "56×84 pixels, 6 tokens per two frames, 3 per frame: 2 scenes" in text
     assert check.missing == (
         "1 scenes in no split: scene0002_00",
         "1 scenes with questions and no frames: scene0002_00",
@@ -88,11 +88,11 @@ def test_what_two_recipes_ask_and_answer_differently_is_said(tmp_path):
         return Question(id, "a", "t", "How  many?", options, answer, kind, **more)
 
     assert repeated_line([asked("a-1", "3"), asked("a-2", "3", mirror_of="a-1")]) is None
-    assert "2 questions are asked more than once, 1 of them answered differently" in str(
+    assert "2 questions are there more than once, 1 of them with different answers" in str(
         repeated_line([
             asked("a-1", "3"), asked("b-1", "3.0"),
             asked("a-2", "A", "choice", ("A. x", "B. y")), asked("b-2", "A", "choice", ("A. y", "B. x")),
         ])
     )  # fmt: skip
     write_questions(tmp_path / "questions.jsonl", [asked("a-1", "3"), asked("b-1", "4")])
-    assert any("1 of them answered differently" in line for line in check_folder(tmp_path).lines)
+    assert any("1 of them with different answers" in line for line in check_folder(tmp_path).lines)

@@ -182,7 +182,7 @@ def test_features_of_another_model_size_or_dtype_are_refused_in_one_line(place: 
     wide = dataclasses.replace(config(place), model=dataclasses.replace(config(place).model, dtype="bfloat16"))
     with pytest.raises(InputError, match="no vision features of this model in bfloat16"):
         chosen(wide)
-    with pytest.raises(InputError, match=r"\(made from frames of 56×56 pixels, the model sees 28×28\)"):
+    with pytest.raises(InputError, match=r"\(made at 56×56 pixels, but the model sees 28×28\)"):
         chosen(config(place, max_pixels=1000))
 
 

@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 
 from jaxvsr.data.geometry import directions
 from jaxvsr.data.recipes.task import Candidate
+from jaxvsr.data.scannet.appearances import first_times
+from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 
 Named = Mapping[str, tuple[SceneObject, ...]]
@@ -36,6 +38,15 @@ def name_objects(scene: Scene, name_of: Callable[[SceneObject], str | None]) -> 
     return named
 
 
+def objects_by_category(scene: Scene, *, exclude_structural: bool) -> dict[str, tuple[SceneObject, ...]]:
+    """The objects of a scene by category, with or without walls, floors and labels that name nothing."""
+
+    def name_of(item: SceneObject) -> str | None:
+        return None if exclude_structural and is_structural(item.category) else item.category
+
+    return name_objects(scene, name_of)
+
+
 def once(named: Named) -> list[tuple[str, SceneObject]]:
     """The objects that are the only one of their name."""
     return [(name, items[0]) for name, items in named.items() if len(items) == 1]
@@ -46,6 +57,12 @@ def count_candidates(named: Named, minimum: int) -> Iterator[Candidate]:
     for name, items in named.items():
         if len(items) >= minimum:
             yield Candidate({"category": name}, str(len(items)))
+
+
+def area_candidates(square_metres: float, decimals: int) -> Iterator[Candidate]:
+    """How large a room is; no question where the area is 0 after rounding."""
+    if round(square_metres, decimals) > 0:
+        yield Candidate({}, f"{square_metres:.{decimals}f}")
 
 
 def distance_candidates(
@@ -131,6 +148,32 @@ def triples(
     found = found[fits[stand, face] & fits[face, query] & fits[query, stand]]
     turns = directions.turn_degrees(*places[found].transpose(1, 0, 2))
     return found, turns
+
+
+def side_candidates(
+    names: Sequence[str],
+    places: Float[np.ndarray, "N 3"],
+    rng: np.random.Generator,
+    *,
+    minimum: float,
+    maximum: float,
+    minimum_angle: float,
+) -> Iterator[Candidate]:
+    """Left or right for every triple of `triples` whose third place is `minimum_angle` or more from the line of sight,
+    in front or behind."""
+    found, turns = triples(places, rng, minimum=minimum, maximum=maximum)
+    clear = directions.degrees_from_line(turns) >= minimum_angle
+    for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
+        fields = {"stand": names[stand], "face": names[face], "query": names[query]}
+        yield Candidate(fields, directions.side(turn))
+
+
+def seconds_of_appearance(
+    scene: Scene, named: Named, minimum_share: float, sampled_frames: int | None
+) -> dict[str, float]:
+    """When each name is first seen (`appearances.first_times`)."""
+    name_of = {item.id: name for name, items in named.items() for item in items}
+    return first_times(scene, name_of, minimum_share=minimum_share, sampled_frames=sampled_frames)
 
 
 @functools.lru_cache(maxsize=8)

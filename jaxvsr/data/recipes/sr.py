@@ -27,15 +27,12 @@ from typing import Literal
 
 import numpy as np
 
-from jaxvsr.data.geometry import directions
 from jaxvsr.data.geometry.object_distance import CenterDefinition, DistanceDefinition, object_center, scene_distances
 from jaxvsr.data.geometry.room_area import RoomPoints, room_area
 from jaxvsr.data.recipes import common_questions
 from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
 from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.recipes.vsi100k import COUNT, DIRECTION, DISTANCE, NEAREST, ROOM, SIZE
-from jaxvsr.data.scannet.appearances import first_times
-from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 from jaxvsr.errors import InputError
 
@@ -146,10 +143,7 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
 
 
 def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
-    def name_of(item: SceneObject) -> str | None:
-        return None if options.exclude_structural and is_structural(item.category) else item.category
-
-    return common_questions.name_objects(scene, name_of)
+    return common_questions.objects_by_category(scene, exclude_structural=options.exclude_structural)
 
 
 def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
@@ -173,8 +167,7 @@ def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
         low_height_m=options.room_height,
         low_outliers=options.room_outliers,
     ) * (2 if options.room_area == "doubled" else 1)
-    if round(area, 2) > 0:
-        yield Candidate({}, f"{area:.2f}")
+    yield from common_questions.area_candidates(area, 2)
 
 
 def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
@@ -204,18 +197,19 @@ def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterat
 def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     places = np.array([object_center(item, options.direction_center) for _, item in unique]).reshape(-1, 3)
-    found, turns = common_questions.triples(
-        places, rng, minimum=options.direction_minimum_distance, maximum=options.direction_maximum_distance
+    yield from common_questions.side_candidates(
+        [name for name, _ in unique],
+        places,
+        rng,
+        minimum=options.direction_minimum_distance,
+        maximum=options.direction_maximum_distance,
+        minimum_angle=options.direction_minimum_angle,
     )
-    clear = directions.degrees_from_line(turns) >= options.direction_minimum_angle
-    for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
-        fields = {"stand": unique[stand][0], "face": unique[face][0], "query": unique[query][0]}
-        yield Candidate(fields, directions.side(turn))
 
 
 def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
-    name_of = {item.id: name for name, items in _named(scene, options).items() for item in items}
-    times = first_times(scene, name_of, minimum_share=options.order_minimum_share, sampled_frames=options.order_frames)
+    named = _named(scene, options)
+    times = common_questions.seconds_of_appearance(scene, named, options.order_minimum_share, options.order_frames)
     yield from common_questions.order_candidates(times, rng, margin_s=options.order_margin_s)
 
 

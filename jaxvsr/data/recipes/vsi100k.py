@@ -24,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxvsr.data.geometry import directions, distances
+from jaxvsr.data.geometry import distances
 from jaxvsr.data.geometry.alpha_shape import alpha_shape_area
 from jaxvsr.data.geometry.object_distance import CenterDefinition, DistanceDefinition, object_center, object_distance
 from jaxvsr.data.recipes import common_questions
@@ -127,10 +127,7 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
 
 
 def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
-    def name_of(item: SceneObject) -> str | None:
-        return None if options.exclude_structural and is_structural(item.category) else item.category
-
-    return common_questions.name_objects(scene, name_of)
+    return common_questions.objects_by_category(scene, exclude_structural=options.exclude_structural)
 
 
 def _unique(scene: Scene, options: Options) -> list[SceneObject]:
@@ -165,8 +162,7 @@ def _draw_absent(absent: list[str], census: Census, wanted: int, rng: np.random.
 
 def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     area = alpha_shape_area(scene.floor_points[:, :2], options.room_radius, fill_holes=options.room_fill_holes)
-    if round(area, 1) > 0:
-        yield Candidate({}, f"{area:.1f}")
+    yield from common_questions.area_candidates(area, 1)
 
 
 def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
@@ -186,12 +182,14 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
 
 def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     objects = _unique(scene, options)
-    centers = np.array([object_center(item, options.center) for item in objects]).reshape(-1, 3)
-    found, turns = common_questions.triples(centers, rng, minimum=options.direction_minimum_distance, maximum=np.inf)
-    clear = directions.degrees_from_line(turns) >= options.direction_minimum_angle
-    for (stand, face, query), turn in zip(found[clear].tolist(), turns[clear].tolist(), strict=True):
-        named = {"stand": objects[stand], "face": objects[face], "query": objects[query]}
-        yield Candidate({role: item.category for role, item in named.items()}, directions.side(turn))
+    yield from common_questions.side_candidates(
+        [item.category for item in objects],
+        np.array([object_center(item, options.center) for item in objects]).reshape(-1, 3),
+        rng,
+        minimum=options.direction_minimum_distance,
+        maximum=np.inf,
+        minimum_angle=options.direction_minimum_angle,
+    )
 
 
 def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:

@@ -37,8 +37,6 @@ from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
 from jaxvsr.data.recipes.sr import ORDER
 from jaxvsr.data.recipes.task import Candidate, Selection, Task, swap_sides
 from jaxvsr.data.recipes.vsi100k import COUNT, DISTANCE, NEAREST, ROOM, SIZE
-from jaxvsr.data.scannet.appearances import first_times
-from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 from jaxvsr.errors import InputError
 
@@ -180,12 +178,9 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
 
 
 def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
-    def name_of(item: SceneObject) -> str | None:
-        if options.categories == "listed":
-            return KEPT.get(item.category)
-        return None if is_structural(item.category) else item.category
-
-    return common_questions.name_objects(scene, name_of)
+    if options.categories == "all":
+        return common_questions.objects_by_category(scene, exclude_structural=True)
+    return common_questions.name_objects(scene, lambda item: KEPT.get(item.category))
 
 
 def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
@@ -208,9 +203,7 @@ def _area(scene: Scene, options: Options) -> float:
 
 
 def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
-    area = _area(scene, options)
-    if round(area, 1) > 0:
-        yield Candidate({}, f"{area:.1f}")
+    yield from common_questions.area_candidates(_area(scene, options), 1)
 
 
 def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
@@ -290,8 +283,8 @@ def _choices(answer: str, side: str, difficulty: Difficulty) -> tuple[str, ...]:
 
 
 def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
-    name_of = {item.id: name for name, items in _named(scene, options).items() for item in items}
-    times = first_times(scene, name_of, minimum_share=options.order_minimum_share, sampled_frames=options.order_frames)
+    named = _named(scene, options)
+    times = common_questions.seconds_of_appearance(scene, named, options.order_minimum_share, options.order_frames)
     seconds = {name: float(round(time)) for name, time in times.items()}
     yield from common_questions.order_candidates(seconds, rng, margin_s=options.order_margin_s)
 
