@@ -244,7 +244,7 @@ RECIPE = Recipe("own", Options(), lambda options, census: (Task("height", "numbe
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("questions EMPTY OUT --recipe vsi100k", "holds no scans; expected scans/<scene>"),
+        ("questions EMPTY OUT --recipe vsi100k", "no scans in it; expected scans/<scene>"),
         ("questions NOWHERE OUT --recipe vsi100k", "no such folder"),
         ("questions ROOMS OUT --recipe vsi200k", "recipe 'vsi200k' is not one of vsi100k"),
         ("questions ROOMS OUT --recipe vsi100k --set distanc=center", "did you mean 'distance'?"),
@@ -270,7 +270,7 @@ RECIPE = Recipe("own", Options(), lambda options, census: (Task("height", "numbe
         ("frames ROOMS OUT --frames 8,x --max-pixels 4000", "expected integers like 8,16,32, found '8,x'"),
         ("frames ROOMS OUT --frames 8 --max-pixels 100", "max_pixels 100: must be at least 784"),
         ("frames ROOMS OUT --frames 32 --max-pixels 4000", "has 9 frames, fewer than the 32 asked for"),
-        ("frames EMPTY OUT --frames 8 --max-pixels 4000", "holds no scans"),
+        ("frames EMPTY OUT --frames 8 --max-pixels 4000", "no scans in it"),
         ("rooms OUT", "required: --scenes"),
         ("rooms FILE --scenes 1", "cannot be a folder"),
         ("rooms FILE/OUT --scenes 1", "cannot be a folder"),

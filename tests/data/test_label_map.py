@@ -47,7 +47,7 @@ def test_the_label_map_is_read_by_column_names(tmp_path):
     [
         (ROWS, "id\tcategory\tnyu40id", "no column 'raw_category'"),
         (ROWS, f"{COLUMNS}\tid", "2 columns 'id'; expected one"),
-        ([], COLUMNS, "holds no labels"),
+        ([], COLUMNS, "no labels in it"),
         (["1\twall"], COLUMNS, "line 2: 2 columns, the header has 8"),
         ([*ROWS, ROWS[0]], COLUMNS, "line 5: id 1 already names 'wall'"),
         (["x" + ROWS[0]], COLUMNS, "line 2: expected id, raw category, nyu40id"),

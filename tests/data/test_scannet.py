@@ -95,7 +95,7 @@ def test_known_flaws_are_worked_around_and_counted(
         ({"groups": with_group(objectId="1")}, "objectId must be an integer"),
         ({"groups": with_group(objectId=0)}, "objectId 0 already names another"),
         ({"groups": with_group(label=None)}, "label must be a string"),
-        ({"groups": with_group(label="\ud800")}, "no valid text"),
+        ({"groups": with_group(label="\ud800")}, "not valid text"),
         ({"groups": with_group(segments=[1.5])}, "list of integers"),
         ({"info": "axisAlignment = 1 0 0\n"}, "16 numbers"),
         ({"info": "axisAlignment = " + "nan " * 16 + "\n"}, "a rotation and a translation"),
@@ -134,7 +134,7 @@ def test_scans_are_listed_in_both_layouts_and_their_absence_is_an_error(tmp_path
     (tmp_path / "scans" / "notes").mkdir()
     for root in (tmp_path, tmp_path / "scans"):
         assert [path.name for path in list_scans(root)] == ["scene0000_01", "scene0001_00"]
-    with pytest.raises(InputError, match="holds no scans"):
+    with pytest.raises(InputError, match="no scans in it"):
         list_scans(tmp_path / "scans" / "notes")
     with pytest.raises(InputError, match="no such folder"):
         list_scans(tmp_path / "nowhere")

@@ -1,12 +1,12 @@
-"""When an object is first seen: from the 2D instance masks of a scan, through one pass that all recipes share.
+"""When objects are first seen, from the 2D instance masks of a scan.
 
-The pass decodes every mask once and keeps what share of every frame each object fills; that is small and answers
-every recipe, whatever it takes for seen and whichever frames it looks at. It is stored under the data folder:
+One pass decodes every mask and stores how many pixels of each frame each object fills. That is small, and enough for
+every recipe, whatever share of whichever frames it requires for an object to be seen:
 
     OUT/appearances/<scene>.npz     frames [F], times_s [F], object_ids [K], pixels [F, K], frame_pixels [F], source
 
-`source` names the masks by size and content, so that other masks are counted anew. A scan is written when it is done:
-a run that was stopped goes on with the next one.
+`source` identifies the masks by size and content: changed masks are counted again. Each scan is written when it is
+done, so a stopped run goes on with the next one.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ from jaxvsr.errors import InputError
 from jaxvsr.files import replacing
 
 APPEARANCES_DIR = "appearances"
-# ScanNet's sensors; its files do not say it, and times stand in the .sens only.
-FRAMES_PER_SECOND = 30.0
+FRAMES_PER_SECOND = 30.0  # of ScanNet's sensors, for scans without a .sens, which has the times
 _SCHEMA = 1
 
 
 def count_appearances(scan_dir: Path, cache_dir: Path | None) -> tuple[PixelCounts | None, dict[str, int]]:
-    """What share of every frame each object fills, from the cache where it holds these masks; and flaws, counted.
+    """How much of each frame each object fills, and the flaws found; counted once per scan if there is a cache folder.
 
-    Without a cache folder nothing is kept.
-
-    None, and the flaw `no_instance_masks`, for a scan without `_2d-instance-filt.zip`. `no_frame_times`: there is no
-    readable `.sens`, so that frames are taken to be 1/30 s apart.
+    A scan without `_2d-instance-filt.zip` has None and the flaw `no_instance_masks`. The flaw `no_frame_times`: there
+    is no readable `.sens`, so frames are taken to be 1/30 s apart.
 
     Raises:
         InputError: the masks cannot be read.
@@ -79,7 +76,7 @@ def _count(scan_dir: Path, masks: InstanceMasks) -> dict[str, Any]:
 
 
 def frame_times(scan_dir: Path, frames: np.ndarray) -> Float64[np.ndarray, " F"] | None:
-    """Seconds since the first frame of the `.sens`; None where it is missing, broken, or has fewer frames."""
+    """Seconds since the first frame of the `.sens`; None if it is missing, broken, or has fewer frames."""
     try:
         timestamps = SensReader(sens_path(scan_dir)).timestamps
     except InputError:
@@ -88,13 +85,13 @@ def frame_times(scan_dir: Path, frames: np.ndarray) -> Float64[np.ndarray, " F"]
 
 
 def _load(path: Path, source: str) -> dict[str, Any] | None:
-    """The stored counts, or None where there are none of this source: what cannot be read is counted again."""
+    """The stored counts; None if they are missing, unreadable or of another source, and are to be counted again."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["source"]) != source:
                 return None
             return {name: stored[name] for name in stored.files}
-    except Exception:  # a missing file, or any of the ways in which a zip can be broken
+    except Exception:  # a missing file, or a zip that is broken in any way
         return None
 
 
@@ -107,13 +104,12 @@ def _store(path: Path, source: str, counts: dict[str, Any]) -> None:
 def first_appearances(
     counts: PixelCounts, *, minimum_share: float = 0.0, sampled_frames: int | None = None
 ) -> dict[int, int]:
-    """Of every object (by objectId) that is seen the row of `counts.frames` in which it first is.
+    """objectId of each object that is seen → the row of `counts.frames` in which it is first seen.
 
     Args:
         counts: of one scan.
-        minimum_share: what share of a frame an object must fill to be seen there; 0: any pixel.
-        sampled_frames: look at only so many frames, evenly spread from the first to the last; None, or more than there
-            are: at all of them.
+        minimum_share: share of a frame that an object must fill to be seen; 0: any pixel.
+        sampled_frames: use only this many frames, evenly spread from the first to the last; None: all.
     """
     seen = _seen(counts, minimum_share)
     if sampled_frames is not None and sampled_frames < len(seen):
@@ -135,7 +131,7 @@ def _seen(counts: PixelCounts, minimum_share: float) -> Bool[np.ndarray, "F K"]:
 def first_times(
     scene: Scene, category_of_object: dict[int, str], *, minimum_share: float, sampled_frames: int | None
 ) -> dict[str, float]:
-    """Seconds at which each category is first seen, over all objects of it; categories that never are do not appear."""
+    """Category → seconds until any of its objects is first seen; without categories that are never seen."""
     if scene.pixel_counts is None:
         return {}
     rows = first_appearances(scene.pixel_counts, minimum_share=minimum_share, sampled_frames=sampled_frames)

@@ -1,4 +1,4 @@
-"""Scenes that belong to benchmarks, and so to no training set that did not ask for them by name.
+"""Scenes of benchmarks, which are left out of training sets unless `--include` names the benchmark.
 
 `scannetv2_val.txt` is ScanNet's official validation split, `vsi_bench_scenes.tsv` the source and scene of VSI-Bench's
 288 videos (from the thinking-in-space repository). Every ScanNet scene of VSI-Bench is a validation scene.
@@ -28,14 +28,14 @@ def _scenes() -> dict[str, Benchmark]:
 
 
 def benchmark_of(scene: str) -> Benchmark | None:
-    """The benchmark that a real scene belongs to; VSI-Bench's own validation scenes count as VSI-Bench's."""
+    """The benchmark that a real scene belongs to; VSI-Bench for a validation scene that is in both."""
     return _scenes().get(scene)
 
 
 def benchmark_in(name: str) -> Benchmark | None:
-    """The benchmark of a scene that a file's or a row's name speaks of: `nas/scene0568_00_vh_clean.mp4`,
+    """The benchmark of a scene whose name is part of a file's or row's name: `nas/scene0568_00_vh_clean.mp4`,
     `scannetpp-0d2ee665be.mp4`, `arkitscenes/41069021`."""
-    # Longest stretches first: scene0568_00 as a whole, then what stands between all other signs.
+    # scene0568_00 as a whole first, then every run of letters and digits.
     for part in (*_SCANNET_NAME.findall(name.lower()), *re.findall(r"[a-z0-9]+", name.lower())):
         if (owner := benchmark_of(part)) is not None:
             return owner
@@ -43,6 +43,6 @@ def benchmark_in(name: str) -> Benchmark | None:
 
 
 def excluded_by(scene: str, included: Collection[str]) -> Benchmark | None:
-    """The benchmark that keeps `scene` out of a training set, unless its name is in `included`."""
+    """The benchmark of `scene`, unless it is in `included`: such scenes are left out of training sets."""
     owner = benchmark_of(scene)
     return None if owner in included else owner

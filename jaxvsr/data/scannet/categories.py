@@ -1,16 +1,15 @@
-"""From ScanNet's raw labels to categories: one reviewed table of synonyms and plurals, and the structural labels.
+"""From ScanNet's raw labels to categories: a reviewed table of synonyms and plurals, and the structural labels.
 
-Only names of the same thing are joined. Kinds of a thing stay apart as ScanNet's annotators kept them apart ("office
-chair" is no synonym of "chair"), except where the same object gets either name from scan to scan ("couch" and
-"sofa"). A recipe that joins more, such as VSI-Bench's generators ("recycling bin" into "trash can"), says so itself.
+Only names of the same thing are joined. Kinds of a thing stay apart, as ScanNet's annotators kept them apart ("office
+chair" is no synonym of "chair"), unless the same object gets either name from scan to scan ("couch" and "sofa"). A
+recipe that joins more, as VSI-Bench's generators do ("recycling bin" into "trash can"), has a table for that.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-# category: the other labels that mean it. Plurals stand here one by one, because "glasses" and "blinds" have none to
-# strip.
+# category: its other labels. Plurals are listed, because not every final s can be cut off ("glasses", "blinds").
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "armchair": ("armchairs", "arm chair", "arm chairs"),
     "backpack": ("backpacks", "back pack", "rucksack"),
@@ -135,7 +134,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 
 _CATEGORY_OF = {label: category for category, labels in _SYNONYMS.items() for label in labels}
 
-# Parts of the building, and labels that name no thing: nothing that a question may ask about.
+# Parts of the building, and labels that name nothing in particular: no questions ask about them.
 STRUCTURAL = frozenset({
     "wall", "floor", "ceiling", "object", "unknown", "remove", "unannotated", "structure", "otherstructure",
     "other structure", "otherfurniture", "other furniture", "otherprop", "other prop", "column", "pillar", "beam",
@@ -146,14 +145,14 @@ STRUCTURAL = frozenset({
 
 
 def category_of(raw_label: str) -> str:
-    """The category that a raw label means: lower case, single spaces, synonyms joined; "" for an empty label.
+    """The category of a raw label: lower case, single spaces, synonyms joined; "" for an empty label.
 
-    Letters with marks are one sign each (Unicode's NFC): two labels that look the same are the same.
+    Accents are part of their letters (Unicode's NFC): two labels that look the same are the same.
     """
     label = " ".join(unicodedata.normalize("NFC", raw_label).lower().split())
     return _CATEGORY_OF.get(label, label)
 
 
 def is_structural(category: str) -> bool:
-    """Whether a category (after `category_of`) is a part of the building or names no thing."""
+    """Whether a category (from `category_of`) is part of the building or names nothing in particular."""
     return category in STRUCTURAL

@@ -1,4 +1,4 @@
-"""ScanNet's `_2d-instance-filt.zip`: for each frame an 8-bit PNG whose pixels are objectId + 1, 0 where nothing is."""
+"""ScanNet's `_2d-instance-filt.zip`: an 8-bit PNG per frame whose pixels are objectId + 1, or 0 without an object."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from PIL import Image
 from jaxvsr.errors import InputError, one_line
 from jaxvsr.files import replacing
 
-# A 1296×968 mask takes some 20 kB; nothing sensible comes near these.
+# A 1296×968 mask has about 20 kB.
 _PNG_LIMIT_BYTES = 1 << 24
 _IMAGE_LIMIT_PIXELS = 1 << 24
-# The earliest time that zip can store: the same masks give the same bytes whenever they are written.
+# A fixed time, the earliest in a zip, so that the same masks always give the same bytes.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PixelCounts:
-    """How much of each frame of a scan each object fills.
+    """How much of each frame each object fills.
 
-    `frames` are the frames that have a mask, ascending, and `times_s` the seconds at which they were taken;
-    `object_ids` are ScanNet's objectIds of the objects that are seen at all; `shares` of a frame's pixels are from 0 to
-    1.
+    `frames` are the indices of the frames with a mask, ascending, `times_s` their seconds; `object_ids` are the
+    objectIds of the objects that are seen at all; `shares` of a frame's pixels are from 0 to 1.
     """
 
     frames: Int64[np.ndarray, " F"]
@@ -40,7 +39,7 @@ class PixelCounts:
 
 
 class InstanceMasks:
-    """The masks of one scan, read one at a time. `frames` are the frame indices that have a mask, in order."""
+    """The masks of one scan, read one at a time. `frames` are the indices of the frames with a mask, ascending."""
 
     entry = re.compile(r"instance(?:-filt)?/(\d{1,9})\.png")
     modes: tuple[str, ...] = ("L",)
@@ -62,12 +61,12 @@ class InstanceMasks:
         self.frames = tuple(sorted(self._entries))
 
     def read(self, frame: int) -> UInt8[np.ndarray, "H W"]:
-        """The mask of one frame; `InputError` where there is none or it is not an 8-bit PNG."""
+        """The mask of one frame; `InputError` if there is none or it is not an 8-bit PNG."""
         with self._open() as archive:
             return np.asarray(self._image(archive, frame))
 
     def count_pixels(self) -> Int64[np.ndarray, "F 256"]:
-        """In how many pixels of every frame of `frames` each value stands: one pass, the archive opened once.
+        """The number of pixels with each value, in every frame of `frames`; the archive is opened once.
 
         Raises:
             InputError: a mask is not an 8-bit PNG.
@@ -75,12 +74,12 @@ class InstanceMasks:
         counts = np.zeros((len(self.frames), 256), np.int64)
         with self._open() as archive:
             for row, frame in enumerate(self.frames):
-                # Pillow's own histogram: half the time of counting an array.
+                # Pillow's histogram takes half the time of counting an array.
                 counts[row] = self._image(archive, frame).histogram()
         return counts
 
     def fingerprint(self) -> str:
-        """A hash of the names, sizes and checksums of all entries: other masks have another one."""
+        """A hash of the names, sizes and checksums of all entries."""
         with self._open() as archive:
             entries = [f"{info.filename}:{info.file_size}:{info.CRC}" for info in archive.infolist()]
         return hashlib.sha256("\n".join(entries).encode("utf-8", "surrogatepass")).hexdigest()
@@ -88,7 +87,7 @@ class InstanceMasks:
     def _open(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
-        except Exception as error:  # it was readable when this object was made
+        except Exception as error:  # changed since `__init__`
             raise InputError(f"{self.path}: not a readable zip ({one_line(error)})") from None
 
     def _image(self, archive: zipfile.ZipFile, frame: int) -> Image.Image:
@@ -116,5 +115,5 @@ def write_instance_masks(path: Path, masks: Iterable[UInt8[np.ndarray, "H W"]]) 
             png = BytesIO()
             Image.fromarray(mask).save(png, "png", compress_level=1)
             info = zipfile.ZipInfo(f"instance-filt/{frame}.png", _ZIP_TIME)
-            info.create_system, info.external_attr = 3, 0o644 << 16  # not the writing machine's
+            info.create_system, info.external_attr = 3, 0o644 << 16  # the same on every machine
             archive.writestr(info, png.getvalue())

@@ -1,7 +1,7 @@
-"""ScanNet's label map, and what is written in its ids: 2D label masks and the labelled mesh.
+"""ScanNet's label map, and the files that use its ids: 2D label masks and the labelled mesh.
 
-`scannetv2-labels.combined.tsv` comes with ScanNet and is read from the user's copy. 2D label masks hold its `id`, the
-`label` of `_vh_clean_2.labels.ply` its `nyu40id`.
+`scannetv2-labels.combined.tsv` comes with ScanNet and is read from the user's copy. Pixels of 2D label masks are its
+`id`, the `label` of a vertex in `_vh_clean_2.labels.ply` is its `nyu40id`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NYU40_LABELS = 40
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelMap:
-    """By id the raw label, and by raw label its nyu40 id (0: none)."""
+    """id → raw label, and raw label → nyu40 id (0: none)."""
 
     raw_labels: dict[int, str]
     nyu40_ids: dict[str, int]
 
 
 def find_label_map(scans: Path, given: Path | None = None) -> Path | None:
-    """The file that was named, else the one beside the scans or above them; None where there is none.
+    """The given file, or else the one beside the scans or above them, or None.
 
     Raises:
-        InputError: the file that was named does not exist.
+        InputError: the given file does not exist.
     """
     if given is not None:
         if not given.is_file():
@@ -45,10 +45,10 @@ def find_label_map(scans: Path, given: Path | None = None) -> Path | None:
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read the tsv; its columns go by their names.
+    """Read the tsv; columns may have any order.
 
     Raises:
-        InputError: it is no such table, or a row of it is broken or says an id twice.
+        InputError: it is not such a table, or a row is broken or repeats an id.
     """
     try:
         if path.stat().st_size > _LIMIT_BYTES:
@@ -80,37 +80,37 @@ def read_label_map(path: Path) -> LabelMap:
         raw_labels[int(identity)] = label
         nyu40_ids[label] = int(nyu40 or 0)
     if not raw_labels:
-        raise InputError(f"{path}: holds no labels; expected ScanNet's {LABEL_MAP_FILE}")
+        raise InputError(f"{path}: no labels in it; expected ScanNet's {LABEL_MAP_FILE}")
     return LabelMap(raw_labels, nyu40_ids)
 
 
 class LabelMasks(InstanceMasks):
-    """`_2d-label-filt.zip` or `_2d-label.zip`: for each frame a 16-bit PNG whose pixels are ids of the label map."""
+    """`_2d-label-filt.zip` or `_2d-label.zip`: a 16-bit PNG per frame whose pixels are ids of the label map."""
 
     entry = re.compile(r"label(?:-filt)?/(\d{1,9})\.png")
     modes = ("I;16", "I;16B", "I")
     expected = "label-filt/{frame}.png, a 16-bit PNG"
 
     def read_labels(self, frame: int) -> UInt16[np.ndarray, "H W"]:
-        """The ids of one frame; `InputError` where there is no mask or it is not a 16-bit PNG."""
+        """The ids of one frame; `InputError` if there is no mask or it is not a 16-bit PNG."""
         with self._open() as archive:
             return np.asarray(self._image(archive, frame)).astype(np.uint16)
 
 
 def label_masks_path(scan_dir: Path) -> Path:
-    """Filtered 2D labels, one 16-bit PNG a frame."""
+    """Filtered 2D labels, one 16-bit PNG per frame."""
     return scan_dir / f"{scan_dir.name}_2d-label-filt.zip"
 
 
 def labels_path(scan_dir: Path) -> Path:
-    """The mesh with an nyu40 id for every vertex."""
+    """The mesh with an nyu40 id per vertex."""
     return scan_dir / f"{scan_dir.name}_vh_clean_2.labels.ply"
 
 
 def read_nyu40_labels(scan_dir: Path) -> tuple[UInt8[np.ndarray, " V"], int]:
-    """nyu40 ids of the mesh's vertices, 0 for none; and how many held what is no such id and were set to 0.
+    """nyu40 ids of the mesh's vertices, 0 for none; and how many unknown ids were set to 0.
 
-    Real scans hold 50 and 149 at some vertices, which are ids of nothing.
+    Real scans have 50 and 149 at some vertices, which are no nyu40 ids.
 
     Raises:
         InputError: the file is missing or broken, or has no labels.

@@ -1,7 +1,7 @@
 """Triangle meshes in PLY, ascii and binary little endian, as ScanNet stores them.
 
-Our own reader, because the file comes from elsewhere: every count in the header is checked against the size of the file
-before anything is allocated.
+The files come from elsewhere, so every count in the header is checked against the size of the file before anything is
+allocated; common PLY libraries do not do that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SCALARS = {
 class Mesh:
     """A triangle mesh: vertices in metres, faces as vertex indices.
 
-    `colors` are RGB where the file has them; `labels` are the nyu40 ids of ScanNet's `_vh_clean_2.labels.ply`.
+    `colors` are RGB, if the file has them; `labels` are the nyu40 ids of ScanNet's `_vh_clean_2.labels.ply`.
     """
 
     vertices: Float32[np.ndarray, "V 3"]
@@ -43,7 +43,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class _Header:
-    """What the header promises. `face_types` are (count type, index type) of the face list."""
+    """What the header says. `face_types`: count type and index type of the face list."""
 
     ascii: bool
     bytes: int
@@ -54,7 +54,7 @@ class _Header:
 
 
 def read_ply(path: Path) -> Mesh:
-    """Read a triangle mesh; anything that is not one is an `InputError` that names the file and the reason."""
+    """Read a triangle mesh; an `InputError` names the file and the reason why it is not one."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -64,7 +64,9 @@ def read_ply(path: Path) -> Mesh:
     vertex, faces = _read_ascii(path, header, body) if header.ascii else _read_binary(path, header, body)
     vertices = np.stack([vertex[axis] for axis in "xyz"], axis=1).astype(np.float32)
     if faces.size and (faces.min() < 0 or faces.max() >= header.vertex_count):
-        raise InputError(f"{path}: a face names vertex {faces.max()}, but the mesh has {header.vertex_count} vertices")
+        raise InputError(
+            f"{path}: a face has vertex number {faces.max()}, but the mesh has {header.vertex_count} vertices"
+        )
     colors = None
     if {"red", "green", "blue"} <= vertex.keys():
         colors = np.stack([vertex[channel] for channel in ("red", "green", "blue")], axis=1).astype(np.uint8)
@@ -89,7 +91,7 @@ def _read_header(path: Path, data: bytes) -> _Header:
         elif words[0] == "element" and len(words) == 3 and words[2].isascii() and words[2].isdigit():
             if len(words[2]) > 12:
                 raise InputError(
-                    f"{path}: header promises {words[2][:20]}… {words[1]} elements, more than the file holds"
+                    f"{path}: the header says {words[2][:20]}… {words[1]} elements, more than the file can hold"
                 )
             counts[words[1]] = int(words[2])
             fields[words[1]] = []
@@ -98,7 +100,7 @@ def _read_header(path: Path, data: bytes) -> _Header:
         else:
             raise InputError(f"{path}: header line {line[:60]!r} is not PLY's format, element, property or comment")
     if form not in ("ascii", "binary_little_endian"):
-        raise InputError(f"{path}: PLY format {form[:40]!r}; readable are ascii and binary_little_endian")
+        raise InputError(f"{path}: PLY format {form[:40]!r}; expected ascii or binary_little_endian")
     if list(counts) not in (["vertex"], ["vertex", "face"]):
         raise InputError(f"{path}: PLY elements {', '.join(counts) or 'none'}; expected vertex, then face")
     vertex_fields = []
@@ -147,14 +149,14 @@ def _read_ascii(path: Path, header: _Header, body: memoryview) -> tuple[dict[str
     needed = header.vertex_count * width + header.face_count * 4
     # Every number takes at least a digit and a separator.
     if 2 * needed > len(body) + 1:
-        raise InputError(f"{path}: truncated; the header promises {needed} numbers, {len(body)} characters follow it")
+        raise InputError(f"{path}: truncated; the header says {needed} numbers, {len(body)} characters follow it")
     words = bytes(body).split(maxsplit=needed)[:needed]
     try:
         numbers = np.array(words, dtype="S32").astype(np.float64)
     except ValueError:
-        raise InputError(f"{path}: the body of an ascii PLY must be numbers only") from None
+        raise InputError(f"{path}: the body of an ascii PLY must have only numbers") from None
     if len(numbers) < needed:
-        raise InputError(f"{path}: truncated; the header promises {needed} numbers, the file holds {len(numbers)}")
+        raise InputError(f"{path}: truncated; the header says {needed} numbers, the file has {len(numbers)}")
     table = numbers[: header.vertex_count * width].reshape(-1, width)
     faces = numbers[header.vertex_count * width :].reshape(-1, 4)
     vertex = {}
@@ -163,7 +165,7 @@ def _read_ascii(path: Path, header: _Header, body: memoryview) -> tuple[dict[str
         limits = np.finfo(kind) if kind[1] == "f" else np.iinfo(kind)
         finite = values[np.isfinite(values)] if kind[1] == "f" else values
         if finite.size and not (limits.min <= finite.min() and finite.max() <= limits.max):
-            raise InputError(f"{path}: vertex property {name!r} holds a number that its type {kind[1:]} cannot")
+            raise InputError(f"{path}: vertex property {name!r} has a number that its type {kind[1:]} cannot hold")
         vertex[name] = values.astype(kind)
     if not (faces[:, 0] == 3).all():
         raise InputError(f"{path}: every face must be a triangle, written as '3 a b c'")
@@ -173,7 +175,7 @@ def _read_ascii(path: Path, header: _Header, body: memoryview) -> tuple[dict[str
 
 
 def write_ply(path: Path, mesh: Mesh) -> None:
-    """Write binary little endian with ScanNet's properties (colours with alpha)."""
+    """Write binary little endian, with ScanNet's properties (colours with alpha)."""
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(mesh.vertices)}"]
     fields: list[tuple[str, str]] = [(axis, "<f4") for axis in "xyz"]
     header += [f"property float {axis}" for axis in "xyz"]

@@ -1,16 +1,15 @@
-"""ScanNet scans: one scan's files to a `Scene` of labelled objects in its axis-aligned frame.
+"""Read a ScanNet scan as a `Scene` of labelled objects in its axis-aligned frame.
 
-A scan lies in ScanNet's own layout, `<root>/scans/<scene>/` or `<root>/<scene>/`:
+A scan has ScanNet's layout, `<root>/scans/<scene>/` or `<root>/<scene>/`:
 
     <scene>.sens                                 colour, depth and poses            sens.py
     <scene>_vh_clean_2.ply                       the mesh                           ply.py
-    <scene>_vh_clean_2.0.010000.segs.json        a segment id for every vertex
-    <scene>.aggregation.json                     segments to labelled objects
+    <scene>_vh_clean_2.0.010000.segs.json        a segment id per vertex
+    <scene>.aggregation.json                     labelled objects, as lists of segments
     <scene>.txt                                  axisAlignment and camera facts
     <scene>_2d-instance-filt.zip                 8-bit masks, objectId + 1          instance_masks.py
 
-The formats are those of ScanNet's own repository; flaws that real scans are known for are worked around and counted in
-`Scene.flaws`.
+The formats are those of ScanNet's repository. Known flaws of real scans are worked around and counted in `Scene.flaws`.
 """
 
 from __future__ import annotations
@@ -35,22 +34,19 @@ from jaxvsr.errors import InputError, one_line
 
 # For cards of data made from scans.
 SCANNET_TERMS = "http://kaldir.vc.in.tum.de/scannet/ScanNet_TOS.pdf"
-# ScanNet's largest text file (segs.json) has a few MB.
-_TEXT_LIMIT_BYTES = 1 << 28
-# No indoor scan is larger; beyond it, coordinates are garbage.
-_COORDINATE_LIMIT_METRES = 1e4
-# The 8-bit masks of ScanNet have room for 255; questions about pairs and triples of thousands would fill the memory.
+_TEXT_LIMIT_BYTES = 1 << 28  # ScanNet's largest text file (segs.json) has a few MB
+_COORDINATE_LIMIT_METRES = 1e4  # no indoor scan is larger
+# ScanNet's 8-bit masks allow 255; questions about pairs and triples of thousands of objects would fill the memory.
 _MOST_OBJECTS = 1000
-# axisAlignment is printed with six decimals.
-_RIGID_TOLERANCE = 1e-3
+_RIGID_TOLERANCE = 1e-3  # axisAlignment is printed with six decimals
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SceneObject:
-    """One annotated instance: furniture, and also walls and floors (`categories.STRUCTURAL` names those).
+    """One annotated instance: furniture, but also walls and floors (see `categories.STRUCTURAL`).
 
-    `id` is ScanNet's objectId (the masks hold id + 1); `category` is `raw_label` after the synonym table; `points` are
-    the instance's mesh vertices in the axis-aligned frame, metres, z up, at least one of them.
+    `id` is ScanNet's objectId (the masks have id + 1); `category` is `raw_label` after the synonym table; `points` are
+    the instance's mesh vertices in the axis-aligned frame, metres, z up; there is at least one.
     """
 
     id: int
@@ -60,7 +56,7 @@ class SceneObject:
 
     @functools.cached_property
     def aabb(self) -> AxisAlignedBox:
-        """The box along x, y and z of the aligned frame."""
+        """The axis-aligned box in the aligned frame."""
         return axis_aligned_box(self.points)
 
     @functools.cached_property
@@ -73,10 +69,10 @@ class SceneObject:
 class Scene:
     """One scan in its axis-aligned frame: metres, z up.
 
-    `objects` holds every labelled instance that has points, structural ones too, in order of id. `floor_points` are the
-    points of all instances labelled floor (none of them: an empty array). `axis_alignment` maps the stored frame, which
-    is also that of the poses in the `.sens`, to the aligned one. `flaws` counts what was wrong and worked around.
-    `pixel_counts`, of the 2D instance masks, is there where a recipe asks for it and the scan has masks.
+    `objects` are all labelled instances that have points, structural ones too, in order of id. `floor_points` are the
+    points of all instances labelled floor (maybe none). `axis_alignment` maps the stored frame, which is also that of
+    the poses in the `.sens`, to the aligned one. `flaws` counts what was wrong and worked around. `pixel_counts`, from
+    the 2D instance masks, is set if a recipe needs it and the scan has masks.
     """
 
     name: str
@@ -96,12 +92,12 @@ def sens_path(scan_dir: Path) -> Path:
 
 
 def mesh_path(scan_dir: Path) -> Path:
-    """The cleaned mesh at the resolution that is annotated."""
+    """The cleaned mesh, at the resolution of the annotation."""
     return scan_dir / f"{scan_dir.name}_vh_clean_2.ply"
 
 
 def segments_path(scan_dir: Path) -> Path:
-    """A segment id for every vertex of the mesh."""
+    """A segment id per vertex of the mesh."""
     return scan_dir / f"{scan_dir.name}_vh_clean_2.0.010000.segs.json"
 
 
@@ -111,12 +107,12 @@ def aggregation_path(scan_dir: Path) -> Path:
 
 
 def info_path(scan_dir: Path) -> Path:
-    """Lines of `key = value`, axisAlignment among them."""
+    """Lines of `key = value`, such as axisAlignment."""
     return scan_dir / f"{scan_dir.name}.txt"
 
 
 def instance_masks_path(scan_dir: Path) -> Path:
-    """Filtered 2D instances, one 8-bit PNG a frame."""
+    """Filtered 2D instances, one 8-bit PNG per frame."""
     return scan_dir / f"{scan_dir.name}_2d-instance-filt.zip"
 
 
@@ -131,13 +127,13 @@ def is_procedural(scan_dir: Path) -> bool:
 
 
 def list_scans(root: Path) -> list[Path]:
-    """The scan folders in `root/scans/` or, without that folder, in `root`, by name; none is an `InputError`."""
+    """The scan folders in `root/scans/` or else in `root`, sorted by name; `InputError` if there are none."""
     folder = root / "scans" if (root / "scans").is_dir() else root
     if not folder.is_dir():
         raise InputError(f"{root}: no such folder; expected one with scans/<scene>/<scene>_vh_clean_2.ply")
     scans = sorted(path for path in folder.iterdir() if path.is_dir() and _looks_like_a_scan(path))
     if not scans:
-        raise InputError(f"{root}: holds no scans; expected scans/<scene>/<scene>_vh_clean_2.ply and <scene>.sens")
+        raise InputError(f"{root}: no scans in it; expected scans/<scene>/<scene>_vh_clean_2.ply and <scene>.sens")
     return scans
 
 
@@ -147,11 +143,14 @@ def _looks_like_a_scan(path: Path) -> bool:
 
 
 def read_scene(scan_dir: Path) -> Scene:
-    """Read one scan's geometry and labels. A broken or missing file is an `InputError` that names it and the reason.
+    """Read one scan's geometry and labels.
 
-    Worked around and counted in `Scene.flaws`, each only where it occurs: `no_axis_alignment` (test scans; the stored
-    frame is used as it is), `unusable_vertices` (not finite; left out), `empty_labels` and `objects_without_points`
-    (left out), `repeated_objects` (scene0217_00 lists every object twice), `unknown_segments`, `shared_segments`.
+    Worked around and counted in `Scene.flaws` where they occur: `no_axis_alignment` (test scans; the stored frame is
+    used as it is), `unusable_vertices` (not finite; left out), `empty_labels` and `objects_without_points` (left out),
+    `repeated_objects` (scene0217_00 lists every object twice), `unknown_segments`, `shared_segments`.
+
+    Raises:
+        InputError: names the file that is missing or broken, and the reason.
     """
     if not scan_dir.is_dir():
         raise InputError(f"{scan_dir}: no such scan folder; expected ScanNet's scans/<scene>/")
@@ -164,7 +163,7 @@ def read_scene(scan_dir: Path) -> Scene:
     segments = _read_segments(segments_path(scan_dir), len(stored))
     groups = _read_groups(aggregation_path(scan_dir), flaws)
 
-    usable = (np.abs(stored) < _COORDINATE_LIMIT_METRES).all(axis=1)  # false for nan, too
+    usable = (np.abs(stored) < _COORDINATE_LIMIT_METRES).all(axis=1)  # also false for nan
     flaws["unusable_vertices"] = int((~usable).sum())
     points = np.where(usable[:, None], stored, 0).astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
     vertices_of = _vertices_by_object(segments, groups, flaws)
@@ -191,7 +190,7 @@ def read_scene(scan_dir: Path) -> Scene:
 
 
 def read_axis_alignment(path: Path) -> Float64[np.ndarray, "4 4"] | None:
-    """axisAlignment of `<scene>.txt`, from the stored frame to the aligned one; None where the file has none."""
+    """axisAlignment of `<scene>.txt`, from the stored frame to the aligned one; None if the file has none."""
     for line in _read_text(path, "lines of 'key = value'").splitlines():
         key, separator, value = line.partition("=")
         if key.strip() != "axisAlignment" or not separator:
@@ -200,7 +199,7 @@ def read_axis_alignment(path: Path) -> Float64[np.ndarray, "4 4"] | None:
             matrix = np.array([float(word) for word in value.split()]).reshape(4, 4)
         except ValueError:
             raise InputError(f"{path}: axisAlignment must be 16 numbers, found {value.strip()[:60]!r}") from None
-        # Limits first: squares of garbage would overflow.
+        # The limits first, because squares of huge numbers overflow.
         rigid = (np.abs(matrix) < _COORDINATE_LIMIT_METRES).all() and (
             np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max() < _RIGID_TOLERANCE
             and np.abs(matrix[3] - [0, 0, 0, 1]).max() < _RIGID_TOLERANCE
@@ -215,7 +214,7 @@ def read_axis_alignment(path: Path) -> Float64[np.ndarray, "4 4"] | None:
 
 
 def read_raw_labels(path: Path) -> list[str]:
-    """The labels of an `.aggregation.json` as they were annotated, one an object, repeated objects once."""
+    """The labels in an `.aggregation.json` as annotated, one per object, repeated objects once."""
     return [label for _, label, _ in _read_groups(path, collections.Counter())]
 
 
@@ -223,7 +222,7 @@ def _read_text(path: Path, expected: str) -> str:
     try:
         if path.stat().st_size > _TEXT_LIMIT_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes; expected {expected}, at most {_TEXT_LIMIT_BYTES}")
-        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        return path.read_text(encoding="utf-8-sig")  # some editors add a byte order mark
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from None
     except UnicodeDecodeError:
@@ -231,7 +230,7 @@ def _read_text(path: Path, expected: str) -> str:
 
 
 def _read_json(path: Path, key: str) -> list[Any]:
-    """The list under `key` of a JSON object."""
+    """The list `key` of a JSON object."""
     text = _read_text(path, f"JSON with a list {key!r}")
     try:
         document = json.loads(text)
@@ -243,14 +242,14 @@ def _read_json(path: Path, key: str) -> list[Any]:
 
 
 def _integers(path: Path, values: list[Any], what: str) -> Int64[np.ndarray, " N"]:
-    """A flat list of integers as an array; anything else in the list is an `InputError`."""
-    # By type, because numpy would take true for 1 and "7" for a string array.
+    """A flat list of integers as an array; `InputError` if there is anything else in the list."""
+    # By type, because numpy would convert true to 1.
     if set(map(type, values)) <= {int}:
         with contextlib.suppress(OverflowError):
             array = np.array(values, np.int64)
             if not len(array) or (array.min() >= 0 and array.max() < 2**62):
                 return array
-    raise InputError(f"{path}: {what} must be a list of integers from 0 up")
+    raise InputError(f"{path}: {what} must be a list of integers of at least 0")
 
 
 def _read_segments(path: Path, vertex_count: int) -> Int64[np.ndarray, " V"]:
@@ -261,7 +260,7 @@ def _read_segments(path: Path, vertex_count: int) -> Int64[np.ndarray, " V"]:
 
 
 def _read_groups(path: Path, flaws: collections.Counter[str]) -> list[tuple[int, str, Int64[np.ndarray, " _"]]]:
-    """(objectId, label, segment ids) of every object, repeated ones dropped."""
+    """(objectId, label, segment ids) of every object, without repeated ones."""
     groups = []
     ids: set[int] = set()
     contents: set[bytes] = set()
@@ -274,11 +273,13 @@ def _read_groups(path: Path, flaws: collections.Counter[str]) -> list[tuple[int,
             raise InputError(f"{path}: {where} must be an object with objectId, label and segments")
         object_id, label = group.get("objectId"), group.get("label")
         if type(object_id) is not int or not 0 <= object_id < 2**31:
-            raise InputError(f"{path}: {where}: objectId must be an integer from 0 up, found {str(object_id)[:40]!r}")
+            raise InputError(
+                f"{path}: {where}: objectId must be an integer of at least 0, found {str(object_id)[:40]!r}"
+            )
         if not isinstance(label, str):
             raise InputError(f"{path}: {where}: label must be a string, found {str(label)[:40]!r}")
         if any("\ud800" <= letter <= "\udfff" for letter in label):
-            raise InputError(f"{path}: {where}: label {ascii(label)[:60]} is no valid text (half a surrogate pair)")
+            raise InputError(f"{path}: {where}: label {ascii(label)[:60]} is not valid text (half a surrogate pair)")
         segments = np.unique(_integers(path, group["segments"], f"{where}: segments"))
         content = label.encode() + b"\0" + segments.tobytes()
         if content in contents:
@@ -297,8 +298,8 @@ def _vertices_by_object(
     groups: list[tuple[int, str, Int64[np.ndarray, " _"]]],
     flaws: collections.Counter[str],
 ) -> list[Int64[np.ndarray, " _"]]:
-    """The vertex indices of every group, ascending: one sort of the vertices by segment, then slices of it."""
-    by_segment = np.argsort(segments, kind="stable")
+    """The vertex indices of every group, ascending."""
+    by_segment = np.argsort(segments, kind="stable")  # sorted once; each segment is then a slice
     ordered = segments[by_segment]
     claims = np.concatenate([ids for _, _, ids in groups]) if groups else np.zeros(0, np.int64)
     known = np.isin(claims, ordered)

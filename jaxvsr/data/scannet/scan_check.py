@@ -1,4 +1,4 @@
-"""What a folder of scans holds before anything is made of it: files, official splits, alignment, labels."""
+"""What is in a folder of scans: files, official splits, alignment, labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxvsr.data.scannet.official_splits import official_split
 from jaxvsr.data.video.video_sources import color_folder
 from jaxvsr.errors import InputError
 
-# What each kind of file is for, in the order of a download.
+# In the order of a download.
 _FILES = {
     ".sens": read_scan.sens_path,
     "_vh_clean_2.ply": read_scan.mesh_path,
@@ -27,7 +27,7 @@ _FOR_QUESTIONS = ("_vh_clean_2.ply", "….segs.json", ".aggregation.json", ".txt
 
 
 def looks_like_scans(root: Path) -> bool:
-    """Whether scans lie in a folder or in its `scans/`."""
+    """Whether there are scans in a folder or in its `scans/`."""
     try:
         return bool(read_scan.list_scans(root))
     except InputError:
@@ -35,9 +35,9 @@ def looks_like_scans(root: Path) -> bool:
 
 
 def check_scans(root: Path, label_map: Path | None = None) -> tuple[list[str], list[str]]:
-    """Lines about the scans, and lines about those that are broken; no mesh and no picture is read.
+    """Lines about the scans, and lines about broken scans; reads no meshes and no images.
 
-    Labels are compared with ScanNet's label map where it lies beside the scans or is given.
+    Labels are compared with ScanNet's label map if it is given or found beside the scans.
 
     Raises:
         InputError: no scans, or a label map that cannot be read.

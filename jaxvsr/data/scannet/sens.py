@@ -1,4 +1,4 @@
-"""ScanNet's `.sens` version 4: colour, depth and camera poses of one scan in one file.
+"""ScanNet's `.sens`, version 4: colour, depth and camera poses of one scan in one file.
 
     u32 version = 4 | u64 length, sensor name
     4 × 16 f32 intrinsic colour, extrinsic colour, intrinsic depth, extrinsic depth (row-major)
@@ -41,7 +41,7 @@ _FRAME = struct.Struct("<16fQQQQ")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SensHeader:
-    """What holds for all frames; intrinsics in pixels, `depth_shift` in units per metre."""
+    """What all frames share; intrinsics in pixels, `depth_shift` in units per metre."""
 
     sensor_name: str
     intrinsic_color: Float32[np.ndarray, "4 4"]
@@ -59,7 +59,7 @@ class SensHeader:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SensFrame:
-    """One frame as the file stores it: payloads still compressed, times in microseconds."""
+    """One frame as stored: compressed payloads, times in microseconds."""
 
     camera_to_world: Float32[np.ndarray, "4 4"]
     color_time_us: int
@@ -70,7 +70,7 @@ class SensFrame:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a frame's payloads lie in the file."""
+    """Where a frame's payloads are in the file."""
 
     color_offset: int
     color_bytes: int
@@ -80,9 +80,8 @@ class _Place:
 class SensReader:
     """Random access to the frames of a `.sens`.
 
-    Opening walks the frame headers once (no payload is read), so a truncated file is refused at once: `InputError`,
-    as is every payload that does not decode to the size in the header. No file stays open; a reader may be shared by
-    processes.
+    Opening reads all frame headers but no payload, so a truncated file is an `InputError` at once; so is, later, a
+    payload that does not decode to the size in the header. No file stays open, so processes may share a reader.
     """
 
     def __init__(self, path: Path):
@@ -102,24 +101,24 @@ class SensReader:
 
     @property
     def invalid_poses(self) -> int:
-        """Frames whose pose holds -inf or nan."""
+        """Frames whose pose has -inf or nan."""
         return int((~np.isfinite(self._poses).all(axis=(1, 2))).sum())
 
     @property
     def timestamps(self) -> Float64[np.ndarray, " N"]:
-        """Seconds since the first frame; at ScanNet's 30 frames a second where the stored times do not increase."""
+        """Seconds since the first frame; ScanNet's 30 frames per second if the stored times do not increase."""
         seconds = (self.color_times_us - self.color_times_us[:1]) / 1e6
         if len(seconds) > 1 and not (np.diff(self.color_times_us) > 0).all():
             return np.arange(len(self)) / 30.0
         return seconds
 
     def pose(self, index: int) -> Float64[np.ndarray, "4 4"] | None:
-        """camera_to_world in the frame of the stored mesh (x right, y down, z forward); None where it is invalid."""
+        """camera_to_world in the frame of the stored mesh (x right, y down, z forward); None if it is invalid."""
         pose = self._poses[self._checked(index)].astype(np.float64)
         return pose if np.isfinite(pose).all() else None
 
     def color_jpeg(self, index: int) -> bytes:
-        """The JPEG as stored; `InputError` where the file holds another compression."""
+        """The JPEG as stored; `InputError` if the file has another compression."""
         if self.header.color_compression != "jpeg":
             raise InputError(f"{self.path}: colour is {self.header.color_compression}, not jpeg; read it as pixels")
         return self._color(index)
@@ -136,7 +135,7 @@ class SensReader:
             return np.frombuffer(payload, np.uint8).reshape(height, width, 3)
         try:
             image = Image.open(BytesIO(payload), formats=[self.header.color_compression])
-            if image.size == (width, height):  # before decoding: the size decides how much memory that takes
+            if image.size == (width, height):  # checked before decoding, which takes memory according to the size
                 return np.asarray(image.convert("RGB"))
         except Exception as error:  # decoders raise many kinds on broken data
             raise InputError(
@@ -145,7 +144,7 @@ class SensReader:
         raise InputError(f"{self.path}: frame {index}: colour is {image.size}, the header says {(width, height)}")
 
     def depth(self, index: int) -> Float32[np.ndarray, "H W"]:
-        """Depth along the camera's z axis in metres; 0 where there is none."""
+        """Depth along the camera's z axis in metres; 0 where it is not known."""
         width, height = self.header.depth_width, self.header.depth_height
         place = self._places[self._checked(index)]
         payload = self._payload(index, place.color_offset + place.color_bytes, place.depth_bytes)
@@ -156,7 +155,7 @@ class SensReader:
             except zlib.error as error:
                 raise InputError(f"{self.path}: frame {index}: depth is not zlib ({error})") from None
         if len(payload) != needed:
-            raise InputError(f"{self.path}: frame {index}: depth does not hold {width}x{height} 16-bit values")
+            raise InputError(f"{self.path}: frame {index}: depth does not have {width}x{height} 16-bit values")
         units = np.frombuffer(payload, "<u2").reshape(height, width)
         return units.astype(np.float32) / np.float32(self.header.depth_shift)
 
@@ -181,28 +180,28 @@ class SensReader:
 def _take(path: Path, file: BinaryIO, size: int, what: str) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise InputError(f"{path}: truncated in {what}; a .sens of version 4 goes on from there")
+        raise InputError(f"{path}: truncated in {what}; a .sens of version 4 is longer")
     return data
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> tuple[SensHeader, int]:
-    """The header and the number of frames it promises, which is at most what `size` bytes can hold."""
+    """The header and its number of frames, which `size` bytes can hold."""
     version, name_bytes = struct.unpack("<IQ", _take(path, file, 12, "the header"))
     if version != VERSION:
-        raise InputError(f"{path}: .sens version {version}; readable is version {VERSION}")
+        raise InputError(f"{path}: .sens version {version}; expected version {VERSION}")
     if name_bytes > _SENSOR_NAME_LIMIT_BYTES:
-        raise InputError(f"{path}: sensor name of {name_bytes} bytes; at most {_SENSOR_NAME_LIMIT_BYTES} are plausible")
+        raise InputError(f"{path}: sensor name of {name_bytes} bytes; expected at most {_SENSOR_NAME_LIMIT_BYTES}")
     name = _take(path, file, name_bytes, "the sensor name").decode("utf-8", "replace").rstrip("\0")
     cameras = np.array(_CAMERAS.unpack(_take(path, file, _CAMERAS.size, "the camera matrices")), np.float32)
     color_kind, depth_kind, *sides, shift, count = _SIZES.unpack(_take(path, file, _SIZES.size, "the image sizes"))
     if color_kind not in COLOR_COMPRESSIONS:
-        raise InputError(f"{path}: colour compression {color_kind}; readable are {_table(COLOR_COMPRESSIONS)}")
+        raise InputError(f"{path}: colour compression {color_kind}; expected one of {_table(COLOR_COMPRESSIONS)}")
     if depth_kind not in DEPTH_COMPRESSIONS:
-        raise InputError(f"{path}: depth compression {depth_kind}; readable are {_table(DEPTH_COMPRESSIONS)}")
+        raise InputError(f"{path}: depth compression {depth_kind}; expected one of {_table(DEPTH_COMPRESSIONS)}")
     if not all(0 < side <= _IMAGE_SIDE_LIMIT_PIXELS for side in sides):
         raise InputError(f"{path}: image sides {sides} in the header; expected 1 to {_IMAGE_SIDE_LIMIT_PIXELS} pixels")
     if not (np.isfinite(shift) and 1e-3 <= shift <= 1e9):
-        raise InputError(f"{path}: depth shift {shift} in the header; ScanNet's is 1000 units a metre")
+        raise InputError(f"{path}: depth shift {shift} in the header; ScanNet's is 1000 units per metre")
     if count * _FRAME.size > size - file.tell():
         raise InputError(f"{path}: truncated; {count} frames do not fit into {size - file.tell()} bytes")
     matrices = cameras.reshape(4, 4, 4)
@@ -246,7 +245,7 @@ def _walk_frames(
 
 
 def write_sens(path: Path, header: SensHeader, frames: Iterable[SensFrame]) -> None:
-    """Write a `.sens` of version 4 with an empty IMU block; to a temporary name, then renamed."""
+    """Write a `.sens` of version 4 with an empty IMU block."""
     kinds = {name: number for number, name in COLOR_COMPRESSIONS.items()}
     depth_kinds = {name: number for number, name in DEPTH_COMPRESSIONS.items()}
     name = header.sensor_name.encode()
