@@ -52,7 +52,7 @@ DEFAULT_LORA = LoraConfig()
 class Rollouts:
     """G sampled answers to every question of S scenes."""
 
-    texts: list[list[list[str]]]  # [S][Q][G]
+    texts: list[list[list[str]]]  # `[S][Q][G]`
     tokens: Int32[np.ndarray, "S Q G R"]
     length: Int32[np.ndarray, "S Q G"]  # tokens of each, its end-of-sequence token included
     logprobs: Float[np.ndarray, "S Q G R"]  # of each token when it was drawn; 0 after the end
@@ -155,7 +155,7 @@ class Policy:
         """One optimizer step; the given state stays as it was.
 
         Args:
-            rewards: one number per rollout, [S][Q][G] as `rollouts.texts`; None or NaN where none applies.
+            rewards: one number per rollout, `[S][Q][G]` as `rollouts.texts`; None or NaN where none applies.
             objective: which GRPO; None is TRL's default, `Objective()`.
             advantages: how rewards are compared; None divides by the standard deviation of the group.
 
@@ -187,7 +187,7 @@ class Policy:
     def answers(
         self, state: TrainState, scenes: Sequence[Scene], *, answer_tokens: int | None = None
     ) -> list[list[str]]:
-        """Greedy answers to all questions, [scene][question]; scenes may have different numbers of questions."""
+        """Greedy answers to all questions, `[scene][question]`; scenes may have different numbers of questions."""
         most = max(len(scene.questions) for scene in scenes)
         shards = self._loaded.mesh.shape["data"] * self._loaded.mesh.shape["fsdp"]
         padded = [_with_questions(scene, most) for scene in scenes]
@@ -205,7 +205,7 @@ class Policy:
     def logprobs(
         self, state: TrainState, batch: HostBatch, answers: Sequence[Sequence[Sequence[str]]], temperature: float = 1.0
     ) -> tuple[Float[np.ndarray, "S Q G R"], Bool[np.ndarray, "S Q G R"]]:
-        """Log-probability of each token of given answers [S][Q][G], and which of the R positions are real tokens."""
+        """Log-probability of each token of given answers `[S][Q][G]`, and which of the R positions are real tokens."""
         rollouts = self.processor.encode_answers(answers)
         axis = SceneAxis(self._loaded.mesh, len(batch.questions))
         prompt, on_mesh = axis.place((batch.prompt, rollouts))

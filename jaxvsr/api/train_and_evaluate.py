@@ -129,7 +129,7 @@ def tree_logprobs(
     answers: Sequence[Sequence[Sequence[str]]],
     temperature: float = 1.0,
 ) -> list[list[list[np.ndarray]]]:
-    """Log-probability of each token of given answers [S][Q][G], the end-of-sequence token included, in nats.
+    """Log-probability of each token of given answers `[S][Q][G]`, the end-of-sequence token included, in nats.
 
     All questions of a scene share its video and all answers of a question share the question, in one forward pass.
     """

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from jaxvsr.config.config_reference import field_table
 
@@ -48,3 +50,20 @@ def test_the_first_example_of_the_algorithm_page_gives_the_advantages_that_it_sh
     exec(code, names)
     shown = [float(number) for number in re.findall(r"-?[\d.]+", code.rpartition("#")[2])]
     np.testing.assert_allclose(names["advantages"].ravel(), shown, atol=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_shape_types")
+@pytest.mark.parametrize("page", ["README.md", "docs/api/jaxvsr.md"])
+def test_the_python_on_the_page_trains_and_saves(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With two steps instead of twenty, on a video of eight pictures."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    Path("videos/kitchen.mp4").mkdir(parents=True)
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (84, 112, 3), np.uint8)
+        Image.fromarray(pixels).save(f"videos/kitchen.mp4/{number}.png")
+    shorter = code.replace("range(20)", "range(2)").replace("steps=20", "steps=2")
+    assert shorter != code
+    exec(shorter, {})
+    assert Path("out/model.safetensors").is_file()
