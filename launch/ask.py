@@ -1,10 +1,10 @@
-"""Ask a model one question about one video.
+"""Ask a model a question about a video.
 
     python launch/ask.py --model Qwen/Qwen2-VL-2B-Instruct --video room.mp4 "How many chairs are in this room?"
     python launch/ask.py --model runs/demo@best --video data/scans/scene0000_00 --frames 8 "Where is the sofa?"
 
-FILE is a video that decord reads (mp4 and others), a scan's .sens, or a folder of images. Prints the answer, then
-frames, video tokens and seconds.
+FILE is a video that decord reads (mp4 and others), a scan or its .sens, or a folder of images. Prints the answer, then
+the number of frames and video tokens, and the seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
 
-FRAMES = 16  # or all, where a video has fewer
+FRAMES = 16  # or all, if the video has fewer
 
 
 def _parser() -> ArgumentParser:
@@ -26,11 +26,11 @@ def _parser() -> ArgumentParser:
     models = "Hugging Face folder, hub id, or a run: RUN, RUN@best, RUN@STEP"
     parser.add_argument("--model", required=True, metavar="MODEL", help=models)
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
-    parser.add_argument("--video", required=True, type=Path, metavar="FILE", help="mp4, .sens, or folder of images")
-    parser.add_argument("--frames", type=positive_int, metavar="N", help=f"default {FRAMES}, or all if there are fewer")
-    parser.add_argument("--max-pixels", type=positive_int, metavar="N", help="of a frame; default: the model's limits")
+    parser.add_argument("--video", required=True, type=Path, metavar="FILE", help="mp4, .sens, or a folder of images")
+    parser.add_argument("--frames", type=positive_int, metavar="N", help=f"default {FRAMES}, or all if fewer")
+    parser.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: the model's limits")
     parser.add_argument("--prompt", default="question", metavar="NAME|FILE", help="default: only the question")
-    parser.add_argument("--answer-tokens", type=positive_int, metavar="N", help="default: the prompt's")
+    parser.add_argument("--answer-tokens", type=positive_int, metavar="N", help="at most; default: the prompt's")
     parser.add_argument("--mesh", metavar="SPEC", help="8, or fsdp=4,tensor=2; default: all devices")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="kind of device")
     parser.add_argument("question")
@@ -68,7 +68,7 @@ def _command(argv: Sequence[str] | None) -> int:
     print(line, file=sys.stderr, flush=True)
     keep_compiled_programs()
     answer_tokens = arguments.answer_tokens or prompt.max_answer_tokens
-    # Frames of a data folder have their size; those of a video get the one that the model's folder says.
+    # Frames of a data folder are stored in their final size; those of a video are resized as the model folder says.
     max_pixels = arguments.max_pixels or read_processor_config(chosen.folder.path, chosen.config).video.maximum
     model = GreedyModel(chosen, mesh, answer_tokens=answer_tokens, max_pixels=max_pixels)
     question = Question("ask", source.name, "question", arguments.question, None, "", "text")
@@ -76,11 +76,11 @@ def _command(argv: Sequence[str] | None) -> int:
         scene = model.processor.encode(ScenePrompt((video,), (prompt.render(question),), prompt.system))
     except InputError as error:
         raise InputError(f"--video {arguments.video}: {error}") from None
-    asked, room = len(scene.tokens) + len(scene.questions[0]), chosen.config.text.max_position_embeddings
-    if asked + answer_tokens > room:
+    asked, context = len(scene.tokens) + len(scene.questions[0]), chosen.config.text.max_position_embeddings
+    if asked + answer_tokens > context:
         raise InputError(
-            f"video and question are {asked:,} tokens, the answer may be {answer_tokens:,}: the model has {room:,} "
-            "places; take fewer --frames, a smaller --max-pixels or fewer --answer-tokens"
+            f"video and question are {asked:,} tokens, the answer may be {answer_tokens:,}: the context window is "
+            f"{context:,} tokens; use fewer --frames, a smaller --max-pixels or fewer --answer-tokens"
         )
     model.program.on_compile = lambda *_: print("compiling", file=sys.stderr, flush=True)
     try:
@@ -88,7 +88,9 @@ def _command(argv: Sequence[str] | None) -> int:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise InputError("out of device memory: fewer --frames, a smaller --max-pixels, or a larger --mesh") from None
+        raise InputError(
+            "out of device memory: use fewer --frames, a smaller --max-pixels or a larger --mesh"
+        ) from None
     for stop in prompt.stop:
         answer = answer.split(stop)[0]
     print(answer.strip())

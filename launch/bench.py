@@ -3,11 +3,11 @@
     python launch/bench.py                                        the tiny shape, one video of 16 frames, 4 questions
     python launch/bench.py --model FOLDER --questions 1           a real model
     python launch/bench.py --shape qwen2-vl-2b --scenes 2         random weights of a published shape
-    python launch/bench.py --compare separate                     the same rollouts as separate sequences beside it
-    python launch/bench.py --shape qwen2-vl-7b --compile          seconds to compile, memory and FLOPs as XLA counts
+    python launch/bench.py --compare separate                     also the same rollouts as separate sequences
+    python launch/bench.py --shape qwen2-vl-7b --compile          compile time, and XLA's count of memory and FLOPs
     python launch/bench.py --run RUN                              the first scenes of a training run, both ways
 
-Needs only jax, flax, optax and numpy. Every rollout has all of its answer tokens; the vision tower runs in every step.
+Needs only jax, flax, optax and numpy. Rollouts have the full number of answer tokens; the vision tower always runs.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ def _parser() -> ArgumentParser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", type=Path, help="a Hugging Face folder")
     which.add_argument(
-        "--run", type=Path, help="a GRPO run: what the tree saves on its own questions; into the run folder"
+        "--run", type=Path, help="a GRPO run: measures what the tree saves on its questions; result in the run folder"
     )
-    which.add_argument("--shape", default=TINY, help="tiny, quarter-b, or that of a published model: qwen2-vl-2b, …")
+    which.add_argument("--shape", default=TINY, help="tiny, quarter-b, or a published model's: qwen2-vl-2b, …")
     parser.add_argument("--scenes", type=positive_int, default=1, help="S, scenes per step")
     parser.add_argument("--questions", type=positive_int, default=4, help="Q, questions per scene")
     parser.add_argument("--rollouts", type=positive_int, default=14, help="G, rollouts per question")
-    parser.add_argument("--frames", type=positive_int, default=16, help="frames of a video (two make a temporal patch)")
+    parser.add_argument("--frames", type=positive_int, default=16, help="frames per video (two make a temporal patch)")
     parser.add_argument(
         "--max-pixels", type=positive_int, default=224 * 224, help="pixels per frame; frames are square"
     )
-    parser.add_argument("--answer-tokens", type=positive_int, default=16, help="R, tokens of every rollout")
-    parser.add_argument("--question-tokens", type=positive_int, default=48, help="T, tokens of every question")
-    parser.add_argument("--beta", type=float, default=1e-4, help="weight of the KL; 0 skips the reference pass")
+    parser.add_argument("--answer-tokens", type=positive_int, default=16, help="R, tokens per rollout")
+    parser.add_argument("--question-tokens", type=positive_int, default=48, help="T, tokens per question")
+    parser.add_argument("--beta", type=float, default=1e-4, help="weight of the KL penalty; 0 skips the reference pass")
     parser.add_argument("--lora", type=positive_int, default=8, help="rank of the adapters on q, k, v and o")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="of activations")
     parser.add_argument(
-        "--remat", choices=["none", "full", "dots"], default="none", help="computed again going backward"
+        "--remat", choices=["none", "full", "dots"], default="none", help="what the backward pass recomputes"
     )
-    parser.add_argument("--repeats", type=positive_int, default=9, help="counted runs of each kind")
-    parser.add_argument("--compare", choices=["separate"], help="run S·Q·G separate sequences beside it")
-    parser.add_argument("--compile", action="store_true", help="compile on abstract values, run nothing")
-    parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument("--repeats", type=positive_int, default=9, help="timed runs, after warm-up")
+    parser.add_argument("--compare", choices=["separate"], help="also time S·Q·G separate sequences")
+    parser.add_argument("--compile", action="store_true", help="only compile, and print XLA's counts")
+    parser.add_argument("--json", type=Path, help="file for all results")
     return parser
 
 
@@ -118,16 +118,17 @@ def _savings_of_run(run: Path, scenes: int) -> int:
 
 
 def _compiled(arguments: Any, work: Any, forward: Any) -> int:
-    """Print and keep what XLA says of each program of the step."""
+    """Print XLA's counts for each program of the step, and write them to --json."""
     from jaxvsr.measure.compiled_costs import program_costs
     from jaxvsr.measure.flops import needed_flops
 
     if arguments.compare:
-        raise InputError("--compile: runs nothing, so there is nothing to compare; leave --compare out")
+        raise InputError("--compare: nothing is run with --compile; leave one of them out")
     config = _config(arguments)
     costs, needed = program_costs(config, work, forward), needed_flops(config, work.sizes)
     needed["sample"] = needed["vision"] + needed["prefill"] + needed["decode"]
-    print(f"{arguments.model or arguments.shape}, {forward.dtype}, remat {forward.remat}: one device, nothing run")
+    model = arguments.model or arguments.shape
+    print(f"{model}, {forward.dtype}, remat {forward.remat}: compiled for one device, not run")
     print(f"{'program':<12}{'compile':>9}{'arguments':>12}{'temporary':>12}{'TFLOP by XLA':>15}{'needed':>10}")
     for name, cost in costs.items():
         print(
@@ -142,7 +143,7 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
 
 
 def _config(arguments: Any) -> Any:
-    """The model's shape: a folder's, a published one's, or one of two small ones."""
+    """The model config: of a folder, of a published model, or one of two small ones."""
     from jaxvsr.models.huggingface.published_shapes import PUBLISHED
     from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
 
@@ -172,7 +173,7 @@ def _config(arguments: Any) -> Any:
 
 
 def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:
-    """The model's shape and its parameters: real ones from a folder, or random ones, with an adapter in either case."""
+    """The model config, and its parameters with an adapter: those of a folder, or random ones."""
     import jax
     import jax.numpy as jnp
 
@@ -237,8 +238,8 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
         "answer_tokens": work.answer_tokens,
         "beta": work.beta,
         "lora": work.lora.rank,
-        "padding_share": 0.0,  # of tokens: every length is exactly its bucket's
-        "vision_padding_share": 1 - float(jnp.mean(prompt.vision.valid)),  # of patches: windows that are not filled
+        "padding_share": 0.0,  # of tokens: each length is its bucket's
+        "vision_padding_share": 1 - float(jnp.mean(prompt.vision.valid)),  # of patches: windows that are not full
         "parameters": sum(leaf.size for name, leaf in parameters.items() if "lora_" not in name),
         "dtype": forward.dtype,
         "remat": forward.remat,
@@ -281,7 +282,7 @@ def _table(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"a step (as trained) {result['step']['step']['median']:.4f} s, "
+        f"step as in training {result['step']['step']['median']:.4f} s, "
         f"{result['seconds_per_question']:.4f} s per question, "
         f"{result['rollouts_per_second']:.0f} rollouts/s, {result['answer_tokens_per_second']:.0f} answer tokens/s",
         f"matmul peak {result['matmul_peak_flops_per_second'] / 1e9:.0f} GFLOP/s, "
@@ -295,7 +296,7 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0; 2 after wrong input, in one line."""
+    """Run the command line; returns the exit code."""
     return run(_command, argv)
 
 

@@ -345,9 +345,9 @@ def _check(arguments: argparse.Namespace) -> int:
     check = check_folder(arguments.out, label_map=arguments.label_map)
     print("\n".join(check.lines))
     if arguments.batches:
-        from jaxvsr.measure.batch_speed import batches_a_second
+        from jaxvsr.measure.batch_speed import batches_per_second
 
-        print(batches_a_second(arguments.out, arguments.batches))
+        print(batches_per_second(arguments.out, arguments.batches))
     print("\n".join(f"missing: {line}" for line in check.missing) or "nothing is missing")
     return 1 if check.missing else 0
 

@@ -1,1 +1,1 @@
-"""What a step costs: by formula, by the compiler, by the clock."""
+"""What a step costs: by formula, by the compiler's count, and measured."""

@@ -1,4 +1,4 @@
-"""How fast a data folder's batches come: `build_data.py check DATA --batches CONFIG`."""
+"""How many batches per second a data folder gives: `build_data.py check DATA --batches CONFIG`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.training.run_inputs import open_inputs
 
-_WARM_UP_BATCHES = 10  # more than lie ready before the first is asked for
+_WARM_UP_BATCHES = 10  # more than are prepared in advance
 _MEASURED_SECONDS = 5.0
 
 
-def batches_a_second(folder: Path, config_name: str) -> str:
-    """What a run of this config would get if its steps took no time, in a line: frames read and cut into patches,
-    questions tokenized, by the workers that it would have.
+def batches_per_second(folder: Path, config_name: str) -> str:
+    """A line on the batches that a run of this config would get if its steps took no time: frames read and cut into
+    patches, questions tokenized, by the config's number of workers.
 
     Raises:
         InputError: no such config, or the folder does not have what it asks for.
@@ -36,5 +36,5 @@ def batches_a_second(folder: Path, config_name: str) -> str:
     batches.close()
     return (
         f"batches of {config_name} ({data.scenes} scenes, {data.questions} questions, {data.frames} frames): "
-        f"{count / seconds:.1f} a second, {1000 * spent / count:.0f} ms of this process's time each"
+        f"{count / seconds:.1f} per second, {1000 * spent / count:.0f} ms of this process's CPU time each"
     )

@@ -1,6 +1,6 @@
-"""What a step of a given size costs by XLA's own account, on abstract values: no weights, nothing is run.
+"""What a step of a given size costs by XLA's own count, on abstract values: without weights and without running.
 
-The counterpart of the formulas in `costs`, and how long a published shape takes to compile.
+The counterpart of the formulas in `flops`; also how long a published shape takes to compile.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ProgramCost:
 
 
 def program_costs(config: ModelConfig, work: Workload, forward: ForwardOptions) -> dict[str, ProgramCost]:
-    """`sample`, `reference` (without one where beta is 0) and `update`, each compiled as training compiles it."""
+    """`sample`, `reference` (unless beta is 0) and `update`, each compiled as in training."""
     step, flops = _abstract_step(config, work, forward), program_flops(config, work, forward)
     costs = {}
     for name, given in _arguments(step, work).items():
@@ -42,8 +42,9 @@ def program_costs(config: ModelConfig, work: Workload, forward: ForwardOptions) 
 
 
 def program_flops(config: ModelConfig, work: Workload, forward: ForwardOptions) -> dict[str, float]:
-    """XLA's count for each program before fusion. Of a loop it counts the body alone: layers are unrolled here, and the
-    decode loop is counted once a token."""
+    """XLA's count for each program before fusion. XLA counts the body of a loop once, so layers are unrolled here and
+    the decode loop is multiplied by its number of tokens.
+    """
     forward = dataclasses.replace(forward, unroll=True)
     step = _abstract_step(config, work, forward)
     flops = _flops(step, _arguments(step, work))
@@ -59,14 +60,15 @@ def _abstract_step(config: ModelConfig, work: Workload, forward: ForwardOptions)
 
 
 def _arguments(step: CompiledStep, work: Workload) -> dict[str, tuple[Any, ...]]:
-    """Arguments of each program. What is small is there, of zeros; base weights and vision features are shapes."""
+    """Arguments of each program: zeros, and shapes in place of base weights."""
     config, frozen = step.policy.config, step.policy.frozen
     adapters = {name: shape for name, shape in parameter_shapes(config, work.lora).items() if "lora_" in name}
     state = start_state({name: jnp.zeros(x.shape, x.dtype) for name, x in adapters.items()}, step.optimizer, 0)
     prompt, temperature = random_prompt(config, work), jnp.float32(1.0)
     tree = (work.scenes, work.questions, work.rollouts, work.answer_tokens)
     keys = np.zeros(tree[:2], np.uint32)
-    seen = prompt.with_features(jax.eval_shape(step.programs["vision"].function, state.trainable, frozen, prompt))
+    features = jax.eval_shape(step.programs["vision"].function, state.trainable, frozen, prompt)
+    seen = prompt.with_features(jnp.zeros(features.shape, features.dtype))
     rollouts = Rollouts(np.zeros(tree, np.int32), np.zeros(tree[:3], np.int32))
     logprobs = jnp.zeros(tree, jnp.float32)
     programs: dict[str, tuple[Any, ...]] = {

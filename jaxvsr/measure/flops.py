@@ -1,4 +1,4 @@
-"""What a step must compute and read, by formula: one half of every "% of peak" (`machine.py` has the other)."""
+"""What a step must compute and read, by formula: the numerator of each "% of peak" (`machine.py` measures the peak)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxvsr.models.tree_batch import TreePrompt
 
 @dataclasses.dataclass(frozen=True)
 class StepSizes:
-    """The sizes of a step's trees; every scene alike."""
+    """The sizes of a step's trees; all scenes have the same."""
 
     scenes: int  # S
     scene_tokens: int  # V, text before and after the video included
@@ -19,12 +19,12 @@ class StepSizes:
     rollouts: int  # G
     answer_tokens: int  # R
     vision_rows: int  # temporal patches of a video, or images; 0: the tower does not run
-    row_patches: int  # patches of each
+    row_patches: int  # patches per vision row
     beta: float = 0.0  # 0: no reference pass
 
     @classmethod
     def of_batch(cls, prompt: TreePrompt, rollouts: int, answer_tokens: int, beta: float) -> StepSizes:
-        """Those of a bucket, padding included."""
+        """The sizes of a batch's bucket, padding included."""
         scenes, rows, patches = (len(prompt.scene_tokens), 0, 0) if prompt.pixels is None else prompt.pixels.valid.shape
         questions, question = prompt.question_tokens.shape[1:]
         scene = prompt.scene_tokens.shape[1]
@@ -32,13 +32,13 @@ class StepSizes:
 
 
 def needed_flops(config: ModelConfig, sizes: StepSizes) -> dict[str, float]:
-    """Floating-point operations of matrix products that a step needs, by phase: no recomputation.
+    """Floating-point operations of matrix products that a step needs, by phase, without recomputation.
 
     forward(n tokens) = 2 n (weights of the linear layers) + 4 (visible key-query pairs) N D layers, with
-    pairs = V²/2 + Q T (V + T/2) + Q G R (V + T + R/2); of the last layer a scene's and its questions' tokens need
-    keys and values alone, but for the Q that are read; tower likewise with full or windowed rows; head 2 H W a scored
-    token.
-    update = 2 forward + 2 head (activation gradients; base weights are frozen) + LoRA's own, which is left out.
+    pairs = V²/2 + Q T (V + T/2) + Q G R (V + T + R/2). In the last layer the tokens of a scene and its questions only
+    need keys and values, except the Q tokens whose output is read. The tower likewise, with full or windowed rows. The
+    head needs 2 H (vocabulary) per scored token.
+    update = 2 forward + 2 head (gradients of activations; base weights are frozen); LoRA's own are left out.
     """
     text, vision = config.text, config.vision
     scene, question, answer = sizes.scene_tokens, sizes.question_tokens, sizes.answer_tokens
@@ -66,19 +66,20 @@ def needed_flops(config: ModelConfig, sizes: StepSizes) -> dict[str, float]:
     tower += 4 * patches * seen * vision.embed_dim
     tower += 2 * patches / vision.merge_unit * merged * (merged + vision.out_hidden_size)
     head = 2 * text.hidden_size * text.vocab_size * (questions + rollouts * (answer - 1))
-    a_scene = {
+    per_scene = {
         "vision": tower,
         "prefill": prefill,
         "decode": decode + head,
         "reference": (prefill + decode + head) if sizes.beta else 0.0,
         "update": 2 * (prefill + decode + head),
     }
-    return {phase: float(flops * sizes.scenes) for phase, flops in a_scene.items()}
+    return {phase: float(flops * sizes.scenes) for phase, flops in per_scene.items()}
 
 
 def decode_bytes(config: ModelConfig, sizes: StepSizes, item_size: int) -> float:
-    """Bytes that decoding must read: for each of R - 1 tokens all weights of the layers and of the head once, the keys
-    and values of every scene and question once, and those of every rollout so far (R/2 on average)."""
+    """Bytes that decoding must read. For each of R - 1 tokens: all weights of the layers and of the head once, the keys
+    and values of each scene and question once, and those of each rollout so far (R/2 on average).
+    """
     text = config.text
     weights = text.num_hidden_layers * _layer_weights(config) + text.hidden_size * text.vocab_size
     rollouts = sizes.questions * sizes.rollouts
@@ -88,7 +89,7 @@ def decode_bytes(config: ModelConfig, sizes: StepSizes, item_size: int) -> float
 
 
 def _layer_weights(config: ModelConfig) -> int:
-    """Weights of the linear layers of one layer of the language model."""
+    """The number of weights in the linear layers of one layer of the language model."""
     text = config.text
     kv = text.num_key_value_heads * text.head_dim
     return text.hidden_size * (2 * text.hidden_size + 2 * kv) + 3 * text.hidden_size * text.intermediate_size

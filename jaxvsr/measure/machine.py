@@ -1,4 +1,4 @@
-"""What this machine can do: the other half of every "% of peak"."""
+"""What this machine can do: the denominator of each "% of peak"."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 
 def matmul_peak(dtype: str, size: int | None = None, times: int = 10) -> float:
-    """FLOP/s of this machine's square matrix product, the best of `times`, on random data."""
+    """FLOP/s of a square matrix product on this machine, the best of `times` runs, on random data."""
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)
     left = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
     return 2 * size**3 / _best_seconds(jax.jit(lambda a: a @ a), left, times)
 
 
 def memory_bandwidth(size: int = 2**28, times: int = 10) -> float:
-    """Bytes a second that this machine reads from memory, summing `size` bytes of float32, the best of `times`."""
+    """Bytes per second that this machine reads from memory: a sum of `size` bytes of float32, the best of `times`."""
     values = jnp.ones(size // 4, jnp.float32)
     return size / _best_seconds(jax.jit(jnp.sum), values, times)
 

@@ -1,7 +1,7 @@
-"""The real training step on random frames and questions of a given size, timed by phase.
+"""The training step on random frames and questions of a given size, timed by phase.
 
-Needs jax, flax, optax and numpy alone. In training vision, prefill and decode are one compiled function; here they are
-compiled apart as well in order to be timed, while `step` is the step as the training loop runs it.
+Needs only jax, flax, optax and numpy. In training vision, prefill and decode are one compiled function. Here they are
+also compiled separately, to be timed; `step` is the step as the training loop runs it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ TEXT_BEFORE_VIDEO = 14  # tokens of Qwen2-VL's default system prompt and the use
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """The size of a step. A rollout always has all of its answer tokens: end-of-sequence is switched off."""
+    """The size of a step. All rollouts have the full number of answer tokens: end-of-sequence is off."""
 
     scenes: int = 1  # S
     questions: int = 4  # Q
     rollouts: int = 14  # G
     frames: int = 16
-    max_pixels: int = 224 * 224  # a frame: square, the largest multiple of 28 that fits
+    max_pixels: int = 224 * 224  # per frame; frames are squares, their side the largest multiple of 28 that fits
     question_tokens: int = 48
     answer_tokens: int = 16
     beta: float = 1e-4
@@ -76,13 +76,13 @@ class Workload:
         return Objective(reduction="grpo", kl="k3", beta=self.beta)
 
     def separate(self) -> Workload:
-        """The same rollouts as S·Q·G scenes of one question and one rollout each, every one with its own video."""
+        """The same rollouts as S·Q·G scenes with one question and one rollout each."""
         count = self.scenes * self.questions * self.rollouts
         return dataclasses.replace(self, scenes=count, questions=1, rollouts=1)
 
 
 def random_prompt(config: ModelConfig, work: Workload, seed: int = 0) -> TreePrompt:
-    """Random frames at exactly the asked size, and questions of exactly the asked length: nothing is padded."""
+    """Random frames and questions of exactly the given sizes: nothing is padded."""
     rng, vision = np.random.default_rng(seed), config.vision
     side = work.frame_side
     frames = rng.integers(0, 256, (work.scenes, work.frames, side, side, 3), dtype=np.uint8)
@@ -125,7 +125,7 @@ def random_prompt(config: ModelConfig, work: Workload, seed: int = 0) -> TreePro
 def bench_step(
     config: ModelConfig, parameters: dict[str, Any], work: Workload, forward: ForwardOptions
 ) -> CompiledStep:
-    """The step of the training loop; shapes in place of parameters are enough to compile it."""
+    """The compiled step of the training loop. `parameters` may be shapes, which are enough to compile it."""
     trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
     frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
@@ -144,9 +144,9 @@ class StepBench:
         self.state = start_state(adapters, self.step.optimizer, 0)
         questions = work.scenes * work.questions
         self.question_keys = jnp.arange(questions, dtype=jnp.uint32).reshape(work.scenes, work.questions)
-        self._apart()
+        self._compile_phases()
 
-    def _apart(self) -> None:
+    def _compile_phases(self) -> None:
         definition = model_definition(self.config, self.work.lora)
         forward, sampling = self.forward, self.step.sampling
 
@@ -172,7 +172,9 @@ class StepBench:
         return np.random.default_rng(seed).random(shape)
 
     def run_step(self, prompt: TreePrompt, seed: int) -> dict[str, float]:
-        """One step as the loop runs it; seconds of `sample`, `reward`, `reference_and_update` and the `step`."""
+        """Seconds of a step as the training loop runs it: `sample`, `reward`, `reference_and_update`, and `step` for
+        all of it.
+        """
         clock = _Clock()
         start = time.perf_counter()
         sampled, seen = self.step.sample(self.state, prompt, self.question_keys)
@@ -188,7 +190,7 @@ class StepBench:
         return {**clock.seconds, "step": time.perf_counter() - start}
 
     def run_phases(self, prompt: TreePrompt, seed: int) -> dict[str, float]:
-        """The same step with every phase waited for; leaves the state as it was but for one update."""
+        """Seconds of each phase of a step, every phase waited for. Updates the state once."""
         clock, trainable, frozen = _Clock(), self.state.trainable, self.step.policy.frozen
         seen = prompt.with_features(clock.lap("vision", self.vision(trainable, frozen, prompt)))
         hidden, cache = clock.lap("prefill", self.prefill(trainable, frozen, seen))
@@ -211,7 +213,7 @@ class StepBench:
 
     @property
     def compiled(self) -> tuple[int, float]:
-        """Programs compiled for the step itself, and the seconds that took."""
+        """The number of programs compiled for the step, and the seconds that took."""
         return self.step.compile_count, self.step.compile_seconds
 
 
@@ -240,14 +242,16 @@ def median_and_spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float
 
 
 def repeat(run: Callable[[int], dict[str, float]], times: int) -> list[dict[str, float]]:
-    """Runs that are not counted (the first compiles, all of them grow the memory pool), then `times` that are."""
+    """The results of `times` runs, after a few that do not count: the first compiles, all of them grow the memory
+    pool.
+    """
     for _ in range(WARM_UP_RUNS):
         run(0)
     return [run(seed) for seed in range(1, times + 1)]
 
 
 def peak_memory_bytes() -> int:
-    """Largest memory in use so far: the device's own count, or on CPU the process's resident set."""
+    """The most memory used so far: the device's own count, or on CPU the process's resident set."""
     counted = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in counted:
         return int(counted["peak_bytes_in_use"])

@@ -1,4 +1,4 @@
-"""What the scene tree saves in a run: the same rollouts as separate sequences, each with its own video, beside it."""
+"""What the scene tree saves in a run, against the same rollouts as separate sequences that each have the video."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from jaxvsr.training.run_inputs import open_inputs
 
 @dataclasses.dataclass(frozen=True)
 class TreeSavings:
-    """Both ways of computing the loss and its gradients, vision tower included, on the same rollouts."""
+    """Loss and gradients of the same rollouts, vision tower included, as a tree and as separate sequences."""
 
     rollouts: int
-    tree_tokens: int  # real tokens that the forward pass reads, padding left out
+    tree_tokens: int  # tokens of the forward pass, without padding
     separate_tokens: int
     tree_seconds: float  # median of three
     separate_seconds: float
-    gradient_difference: float  # norm of the difference over the norm, all trainable leaves together
+    gradient_difference: float  # norm of the difference over the norm, of all trainable weights together
 
     @property
     def line(self) -> str:
-        """One sentence for people."""
+        """The result in one sentence."""
         return (
             f"The scene tree read {self.tree_tokens:,} tokens where {self.rollouts} separate sequences read "
             f"{self.separate_tokens:,} ({self.separate_tokens / self.tree_tokens:.1f} times as many); "
@@ -50,7 +50,7 @@ class TreeSavings:
 
 
 def separate_sequences(prompt: TreePrompt, group: int) -> TreePrompt:
-    """S·Q·G scenes of one question and one rollout each, in the order of (scene, question, rollout)."""
+    """S·Q·G scenes with one question and one rollout each, in the order (scene, question, rollout)."""
     scenes, questions = prompt.question_tokens.shape[:2]
     scene = np.repeat(np.arange(scenes), questions * group)
     return dataclasses.replace(
@@ -76,18 +76,20 @@ def measure_tree_savings(
     def of_one_rollout(leaf: Any) -> jax.Array:
         return leaf if jnp.ndim(leaf) == 0 else _rows(leaf, 3)[:, None, None]  # the normaliser is the step's
 
-    alone = jax.tree.map(of_one_rollout, (rollouts, inputs))
+    separate_rollouts, separate_inputs = jax.tree.map(of_one_rollout, (rollouts, inputs))
     program = CompiledFunction("loss and gradients", gradients)
     parameters = (state.trainable, step.policy.frozen)
     separate = separate_sequences(prompt, group)
     tree_gradients, tree_seconds = _timed(lambda: program(*parameters, prompt, rollouts, inputs))
-    separate_gradients, separate_seconds = _timed(lambda: program(*parameters, separate, *alone))
+    separate_gradients, separate_seconds = _timed(
+        lambda: program(*parameters, separate, separate_rollouts, separate_inputs)
+    )
     difference = jax.tree.map(lambda a, b: a - b, tree_gradients, separate_gradients)
     length = np.asarray(rollouts.length)
     return TreeSavings(
         rollouts=length.size,
         tree_tokens=count_tokens(prompt, length, 0).real,
-        separate_tokens=count_tokens(separate, np.asarray(alone[0].length), 0).real,
+        separate_tokens=count_tokens(separate, np.asarray(separate_rollouts.length), 0).real,
         tree_seconds=tree_seconds,
         separate_seconds=separate_seconds,
         gradient_difference=_norm(difference) / _norm(separate_gradients),
@@ -95,10 +97,10 @@ def measure_tree_savings(
 
 
 def savings_of_run(run: Path, scenes: int) -> TreeSavings:
-    """The same, for the first `scenes` scenes of a GRPO run's first step and the rollouts it sampled there.
+    """`measure_tree_savings` of the first scenes of a GRPO run's first step, with the rollouts sampled there.
 
     Raises:
-        InputError: no run there, or not one of GRPO.
+        InputError: not a run folder, or not a GRPO run.
     """
     config = RunFolder(run).read_config()
     if config.objective != "grpo":
@@ -113,7 +115,7 @@ def savings_of_run(run: Path, scenes: int) -> TreeSavings:
     step, state = policy.step(), policy.start()
     sampled, seen = step.sample(state, prompt, keys)
     reference = step.reference(seen, sampled.rollouts) if config.grpo.beta else None
-    advantages = np.random.default_rng(0).normal(size=sampled.rollouts.length.shape)  # any; equal ones have no gradient
+    advantages = np.random.default_rng(0).normal(size=sampled.rollouts.length.shape)  # equal ones have no gradient
     mask = token_mask(sampled.rollouts.length, config.sampling.answer_tokens)
     normaliser = step_normaliser(mask, config.grpo)
     loss_inputs = LossInputs(normaliser, mask, sampled.logprobs, reference, jnp.asarray(advantages, jnp.float32))
@@ -121,7 +123,7 @@ def savings_of_run(run: Path, scenes: int) -> TreeSavings:
 
 
 def _rows(leaf: Any, axes: int) -> jax.Array:
-    """The first `axes` axes as one."""
+    """The first `axes` axes flattened to one."""
     return jnp.asarray(leaf).reshape(-1, *leaf.shape[axes:])
 
 
@@ -130,7 +132,7 @@ def _norm(tree: Any) -> float:
 
 
 def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the median seconds of three runs behind one that compiles."""
+    """The result, and the median seconds of three runs after one that compiles."""
     result = jax.block_until_ready(run())
     seconds = []
     for _ in range(3):

@@ -117,10 +117,10 @@ def test_a_question_that_is_none_is_one_line_before_the_model_is_loaded(videos, 
     assert words in error and error.count("\n") == 1
 
 
-def test_more_tokens_than_the_model_has_places_for_are_refused_with_the_numbers(videos, model, capsys):
+def test_more_tokens_than_the_context_window_are_refused_with_the_numbers(videos, model, capsys):
     assert ask(model, videos / "images", "--answer-tokens", "100000000") == 2
     error = capsys.readouterr().err
-    assert "the answer may be 100,000,000: the model has 32,768 places" in error
+    assert "the answer may be 100,000,000: the context window is 32,768 tokens" in error
 
 
 def test_running_out_of_memory_says_what_to_change(videos, model, capsys, monkeypatch):
@@ -129,7 +129,7 @@ def test_running_out_of_memory_says_what_to_change(videos, model, capsys, monkey
 
     monkeypatch.setattr("jaxvsr.evaluation.answering.greedy.GreedyModel.answer", full)
     assert ask(model, videos / "images") == 2
-    assert "error: out of device memory: fewer --frames" in capsys.readouterr().err
+    assert "error: out of device memory: use fewer --frames" in capsys.readouterr().err
 
 
 def test_an_image_that_cannot_be_read_is_named(videos):

@@ -159,7 +159,7 @@ def test_check_says_how_many_batches_of_a_config_come_a_second(rooms, tmp_path, 
     assert main(["check", str(out), "--batches", str(config)]) == 0
     said = capsys.readouterr().out
     assert re.search(
-        r"^batches of .*small\.yaml \(2 scenes, 2 questions, 4 frames\): \d+\.\d a second, \d+ ms", said, re.M
+        r"^batches of .*small\.yaml \(2 scenes, 2 questions, 4 frames\): \d+\.\d per second, \d+ ms", said, re.M
     )
     config.write_text("model: {path: rooms-base}\ndata: {scenes: 2, questions: 2, frames: 8}\n")
     assert main(["check", str(out), "--batches", str(config)]) == 2
