@@ -254,6 +254,7 @@ def _features(arguments: argparse.Namespace) -> int:
     from jaxvsr.devices.choose_devices import choose_devices
     from jaxvsr.devices.mesh_shape import MeshShape
     from jaxvsr.models.inputs.processor import SceneProcessor
+    from jaxvsr.models.model_config import compute_dtype
     from jaxvsr.runs.model_source import open_model
     from jaxvsr.training.stored_features import write_features
 
@@ -262,9 +263,7 @@ def _features(arguments: argparse.Namespace) -> int:
     model = open_model(arguments.model, arguments.revision)
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=arguments.max_pixels)
     (device,) = choose_devices("auto", MeshShape())
-    dtype = arguments.dtype
-    if dtype == "auto":
-        dtype = "float32" if device.platform == "cpu" else "bfloat16"
+    dtype = compute_dtype(arguments.dtype, device.platform)
     with progress("features", len(scenes)) as on_done:
         report = write_features(
             arguments.out,

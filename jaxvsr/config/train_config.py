@@ -13,7 +13,7 @@ from jaxvsr.config.algorithm import AdvantageRule, Difficulty, Objective, Optimi
 from jaxvsr.devices.mesh_shape import DeviceKind, parse_mesh
 from jaxvsr.errors import InputError
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import Remat
+from jaxvsr.models.model_config import DtypeSetting, Remat
 
 ObjectiveName = Literal["grpo", "sft", "dpo"]
 Tracker = Literal["tensorboard", "wandb"]
@@ -33,7 +33,7 @@ class ModelSettings:
     revision: str | None = None  # branch, tag or commit of a hub id
     tower: Literal["frozen", "trained"] = "frozen"  # vision tower and patch merger, in full fine-tuning
     reference: Literal["start", "base"] = "start"  # reference policy: the model this run starts from, or the original
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of activations; auto: float32 on CPU, else bfloat16
+    dtype: DtypeSetting = "auto"  # of activations; auto: float32 on CPU, else bfloat16
     remat: Remat = "none"  # computed again in the backward pass: nothing, layers, or all but matrix products (dots)
 
 

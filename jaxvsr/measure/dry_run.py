@@ -27,13 +27,13 @@ from jaxvsr.grpo.objectives import Normaliser
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.measure.flops import StepSizes, needed_flops
 from jaxvsr.measure.machine import matmul_peak
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, compute_dtype
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import state_shardings
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionFeatures
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.registry import Reward
-from jaxvsr.training.load_policy import compute_dtype, load_policy
+from jaxvsr.training.load_policy import load_policy
 from jaxvsr.training.run_inputs import RunInputs, open_inputs
 
 MIB = 2**20
@@ -248,7 +248,7 @@ def _time_line(config: TrainConfig, model: ModelConfig, mesh: Mesh, batch: HostB
     flops = needed_flops(model, sizes)
     if config.objective != "grpo":
         flops = {name: flops[name] for name in ("vision", "update")}
-    peak = matmul_peak(compute_dtype(config, mesh))
+    peak = matmul_peak(compute_dtype(config.model.dtype, mesh.devices.flat[0].platform))
     seconds = sum(flops.values()) / peak / USUAL_SHARE_OF_PEAK / mesh.devices.size
     total = seconds * config.steps
     lasts = f"{total / 3600:,.1f} hours" if total >= 3600 else f"{total / 60:,.1f} minutes"

@@ -9,6 +9,8 @@ from typing import Literal
 STACKS = ("language_model.layers.", "visual.blocks.")
 
 Family = Literal["qwen2_vl", "qwen2_5_vl"]
+ComputeDtype = Literal["float32", "bfloat16"]  # of activations
+DtypeSetting = Literal["auto", "float32", "bfloat16"]
 Remat = Literal["none", "full", "dots"]  # computed again in the backward pass: nothing, layers, all but matrix products
 
 
@@ -87,3 +89,10 @@ class ModelConfig:
 def stack_of(name: str) -> str | None:
     """The stack that a parameter or module (our name) belongs to, as a prefix of its name, or None."""
     return next((stack for stack in STACKS if name.startswith(stack)), None)
+
+
+def compute_dtype(setting: DtypeSetting, platform: str) -> ComputeDtype:
+    """What `model.dtype` means on a platform of JAX (`cpu`, `gpu`, `tpu`); auto: float32 on CPU, else bfloat16."""
+    if setting != "auto":
+        return setting
+    return "float32" if platform == "cpu" else "bfloat16"

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, UInt8
 
 if TYPE_CHECKING:
-    AnyArray = Any  # on the device or on the host: the type checker cannot know, the tests check it as they run
+    AnyArray = Any  # on the device, on the host or a shape: the type checker cannot know, the tests check as they run
 else:
-    AnyArray = jax.Array | np.ndarray
+    AnyArray = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 @jax.tree_util.register_dataclass

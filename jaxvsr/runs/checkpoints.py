@@ -21,6 +21,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import DtypeSetting
 from jaxvsr.runs.array_digest import changed_leaf, tree_digests
 from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, reason_of
 
@@ -287,6 +288,7 @@ class OpenedRun:
     folder: Path
     step: int
     lora: LoraConfig | None
+    dtype_setting: DtypeSetting  # `model.dtype`
     record: RunRecord
     weights: dict[str, np.ndarray]  # trainable parameters by name
 
@@ -316,7 +318,7 @@ def open_run(argument: str) -> OpenedRun:
     finally:
         checkpoints.close()
     _check_lora(f"{run.config}", config.lora, record, step, weights)
-    return OpenedRun(path, step, config.lora, record, weights)
+    return OpenedRun(path, step, config.lora, config.model.dtype, record, weights)
 
 
 def _split(argument: str) -> tuple[Path, str]:

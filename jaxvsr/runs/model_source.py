@@ -29,7 +29,7 @@ from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import ModelConfig, stack_of
+from jaxvsr.models.model_config import DtypeSetting, ModelConfig, stack_of
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_shardings
 from jaxvsr.runs.checkpoints import Checkpoints, OpenedRun, RunRecord, StageFile, is_run, open_run
@@ -51,6 +51,7 @@ class Model:
     base: str  # what the base was named by, which a run or an adapter carries on: a folder or hub id
     revision: str | None = None  # of the base
     stages: tuple[Stage, ...] = ()
+    dtype_setting: DtypeSetting = "auto"  # `model.dtype` of a run
 
     @property
     def config(self) -> ModelConfig:
@@ -196,7 +197,9 @@ def reopen_model(run_folder: Path) -> Model | None:
 
 def _of_run(argument: str, run: OpenedRun) -> Model:
     started = _recorded(argument, run.folder, run.record)
-    return dataclasses.replace(started, stages=(*started.stages, Stage(run.weights, run.lora)))
+    return dataclasses.replace(
+        started, stages=(*started.stages, Stage(run.weights, run.lora)), dtype_setting=run.dtype_setting
+    )
 
 
 def _recorded(name: str, run_folder: Path, record: RunRecord) -> Model:

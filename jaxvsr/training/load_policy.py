@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.models.qwen_vl import QwenVL, flat_parameters, parameter_shapes
 from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings, state_shardings
 from jaxvsr.models.tree import ForwardOptions
@@ -33,13 +34,6 @@ def trains_vision(config: TrainConfig, model: Model) -> bool:
         return config.model.tower == "trained"
     leaves = parameter_shapes(model.config, config.lora)
     return any(name.startswith("visual.") and ".lora_" in name for name in leaves)
-
-
-def compute_dtype(config: TrainConfig, mesh: Mesh) -> Literal["float32", "bfloat16"]:
-    """Of activations."""
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    return "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +75,9 @@ class LoadedPolicy:
             _objective(config),
             self.optimizer,
             sampling,
-            ForwardOptions(dtype=compute_dtype(config, self.mesh), remat=config.model.remat),
+            ForwardOptions(
+                dtype=compute_dtype(config.model.dtype, self.mesh.devices.flat[0].platform), remat=config.model.remat
+            ),
             temperature=self._constant(config.sampling.temperature if sampled else 1.0),
             accumulate=config.update.accumulation,
             donate_state=donate_state,

@@ -22,11 +22,12 @@ from jaxvsr.devices.mesh_shape import MeshShape, check_mesh
 from jaxvsr.grpo.batches import BatchBuilder, HostBatches
 from jaxvsr.grpo.rollouts import check_view_consistency
 from jaxvsr.models.inputs.processor import SceneProcessor
+from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.registry import Reward, check_rewards
 from jaxvsr.runs.metrics_log import check_trackers
 from jaxvsr.runs.model_source import Model, open_model
-from jaxvsr.training.load_policy import compute_dtype, trains_vision
+from jaxvsr.training.load_policy import trains_vision
 from jaxvsr.training.stored_features import usable_features
 from jaxvsr.training.video_gain import check_video_gain
 
@@ -129,7 +130,7 @@ def open_inputs(
         model,
         processor,
         (*pools, *heldout_pools),
-        dtype=compute_dtype(config, mesh),
+        dtype=compute_dtype(config.model.dtype, mesh.devices.flat[0].platform),
         trains_vision=trains_vision(config, model),
     )
     inputs = RunInputs(config, mesh, model, processor, prompt, rewards, pools, heldout_pools, features, scene_batches)

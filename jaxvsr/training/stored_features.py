@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +25,12 @@ from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
+from jaxvsr.models.model_config import ComputeDtype
 from jaxvsr.models.qwen_vl import bind, model_definition, parameter_shapes
 from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.runs.model_source import Model
 
-ComputeDtype = Literal["float32", "bfloat16"]
 _NAME_DIGITS = 12  # of the weights' hash, in the name of a set
 
 

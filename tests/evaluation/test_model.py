@@ -19,9 +19,12 @@ from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.data.subsets import write_subsets
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
+from jaxvsr.evaluation.answering.answer_questions import AnswerSettings
 from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
+from jaxvsr.evaluation.answering.scene_media import SceneMedia
 from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models.inputs.processor import ScenePrompt, Video
+from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.checkpoints import Checkpoints
@@ -203,9 +206,10 @@ def test_questions_one_at_a_time_have_the_same_answers(folder, data, tmp_path):
     assert read(tmp_path / "few" / "scores.json")["max_pixels"] == 4000
 
 
-def write_run(path, folder, steps):
+def write_run(path, folder, steps, dtype="auto"):
     """A run with checkpoints of other weights at each step, as the trainer leaves it."""
-    run_folder = make_run_folder(path, TrainConfig(model=ModelSettings(path=str(folder)), lora=None, objective="sft"))
+    settings = ModelSettings(path=str(folder), dtype=dtype)
+    run_folder = make_run_folder(path, TrainConfig(model=settings, lora=None, objective="sft"))
     model = open_model(str(folder))
     name = "language_model.norm.weight"
     checkpoints = Checkpoints(run_folder.checkpoints, keep=len(steps))
@@ -214,6 +218,31 @@ def write_run(path, folder, steps):
         checkpoints.save(step, start_state({name: jnp.asarray(weight)}, optax.sgd(0.1), 0), start_record(model))
     checkpoints.close()
     return path
+
+
+def test_auto_is_float32_on_cpu_only_and_a_setting_holds_everywhere():
+    assert [compute_dtype("auto", platform) for platform in ("cpu", "gpu", "tpu")] == ["float32", *["bfloat16"] * 2]
+    for setting in ("float32", "bfloat16"):
+        assert {compute_dtype(setting, platform) for platform in ("cpu", "gpu", "tpu")} == {setting}
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_a_run_answers_in_the_dtype_that_it_was_trained_in(dtype, folder, tmp_path):
+    run = write_run(tmp_path / "run", folder, (5,), dtype)
+    mesh, _ = open_mesh("cpu", "1")
+    model = GreedyModel(open_model(str(run)), mesh, answer_tokens=2)
+    video = Video(np.stack(frames_of("scannet")[:2]), np.arange(2.0))
+    model.answer([model.processor.encode(ScenePrompt((video,), ("How many?",)))])
+    (program,) = model.program.compiled.values()
+    assert ("bf16[" in program.as_text()) == (dtype == "bfloat16")
+
+
+def test_predictions_of_a_run_in_another_dtype_are_not_resumed(folder, tmp_path):
+    mesh, _ = open_mesh("cpu", "1")
+    settings = AnswerSettings(PROMPTS["vsi-bench"], SceneMedia(2))
+    runs = [write_run(tmp_path / dtype, folder, (5,), dtype) for dtype in ("auto", "float32")]
+    auto, float32 = (settings.to_json(open_model(str(run)), [], mesh) for run in runs)
+    assert float32 == {**auto, "dtype": "float32"}
 
 
 def test_a_series_of_checkpoints_gives_the_score_by_step_with_one_program(folder, data, tmp_path, capsys, monkeypatch):

@@ -24,11 +24,12 @@ from jaxvsr.grpo.batches import padded_features
 from jaxvsr.models import vision
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.models.tree_batch import VisionFeatures
 from jaxvsr.runs.model_source import open_model
 from jaxvsr.training.assemble import ready_run
-from jaxvsr.training.load_policy import compute_dtype, load_policy, trains_vision
+from jaxvsr.training.load_policy import load_policy, trains_vision
 from jaxvsr.training.loop import train
 from jaxvsr.training.run_inputs import open_inputs, read_run_pools
 from jaxvsr.training.stopping import StopRequest
@@ -81,7 +82,7 @@ def chosen(settings: TrainConfig) -> str | None:
         model,
         processor,
         read_run_pools(settings),
-        dtype=compute_dtype(settings, mesh()),
+        dtype=compute_dtype(settings.model.dtype, "cpu"),
         trains_vision=trains_vision(settings, model),
     )
 

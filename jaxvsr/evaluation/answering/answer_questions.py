@@ -64,6 +64,7 @@ class AnswerSettings:
             "prompt": dataclasses.asdict(self.prompt),
             "repetition_penalty": read_generation_config(model.folder.path).repetition_penalty,
             "platform": mesh.devices.flat[0].platform,
+            **({} if model.dtype_setting == "auto" else {"dtype": model.dtype_setting}),
         }
 
 

@@ -18,6 +18,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
 from jaxvsr.models.inputs.processor import SceneProcessor
+from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.sharding import gathered_over_fsdp
 from jaxvsr.models.tree import ForwardOptions
@@ -27,6 +28,8 @@ from jaxvsr.runs.model_source import Model
 
 class GreedyModel:
     """A model on a mesh that answers greedily; each bucket of shapes compiles one program.
+
+    A run computes in the dtype that it was trained in (`model.dtype`).
 
     Args:
         answer_tokens: the most tokens of an answer, its end-of-sequence token included.
@@ -51,7 +54,8 @@ class GreedyModel:
             greedy=True,
             repetition_penalty=chat.generation.repetition_penalty,
         )
-        self._forward = ForwardOptions(dtype=compute_dtype(mesh))
+        self._dtype_setting = model.dtype_setting
+        self._forward = ForwardOptions(dtype=compute_dtype(model.dtype_setting, mesh.devices.flat[0].platform))
         self._definition = model_definition(model.config)
         self._shardings = model.shardings(mesh)
         self._parameters = model.parameters(self._shardings)
@@ -70,8 +74,8 @@ class GreedyModel:
 
     def load(self, model: Model) -> None:
         """Replace the weights by others of the same shape, such as another checkpoint of the run."""
-        if model.config != self.processor.config:
-            raise InputError(f"model {model.name}: its config differs from that of the model loaded before")
+        if (model.config, model.dtype_setting) != (self.processor.config, self._dtype_setting):
+            raise InputError(f"model {model.name}: its config or model.dtype differs from that of the one before")
         self._parameters = {}  # frees the device's memory before the next ones come
         self._parameters = model.parameters(self._shardings)
 
@@ -103,11 +107,6 @@ def open_mesh(kind: DeviceKind, spec: str | None, processes: int = 1) -> tuple[M
     devices = choose_devices(kind, wanted, processes=processes)
     shape = wanted or MeshShape(fsdp=len(devices))
     return make_mesh(shape, devices), describe_devices(devices, shape)
-
-
-def compute_dtype(mesh: Mesh) -> str:
-    """What a model computes in: float32 on CPU, bfloat16 on accelerators."""
-    return "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
 
 
 def _larger(one: TreeShape, other: TreeShape) -> TreeShape:
