@@ -1,11 +1,12 @@
 """MkDocs hook: the site has the repository's own layout, so a relative link means the same on GitHub and in the site.
 
-Pages of docs/ get the path that they have in the repository, README.md becomes the home page, and each source file that
-a page links to becomes a page too.
+Pages of docs/ get the path that they have in the repository, README.md becomes the home page, and each source file or
+notebook that a page links to becomes a page too.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -21,20 +22,38 @@ LOADED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=[\"']?((
 
 
 class SourcePage(File):
-    """A page that shows one source file."""
+    """A page that shows one source file or notebook."""
 
     def is_documentation_page(self) -> bool:
         return True
 
 
 def source_page(path: str, config: MkDocsConfig) -> File:
-    """The source file at `path` of the repository as a page that search leaves out."""
+    """The source file or notebook at `path` of the repository as a page; search leaves source files out."""
     text = (ROOT / path).read_text(encoding="utf-8").rstrip()
-    language = {".py": "python", ".yaml": "yaml", ".jsonl": "json"}.get(Path(path).suffix, "text")
     page = SourcePage(path, None, config.site_dir, config.use_directory_urls, inclusion=InclusionLevel.NOT_IN_NAV)
-    heading = f"---\nsearch: {{exclude: true}}\n---\n# {path}\n"
-    page.content_string = f'{heading}\n````{language} linenums="1"\n{text}\n````\n'
+    if path.endswith(".ipynb"):
+        page.content_string = notebook_page(json.loads(text)["cells"])
+    else:
+        language = {".py": "python", ".yaml": "yaml", ".jsonl": "json"}.get(Path(path).suffix, "text")
+        heading = f"---\nsearch: {{exclude: true}}\n---\n# {path}\n"
+        page.content_string = f'{heading}\n````{language} linenums="1"\n{text}\n````\n'
     return page
+
+
+def notebook_page(cells: list[dict]) -> str:
+    """A notebook's cells and the outputs that it holds in Markdown; nothing is executed."""
+    parts = []
+    for cell in cells:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            shown = output.get("data", {})
+            if "image/png" in shown:
+                parts.append(f'<img src="data:image/png;base64,{"".join(shown["image/png"]).strip()}" alt="">')
+            elif text := "".join(output.get("text", shown.get("text/plain", ()))):
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def linked_files(path: str) -> set[str]:
