@@ -1,5 +1,6 @@
 """The documentation says of the code what is so: rooms, modules, config fields, a number."""
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -28,6 +29,25 @@ def test_every_module_of_the_api_reference_is_there():
     named = [name for page in DOCUMENTS for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)]
     assert len(named) > 20
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
+
+
+def top_level_names(module: str) -> set[str]:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None, f"no module {module}"
+    names = set()
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        names |= {getattr(target, "name", getattr(target, "id", "")) for target in targets}
+    return names
+
+
+def test_every_import_that_the_changelog_says_has_moved_is_where_it_says():
+    table = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("### Moved imports")[2]
+    rows = re.findall(r"^\| `([\w.]+)`(?:: ([^|]*))? \| `([\w.]+)`(?:: `(\w+)`)? \|$", table, re.MULTILINE)
+    assert len(rows) == table.count("\n| `") > 150
+    for _, names, module, new_name in rows:
+        expected = {new_name} if new_name else set(re.findall(r"`(\w+)`", names))
+        assert expected <= top_level_names(module), f"{module}: {expected}"
 
 
 def test_every_config_field_that_the_documents_set_is_there():
