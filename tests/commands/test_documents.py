@@ -50,6 +50,15 @@ def test_every_import_that_the_changelog_says_has_moved_is_where_it_says():
         assert expected <= top_level_names(module), f"{module}: {expected}"
 
 
+def test_what_the_guided_reading_points_at_is_in_the_file_that_it_names():
+    page = (ROOT / "docs" / "algorithm.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`[\w.]+`\]\(\.\./(jaxvsr/[\w/.]+)\) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) == 7
+    for path, text in rows:
+        for name in re.findall(r"`(\w+)`", text):
+            assert re.search(rf"^(def|class) {name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), name
+
+
 def test_every_config_field_that_the_documents_set_is_there():
     fields = {path for path, *_ in field_table()}
     rooms = {path.partition(".")[0] for path in fields}
@@ -87,3 +96,13 @@ def test_the_python_on_the_page_trains_and_saves(page: str, tmp_path: Path, monk
     assert shorter != code
     exec(shorter, {})
     assert Path("out/model.safetensors").is_file()
+
+
+def test_every_file_and_folder_that_the_documents_name_is_there():
+    named = {
+        (page.name, path)
+        for page in DOCUMENTS
+        for path in re.findall(r"`((?:jaxvsr|tests|docs|examples|configs|launch|setup)/[\w./-]*)", page.read_text())
+    }
+    assert len(named) > 20
+    assert [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()] == []
