@@ -134,7 +134,7 @@ def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, 
     from jaxvsr.files import write_text
     from jaxvsr.report import summary as tables
     from jaxvsr.report.build import read_run
-    from jaxvsr.report.curves import draw
+    from jaxvsr.report.curves import draw_curves
 
     loaded = [read_run(path) for path in runs]
     groups = tables.group_runs(loaded, group_by)
@@ -147,7 +147,7 @@ def _summarise(runs: Sequence[Path], group_by: str | None, metrics: str | None, 
     for ending, text in texts.items():
         write_text(out / f"summary{ending}", text)
     for ending in (".png", ".pdf"):
-        draw(groups, names, out / f"curves{ending}")
+        draw_curves(groups, names, out / f"curves{ending}")
     print(markdown)
     print(f"{out}: summary.md, summary.csv, summary.tex, curves.png, curves.pdf")
 

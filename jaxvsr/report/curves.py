@@ -41,7 +41,7 @@ class Panel:
     title: str = ""  # else what the metric is called
 
 
-def draw(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str], path: Path) -> None:
+def draw_curves(groups: Mapping[str, Sequence[Run]], metrics: Sequence[str], path: Path) -> None:
     """One panel per metric, one line per group; the format follows the file's ending (`.png`, `.pdf`)."""
     draw_panels([Panel(metric, groups) for metric in metrics], path)
 

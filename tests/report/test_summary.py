@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxvsr.errors import InputError
-from jaxvsr.report.curves import Panel, draw, draw_panels, group_curve
+from jaxvsr.report.curves import Panel, draw_curves, draw_panels, group_curve
 from jaxvsr.report.summary import Run, final_value, group_runs, spread, summarise, to_csv, to_latex, to_markdown
 
 
@@ -80,7 +80,7 @@ def test_curves_are_drawn_as_png_and_pdf_with_the_same_bytes_every_time(tmp_path
     for ending, magic in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
         paths = [tmp_path / f"{name}{ending}" for name in ("one", "two")]
         for path in paths:
-            draw(groups, ["reward/mean", "kl"], path)
+            draw_curves(groups, ["reward/mean", "kl"], path)
         first, second = (path.read_bytes() for path in paths)
         assert first.startswith(magic) and first == second
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.pdf", "one.png", "two.pdf", "two.png"]

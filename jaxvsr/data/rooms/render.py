@@ -37,7 +37,7 @@ def intrinsic_matrix(width: int, height: int) -> Float64[np.ndarray, "4 4"]:
     return matrix
 
 
-def render(room: Room, poses: Float64[np.ndarray, "F 4 4"], width: int, height: int) -> Views:
+def render_views(room: Room, poses: Float64[np.ndarray, "F 4 4"], width: int, height: int) -> Views:
     """Render a room from camera_to_world poses in the room's frame, on one thread."""
     o3d = open3d()
     mesh = coarse_mesh(room)

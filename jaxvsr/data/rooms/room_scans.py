@@ -27,7 +27,7 @@ from jaxtyping import Float64
 from PIL import Image
 
 from jaxvsr.data.rooms.camera_path import camera_path
-from jaxvsr.data.rooms.render import Views, intrinsic_matrix, render
+from jaxvsr.data.rooms.render import Views, intrinsic_matrix, render_views
 from jaxvsr.data.rooms.room import Room, build_room, room_and_scan, scene_name
 from jaxvsr.data.rooms.triangles import FineMesh, fine_mesh
 from jaxvsr.data.scannet import read_scan
@@ -119,7 +119,7 @@ def _write_files(
     alignment = _draw_axis_alignment(rng)
     unalign = np.linalg.inv(alignment)
     poses = camera_path(rng, room, frames)
-    views = render(room, poses, *size)
+    views = render_views(room, poses, *size)
     mesh = fine_mesh(room)
     stored = (mesh.vertices @ unalign[:3, :3].T + unalign[:3, 3]).astype(np.float32)
     write_ply(read_scan.mesh_path(scan_dir), Mesh(stored, mesh.triangles.astype(np.int32), mesh.colors))
