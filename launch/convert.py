@@ -126,7 +126,7 @@ def _random(arguments: Namespace, start: float) -> int:
 
 
 def _write_stacked(arguments: Namespace, model: Model) -> None:
-    from jaxvsr.models.huggingface.model_folder import save_stacked_folder
+    from jaxvsr.models.huggingface.write_model_folder import save_stacked_folder
 
     if model.stages:
         raise InputError(
@@ -136,7 +136,7 @@ def _write_stacked(arguments: Namespace, model: Model) -> None:
 
 
 def _write_merged(arguments: Namespace, model: Model) -> None:
-    from jaxvsr.models.huggingface.model_folder import save_folder
+    from jaxvsr.models.huggingface.write_model_folder import save_folder
 
     card = _card(arguments, model) if model.stages else None
     save_folder(arguments.out, model.folder, model.weight, card, model.changed)

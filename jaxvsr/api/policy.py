@@ -229,8 +229,8 @@ class Policy:
         Raises:
             InputError: `out` is there already, or full weights are to be an adapter.
         """
-        from jaxvsr.models.huggingface.model_folder import save_folder
         from jaxvsr.models.huggingface.peft_adapter import join, save_adapter
+        from jaxvsr.models.huggingface.write_model_folder import save_folder
 
         out, lora = Path(out), self.config.lora
         stage = Stage({name: np.asarray(leaf) for name, leaf in state.trainable.items()}, lora)

@@ -14,16 +14,10 @@ import safetensors.numpy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface import model_folder
-from jaxvsr.models.huggingface.model_folder import (
-    LAYOUT_FILE,
-    content_hash,
-    load_parameters,
-    open_folder,
-    save_folder,
-    save_stacked_folder,
-)
+from jaxvsr.models.huggingface import write_model_folder
+from jaxvsr.models.huggingface.model_folder import content_hash, load_parameters, open_folder
 from jaxvsr.models.huggingface.parameter_names import HEAD, file_names
+from jaxvsr.models.huggingface.write_model_folder import LAYOUT_FILE, save_folder, save_stacked_folder
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 
@@ -432,7 +426,7 @@ def test_a_stacked_folder_without_its_layout_is_refused(tiny, tmp_path):
 
 
 def test_a_large_stacked_folder_is_split_into_shards(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_folder, "MAX_SHARD_BYTES", 50_000)
+    monkeypatch.setattr(write_model_folder, "MAX_SHARD_BYTES", 50_000)
     save_stacked_folder(tmp_path / "stacked", open_folder(tiny["qwen2_vl"]))
     assert len(open_folder(tmp_path / "stacked").files) > 2
     save_folder(tmp_path / "back", open_folder(tmp_path / "stacked"))

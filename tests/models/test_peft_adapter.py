@@ -14,7 +14,7 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.model_folder import open_folder, save_folder
+from jaxvsr.models.huggingface.model_folder import open_folder
 from jaxvsr.models.huggingface.peft_adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -23,6 +23,7 @@ from jaxvsr.models.huggingface.peft_adapter import (
     save_adapter,
 )
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
+from jaxvsr.models.huggingface.write_model_folder import save_folder
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model

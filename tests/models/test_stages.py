@@ -9,8 +9,9 @@ import pytest
 from jaxvsr.devices.mesh import make_mesh, replicated
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.model_folder import load_parameters, open_folder, save_folder
+from jaxvsr.models.huggingface.model_folder import load_parameters, open_folder
 from jaxvsr.models.huggingface.stages import Stage, merge, merged_weights
+from jaxvsr.models.huggingface.write_model_folder import save_folder
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model

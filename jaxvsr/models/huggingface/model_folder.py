@@ -1,21 +1,14 @@
-"""Model folders: parameters in and out of Hugging Face's sharded safetensors.
+"""Parameters out of a Hugging Face folder of sharded safetensors.
 
-Reading is lazy: opening a folder checks every header against the model's expected names and shapes, then a parameter, a
-slice of it or all of them are copied out of the mapped files, one tensor at a time. Writing keeps the names, the dtypes
-and the division into files that the folder came with.
+Reading is lazy: opening a folder checks every header against the model's names and shapes, then a parameter, a slice of
+it or all of them are copied out of the mapped files, one tensor at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
-import json
-import math
-import os
-import shutil
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,29 +26,25 @@ from jaxvsr.models.huggingface.parameter_names import (
     style_of,
 )
 from jaxvsr.models.huggingface.safetensors_io import (
-    Data,
-    Entry,
     FileBytes,
     SafetensorsFile,
     open_safetensors,
-    write_safetensors,
 )
 from jaxvsr.models.model_config import ModelConfig, stack_of
 from jaxvsr.models.qwen_vl import parameter_shapes
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-LAYOUT_FILE = "hf_layout.json"  # in folders that `from-hf` wrote: how the weights lay in the Hugging Face folder
 PARTIAL = ".partial"  # behind the name of a folder that is being written
-MAX_SHARD_BYTES = 5_000_000_000  # Hugging Face's
 # Everything but the weights: copied as it is. No Python file ever is.
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "README.md")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_DTYPES = tuple(np.dtype(name) for name in ("float32", "bfloat16", "float16"))
-# What the disk says while a folder is written, when it is not a mistake of ours.
-_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 # How much of each tensor the content hash reads, at its start and at its end.
 HASHED_BYTES = 4096
+
+# A weight by our name and its layer in a stack (None: all of them).
+Weight = Callable[[str, int | None], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,135 +203,6 @@ def content_hash(folder: ModelFolder) -> str:
     return digest.hexdigest()
 
 
-# A weight of the folder to be written: our name, and the layer within its stack (None: all of it).
-Weight = Callable[[str, int | None], np.ndarray]
-
-
-def save_folder(
-    out: Path,
-    base: ModelFolder,
-    weight: Weight | None = None,
-    readme: str | None = None,
-    changed: Container[str] | None = None,
-) -> None:
-    """Write a Hugging Face folder like `base`: the same names, dtypes, files and companions, with other weights.
-
-    `weight(name, layer)` gives each tensor in any float dtype when its turn has come; without it they are the base's,
-    and so are those that are not in `changed` (our names; None: all are). The base's are copied from file to file.
-    The base may be a folder of `from-hf`. `out` must not exist; it appears when it is complete.
-    """
-    style, files = _hugging_face_layout(base)
-    tied = base.config.text.tie_word_embeddings
-    known = file_names(base.config, style) | ({HEAD: (EMBEDDING, None)} if tied else {})
-
-    def tensor(name: str) -> Data:
-        if weight is None or (changed is not None and known[name][0] not in changed):
-            return base.where_bytes(*known[name])
-        return np.asarray(weight(*known[name])).astype(base.dtype(*known[name]), copy=False)
-
-    with new_folder(out) as partial:
-        copy_companions(base.path, partial)
-        for file, names in files.items():
-            entries = {name: (base.dtype(*known[name]), file_shape(*known[name], base.config)) for name in names}
-            write_safetensors(partial / file, entries, tensor)
-        if list(files) != [SINGLE_FILE]:
-            _write_index(partial, {name: file for file, names in files.items() for name in names})
-        if readme is not None:
-            (partial / "README.md").write_text(readme, encoding="utf-8")
-
-
-def save_stacked_folder(out: Path, base: ModelFolder) -> None:
-    """Write the weights under our names with the layers stacked, and beside them how they lay in `base`.
-
-    Such a folder loads without stacking anything; `save_folder` gives the Hugging Face folder back bit for bit.
-    """
-    check_stack_dtypes(base)
-    style, layout = _hugging_face_layout(base)
-    entries = {name: (base.dtype(name), leaf.shape) for name, leaf in parameter_shapes(base.config).items()}
-    with new_folder(out) as partial:
-        copy_companions(base.path, partial)
-        write_shards(partial, entries, base.where_bytes)
-        (partial / LAYOUT_FILE).write_text(json.dumps({"style": style, "files": layout}, indent=1) + "\n")
-
-
-def write_shards(
-    folder: Path, entries: Mapping[str, Entry], tensor: Callable[[str], Data], most: int | None = None
-) -> None:
-    """Write tensors in the order of `entries` into files of at most `most` bytes (None: Hugging Face's 5 GB), with an
-    index if they are several."""
-    most, size, files = most or MAX_SHARD_BYTES, 0, [dict[str, Entry]()]
-    for name, (dtype, shape) in entries.items():
-        nbytes = math.prod(shape) * dtype.itemsize
-        if files[-1] and size + nbytes > most:
-            files.append({})
-            size = 0
-        files[-1][name] = (dtype, shape)
-        size += nbytes
-    where: dict[str, str] = {}
-    for number, some in enumerate(files, start=1):
-        file = SINGLE_FILE if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
-        write_safetensors(folder / file, some, tensor)
-        where |= dict.fromkeys(some, file)
-    if len(files) > 1:
-        _write_index(folder, where)
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into that gets its name when the block ends well, and is gone when it does not."""
-    try:
-        # A link cannot be replaced by a folder; where it leads would not be new.
-        taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
-        partial = out.with_name(out.name + PARTIAL)
-        if not taken and partial.exists():
-            shutil.rmtree(partial)
-        if not taken:
-            partial.mkdir(parents=True)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"{out}: cannot be written ({_reason(error)})") from None
-    if taken:
-        raise InputError(f"{out}: {'is a link' if out.is_symlink() else 'exists and is not empty'}; give a new folder")
-    try:
-        yield partial
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
-            raise InputError(f"{out}: cannot be written ({_reason(error)}); nothing of it is left") from None
-        raise
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def copy_companions(source: Path, target: Path) -> None:
-    """Config, generation config, tokenizer, chat template, processor files and licence, byte for byte."""
-    for pattern in COMPANIONS:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file() and path.name not in (INDEX_FILE, LAYOUT_FILE):
-                shutil.copyfile(path, target / path.name)
-
-
-def _hugging_face_layout(folder: ModelFolder) -> tuple[Style, dict[str, list[str]]]:
-    """Style and files of the Hugging Face folder that this one is or came from; names in the order of their data."""
-    if folder.style != "stacked":
-        return folder.style, {file: list(opened.entries) for file, opened in folder.files.items()}
-    path = folder.path / LAYOUT_FILE
-    raw = read_json_object(path)
-    style, files = raw.get("style"), raw.get("files")
-    if style not in ("old", "new") or not isinstance(files, dict) or not all(map(_is_weight_file, files)):
-        raise InputError(f"{path}: must name a style and files; convert the original folder again")
-    names = [str(name) for listed in files.values() for name in (listed if isinstance(listed, list) else [])]
-    expected = set(file_names(folder.config, style))
-    tied = {HEAD} if folder.config.text.tie_word_embeddings else set()
-    if len(set(names)) != len(names) or not expected <= set(names) <= expected | tied:
-        raise InputError(f"{path}: does not list the weights of this config.json; convert the original folder again")
-    return style, files
-
-
 def _open_shards(path: Path) -> tuple[dict[str, SafetensorsFile], dict[str, str]]:
     """All weight files of a folder, and which of them holds each name."""
     if not (path / INDEX_FILE).is_file():
@@ -373,14 +233,6 @@ def _open_shards(path: Path) -> tuple[dict[str, SafetensorsFile], dict[str, str]
     return files, where
 
 
-def _write_index(folder: Path, where: Mapping[str, str]) -> None:
-    """The index of the shards that lie in `folder`, in Hugging Face's form."""
-    files = [open_safetensors(folder / file) for file in sorted(set(where.values()))]
-    total = sum(entry.nbytes for file in files for entry in file.entries.values())
-    index = {"metadata": {"total_size": total}, "weight_map": dict(where)}
-    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def _check_tied_head(folder: ModelFolder) -> None:
     """A head in the file of a tied model is a copy of the embedding, or the file contradicts its config."""
     embedding = folder.read(EMBEDDING)
@@ -389,7 +241,7 @@ def _check_tied_head(folder: ModelFolder) -> None:
         raise InputError(f"{folder.path}: {HEAD!r} differs from the embedding, though config.json ties them")
 
 
-def _is_weight_file(file: object) -> bool:
+def is_weight_file(file: object) -> bool:
     return _is_plain_name(file) and Path(str(file)).suffix == ".safetensors"
 
 

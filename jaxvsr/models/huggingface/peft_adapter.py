@@ -17,10 +17,10 @@ import numpy as np
 
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
-from jaxvsr.models.huggingface.model_folder import new_folder
 from jaxvsr.models.huggingface.parameter_names import Style, file_name
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
 from jaxvsr.models.huggingface.stages import Stage, check_adapter, linear_modules
+from jaxvsr.models.huggingface.write_model_folder import new_folder
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, stack_of
 from jaxvsr.models.qwen_vl import parameter_shapes

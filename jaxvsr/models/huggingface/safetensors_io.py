@@ -4,6 +4,9 @@ A file is eight bytes N (little endian), N bytes of JSON header, and the data. T
 shape and [start, stop) in the data (https://github.com/huggingface/safetensors). Everything is checked before the first
 tensor is read; whatever is wrong is an `InputError` that names file and key. Tensors are mapped into memory one at a
 time, so reading a file never holds more than what is kept of it.
+
+The `safetensors` package is not used, only compared with in the tests: it writes a file from all of its tensors at
+once, where an export makes them one by one and copies those that it does not change from file to file.
 """
 
 from __future__ import annotations
@@ -124,7 +127,7 @@ Data = np.ndarray | Sequence[FileBytes]
 
 
 def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable[[str], Data]) -> None:
-    """Write tensors one at a time, in the order of `entries` (by name), to a temporary name first.
+    """Write tensors one at a time, in the order of `entries` (by name); the file appears when it is complete.
 
     `tensor(name)` is called when its turn has come, so no more than one of them has to be in memory. The data is on the
     disk before the file gets its name: a machine that loses power leaves nothing that looks whole either.

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE, config_json
-from jaxvsr.models.huggingface.model_folder import new_folder, write_shards
 from jaxvsr.models.huggingface.parameter_names import file_names, file_shape
+from jaxvsr.models.huggingface.write_model_folder import new_folder, write_shards
 from jaxvsr.models.layers import INITIAL_STD
 from jaxvsr.models.model_config import ModelConfig
 

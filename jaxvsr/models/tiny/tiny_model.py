@@ -18,9 +18,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.hf_config import config_json
-from jaxvsr.models.huggingface.model_folder import SINGLE_FILE, new_folder
+from jaxvsr.models.huggingface.model_folder import SINGLE_FILE
 from jaxvsr.models.huggingface.parameter_names import EMBEDDING, file_names
 from jaxvsr.models.huggingface.safetensors_io import write_safetensors
+from jaxvsr.models.huggingface.write_model_folder import new_folder
 from jaxvsr.models.inputs.chat import IM_END, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
 from jaxvsr.models.inputs.processor_config import IMAGE_FILE, VIDEO_FILE
 from jaxvsr.models.layers import INITIAL_STD
