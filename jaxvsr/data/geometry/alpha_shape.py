@@ -1,8 +1,8 @@
 """Area of the 2D alpha shape of points seen from above.
 
-The alpha shape is the union of those Delaunay triangles whose circumcircle is small: a gap in the points that is wider
-than twice the radius stays open, so an L-shaped room keeps its corner. Every triangle counts once (the areas published
-with Spatial-R1 count both sides of each and come out about twice too big).
+The alpha shape is the union of the Delaunay triangles with a small circumcircle: a gap in the points that is wider than
+twice the radius stays open, so an L-shaped room keeps its corner. Each triangle counts once (the areas published with
+Spatial-R1 count both sides of each, which about doubles them).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def alpha_shape_area(points: Float[np.ndarray, "P 2"], radius_m: float, *, fill_
     Args:
         points: metres, any order, duplicates allowed.
         radius_m: largest circumradius of a triangle of the shape (1 / alpha in CGAL's and alphashape's terms).
-        fill_holes: count gaps that are closed in on all sides, such as the floor under a bed.
+        fill_holes: count gaps that are enclosed on all sides, such as the floor under a bed.
     """
     points = np.asarray(points, np.float64)
     if fill_holes and len(points):
@@ -43,44 +43,43 @@ def alpha_shape_area(points: Float[np.ndarray, "P 2"], radius_m: float, *, fill_
 
 
 def _near_the_outside(points: Float[np.ndarray, "P 2"], radius_m: float) -> Bool[np.ndarray, " P"]:
-    """The points that an alpha shape without holes depends on; without the others it keeps its area.
+    """The points that decide about an alpha shape with filled holes; without the others its area is the same.
 
-    Such a shape is the hull without C, the triangles of circumradius above r that are reached from outside through
-    others of the kind. Squares of side s = r / 2 are laid over the points. A circle of radius t = √2 s holds the square
-    that its centre is in, so one without points in it lies where squares are empty. A square is called inner where all
-    squares touched by a circle of radius 3 t around any place in it hold points: there is no place of C in it, C being
-    covered by empty circles of radius above t. So C lies in those of the other squares that hang together with the
-    outside. So do all corners of the triangles next to C: the empty circle of such a triangle is smaller than t, or it
-    reaches into no inner square either; then that square, 2 t away, would be too near to the empty circle of a
-    triangle of C. The same goes for triangles at the border of the hull. All of these triangles are Delaunay triangles
-    of their own corners' kind whatever points are left out elsewhere, and nothing else decides what C is.
+    Such a shape is the hull minus C, the triangles of circumradius above r that can be reached from outside through
+    others of that kind. Lay squares of side s = r / 2 over the points. A circle of radius t = √2 s covers the square
+    that its centre is in, so a circle without points is centred in an empty square. Call a square inner if all squares
+    that a circle of radius 3 t around any place in it touches have points. No place of C is in an inner square, because
+    C is covered by empty circles of radius above t. So C is in the other squares, in the part connected with the
+    outside. So are all corners of the triangles next to C: the empty circle of such a triangle is either smaller than
+    t, or reaches into no inner square, because that square would be within 2 t of the empty circle of a triangle of C.
+    The same holds for triangles at the border of the hull. All of these stay Delaunay triangles when points elsewhere
+    are left out, and nothing else decides what C is.
     """
     side = radius_m / 2
     cells = np.floor((points - points.min(axis=0)) / side) + 1  # one row of empty squares around
     shape = cells.max(axis=0) + 2
-    if shape.prod() > _SQUARES_A_POINT * len(points):  # too few points to be dense anywhere; absurd extents
+    if shape.prod() > _SQUARES_A_POINT * len(points):  # too few points to be dense anywhere, or a huge extent
         return np.ones(len(points), bool)
     row, column = cells.astype(np.int64).T
     held = np.zeros(shape.astype(np.int64), bool)
     held[row, column] = True
-    # Between middles: places are up to half a diagonal, s / √2, away from those, on both sides.
+    # Measured between centres of squares, which are up to half a diagonal, s / √2, from any place in them.
     inner = ndimage.distance_transform_edt(held) > 4.001 * np.sqrt(2)
     together, _ = ndimage.label(~inner, structure=np.ones((3, 3)))
     return np.asarray(together[row, column] == together[0, 0])
 
 
-# With fewer points than squares, hardly any place is dense.
-_SQUARES_A_POINT = 4
+_SQUARES_A_POINT = 4  # with more squares than this per point, hardly any place is dense
 
 
 def triangle_areas(corners: Float[np.ndarray, "T 3 2"]) -> Float[np.ndarray, " T"]:
-    """Area of each triangle, whichever way round its corners are."""
+    """Area of each triangle, whatever the order of its corners."""
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     return np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2
 
 
 def circumradii(corners: Float[np.ndarray, "T 3 2"]) -> Float[np.ndarray, " T"]:
-    """Radius of each triangle's circumcircle, abc / 4A; infinite where the corners lie on a line."""
+    """Radius of each triangle's circumcircle, abc / 4A; infinite if the corners are on a line."""
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
     area = triangle_areas(corners)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -88,7 +87,7 @@ def circumradii(corners: Float[np.ndarray, "T 3 2"]) -> Float[np.ndarray, " T"]:
 
 
 def _enclosed(inside: Bool[np.ndarray, " T"], neighbors: Int[np.ndarray, "T 3"]) -> Bool[np.ndarray, " T"]:
-    """Triangles outside of the shape from which no path through such triangles leads out of the hull."""
+    """Triangles outside the shape from which no path through such triangles leads out of the hull."""
     triangle, position = np.nonzero((neighbors >= 0) & ~inside[:, None] & ~inside[neighbors])
     edges = coo_matrix((np.ones(len(triangle)), (triangle, neighbors[triangle, position])), shape=(len(inside),) * 2)
     component = connected_components(edges, directed=False)[1]

@@ -1,4 +1,4 @@
-"""Directions and sides, as seen by someone who stands at P, faces O and looks for Q; only x and y count."""
+"""Directions and sides for someone who stands at P, faces O and looks for Q; only x and y count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def turn_degrees(
 ) -> Float[np.ndarray, "..."]:
     """Counter-clockwise turn from facing `face` to facing `query`, standing at `stand`; degrees in [0, 360).
 
-    Seen from above, z up: 90 is to the left, 270 to the right. The three are broadcast against each other.
+    Seen from above, z up: 90 is to the left, 270 to the right. The three arrays are broadcast against each other.
     """
     forward, toward = face[..., :2] - stand[..., :2], query[..., :2] - stand[..., :2]
     cross = forward[..., 0] * toward[..., 1] - forward[..., 1] * toward[..., 0]
@@ -26,7 +26,7 @@ def turn_degrees(
 
 
 def side(turn: float) -> Side:
-    """Left or right of the line of sight: a positive cross(P→O, P→Q) is left (VSI-Bench's rule)."""
+    """Left or right of the line of sight (VSI-Bench: left where cross(P→O, P→Q) is positive)."""
     return "left" if turn < 180.0 else "right"
 
 
@@ -44,6 +44,6 @@ def sector(turn: float) -> Sector:
 
 
 def degrees_from_line(turn: Float[np.ndarray, "*N"]) -> Float[np.ndarray, "*N"]:
-    """How far from the line of sight, or its prolongation behind, a turn ends; in [0, 90]: how clear a side is."""
+    """Angle between a direction and the line of sight, extended to the back; in [0, 90]."""
     half = turn % 180.0
     return np.asarray(np.minimum(half, 180.0 - half))

@@ -1,7 +1,7 @@
-"""How wide a convex hull is along many directions.
+"""Widths of a convex hull along many directions.
 
-Of a hull with many corners only those are looked at that can be outermost along some direction near to the one asked
-for: directions are dealt into cells, and each cell has its corners. In float32, because widths are compared.
+In a hull with many corners, only those are used that can be outermost along some direction near the given one:
+directions are grouped into cells, and each cell has its corners. In float32, because widths are only compared.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 _CELLS_A_SIDE = 6
-# Hulls with fewer corners are measured as they are, along so many directions at once: they stay in the cache.
-_MANY_CORNERS = 600
-_DIRECTIONS_AT_ONCE = 256
+_MANY_CORNERS = 600  # hulls with fewer corners are measured without cells
+_DIRECTIONS_AT_ONCE = 256  # of such hulls; so many fit into the processor's cache
 
 
 def hull_widths(
     directions: Float64[np.ndarray, "N 3"], corners: Float64[np.ndarray, "V 3"]
 ) -> Float32[np.ndarray, " N"]:
-    """How far the corners of a convex hull reach along unit vectors (or along nothing: 0), in the corners' unit."""
+    """The extent of a convex hull's corners along unit vectors (along a zero vector: 0), in the corners' unit."""
     points = corners.astype(np.float32)
     widths = np.empty(len(directions), np.float32)
     if len(corners) < _MANY_CORNERS:
@@ -44,11 +43,11 @@ def hull_widths(
 
 
 def _outermost(corners: Float64[np.ndarray, "V 3"], sign: int) -> Bool[np.ndarray, "C V"]:
-    """Of each cell of directions the corners that can be the outermost one along some direction in it, or (sign -1)
-    against it.
+    """For each cell of directions, the corners that can be outermost along some direction in it, or (sign -1) against
+    it.
 
-    Let v be outermost along the middle c of a cell, whose directions are at most an angle t away from c. Along any of
-    them another corner w is outside of v only if (v - w)·c ≤ sin t · |v - w|.
+    Let v be outermost along the centre c of a cell, whose directions are at most an angle t from c. Along any of them
+    another corner w can be farther out than v only if (v - w)·c ≤ sin t · |v - w|.
     """
     height = sign * (_CELLS @ corners.T)
     best = height.argmax(axis=1)
@@ -59,7 +58,7 @@ def _outermost(corners: Float64[np.ndarray, "V 3"], sign: int) -> Bool[np.ndarra
 
 
 def _cell_of(directions: Float64[np.ndarray, "N 3"]) -> tuple[Int64[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """The number of the cell that a direction lies in, or (False) its opposite."""
+    """The number of the cell that each direction (True), or its opposite (False), is in."""
     largest = np.abs(directions).argmax(axis=1)
     turned = np.take_along_axis(directions, (largest[:, None] + [0, 1, 2]) % 3, axis=1)
     place = (turned[:, 1:] / np.where(turned[:, :1] == 0, 1, turned[:, :1]) + 1) * (_CELLS_A_SIDE / 2)
@@ -68,8 +67,8 @@ def _cell_of(directions: Float64[np.ndarray, "N 3"]) -> tuple[Int64[np.ndarray, 
 
 
 def _cells() -> tuple[Float64[np.ndarray, "C 3"], Float64[np.ndarray, " C"]]:
-    """Half of all directions as the cells of a grid on three sides of a cube: the middle of each, and the sine of the
-    angle from there to its farthest corner."""
+    """Half of all directions as the cells of a grid on three sides of a cube: the centre of each cell, and the sine of
+    the angle from there to its farthest corner."""
     lines = np.linspace(-1, 1, _CELLS_A_SIDE + 1)
     corners = np.stack(np.meshgrid(lines, lines, indexing="ij"), axis=-1)
     corners = np.stack([corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:]], axis=2)

@@ -1,7 +1,7 @@
-"""The mirror image of a scene, by geometry: what flipped frames show.
+"""The mirror image of a scene's geometry, which is what flipped frames show.
 
-A flipped frame shows the room reflected in a vertical plane; which one does not matter, since no question depends on
-where the room stands or how it is turned. Here x becomes -x in the aligned frame.
+A flipped frame shows the room reflected in a vertical plane. Which plane does not matter, because no question depends
+on the room's position or rotation. Here x becomes -x in the aligned frame.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _FLIP = np.array([-1.0, 1.0, 1.0])
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _MirroredObject(SceneObject):
-    """An object of a mirrored scene. Its oriented box is the original's reflected: searched for anew, a box of nearly
-    the same volume might be found."""
+    """An object of a mirrored scene. Its oriented box is the mirror image of the original's, because a new search might
+    find another box of nearly the same volume."""
 
     original: SceneObject
 
@@ -49,6 +49,6 @@ def mirrored_points(points: Float64[np.ndarray, "*N 3"]) -> Float64[np.ndarray, 
 
 
 def mirrored_box(box: OrientedBox) -> OrientedBox:
-    """The box around the mirrored points; its last axis is turned round to keep the axes right-handed."""
+    """The box around the mirrored points; its last axis is reversed to keep the axes right-handed."""
     axes = mirrored_points(box.axes) * np.array([[1.0], [1.0], [-1.0]])
     return OrientedBox(mirrored_points(box.center), axes, box.extent)

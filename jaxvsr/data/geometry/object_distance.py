@@ -1,4 +1,4 @@
-"""The definitions of the distance of two objects that the papers use, by name."""
+"""The papers' definitions of the distance between two objects, by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scipy.spatial import cKDTree
 from jaxvsr.data.geometry import distances
 from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 
-# Which depend on what: `center` with centre "points" on how densely a scan samples each side of an object, `aabb_*` on
-# how the room is turned. `obb_*` and `points` change with neither (`points` by no more than the spacing of the points).
+# `center` with centre "points" depends on how densely a scan samples each side of an object, `aabb_*` on the room's
+# rotation; `obb_*` and `points` on neither (`points` by no more than the spacing of the points).
 DistanceDefinition = Literal["center", "aabb_exact", "aabb_sample", "obb_exact", "obb_grid", "points"]
 CenterDefinition = Literal["points", "aabb", "obb"]
 
 
 def object_center(item: SceneObject, definition: CenterDefinition = "points") -> Float64[np.ndarray, " 3"]:
-    """The mean of the object's points (vsGRPO's "geometric center of the point cloud"), or the middle of a box."""
+    """The mean of the object's points (vsGRPO's "geometric center of the point cloud"), or the centre of a box."""
     if definition == "points":
         return item.points.mean(axis=0)
     return item.aabb.center if definition == "aabb" else item.obb.center
@@ -34,9 +34,9 @@ def object_distance(
 ) -> float:
     """Distance in metres.
 
-    `center`: of the centres (vsGRPO). `aabb_exact`: gap of the axis-aligned boxes. `aabb_sample`: nearest of points
-    drawn in them (Spatial-R1, the only one that uses `rng`). `obb_exact`: gap of the minimal oriented boxes.
-    `obb_grid`: nearest grid points of them (VSI-Bench). `points`: nearest points of the two clouds.
+    `center`: between centres (vsGRPO). `aabb_exact`: gap between the axis-aligned boxes. `aabb_sample`: nearest of
+    random points in them (Spatial-R1, the only one that uses `rng`). `obb_exact`: gap between the minimal oriented
+    boxes. `obb_grid`: nearest grid points in them (VSI-Bench). `points`: nearest points of the two clouds.
     """
     if definition == "center":
         return distances.center_distance(object_center(first, center), object_center(second, center))
@@ -52,10 +52,10 @@ def object_distance(
 
 
 class SceneDistances:
-    """Distances between the objects of one scene, each pair measured once, in metres.
+    """Distances between the objects of one scene in metres, each pair measured once.
 
-    The definitions are those of `object_distance`; where it would build a search tree for each pair, here each object
-    has one. The random points of `aabb_sample` belong to scene and pair: no two questions see different ones.
+    The definitions are those of `object_distance`, with one search tree per object instead of one per pair. The random
+    points of `aabb_sample` depend on scene and pair, so all questions about a pair have the same ones.
     """
 
     def __init__(self, scene: str, definition: DistanceDefinition, center: CenterDefinition = "points") -> None:
@@ -68,7 +68,7 @@ class SceneDistances:
         self._metres: dict[tuple[int, int], float] = {}
 
     def __call__(self, first: SceneObject, second: SceneObject) -> float:
-        """The distance of two objects, in either order."""
+        """The distance between two objects, in either order."""
         if first.id > second.id:
             first, second = second, first
         pair = (first.id, second.id)
@@ -95,13 +95,13 @@ class SceneDistances:
         return self._clouds[item.id]
 
     def _shell_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
-        """An object's grid."""
+        """An object's shell grid."""
         if item.id not in self._shells:
             self._shells[item.id] = distances.shell_grid(item.obb)
         return self._shells[item.id]
 
     def _face_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
-        """Of an object's grid the points on the faces: of objects that are apart, those alone can be nearest."""
+        """The points of an object's shell grid on the faces of its box; enough if two boxes do not overlap."""
         if item.id not in self._faces:
             self._faces[item.id] = distances.surface_grid(item.obb)
         return self._faces[item.id]
@@ -111,5 +111,5 @@ class SceneDistances:
 def scene_distances(
     scene: Scene, definition: DistanceDefinition, center: CenterDefinition = "points"
 ) -> SceneDistances:
-    """The distances of a scene, shared by the tasks that ask for them."""
+    """The distances in a scene, shared by the tasks that use them."""
     return SceneDistances(scene.name, definition, center)

@@ -1,4 +1,4 @@
-"""The floor area of a scene, by the definitions of the three papers: which points show where the room is."""
+"""The floor area of a scene; the three papers differ in the points that show where the room is."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from jaxtyping import Float64
 from jaxvsr.data.geometry.alpha_shape import alpha_shape_area
 from jaxvsr.data.scannet.read_scan import Scene
 
-# labelled: points of what is annotated as floor. low: points a little above the lowest (Spatial-R1). scene: random
-# points of everything, seen from above (VSI-Bench's generators).
+# labelled: points annotated as floor. low: points a little above the lowest (Spatial-R1). scene: random points of
+# everything, seen from above (VSI-Bench's generators).
 RoomPoints = Literal["labelled", "low", "scene"]
-# Points drawn for `scene`.
-_SAMPLE = 10_000
+_SAMPLE = 10_000  # points drawn for `scene`
 
 
 def room_points(
@@ -25,9 +24,9 @@ def room_points(
     Args:
         scene: one scan.
         definition: which points.
-        low_height_m: `low` takes points up to so much above the lowest.
-        low_outliers: this share of all points may lie below "the lowest": one stray point under the floor would
-            otherwise leave no floor at all.
+        low_height_m: how far above the lowest point the points of `low` are at most.
+        low_outliers: share of all points that may be below "the lowest"; otherwise a single stray point under the floor
+            would leave no floor at all.
         seed: of the points drawn for `scene`.
     """
     if definition == "labelled":
@@ -39,7 +38,7 @@ def room_points(
         lowest = np.quantile(vertices[:, 2], low_outliers)
         return vertices[np.abs(vertices[:, 2] - lowest) < low_height_m, :2]
     if len(vertices) > _SAMPLE:
-        # Sampled by place in the file: a moved or mirrored scan keeps its sample.
+        # Sampled by index, so that a moved or mirrored scan has the same sample.
         vertices = vertices[np.random.default_rng(seed).choice(len(vertices), _SAMPLE, replace=False)]
     return vertices[:, :2]
 
@@ -53,6 +52,6 @@ def room_area(
     low_height_m: float = 0.0,
     low_outliers: float = 0.0,
 ) -> float:
-    """Square metres of the alpha shape of `room_points`, every triangle once (`alpha_shape_area`)."""
+    """Square metres of the alpha shape of `room_points`."""
     points = room_points(scene, definition, low_height_m=low_height_m, low_outliers=low_outliers)
     return alpha_shape_area(points, radius_m, fill_holes=fill_holes)

@@ -1,6 +1,6 @@
-"""What stands in kitchens, bathrooms and on desks: refrigerator, toilet, sink, bathtub, washing machine, monitor.
+"""Appliances: refrigerator, toilet, sink, bathtub, washing machine, monitor.
 
-Built like everything in `furniture.py`: around the origin, standing on z = 0, front towards +y.
+Built as in `furniture.py`: around the origin, bottom at z = 0, front towards +y.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def washing_machine(rng: Rng) -> list[Solid]:
     rings = []
     for inset, color in ((0.1, METAL), (0.15, (0.10, 0.13, 0.25))):
         half = width / 2 - inset
-        for cut in (1.0, 0.6):  # an upright and a lying box make a rounded door
+        for cut in (1.0, 0.6):  # two crossed boxes make a rounded door
             x, z = half * cut, half * (1.6 - cut)
             y = (front, front + 0.02) if color is METAL else (front + 0.02, front + 0.04)
             rings.append(box((-x, x), y, (0.4 - z, 0.4 + z), color))

@@ -1,7 +1,7 @@
-"""The path of a hand-held camera through a room: once round it near the walls, looking across.
+"""The path of a hand-held camera through a room: once around it near the walls, looking across.
 
-Everything that a few frames can show of a room is seen from near its walls. The path keeps away from walls and from
-furniture as tall as a person; low furniture passes under the camera.
+A few frames show most of a room from near its walls. The path keeps away from walls and from furniture as tall as a
+person; low furniture passes under the camera.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from jaxvsr.data.rooms.room import Room
 _CELL_METRES = 0.1
 _WALL_CLEARANCE_METRES = 0.35
 _FURNITURE_CLEARANCE_METRES = 0.3
-# Pieces higher than this stand in a camera's way.
-_TALL_METRES = 1.15
+_TALL_METRES = 1.15  # higher pieces are in the camera's way
 _DIRECTIONS = 72
 
 
 def camera_path(rng: np.random.Generator, room: Room, frames: int) -> Float64[np.ndarray, "F 4 4"]:
-    """camera_to_world of every frame in the room's frame: x right, y down, z forward."""
+    """camera_to_world of every frame, in the room's frame; camera axes x right, y down, z forward."""
     share = (np.arange(frames) + rng.random()) / frames
     clockwise = rng.random() < 0.5
     positions = _walk(room, (-share if clockwise else share) + rng.random())
     bearing = _towards_the_open(room, positions)
     time = np.linspace(0, 2 * np.pi, frames, endpoint=False)
-    # A person sweeps the camera from side to side; slow waves with phases of their own stand for hand and step.
+    # A person sweeps the camera from side to side; slow waves with random phases stand for hand and steps.
     bearing = bearing + 0.25 * np.sin(5 * time + rng.uniform(0, 2 * np.pi)) + _sway(rng, time, 0.04)
     height = rng.uniform(1.45, 1.7) + _sway(rng, time, 0.03)
     pitch = rng.uniform(0.26, 0.36) + _sway(rng, time, 0.04)
@@ -44,7 +43,7 @@ def _sway(rng: np.random.Generator, time: Float64[np.ndarray, " F"], size: float
 
 
 def _walk(room: Room, share: Float64[np.ndarray, " F"]) -> Float64[np.ndarray, "F 2"]:
-    """Positions at shares of the way round the walls, each moved to the nearest place where a person can stand."""
+    """Positions at shares of the way around the walls, each moved to the nearest place where a person can stand."""
     start, end = room.plan.walls[:, 0], room.plan.walls[:, 1]
     lengths = np.linalg.norm(end - start, axis=1)
     travelled = np.concatenate([[0.0], np.cumsum(lengths)])
@@ -63,7 +62,7 @@ def _standing_places(room: Room) -> Float64[np.ndarray, "P 2"]:
     axes = [np.arange(a + _CELL_METRES / 2, b, _CELL_METRES) for a, b in zip(low, high, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     tall = [piece for piece in room.pieces if piece.height > _TALL_METRES]
-    for relax in (1.0, 0.6, 0.3):  # a narrow room lets a person squeeze through
+    for relax in (1.0, 0.6, 0.3):  # smaller clearances in a narrow room
         clear = room.plan.contains(grid) & (room.plan.distance_to_walls(grid) > relax * _WALL_CLEARANCE_METRES)
         for piece in tall:
             clear &= _distance_to(piece, grid) > relax * _FURNITURE_CLEARANCE_METRES
@@ -85,9 +84,9 @@ def _distance_to(piece: Piece, points: Float64[np.ndarray, "*P 2"]) -> Float64[n
 
 
 def _towards_the_open(room: Room, positions: Float64[np.ndarray, "F 2"]) -> Float64[np.ndarray, " F"]:
-    """From every position the bearing in which most of the room lies before the camera, in radians.
+    """The bearing from each position with most of the room in front of the camera, in radians.
 
-    Most is measured as the floor that a view 70° wide sees: the squared distances to the first wall or tall piece.
+    "Most" is the floor area in a view 70° wide: the squared distances to the first wall or tall piece.
     """
     segments = [room.plan.walls]
     for piece in room.pieces:
@@ -107,7 +106,7 @@ def _towards_the_open(room: Room, positions: Float64[np.ndarray, "F 2"]) -> Floa
     seen = np.where((t > 0) & (s >= 0) & (s <= 1), t, np.inf).min(axis=-1).clip(max=15)
     window = round(_DIRECTIONS * 70 / 360 / 2)
     floor = ndimage.uniform_filter1d(seen**2, 2 * window + 1, axis=1, mode="wrap")
-    # The mean over directions, weighted steeply: close to the best one, but no jump where two are equally good.
+    # The steeply weighted mean over directions is close to the best one, without a jump where two are equally good.
     weight = (floor / floor.max(axis=1, keepdims=True)) ** 16
     return np.arctan2(weight @ direction[:, 1], weight @ direction[:, 0])
 

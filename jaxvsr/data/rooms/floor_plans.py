@@ -1,4 +1,4 @@
-"""Floor plans of procedural rooms: rectangles, L, T and U shapes of 8 to 60 square metres, and what is inside them."""
+"""Floor plans of procedural rooms: rectangles, L, T and U shapes of 8 to 60 square metres."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from jaxtyping import Bool, Float64
 AREA_RANGE_SQUARE_METRES = (8.0, 60.0)
 _SHAPES = ("rectangle", "L", "T", "U")
 _SHAPE_SHARES = (0.45, 0.3, 0.13, 0.12)
-# A part of a room that is narrower than this is no place to walk in, a notch narrower than the other no visible one.
-_NARROWEST_ARM_METRES = 1.7
-_NARROWEST_NOTCH_METRES = 0.8
+_NARROWEST_ARM_METRES = 1.7  # nobody can walk in a narrower part of a room
+_NARROWEST_NOTCH_METRES = 0.8  # a narrower notch is hardly visible
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FloorPlan:
-    """A rectilinear outline, counter-clockwise, metres, in the middle of which the origin lies."""
+    """A rectilinear outline, counter-clockwise, metres, with the origin at the centre of its bounding rectangle."""
 
     shape: str
     outline: Float64[np.ndarray, "N 2"]
@@ -30,11 +29,11 @@ class FloorPlan:
 
     @property
     def walls(self) -> Float64[np.ndarray, "N 2 2"]:
-        """Start and end of every wall; the room lies to the left of it."""
+        """Start and end of every wall; the room is to the left of it."""
         return np.stack([self.outline, np.roll(self.outline, -1, axis=0)], axis=1)
 
     def contains(self, points: Float64[np.ndarray, "*P 2"]) -> Bool[np.ndarray, "*P"]:
-        """Whether points lie inside, by the parity of the walls that a ray towards +x crosses."""
+        """Whether points are inside, by the parity of the walls that a ray towards +x crosses."""
         x, y = points[..., 0, None], points[..., 1, None]
         start, end = self.walls[:, 0], self.walls[:, 1]
         spans = (start[:, 1] > y) != (end[:, 1] > y)
@@ -52,7 +51,7 @@ class FloorPlan:
 
 
 def draw_floor_plan(rng: np.random.Generator) -> FloorPlan:
-    """A floor plan whose area is spread evenly on a logarithmic scale over AREA_RANGE_SQUARE_METRES."""
+    """A floor plan whose area is uniform on a logarithmic scale over AREA_RANGE_SQUARE_METRES."""
     area = float(np.exp(rng.uniform(*np.log(AREA_RANGE_SQUARE_METRES))))
     while True:
         shape = _SHAPES[rng.choice(len(_SHAPES), p=_SHAPE_SHARES)]
@@ -62,7 +61,7 @@ def draw_floor_plan(rng: np.random.Generator) -> FloorPlan:
 
 
 def _draw_shape(rng: np.random.Generator, shape: str, area: float) -> FloorPlan | None:
-    """One try; None where an arm or a notch comes out too narrow."""
+    """One try; None if an arm or a notch is too narrow."""
     width, depth = 1.0, rng.uniform(0.5, 1.0)
     cuts = rng.uniform(0.25, 0.6, 2)  # of the width and of the depth
     # Corners of the outline, then the widths of its arms and notches, both as shares of the bounding rectangle.
@@ -74,7 +73,7 @@ def _draw_shape(rng: np.random.Generator, shape: str, area: float) -> FloorPlan 
         outline = [(0, 0), (1, 0), (1, b), (a, b), (a, 1), (0, 1)]
         arms, notches = [a * width, b * depth], [cuts[0] * width, cuts[1] * depth]
     else:
-        a = rng.uniform(0.2, 0.8) * cuts[0]  # the stem of the T, or the notch of the U, is not in the middle
+        a = rng.uniform(0.2, 0.8) * cuts[0]  # the stem of the T, or the notch of the U, need not be centred
         c, b = a + 1 - cuts[0], 1 - cuts[1]
         if shape == "T":
             outline = [(0, 0), (1, 0), (1, b), (c, b), (c, 1), (a, 1), (a, b), (0, b)]

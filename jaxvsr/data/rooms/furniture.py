@@ -1,7 +1,7 @@
-"""Furniture of ScanNet's categories, built from parts with varying sizes and colours.
+"""Furniture of ScanNet's categories, built from parts of random sizes and colours.
 
-Every builder draws one design: solids around the origin, standing on z = 0, its front towards +y. Categories differ in
-shape, size and palette, so that a person, or a small model, tells them apart in a small picture.
+Each builder draws one design: solids around the origin, bottom at z = 0, front towards +y. Categories differ in shape,
+size and palette, so that a person, or a small model, can tell them apart in a small picture.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def _box(rng: Rng) -> list[Solid]:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A category: its builder, whether it stands with its back to a wall, and ScanNet's raw labels for it."""
+    """A category: its builder, whether its back is to a wall, and ScanNet's raw labels for it."""
 
     build: Callable[[Rng], list[Solid]]
     at_wall: bool

@@ -1,4 +1,4 @@
-"""Where the furniture of a procedural room stands: the kind of room, how many of each category, and who stands where.
+"""The furniture of a procedural room: the kind of room, how many pieces of each category, and their places.
 
 Nothing overlaps: footprints are oriented rectangles, kept apart by the separating axis test with a margin.
 """
@@ -17,13 +17,12 @@ from jaxvsr.data.rooms.solids import Solid
 
 MOST_PIECES = 20
 FEWEST_PIECES = 6
-# Furniture on more than this share of the floor leaves nowhere to walk.
-_FLOOR_SHARE = 0.42
+_FLOOR_SHARE = 0.42  # with furniture on more of the floor there is no room to walk
 _GAP_METRES = 0.06
 _CANDIDATES = 48
 
-# For every kind of room its categories, with the fewest and the most of each. Wide ranges, so that how many there are
-# is a question whose answer has to be seen.
+# The categories of each kind of room, with the fewest and the most of each. The ranges are wide, so that a count has to
+# be seen rather than guessed.
 _ROOM_KINDS: dict[str, dict[str, tuple[int, int]]] = {
     "office": {
         "desk": (1, 6), "chair": (1, 6), "cabinet": (0, 4), "bookshelf": (0, 4), "trash can": (1, 5),
@@ -62,9 +61,10 @@ _ROOM_KINDS: dict[str, dict[str, tuple[int, int]]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Piece:
-    """One piece of furniture in its place: solids in the frame of the room, its footprint, and where its front points.
+    """One piece of furniture in its place, with solids in the frame of the room.
 
-    `center` is the middle of the footprint on the floor, `half` its half width and half depth before turning by `yaw`.
+    `center` is the centre of the footprint on the floor, `half` its half width and half depth before turning by `yaw`,
+    which is also the direction of its front.
     """
 
     category: str
@@ -83,7 +83,7 @@ class Piece:
 def rectangle_corners(
     centers: Float64[np.ndarray, "C 2"], half: Float64[np.ndarray, " 2"], yaws: Float64[np.ndarray, " C"]
 ) -> Float64[np.ndarray, "C 4 2"]:
-    """Corners of turned rectangles, counter-clockwise."""
+    """Corners of rotated rectangles, counter-clockwise."""
     corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]) * half
     cos, sin = np.cos(yaws)[:, None], np.sin(yaws)[:, None]
     x, y = corners.T
@@ -106,7 +106,7 @@ def rectangles_apart(
 
 
 def draw_wishes(rng: np.random.Generator, area_square_metres: float) -> list[str]:
-    """The categories wanted in a room, one entry for every piece."""
+    """The categories wanted in a room, one entry per piece."""
     kind = str(rng.choice(list(_ROOM_KINDS)))
     most = int(rng.integers(FEWEST_PIECES + 2, min(MOST_PIECES, int(8 + area_square_metres / 2.2)) + 1))
     wishes: list[str] = []
@@ -124,13 +124,13 @@ def draw_wishes(rng: np.random.Generator, area_square_metres: float) -> list[str
 def furnish(rng: np.random.Generator, plan: FloorPlan, keep_clear: Float64[np.ndarray, "D 4 2"]) -> list[Piece]:
     """Furnish a room: FEWEST_PIECES to MOST_PIECES pieces, apart from each other and from `keep_clear` rectangles.
 
-    Pieces that find no place are left out; small ones fill up a room that would come out too empty.
+    Pieces without a place are left out; small ones are added to a room that would be too empty.
     """
     wishes = draw_wishes(rng, plan.area)
     styles = {category: int(rng.integers(2**31)) for category in KINDS}
     designs = []
     for category in wishes:
-        # Most rooms have matching chairs; some have not.
+        # Chairs match in most rooms, but not in all.
         style = styles[category] if rng.random() < 0.7 else int(rng.integers(2**31))
         designs.append((category, *_design(category, style)))
     designs.sort(key=lambda design: -float(np.prod(design[2])))
@@ -157,7 +157,7 @@ def furnish(rng: np.random.Generator, plan: FloorPlan, keep_clear: Float64[np.nd
 
 
 def _design(category: str, style: int) -> tuple[list[Solid], Float64[np.ndarray, " 2"], float]:
-    """Solids with the footprint's middle at the origin, half width and half depth, height."""
+    """Solids with the footprint's centre at the origin, half width and half depth, height."""
     solids = KINDS[category].build(np.random.default_rng(style))
     corners = np.concatenate([solid.corners for solid in solids])
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -176,7 +176,7 @@ def _place(
     half: Float64[np.ndarray, " 2"],
     height: float,
 ) -> Piece | None:
-    """The first of _CANDIDATES places, tried twice over, that is inside the room and free; None where there is none."""
+    """The piece in the first of twice _CANDIDATES random places that is inside the room and free, or None."""
     for _ in range(2):
         centers, yaws = _candidates(rng, plan, placed, category, half)
         corners = rectangle_corners(centers, half, yaws)
@@ -192,7 +192,7 @@ def _place(
 
 
 def _inside(plan: FloorPlan, corners: Float64[np.ndarray, "C 4 2"]) -> Bool[np.ndarray, " C"]:
-    """Whether rectangles lie in the room: points along their borders do, and no corner of the room is inside them."""
+    """Whether rectangles are in the room: points along their borders are, and no corner of the room is in them."""
     share = np.linspace(0, 1, 9)[:-1, None]
     ends = np.roll(corners, -1, axis=1)
     border = corners[:, :, None] * (1 - share) + ends[:, :, None] * share
@@ -206,7 +206,7 @@ def _inside(plan: FloorPlan, corners: Float64[np.ndarray, "C 4 2"]) -> Bool[np.n
 def _candidates(
     rng: np.random.Generator, plan: FloorPlan, placed: list[Piece], category: str, half: Float64[np.ndarray, " 2"]
 ) -> tuple[Float64[np.ndarray, "C 2"], Float64[np.ndarray, " C"]]:
-    """Middles and directions to try: at a wall, at a table, in front of a sofa or anywhere, as the category goes."""
+    """Centres and directions to try: at a wall, at a table, in front of a sofa or anywhere, according to category."""
     if KINDS[category].at_wall:
         walls = plan.walls[rng.choice(len(plan.outline), _CANDIDATES, p=_wall_shares(plan))]
         along = walls[:, 1] - walls[:, 0]
@@ -227,11 +227,11 @@ def _candidates(
         if piece.category in {"chair": ("table", "desk"), "coffee table": ("sofa",)}.get(category, ())
     ]
     if hosts:
-        for number in range(0, _CANDIDATES, 4):  # three of four: a chair may stand alone, too
+        for number in range(0, _CANDIDATES, 4):  # three of four; a chair may also be away from any table
             for candidate in range(number, number + 3):
                 host = hosts[int(rng.integers(len(hosts)))]
                 side = int(rng.integers(4)) if host.category == "table" else 2
-                outward = host.yaw + np.pi / 2 * (side + 3)  # side 2 is the front, towards the host's own +y
+                outward = host.yaw + np.pi / 2 * (side + 3)  # side 2 is the front, towards the host's +y
                 normal, across = (
                     np.array([math.cos(outward), math.sin(outward)]),
                     np.array([-math.sin(outward), math.cos(outward)]),

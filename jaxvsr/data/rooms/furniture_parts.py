@@ -1,4 +1,4 @@
-"""Colours and parts that furniture is put together from: legs, doors and drawers."""
+"""Colours and parts of furniture: legs, doors and drawers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PALE_WOOD: Color = (0.86, 0.73, 0.50)
 
 
 def hue_near(rng: np.random.Generator, hue: float, saturation: float, value: float, spread: float = 0.02) -> Color:
-    """A colour near the given one: hue (a share of the circle) within `spread`, the others within a tenth."""
+    """A random colour near the given one: hue (0 to 1) within `spread`, the others within a tenth."""
     return colorsys.hsv_to_rgb(
         (hue + rng.uniform(-spread, spread)) % 1.0,
         min(1.0, saturation * rng.uniform(0.9, 1.1)),
@@ -26,7 +26,7 @@ def hue_near(rng: np.random.Generator, hue: float, saturation: float, value: flo
 
 
 def tint(rng: np.random.Generator, color: Color) -> Color:
-    """The colour a tenth darker to a tenth brighter."""
+    """The colour, up to a tenth darker or brighter."""
     return shaded(color, rng.uniform(0.88, 1.1))
 
 
@@ -54,7 +54,7 @@ def legs(width: float, depth: float, height: float, thickness: float, color: Col
 def front_panels(
     width: float, front: float, z: tuple[float, float], rows: int, columns: int, color: Color, knob: Color
 ) -> list[Solid]:
-    """Doors or drawers, 1 cm proud of the front, each with a knob."""
+    """Doors or drawers, about 1 cm in front of the piece, each with a knob."""
     parts = []
     high, wide = (z[1] - z[0]) / rows, width / columns
     for row in range(rows):

@@ -1,4 +1,4 @@
-"""The one place that imports Open3D: its wheel needs libusb-1.0, which a bare machine does not have."""
+"""The only place that imports Open3D, whose wheel needs libusb-1.0, which a bare machine does not have."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from jaxvsr.errors import InputError
 
 @functools.cache
 def open3d() -> ModuleType:
-    """Import Open3D, after loading libusb-1.0 from the wheel `libusb-package` so that Open3D's own library finds it.
+    """Import Open3D, after loading libusb-1.0 from the wheel `libusb-package` so that Open3D's library finds it.
 
-    Raises `InputError` with the install line where one of the two is missing.
+    Raises:
+        InputError: one of the two is missing; has the install command.
     """
     try:
         import libusb_package

@@ -1,4 +1,4 @@
-"""Colour, depth and instance masks of a room along a camera path, by Open3D's ray casting."""
+"""Colour, depth and instance masks of a room along a camera path, with Open3D's ray casting."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from jaxvsr.data.rooms.open3d_import import open3d
 from jaxvsr.data.rooms.room import Room
 from jaxvsr.data.rooms.triangles import coarse_mesh, floor_pattern
 
-# Wider than ScanNet's 58°: a few small frames then show most of a room.
-FIELD_OF_VIEW_DEGREES = 80.0
+FIELD_OF_VIEW_DEGREES = 80.0  # wider than ScanNet's 58°, so that a few small frames show most of a room
 _LIGHT = np.array([0.35, 0.2, 0.91])
 _SHADOW_CELL_METRES = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Views:
-    """What a camera sees: RGB, depth along its z axis in millimetres, and objectId + 1 (0 where no object is)."""
+    """What a camera sees: RGB, depth along its z axis in millimetres, and objectId + 1 (0 without an object)."""
 
     color: UInt8[np.ndarray, "F H W 3"]
     depth_mm: UInt16[np.ndarray, "F H W"]
@@ -29,7 +28,7 @@ class Views:
 
 
 def intrinsic_matrix(width: int, height: int) -> Float64[np.ndarray, "4 4"]:
-    """The pinhole camera of FIELD_OF_VIEW_DEGREES across; pixel centres at whole numbers, as in ScanNet."""
+    """The pinhole camera with FIELD_OF_VIEW_DEGREES across; pixel centres at whole numbers, as in ScanNet."""
     focal = width / 2 / math.tan(math.radians(FIELD_OF_VIEW_DEGREES) / 2)
     matrix = np.eye(4)
     matrix[0, 0] = matrix[1, 1] = focal
@@ -43,8 +42,8 @@ def render_views(room: Room, poses: Float64[np.ndarray, "F 4 4"], width: int, he
     mesh = coarse_mesh(room)
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.triangles.astype(np.uint32)))
-    # The rays are ours, not create_rays_pinhole's: its `up` turns frames upside down. Along z a direction has length
-    # 1, so the distance that comes back is depth.
+    # Not by create_rays_pinhole, whose `up` turns frames upside down. Directions have length 1 along z, so the distance
+    # that Open3D returns is depth.
     camera = intrinsic_matrix(width, height)
     right, down, ahead, position = np.moveaxis(poses[:, None, None, :3, :], -1, 0)
     u = ((np.arange(width) - camera[0, 2]) / camera[0, 0])[None, None, :, None]
@@ -54,7 +53,7 @@ def render_views(room: Room, poses: Float64[np.ndarray, "F 4 4"], width: int, he
     np.add((u * right + ahead).astype(np.float32), (v * down).astype(np.float32), out=rays[..., 3:])
     hits = scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
     distance = hits["t_hit"].numpy()
-    # Rays that slip through the crack between two walls have no triangle; they take the black one added at the end.
+    # Rays that pass between two walls hit no triangle; they get the black one that is added at the end.
     triangle = np.minimum(hits["primitive_ids"].numpy(), np.uint32(len(mesh.triangles)))
     lit = mesh.colors * _light(mesh.vertices[mesh.triangles])[:, None]
     color = np.concatenate([lit, np.zeros((1, 3), np.float32)])[triangle]
@@ -66,7 +65,7 @@ def render_views(room: Room, poses: Float64[np.ndarray, "F 4 4"], width: int, he
     floor_rays = rays.reshape(-1, 6)[on_floor]
     points = floor_rays[:, :2] + distance.reshape(-1)[on_floor, None] * floor_rays[:, 3:5]
     color.reshape(-1, 3)[on_floor] *= (floor_pattern(room, points) * _floor_shadow(room, points))[:, None]
-    # A lamp at the camera, faint: what is far is darker, which shows depth in flat colours.
+    # A faint lamp at the camera: far things are darker, which shows depth in flat colours.
     color *= (285 - 6.4 * distance)[..., None]
     return Views(
         np.clip(color, 0, 255, out=color).astype(np.uint8),
@@ -76,7 +75,7 @@ def render_views(room: Room, poses: Float64[np.ndarray, "F 4 4"], width: int, he
 
 
 def _light(corners: Float32[np.ndarray, "T 3 3"]) -> Float32[np.ndarray, " T"]:
-    """Brightness of triangles by the direction in which they face: light from above and a little from one side."""
+    """Brightness of triangles by their direction: light from above and a little from one side."""
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     facing = normals @ _LIGHT
@@ -84,7 +83,7 @@ def _light(corners: Float32[np.ndarray, "T 3 3"]) -> Float32[np.ndarray, " T"]:
 
 
 def _floor_shadow(room: Room, points: np.ndarray) -> np.ndarray:
-    """Brightness of floor points [N, 2]: darker under furniture and along the walls, softly."""
+    """Brightness of floor points [N, 2]: soft shadows under furniture and along walls."""
     low = room.plan.outline.min(axis=0) - 0.5
     shape = np.ceil((room.plan.outline.max(axis=0) + 0.5 - low) / _SHADOW_CELL_METRES).astype(int)
     cells = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1) * _SHADOW_CELL_METRES + low

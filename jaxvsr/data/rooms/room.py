@@ -1,7 +1,7 @@
-"""Procedural rooms: a floor plan, walls with a door and windows, furniture. The construction is known exactly.
+"""Procedural rooms with an exactly known construction: a floor plan, walls with doors and windows, furniture.
 
-`build_room(seed, index)` is all there is to a room; `room_scans.write_rooms` walks a camera through it and writes
-ScanNet's files. Tests compare what is read from those files with the construction.
+`build_room(seed, index)` builds a room; `room_scans.write_rooms` moves a camera through it and writes ScanNet's files.
+Tests compare what is read from those files with the construction.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from jaxvsr.data.rooms.furniture import KINDS
 from jaxvsr.data.rooms.furniture_layout import Piece, furnish, rectangle_corners
 from jaxvsr.data.rooms.solids import Color, Solid, box
 
-# The last scan of every sixteen goes through the room of the scan before it once more, as ScanNet's scene…_01 do:
-# whoever splits by scan instead of by room trains on what is held out.
+# The last of every sixteen scans is another scan of the room before it, like ScanNet's scene…_01: a split by scan
+# instead of by room would train on held-out rooms.
 _SCANS_PER_REVISIT = 16
 _DOOR_CLEARANCE_METRES = 0.8
 FLOOR_PATTERNS = ("planks", "tiles", "carpet")
@@ -36,7 +36,7 @@ class Patch:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RoomObject:
-    """One labelled thing of a room: furniture, door and window of solids; wall, floor and ceiling of patches."""
+    """One labelled object: furniture, doors and windows have solids; walls, floor and ceiling have patches."""
 
     id: int
     category: str
@@ -46,12 +46,12 @@ class RoomObject:
 
     @property
     def corners(self) -> Float64[np.ndarray, "N 3"]:
-        """Every corner, metres; their hull is that of the object, so every box around it follows from them."""
+        """All corners, metres; their hull is the object's, so every box around it can be computed from them."""
         return np.concatenate([solid.corners for solid in self.solids] + [patch.corners for patch in self.patches])
 
     @property
     def aabb(self) -> AxisAlignedBox:
-        """The box along the room's axes."""
+        """The axis-aligned box in the room's frame."""
         return axis_aligned_box(self.corners)
 
 
@@ -74,7 +74,7 @@ class Room:
 
 
 def room_and_scan(index: int) -> tuple[int, int]:
-    """Which room scan `index` goes through, and which of that room's scans it is, both from 0."""
+    """The number of the room of scan `index`, and of the scan among those of the room, both from 0."""
     block, within = divmod(index, _SCANS_PER_REVISIT)
     if within == _SCANS_PER_REVISIT - 1:
         return block * (_SCANS_PER_REVISIT - 1) + within - 1, 1
@@ -82,13 +82,13 @@ def room_and_scan(index: int) -> tuple[int, int]:
 
 
 def scene_name(index: int) -> str:
-    """ScanNet's kind of name: scene0014_00 and, later, scene0014_01 are two scans of one room."""
+    """A name as in ScanNet: scene0014_00 and scene0014_01 are two scans of one room."""
     room, scan = room_and_scan(index)
     return f"scene{room:04d}_{scan:02d}"
 
 
 def build_room(seed: int, index: int) -> Room:
-    """The room that scan `index` goes through: a function of the two numbers (from 0 up) alone."""
+    """The room of scan `index`; a pure function of the two numbers (from 0)."""
     number, _ = room_and_scan(index)
     rng = np.random.default_rng([seed, number])
     plan = draw_floor_plan(rng)
@@ -129,13 +129,13 @@ def _floor_look(rng: np.random.Generator) -> tuple[str, Color]:
 
 
 def _wall_color(rng: np.random.Generator) -> Color:
-    """Off-white with a breath of some colour."""
+    """Off-white with a tint of some colour."""
     red, green, blue = 0.84 + rng.uniform(-0.07, 0.07, 3)
     return float(red), float(green), float(blue)
 
 
 def _monitor_on(rng: np.random.Generator, desk: Piece) -> tuple[Solid, ...]:
-    """A monitor on a desk, at its back, its screen towards the desk's front."""
+    """A monitor at the back of a desk, with the screen towards the desk's front."""
     solids = KINDS["monitor"].build(rng)
     slide = rng.uniform(-0.5, 0.5) * (desk.half[0] - 0.35)
     back = -desk.half[1] + 0.14
@@ -153,7 +153,7 @@ def _wall_patches(plan: FloorPlan, height: float, color: Color) -> list[Patch]:
 
 
 def _level_patches(plan: FloorPlan, z: float, color: Color) -> tuple[Patch, ...]:
-    """Floor or ceiling as the rectangles into which the lines of the walls cut the plan."""
+    """Floor or ceiling as the rectangles into which the lines of the walls divide the plan."""
     xs, ys = (np.unique(plan.outline[:, axis].round(9)) for axis in (0, 1))
     patches = []
     for left, right in itertools.pairwise(xs):
@@ -167,7 +167,7 @@ def _level_patches(plan: FloorPlan, z: float, color: Color) -> tuple[Patch, ...]
 def _openings(
     rng: np.random.Generator, plan: FloorPlan, height: float
 ) -> tuple[list[tuple[str, tuple[Solid, ...]]], Float64[np.ndarray, "D 4 2"]]:
-    """One or two doors and up to three windows, no two on one wall, and the floor before doors that must stay free."""
+    """One or two doors and up to three windows, each on another wall; and the floor to keep clear in front of doors."""
     lengths = np.linalg.norm(plan.walls[:, 1] - plan.walls[:, 0], axis=1)
     wall_order = [int(wall) for wall in rng.permutation(len(lengths)) if lengths[wall] > 1.3]
     doors = 2 if plan.area > 30 and rng.random() < 0.4 else 1
@@ -193,7 +193,7 @@ def _openings(
 
 
 def _door(rng: np.random.Generator, width: float) -> list[Solid]:
-    """A closed door in its frame, back on the wall, front towards +y."""
+    """A closed door in its frame, with its back on the wall and its front towards +y."""
     height, half = float(rng.uniform(1.98, 2.1)), width / 2
     wood = float(rng.uniform(0.85, 1.1))
     leaf, frame = (0.42 * wood, 0.22 * wood, 0.12 * wood), (0.90, 0.88, 0.84)
@@ -207,7 +207,7 @@ def _door(rng: np.random.Generator, width: float) -> list[Solid]:
 
 
 def _window(rng: np.random.Generator, width: float, room_height: float) -> list[Solid]:
-    """A window of two panes, 1.5 cm proud of the wall so that furniture may stand before it."""
+    """A window with two panes, only 1.5 cm thick, so that furniture can be in front of it."""
     low = float(rng.uniform(0.85, 1.05))
     high, half = min(low + float(rng.uniform(1.0, 1.3)), room_height - 0.1), width / 2
     frame, sky = (0.97, 0.97, 0.97), (0.55, 0.80, 0.98)

@@ -1,12 +1,12 @@
-"""Procedural rooms on disk as ScanNet scans: walk a camera through each room and write the files that ScanNet has.
+"""Procedural rooms on disk as ScanNet scans: move a camera through each room and write ScanNet's files.
 
     from pathlib import Path
     from jaxvsr.data.rooms.room_scans import write_rooms
     write_rooms(Path("data/rooms"), scenes=8, seed=0, workers=2)
 
-The bytes of a scan are a function of (seed, index, frames, size) alone. What is real about them: formats, names, a
-stored frame that is not the aligned one, invalid poses, spellings of labels. What is not: no sensor noise, no
-clutter, no hole.
+The bytes of a scan are a pure function of (seed, index, frames, size). As in real scans are formats, names, a stored
+frame that is not the aligned one, invalid poses and spellings of labels. There is no sensor noise, no clutter and no
+hole.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from jaxvsr.data.scannet.ply import Mesh, write_ply
 from jaxvsr.data.scannet.sens import SensFrame, SensHeader, write_sens
 from jaxvsr.errors import InputError
 
-# Raised when the same seed begins to give other bytes.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 1  # goes up whenever a seed gives other bytes than before
 DEFAULT_FRAMES = 20
 DEFAULT_SIZE = (160, 120)
 _SECONDS_A_FRAME = 1.0
@@ -55,11 +54,18 @@ def write_rooms(
     size: tuple[int, int] = DEFAULT_SIZE,
     on_scene: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Write scans 0 to `scenes` - 1 of `seed` to `root/scans/<scene>/`; the scene names, in order.
+    """Write scans 0 to `scenes` - 1 of `seed` to `root/scans/<scene>/`; returns the scene names, in order.
 
-    `size` is (width, height) in pixels of colour, depth and masks. A scan that is there already is kept if it was
-    written with the same arguments, so a run that was stopped goes on; with others it is an `InputError`. Each scan
-    is written under a temporary name and renamed. `on_scene` is called with the name of each as it is done.
+    Existing scans are kept if they were written with the same arguments, so a stopped run goes on. Each scan is written
+    under a temporary name and renamed.
+
+    Args:
+        size: (width, height) in pixels of colour, depth and masks.
+        frames: per scan.
+        on_scene: called with the name of each finished scan.
+
+    Raises:
+        InputError: a number is out of range, or an existing scan was written with other arguments.
     """
     for name, value, low, high in (
         ("scenes", scenes, 1, 1_000_000),
@@ -70,7 +76,7 @@ def write_rooms(
         ("height", size[1], 16, 4096),
     ):
         if not low <= value <= high:
-            raise InputError(f"{name} must lie between {low} and {high}, found {value}")
+            raise InputError(f"{name} must be from {low} to {high}, found {value}")
     scans = root / "scans"
     scans.mkdir(parents=True, exist_ok=True)
     write = functools.partial(_write_scan, scans, seed, frames, size)
@@ -81,7 +87,7 @@ def write_rooms(
             if on_scene is not None:
                 on_scene(names[-1])
         return names
-    # Spawned, not forked: neither Open3D's nor JAX's threads survive a fork.
+    # Spawned, not forked: threads of Open3D and JAX do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, scenes), mp_context=context) as pool:
         for name in pool.map(write, range(scenes), chunksize=max(1, min(8, scenes // (4 * workers)))):
@@ -100,7 +106,7 @@ def _write_scan(scans: Path, seed: int, frames: int, size: tuple[int, int], inde
         if info.is_file() and f"generator = {made_by}\n" in info.read_text(encoding="utf-8"):
             return name
         raise InputError(f"{final}: exists and was not written by '{made_by}'; remove it or choose another folder")
-    # The folder within carries the scan's name, because the files in it are named after it.
+    # The inner folder has the scan's name, because its files are named after it.
     partial = scans / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     scan_dir = partial / name
@@ -151,7 +157,7 @@ def _write_files(
 
 
 def _draw_axis_alignment(rng: np.random.Generator) -> Float64[np.ndarray, "4 4"]:
-    """A turn about z and a shift, rounded to the six decimals that the text file holds."""
+    """A rotation about z and a translation, rounded to the six decimals of the text file."""
     angle = rng.uniform(0.1, 2 * np.pi - 0.1)
     matrix = np.eye(4)
     matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]

@@ -1,6 +1,6 @@
-"""The one solid that rooms and furniture are built from: a convex outline at the bottom, another at the top.
+"""The only kind of solid in rooms and furniture: a convex outline at the bottom and another at the top.
 
-A box is such a solid with the same rectangle twice, a bin one with a small circle below a larger one.
+A box has the same rectangle twice, a bin a small circle below a larger one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Solid:
 
     @property
     def corners(self) -> Float64[np.ndarray, "M 3"]:
-        """All corners, the bottom ones first: their hull is the solid."""
+        """All corners, the bottom ones first; their hull is the solid."""
         count = len(self.bottom)
         corners = np.empty((2 * count, 3))
         corners[:count, :2], corners[count:, :2] = self.bottom, self.top
@@ -39,7 +39,7 @@ class Solid:
         return corners
 
     def moved(self, x: float, y: float, z: float, yaw: float) -> Solid:
-        """Turned by `yaw` radians counter-clockwise about the z axis, then shifted."""
+        """Rotated by `yaw` radians counter-clockwise about the z axis, then moved."""
         cos, sin = math.cos(yaw), math.sin(yaw)
         turn, shift = np.array([[cos, sin], [-sin, cos]]), np.array([x, y])
         return Solid(self.bottom @ turn + shift, self.top @ turn + shift, self.low + z, self.high + z, self.color)
@@ -52,7 +52,7 @@ def box(x: Interval, y: Interval, z: Interval, color: Color) -> Solid:
 
 
 def round_solid(center: Interval, radii: tuple[float, float], z: Interval, color: Color, stretch: float = 1.0) -> Solid:
-    """A cylinder or cone of ROUND_SIDES sides; `radii` at the bottom and the top, `stretch` times as long along y."""
+    """A cylinder or cone with ROUND_SIDES sides; `radii` at bottom and top, `stretch` times as long along y."""
     angles = 2 * np.pi * (np.arange(ROUND_SIDES) + 0.5) / ROUND_SIDES
     circle = np.stack([np.cos(angles), stretch * np.sin(angles)], axis=1)
     middle = np.array(center, dtype=np.float64)
@@ -61,7 +61,7 @@ def round_solid(center: Interval, radii: tuple[float, float], z: Interval, color
 
 @functools.cache
 def corner_triangles(sides: int) -> Int64[np.ndarray, "T 3"]:
-    """Triangles over `Solid.corners`, outwards: two for every side, fans for top and bottom."""
+    """Triangles over `Solid.corners`, facing out: two per side, fans for top and bottom."""
     bottom, top = np.arange(sides), np.arange(sides) + sides
     next_bottom, next_top = np.roll(bottom, -1), np.roll(top, -1)
     fan = np.arange(1, sides - 1)
@@ -83,9 +83,9 @@ def grid_patch(
     far: Float64[np.ndarray, " 3"],
     spacing: float,
 ) -> tuple[Float64[np.ndarray, "V 3"], Int64[np.ndarray, "T 3"]]:
-    """A four-cornered patch (origin, along, far, across, in this order round it) as a grid no coarser than `spacing`.
+    """A patch with the corners origin, along, far, across (in this order) as a grid no coarser than `spacing`.
 
-    The corners themselves are grid points, so boxes around a sampled patch are those of its corners.
+    The corners are grid points, so a box around the grid is a box around the corners.
     """
     columns = 1 + max(1, math.ceil(max(math.dist(origin, along), math.dist(across, far)) / spacing))
     rows = 1 + max(1, math.ceil(max(math.dist(origin, across), math.dist(along, far)) / spacing))
@@ -94,7 +94,7 @@ def grid_patch(
 
 @functools.lru_cache(maxsize=4096)
 def _corner_shares(rows: int, columns: int) -> Float64[np.ndarray, "V 4"]:
-    """How much of each corner of a patch there is in each point of its grid."""
+    """The weights of a patch's corners in each point of its grid."""
     u = np.linspace(0, 1, columns)[None, :]
     v = np.linspace(0, 1, rows)[:, None]
     return np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=-1).reshape(-1, 4)
@@ -102,7 +102,7 @@ def _corner_shares(rows: int, columns: int) -> Float64[np.ndarray, "V 4"]:
 
 @functools.lru_cache(maxsize=4096)
 def grid_triangles(rows: int, columns: int) -> Int64[np.ndarray, "T 3"]:
-    """Two triangles for every cell of a row-major grid of points, counter-clockwise where rows go up."""
+    """Two triangles per cell of a row-major grid of points, counter-clockwise if rows go up."""
     corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).reshape(-1)
     lower = np.stack([corner, corner + 1, corner + columns + 1], axis=1)
     upper = np.stack([corner, corner + columns + 1, corner + columns], axis=1)
@@ -110,9 +110,9 @@ def grid_triangles(rows: int, columns: int) -> Int64[np.ndarray, "T 3"]:
 
 
 def solid_surface(solid: Solid, spacing: float) -> tuple[Float64[np.ndarray, "V 3"], Int64[np.ndarray, "T 3"]]:
-    """The surface as a mesh with vertices about `spacing` metres apart at most; every corner of the solid is one.
+    """The surface as a mesh with vertices at most about `spacing` metres apart, including every corner of the solid.
 
-    A bottom on the floor is left out: no scan sees it.
+    A bottom on the floor is left out, because no scan sees it.
     """
     sides = len(solid.bottom)
     corners = solid.corners
@@ -127,7 +127,7 @@ def solid_surface(solid: Solid, spacing: float) -> tuple[Float64[np.ndarray, "V 
         rows = 1 + max(1, math.ceil((solid.high - solid.low) / spacing))
         v = np.linspace(0, 1, rows)[:, None, None]
         wall = corners[:sides] * (1 - v) + corners[sides:] * v
-        wall = np.concatenate([wall, wall[:, :1]], axis=1)  # closed: the last column repeats the first
+        wall = np.concatenate([wall, wall[:, :1]], axis=1)  # the last column repeats the first
         patches.append((wall.reshape(-1, 3), grid_triangles(rows, sides + 1)))
         caps = [(corners[sides:], False)] + [(corners[:sides], True)] * (solid.low > 0.02)
         for ring, flip in caps:

@@ -1,4 +1,4 @@
-"""A room as triangles: coarse ones to cast rays at, fine ones as the mesh that a scan stores."""
+"""A room as triangles: a coarse mesh for ray casting, a fine one for the scan's file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 from jaxvsr.data.rooms.room import Room
 from jaxvsr.data.rooms.solids import Color, corner_triangles, grid_patch, join_meshes, solid_surface
 
-# Floor points this close give the room's area by alpha shape; furniture needs points on parts as thin as a chair's
-# back.
+# Close enough for the room's area by alpha shape, and for points on parts as thin as a chair's back.
 FLOOR_SPACING_METRES = 0.15
 FURNITURE_SPACING_METRES = 0.15
 WALL_SPACING_METRES = 0.25
@@ -22,7 +21,7 @@ _SQUARE = np.array([[0, 1, 2], [0, 2, 3]])
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CoarseMesh:
-    """Triangles with their colour (RGB in 0 to 1, no light yet) and the objectId that each belongs to."""
+    """Triangles with colour (RGB in 0 to 1, before lighting) and objectId."""
 
     vertices: Float32[np.ndarray, "V 3"]
     triangles: Int32[np.ndarray, "T 3"]
@@ -32,9 +31,9 @@ class CoarseMesh:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FineMesh:
-    """The mesh of a scan: vertices at most about 15 cm apart on furniture and floor, a segment and an object for each.
+    """The mesh of a scan: vertices at most about 15 cm apart on furniture and floor, with segment and objectId.
 
-    Every corner of every part is a vertex. Segment ids are, as in ScanNet, the index of one of the segment's vertices.
+    Every corner of every part is a vertex. As in ScanNet, the id of a segment is the index of one of its vertices.
     """
 
     vertices: Float64[np.ndarray, "V 3"]
@@ -45,7 +44,7 @@ class FineMesh:
 
 
 def coarse_mesh(room: Room) -> CoarseMesh:
-    """As few triangles as show the room."""
+    """The mesh with the fewest triangles that shows the room."""
     meshes: list[tuple[np.ndarray, np.ndarray]] = []
     colors: list[Color] = []
     object_ids: list[int] = []
@@ -69,7 +68,7 @@ def coarse_mesh(room: Room) -> CoarseMesh:
 
 
 def fine_mesh(room: Room) -> FineMesh:
-    """The mesh that a scan stores; each solid and each patch is one segment."""
+    """The mesh of a scan; each solid and each patch is one segment."""
     meshes, colors, object_ids = [], [], []
     for item in room.objects:
         for solid in item.solids:
@@ -98,7 +97,7 @@ def fine_mesh(room: Room) -> FineMesh:
 
 
 def floor_pattern(room: Room, points: np.ndarray) -> np.ndarray:
-    """Brightness of the floor at points [..., 2] (metres), a factor around 1: planks, tiles of TILE_METRES, carpet."""
+    """Brightness of the floor at points [..., 2] (metres), a factor near 1: planks, tiles of TILE_METRES, or carpet."""
     x, y = points[..., 0], points[..., 1]
     if room.floor_pattern == "tiles":
         u, v = np.mod(x, TILE_METRES), np.mod(y, TILE_METRES)
