@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxvsr.config.config_reference import field_table
+from jaxvsr.demo_stages import demo_stages
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -106,3 +107,13 @@ def test_every_file_and_folder_that_the_documents_name_is_there():
     }
     assert len(named) > 20
     assert [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_demos_page_shows_its_stages_as_they_are_typed():
+    page = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+    stages = demo_stages(Path("runs/demo"), 0)
+    shown = re.findall(r"^    \[(\d+)/(\d+)\] (.*)\n    \$ (.*)$", page, re.MULTILINE)
+    assert len(shown) >= 8
+    for number, total, title, command in shown:
+        assert int(total) == len(stages)
+        assert (title, command) == (stages[int(number) - 1].title, stages[int(number) - 1].command)
