@@ -89,7 +89,7 @@ def test_without_max_pixels_frames_get_the_size_that_the_models_folder_says(vide
         (None, "broken.mp4", (), "not a video that decord can read"),
         (None, "empty", (), "no images"),
         (None, "thin", (), "thin: a frame of 2×900 pixels"),
-        (None, "mixed", (), "28×28 pixels, the first image of the folder 56×56"),
+        (None, "mixed", (), "28×28 pixels, but the first image of the folder has 56×56"),
         (None, "images", ("--frames", "7"), "has 6 frames, fewer than the 7"),
         (None, "images", ("--prompt", "nonsense"), "prompt 'nonsense'"),
         (None, "v" * 300, (), "File name too long"),

@@ -113,7 +113,7 @@ def test_the_extra_frame_of_arange_is_as_rare_as_said():
 def test_impossible_rates_are_refused(arguments, says):
     with pytest.raises(InputError, match=says):
         FrameRate(*arguments)
-    with pytest.raises(InputError, match=r"0\.0 frames a second"):
+    with pytest.raises(InputError, match=r"0\.0 frames per second"):
         frame_count(10, 0.0, FrameRate(1))
 
 
@@ -178,7 +178,7 @@ def test_frames_by_rate_are_as_many_as_the_rule_takes(videos, tmp_path, capsys):
     assert main(base) == 2 and "give --frames N,… or --fps N" in capsys.readouterr().err
     assert main([*base, "--frames", "2", "--max-frames", "4"]) == 2 and "--max-frames" in capsys.readouterr().err
     base[2] = str(tmp_path / "other")
-    assert main([*base, "--fps", "0.1"]) == 2 and "too few for 0.1 a second" in capsys.readouterr().err
+    assert main([*base, "--fps", "0.1"]) == 2 and "too few for 0.1 per second" in capsys.readouterr().err
 
 
 def test_several_threads_store_the_frames_of_one_video_that_a_single_one_does(tmp_path):

@@ -1,17 +1,17 @@
-"""Which frames of a video stand for it: uniform sampling by the rules of the places that it comes from.
+"""Which frames are taken from a video: uniform sampling, by the rules of three libraries.
 
-The rules differ in rounding and in where the last frame falls; for 7 frames, the last of which is number 6, taking 3:
+The rules differ in rounding and in the last frame. Three of seven frames, number 0 to 6:
 
-    linspace        0 3 6     lmms-eval: int(linspace(0, total - 1, count)), so the last frame is always there
+    linspace        0 3 6     lmms-eval: int(linspace(0, total - 1, count)), which includes the last frame
     qwen-vl-utils   0 3 6     linspace rounded to the nearest, halves to even
-    huggingface     0 2 4     int(arange(0, total, total / count)), the last stretch is cut off
+    huggingface     0 2 4     int(arange(0, total, total / count)), without the end of the video
 
-Here a count is a promise: `count` frames, each once. The sources break it in three places, and there we keep it:
+Here a count always gives `count` frames, each once. The libraries differ from that in three cases:
 
-- huggingface: where `total / count` is rounded down, arange gives one frame more than was asked for (one case in twenty
-  or so: 4.6 % of all pairs with total ≤ 1,500 and count ≤ 64); we leave the last one out.
-- linspace: lmms-eval appends the last frame where it is missing, which happens for a count of 1 alone; we take one.
-- shorter videos: lmms-eval repeats frames, qwen-vl-utils and huggingface refuse; we refuse.
+- huggingface: if `total / count` is rounded down, arange gives one frame too many (4.6 % of all pairs with total up to
+  1,500 and count up to 64); here the last one is left out.
+- linspace: lmms-eval appends the last frame if it is missing, which is only so for a count of 1; here it is one frame.
+- shorter videos: lmms-eval repeats frames, qwen-vl-utils and huggingface refuse; they are refused here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jaxtyping import Int64
 from jaxvsr.errors import InputError
 
 SamplingRule = Literal["linspace", "qwen-vl-utils", "huggingface"]
-# Two frames make one patch in time, in Qwen2-VL and Qwen2.5-VL alike; their samplers keep to whole ones.
+# A temporal patch of Qwen2-VL and Qwen2.5-VL is two frames, so their samplers take even numbers.
 _FRAME_FACTOR = 2
 
 
@@ -49,7 +49,7 @@ def sample_indices(total: int, count: int, rule: SamplingRule = "linspace") -> I
 
 @dataclasses.dataclass(frozen=True)
 class FrameRate:
-    """Sampling by frames a second instead of a count. The bounds are those of qwen-vl-utils and transformers."""
+    """Sampling by frames per second instead of a count. The bounds are those of qwen-vl-utils and transformers."""
 
     fps: float
     min_frames: int = 4
@@ -60,22 +60,22 @@ class FrameRate:
             raise InputError(f"fps {self.fps}: must be above 0")
         if not 1 <= self.min_frames <= self.max_frames:
             raise InputError(
-                f"min_frames {self.min_frames}, max_frames {self.max_frames}: must be at least 1 and in this order"
+                f"min_frames {self.min_frames}, max_frames {self.max_frames}: must be at least 1, in ascending order"
             )
 
 
 def frame_count(total: int, video_fps: float, rate: FrameRate, rule: SamplingRule = "linspace") -> int:
-    """How many frames a rule takes of a video of `total` frames at `video_fps`, for `sample_indices`.
+    """How many frames a rule takes from a video of `total` frames at `video_fps`, for `sample_indices`.
 
-        linspace        lmms-eval's `load_video_stream`: int(seconds · fps), at most max_frames; it knows no minimum
+        linspace        lmms-eval's `load_video_stream`: int(seconds · fps), at most max_frames; there is no minimum
         qwen-vl-utils   `smart_nframes`: bounds made even (up, down), then within them and the video, then even (down)
-        huggingface     `Qwen2VLVideoProcessor.sample_frames`: as before, but the minimum as it is
+        huggingface     `Qwen2VLVideoProcessor.sample_frames`: the same, but with the minimum unchanged
 
     Raises:
         InputError: the video is too short for a single frame (linspace) or pair of frames (the others).
     """
     if not (math.isfinite(video_fps) and video_fps > 0):
-        raise InputError(f"says that it has {video_fps} frames a second; needed to sample by fps")
+        raise InputError(f"has {video_fps} frames per second by its header; sampling by fps needs a number above 0")
     if rule == "linspace":
         count, least = min(rate.max_frames, int(total / video_fps * rate.fps), total), 1
     else:
@@ -86,7 +86,7 @@ def frame_count(total: int, video_fps: float, rate: FrameRate, rule: SamplingRul
             high = _even(min(high, total))
         count, least = _even(min(max(total / video_fps * rate.fps, low), high, total)), _FRAME_FACTOR
     if count < least:
-        raise InputError(f"has {total} frames at {video_fps:g} a second, too few for {rate.fps:g} a second")
+        raise InputError(f"has {total} frames at {video_fps:g} per second, too few for {rate.fps:g} per second")
     return count
 
 

@@ -1,6 +1,6 @@
-"""Writes the frames of scenes into a data folder: resumable, in parallel, broken sources by name.
+"""Write the frames of scenes into a data folder, in parallel and resumable; broken sources are listed.
 
-Threads suffice: decoding, resizing and compressing release the interpreter lock.
+It uses threads, because decoding, resizing and compressing release the interpreter lock.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from jaxvsr.pixel_budget import PixelLimits, smart_resize
 
 @dataclasses.dataclass(frozen=True)
 class FrameSettings:
-    """What is stored of every scene: the frame counts, the pixel budget of one frame, the sampling rule.
+    """What is stored per scene: frame counts, pixel budget per frame, sampling rule.
 
-    With `rate` also the count that the rule takes of a video at so many frames a second. Sets of images are stored
+    `rate` adds the count that the rule takes from a video at that many frames per second. Sets of images are stored
     whole, whatever the counts.
     """
 
@@ -48,13 +48,13 @@ class FrameSettings:
             raise InputError(f"sampling rule {self.rule!r} is not one of {', '.join(get_args(SamplingRule))}")
         PixelLimits.at_most(self.max_pixels)  # refuses a budget below one merged patch
         if self.max_pixels > IMAGE_LIMIT_PIXELS:
-            raise InputError(f"max_pixels {self.max_pixels}: must be at most {IMAGE_LIMIT_PIXELS}, no picture has more")
+            raise InputError(f"max_pixels {self.max_pixels}: must be at most {IMAGE_LIMIT_PIXELS}, as for images")
 
 
 @dataclasses.dataclass(frozen=True)
 class FrameReport:
-    """What a run did: scenes written now, scenes that lay there already, broken ones with the reason; and the flaws of
-    the whole ones, counted over scenes.
+    """Scenes written now, scenes that were there already, broken scenes with the reason; and the flaws of the others,
+    summed over scenes.
     """
 
     written: tuple[str, ...]
@@ -80,13 +80,13 @@ def write_frames(
     workers: int | None = None,
     on_done: Callable[[str], object] = lambda scene: None,
 ) -> FrameReport:
-    """Store the frames of all scenes (or scan folders); goes on past broken ones and lists them.
+    """Store the frames of all scenes (or scan folders); broken ones are listed and skipped.
 
-    `on_done` is called after each scene. Where all are broken, nothing is left behind.
+    `on_done` is called after each scene. If all scenes are broken, nothing is written.
     """
     sources = [_source_of(scene) for scene in scenes]
     workers = workers or os.cpu_count() or 1
-    threads = max(workers // max(len(sources), 1), 1)  # of one scene, where there are fewer scenes than workers
+    threads = max(workers // max(len(sources), 1), 1)  # per scene, if there are fewer scenes than workers
 
     def write(source: SceneSource) -> bool | str:
         try:
@@ -120,13 +120,14 @@ def _source_of(scene: SceneSource | Path) -> SceneSource:
 
 
 def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameSettings, *, threads: int = 1) -> bool:
-    """Store the frames of one scene; False where they lie there already, from a source of the same size or one that is
-    gone.
+    """Store the frames of one scene; False if they are there already, from a source of the same size or one that was
+    deleted.
 
-    Counts stored before are kept: the array is written anew with the union, all of it from the source as it is now.
+    Counts that were stored before are kept: the array is rewritten with the union, all of it from the source as it is
+    now.
 
     Raises:
-        InputError: the source is broken or too short, or frames of another budget or rule lie there.
+        InputError: the source is broken or too short, or frames with another budget or rule are there.
     """
     described = _source_of(scene)
     rule = ALL_IMAGES if described.images else settings.rule
@@ -136,9 +137,9 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
     if before is not None:
         for name, asked in (("max_pixels", settings.max_pixels), ("rule", rule)):
             if before[name] != asked:
-                raise InputError(f"{target} was written with {name} {before[name]}, not {asked}; take another folder")
+                raise InputError(f"{target} was written with {name} {before[name]}, not {asked}; use another folder")
     stored = set() if before is None else {int(count) for count in before["index_sets"]}
-    # A scan's video may be deleted once its frames are stored.
+    # A source may be deleted once its frames are stored.
     enough = described.images or (settings.rate is None and set(settings.counts) <= stored)
     if before is not None and enough and not described.is_there():
         return False
@@ -188,7 +189,7 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
         write_array(target, pixels, attributes)
     except BaseException:
         if made:
-            with contextlib.suppress(OSError):  # another thread's scene may lie there by now
+            with contextlib.suppress(OSError):  # another thread may have written a scene
                 target.parent.rmdir()
         raise
     return True
@@ -204,7 +205,7 @@ def _counts(source: FrameSource, described: SceneSource, settings: FrameSettings
 
 
 def _resized(frame: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Bicubic with antialiasing (PIL), the filter of Qwen's image processor; untouched where the size is right."""
+    """Bicubic with antialiasing (PIL), the filter of Qwen's image processor; unchanged if the size is right."""
     if frame.shape[:2] == (height, width):
         return frame
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))

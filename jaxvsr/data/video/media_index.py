@@ -1,8 +1,8 @@
-"""What lies in a folder of videos and pictures, and which of it a name in a question set means.
+"""The videos and images in a folder, and which of them a name in a question set means.
 
-A published row says `nyu/scene0024_02.mp4` or just `scene0024_02`; the user's folder may hold
-`videos/scene0024_02.mp4`, `scans/scene0024_02/` or a picture `scene0024_02/000100.jpg`. Names are compared from their
-end, without the suffix: the medium that shares most parts is meant, and of equals the one with the row's own suffix.
+A published row says `nyu/scene0024_02.mp4` or just `scene0024_02`; the user's folder may have
+`videos/scene0024_02.mp4`, `scans/scene0024_02/` or an image `scene0024_02/000100.jpg`. Paths are compared from their
+end, without suffix: the medium with the most parts in common is taken, and among equals the one with the row's suffix.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxvsr.data.video.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, colo
 from jaxvsr.errors import InputError
 
 MediumKind = Literal["video", "scan", "folder", "image"]
-# What a name without a suffix means where several kinds have it, the first of these first.
+# What a name without a suffix means if several kinds of media have it, in this order.
 _PREFERENCE: tuple[MediumKind, ...] = ("video", "scan", "folder", "image")
 _SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, ".sens")
 
@@ -37,7 +37,7 @@ class Medium:
 
 
 def name_parts(text: str) -> tuple[str, ...]:
-    """A path or name as parts to compare: lower case, `\\` as `/`, no suffix of a medium, no `.` and `..`."""
+    """The parts of a path to compare: lower case, `\\` as `/`, no suffix of a medium, no `.` and `..`."""
     path = PurePosixPath(text.strip().replace("\\", "/").lower())
     if path.suffix in _SUFFIXES:
         path = path.with_suffix("")
@@ -45,9 +45,9 @@ def name_parts(text: str) -> tuple[str, ...]:
 
 
 class MediaIndex:
-    """All media below a folder, found once. Links are followed; a folder is entered once however many lead to it.
+    """All media below a folder. Links are followed; each folder is entered only once.
 
-    Single images are listed only with `images`: the colour frames of all of ScanNet are 2.5 million.
+    Single images are listed only with `images`, because the colour frames of all of ScanNet are 2.5 million.
     """
 
     def __init__(self, root: Path, *, images: bool = False) -> None:
@@ -61,11 +61,11 @@ class MediaIndex:
                 self._by_name[medium.key[-1]].append(medium)
 
     def videos(self) -> tuple[Medium, ...]:
-        """Everything that stands for a video: all kinds but single images."""
+        """All media except single images."""
         return tuple(medium for medium in self.media if medium.kind != "image")
 
     def find(self, name: str, kinds: Sequence[MediumKind]) -> Medium | str:
-        """The medium of one of `kinds` that a row's `name` means, or the reason why there is none."""
+        """The medium of one of `kinds` that a row's `name` means, or a line that says why there is none."""
         wanted = name_parts(name)
         found = [medium for medium in self._by_name.get(wanted[-1], ()) if medium.kind in kinds] if wanted else []
         if not found:

@@ -1,4 +1,4 @@
-"""What frames are read from: a scan's `.sens`; every other kind of video fits the same few methods."""
+"""The interface of all frame sources, and its implementation for a scan's `.sens`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INFO_LIMIT_BYTES = 1 << 20
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """A video with random access to its frames, for several threads at once."""
+    """A video with random access to its frames, safe to use from several threads."""
 
     name: str
     bytes_on_disk: int
@@ -28,12 +28,12 @@ class FrameSource(Protocol):
 
     @property
     def fps(self) -> float:
-        """Frames a second, on average."""
+        """Average frames per second."""
         ...
 
     @property
     def flaws(self) -> dict[str, int]:
-        """What is known to be wrong with it and was worked around."""
+        """Known flaws that were worked around, with their counts."""
         ...
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -45,15 +45,15 @@ class FrameSource(Protocol):
         ...
 
     def sha256(self, indices: Sequence[int]) -> str:
-        """Hash of these frames as the source stores them, with their indices."""
+        """A hash of these frames as stored, with their indices."""
         ...
 
 
 class SensSource:
     """The colour frames of a `.sens`.
 
-    `flaws`: `invalid_poses` (frames where tracking failed; their pictures are fine), `color_frames_differ` (frames that
-    `numColorFrames` of `<scene>.txt` has more or fewer; the `.sens` is what counts).
+    `flaws`: `invalid_poses` (frames where tracking failed; their images are fine), `color_frames_differ` (by how many
+    frames `numColorFrames` of `<scene>.txt` differs; the `.sens` is right).
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +79,7 @@ class SensSource:
         return self._reader.timestamps[np.asarray(indices, np.int64)]
 
     def sha256(self, indices: Sequence[int]) -> str:
-        # Only what is used: a real scan's file holds 1 to 3 GB, most of it depth.
+        # Only of the frames used: a real scan's file has 1 to 3 GB, most of it depth.
         digest = hashlib.sha256()
         for index in indices:
             is_jpeg = self._reader.header.color_compression == "jpeg"
@@ -89,7 +89,7 @@ class SensSource:
 
 
 def color_frames_promised(info: Path) -> int | None:
-    """numColorFrames of a `<scene>.txt`; None where there is no such file or line."""
+    """numColorFrames of a `<scene>.txt`; None without such a file or line."""
     try:
         with info.open("rb") as file:
             match = _COLOR_FRAMES.search(file.read(_INFO_LIMIT_BYTES))
@@ -99,6 +99,6 @@ def color_frames_promised(info: Path) -> int | None:
 
 
 def average_fps(timestamps: Float64[np.ndarray, " N"]) -> float:
-    """Frames a second over all of a video's timestamps; 1 for a single frame."""
+    """Frames per second over all of a video's timestamps; 1 for a single frame."""
     seconds = float(timestamps[-1] - timestamps[0]) if len(timestamps) > 1 else 0.0
     return (len(timestamps) - 1) / seconds if seconds > 0 else 1.0

@@ -1,4 +1,4 @@
-"""Which scene gets its frames from which file: what the question rows say, else everything that a folder holds."""
+"""The file that each scene's frames are read from: as the question rows say, or else everything in a folder."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from jaxvsr.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class SceneSource:
-    """A scene and the files that it is read from: one video or scan, or a set of `images` that belong together."""
+    """A scene and the files that it is read from: one video or scan, or a set of `images`."""
 
     scene: str
     paths: tuple[Path, ...]
     images: bool = False
 
     def is_there(self) -> bool:
-        """Whether there is anything to open."""
+        """Whether all of its files exist."""
         return all(is_there(path) for path in self.paths)
 
     def open(self) -> FrameSource:
-        """Its frames; `InputError` where they cannot be read."""
+        """Its frames; `InputError` if they cannot be read."""
         if self.images:
             return open_images(" ".join(path.name for path in self.paths)[:200], self.paths)
         return open_video(self.paths[0])
@@ -35,7 +35,7 @@ class SceneSource:
 
 @dataclasses.dataclass(frozen=True)
 class SceneSources:
-    """What is to be read, in order of the scenes' names, and the scenes asked about that have nothing in the folder."""
+    """The sources, sorted by scene, and the scenes with questions that have none in the folder."""
 
     sources: tuple[SceneSource, ...]
     elsewhere: tuple[str, ...] = ()
@@ -51,13 +51,13 @@ class SceneSources:
 def scene_sources(root: Path, folder: Path, questions: Sequence[Question] = ()) -> SceneSources:
     """The sources below `root` for a data folder with these questions.
 
-    Rows with `video` or `images` (imported ones) say where their scenes come from: paths below `root`, or below the
-    data folder, where pictures lie that the set itself held. Without any such row everything in `root` is taken: its
-    scans, or without any its videos and image folders, by their names. With both kinds of rows, of the latter only the
-    scenes asked about.
+    Rows with `video` or `images` (imported ones) have paths below `root`, or below the data folder for images that were
+    part of the question set. Without any such row, everything in `root` is a source: its scans, or if there are none,
+    its videos and image folders, by name. With both kinds of rows, only the scenes with questions are taken from
+    `root`.
 
     Raises:
-        InputError: `root` holds nothing, two of its videos have one name, or a row's path leads out of it.
+        InputError: `root` is empty, two of its videos have the same name, or a row's path leads out of it.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected one with scans, videos or image folders")
@@ -71,7 +71,7 @@ def scene_sources(root: Path, folder: Path, questions: Sequence[Question] = ()) 
     found = {source.scene for source in sources}
     if not found:
         first = next(iter(named.values()))
-        raise InputError(f"{root}: holds nothing that the questions are about, the first is {first.paths[0]}")
+        raise InputError(f"{root}: nothing in it that the questions are about, the first is {first.paths[0]}")
     elsewhere = sorted({row.scene for row in questions} - found)
     return SceneSources(tuple(sorted(sources, key=lambda source: source.scene)), tuple(elsewhere))
 
@@ -106,6 +106,6 @@ def _listed(root: Path) -> tuple[SceneSource, ...]:
         source = SceneSource(scene, (root / medium.path,))
         if scene in by_scene:
             both = " and ".join(str(one.paths[0].relative_to(root)) for one in (by_scene[scene], source))
-            raise InputError(f"{root}: two videos are named {scene!r}: {both}; give them names of their own")
+            raise InputError(f"{root}: two videos are named {scene!r}: {both}; give them different names")
         by_scene[scene] = source
     return tuple(by_scene[scene] for scene in sorted(by_scene))

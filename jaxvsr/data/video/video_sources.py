@@ -1,4 +1,4 @@
-"""Videos of every kind: scans, colour folders, files that decord reads (mp4 and others), folders and sets of images."""
+"""Frame sources of every kind: scans, colour folders, files that decord reads (mp4 and others), sets of images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from jaxvsr.errors import InputError, one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
-# Where ScanNet's own exporters and those of SensReader's forks put colour: 0.jpg, 1.jpg, … or frame-000000.color.jpg.
+# Where ScanNet's exporter and its forks put colour frames: 0.jpg, 1.jpg, … or frame-000000.color.jpg.
 COLOR_FOLDERS = ("color", "exported/color")
 SCANNET_FPS = 30.0
-IMAGE_LIMIT_PIXELS = 1 << 26  # 8k × 8k; a picture of a scene that is larger is no picture
+IMAGE_LIMIT_PIXELS = 1 << 26  # 8k × 8k
 _VIDEO_LIMIT_FRAMES = 1 << 24
 _CHUNK_BYTES = 1 << 20
 
@@ -33,8 +33,7 @@ _stderr = threading.Lock()
 
 @contextlib.contextmanager
 def _without_decords_log() -> Iterator[None]:
-    """decord writes a line of its own to stderr about each file that it cannot open, whatever its log level; meanwhile
-    stderr leads nowhere."""
+    """Discard stderr: decord writes a line about each file that it cannot open, whatever its log level."""
     with _stderr, Path(os.devnull).open("wb") as nowhere:
         try:
             kept = os.dup(2)
@@ -61,8 +60,8 @@ class VideoFileSource:
         self.bytes_on_disk = path.stat().st_size
         self.flaws: dict[str, int] = {}
         self._path = path
-        self._one_at_a_time = threading.Lock()  # decord's readers are for one thread
-        decord.logging.set_level(decord.logging.FATAL)  # what is wrong with a file is told in the one line below
+        self._one_at_a_time = threading.Lock()  # decord's readers are not thread-safe
+        decord.logging.set_level(decord.logging.FATAL)  # errors are raised below
         try:
             with _without_decords_log():
                 self._reader: Any = decord.VideoReader(str(path), num_threads=1)
@@ -71,7 +70,7 @@ class VideoFileSource:
         except Exception as error:  # decord raises its own kinds and RuntimeError
             raise InputError(f"{path}: not a video that decord can read ({one_line(error)})") from None
         if not 0 < self._length <= _VIDEO_LIMIT_FRAMES:
-            raise InputError(f"{path}: says it has {self._length} frames; expected 1 to {_VIDEO_LIMIT_FRAMES}")
+            raise InputError(f"{path}: has {self._length} frames by its header; expected 1 to {_VIDEO_LIMIT_FRAMES}")
 
     def __len__(self) -> int:
         return self._length
@@ -104,9 +103,9 @@ class VideoFileSource:
 
 
 class ImageSource:
-    """Images that stand for a video, in the given order; all must have the size of the first.
+    """Images as frames, in the given order; all must have the size of the first.
 
-    `times` are their seconds from the first on, strictly increasing.
+    `times`: seconds since the first image, strictly increasing.
     """
 
     def __init__(self, name: str, paths: Sequence[Path], times: Float64[np.ndarray, " F"]) -> None:
@@ -133,7 +132,7 @@ class ImageSource:
         if pixels.shape != self._shape:
             height, width, _ = self._shape
             size = f"{pixels.shape[0]}×{pixels.shape[1]}"
-            raise InputError(f"{path}: has {size} pixels, the first image of the folder {height}×{width}")
+            raise InputError(f"{path}: has {size} pixels, but the first image of the folder has {height}×{width}")
         return pixels
 
     def timestamps(self, indices: Sequence[int]) -> Float64[np.ndarray, " F"]:
@@ -148,7 +147,7 @@ class ImageSource:
 
 
 def open_images(name: str, paths: Sequence[Path]) -> FrameSource:
-    """A set of images, one a second.
+    """A set of images, one per second.
 
     Raises:
         InputError: one of them does not exist.
@@ -160,16 +159,16 @@ def open_images(name: str, paths: Sequence[Path]) -> FrameSource:
 
 
 def open_image_folder(folder: Path) -> FrameSource:
-    """The images of a folder in the order of their numbers or else of their names, one a second."""
+    """The images of a folder, ordered by their numbers or else by their names, one per second."""
     return open_images(folder.name, _images(folder))
 
 
 def open_color_folder(scan_dir: Path, folder: Path) -> FrameSource:
     """The colour frames that were extracted from a scan's `.sens`.
 
-    The numbers in their names are those of the frames at 30 a second (`20.jpg`, `frame-000020.color.jpg`: after two
-    thirds of a second); names without numbers count as all frames. `flaws`: `color_frames_differ` (where all frames
-    should be there by their numbers, what `numColorFrames` of `<scene>.txt` has more or fewer).
+    The numbers in their names are frame numbers at 30 per second (`20.jpg`, `frame-000020.color.jpg`: after two thirds
+    of a second); without numbers they count as consecutive. `flaws`: `color_frames_differ` (by how many frames
+    `numColorFrames` of `<scene>.txt` differs, if the numbers have no gap).
     """
     paths = _images(folder)
     numbers = [number_of(path) for path in paths]
@@ -185,7 +184,7 @@ def open_color_folder(scan_dir: Path, folder: Path) -> FrameSource:
 
 
 def color_folder(scan_dir: Path) -> Path | None:
-    """`color/` or `exported/color/` of a scan folder, where it has one."""
+    """`color/` or `exported/color/` of a scan folder, or None."""
     return next((scan_dir / name for name in COLOR_FOLDERS if (scan_dir / name).is_dir()), None)
 
 
@@ -209,7 +208,7 @@ def open_video(path: Path) -> FrameSource:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything at `path` that `open_video` would try to read."""
+    """Whether there is anything at `path` for `open_video` to read."""
     if not path.is_dir():
         return path.exists()
     if (path / f"{path.resolve().name}.sens").exists() or color_folder(path) is not None:
@@ -218,7 +217,7 @@ def is_there(path: Path) -> bool:
 
 
 def number_of(path: Path) -> int | None:
-    """The frame number in an image's name: its only one, or the only one before the first dot; None without."""
+    """The frame number in an image's name: the only number before the first dot; None if there is none or several."""
     found = re.findall(r"\d+", path.name.split(".")[0])
     return int(found[0]) if len(found) == 1 and len(found[0]) <= 9 else None
 
@@ -237,8 +236,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB pixels of an image file, upright where a camera wrote down how it was held; its size is looked at before
-    anything is decoded."""
+    """RGB pixels of an image file, turned upright by its EXIF orientation; the size is checked before decoding."""
     from PIL import Image, ImageOps
 
     try:
@@ -248,4 +246,4 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # decoders raise many kinds on broken data
         raise InputError(f"{path}: not an image that can be read ({one_line(error)})") from None
-    raise InputError(f"{path}: says it has {height}×{width} pixels; refused")
+    raise InputError(f"{path}: has {height}×{width} pixels by its header; expected at most {IMAGE_LIMIT_PIXELS:,}")
