@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from jaxvsr.api.policy import Policy, Rollouts, load
+    from jaxvsr.api.load_model import load
+    from jaxvsr.api.policy import Policy, Rollouts
     from jaxvsr.api.scenes_in_memory import Scene, read_scenes
     from jaxvsr.api.train_and_evaluate import Trained, evaluate, train, tree_logprobs
     from jaxvsr.config.algorithm import AdvantageRule, Objective
@@ -39,7 +40,7 @@ _PUBLIC = {
     "Scene": "jaxvsr.api.scenes_in_memory",
     "Trained": "jaxvsr.api.train_and_evaluate",
     "evaluate": "jaxvsr.api.train_and_evaluate",
-    "load": "jaxvsr.api.policy",
+    "load": "jaxvsr.api.load_model",
     "read_scenes": "jaxvsr.api.scenes_in_memory",
     "train": "jaxvsr.api.train_and_evaluate",
     "tree_logprobs": "jaxvsr.api.train_and_evaluate",

@@ -75,11 +75,15 @@ class Prompt:
         values = {"{question}": asked, "{options}": options}
         return re.sub(r"\{question\}|\{options\}", lambda match: values[match[0]], template)
 
+    def completion(self, text: str) -> str:
+        """What a model wrote, up to the first stop string."""
+        for stop in self.stop:
+            text = text.split(stop)[0]
+        return text
+
     def answer(self, completion: str) -> str:
         """The answer in a completion: cut at the first stop string, then extracted."""
-        for stop in self.stop:
-            completion = completion.split(stop)[0]
-        return extract_answer(completion, self.extraction)
+        return extract_answer(self.completion(completion), self.extraction)
 
 
 _THINK = (

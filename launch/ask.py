@@ -91,9 +91,7 @@ def _command(argv: Sequence[str] | None) -> int:
         raise InputError(
             "out of device memory: use fewer --frames, a smaller --max-pixels or a larger --mesh"
         ) from None
-    for stop in prompt.stop:
-        answer = answer.split(stop)[0]
-    print(answer.strip())
+    print(prompt.completion(answer).strip())
     tokens = int((scene.vision_row >= 0).sum())
     seconds = time.monotonic() - start
     print(

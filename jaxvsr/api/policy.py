@@ -4,6 +4,7 @@
     state = policy.start(seed=0)                             all that training changes
     batch = policy.batch([jaxvsr.Scene(frames, questions, answers)])
     rollouts = policy.sample(state, batch, group=8)          texts, tokens, log-probabilities
+    rewards = policy.reward(batch, rollouts, function)       a number per rollout
     state, metrics = policy.update(state, batch, rollouts, rewards, jaxvsr.Objective(beta=0.01))
 
 Nothing here changes what it is given: a state can be used again, and a cell of a notebook run twice.
@@ -12,9 +13,10 @@ Nothing here changes what it is given: a state can be used again, and a cell of 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +24,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from jaxvsr.api.scenes_in_memory import Scene
-from jaxvsr.config.algorithm import AdvantageRule, Objective, OptimizerConfig
-from jaxvsr.config.train_config import DataSettings, ModelSettings, SamplingSettings, TrainConfig
+from jaxvsr.config.algorithm import AdvantageRule, Objective
+from jaxvsr.config.train_config import SamplingSettings
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.devices.compiled import CompiledFunction
-from jaxvsr.devices.mesh_shape import DeviceKind
 from jaxvsr.devices.processes import SceneAxis
 from jaxvsr.errors import InputError
 from jaxvsr.grpo import phases
@@ -37,15 +38,13 @@ from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step_context import PlacedBatch, StepContext
 from jaxvsr.models.huggingface.stages import Stage
 from jaxvsr.models.inputs.processor import SceneProcessor
-from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import tree_logprobs
-from jaxvsr.prompts import Prompt, prompt_from
-from jaxvsr.rewards.registry import Reward
-from jaxvsr.runs.model_source import Model, open_model
-from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter, load_policy
-
-DEFAULT_LORA = LoraConfig()
+from jaxvsr.prompts import Prompt
+from jaxvsr.rewards.registry import Reward, RewardFunction
+from jaxvsr.rewards.scoring import score_completions
+from jaxvsr.runs.model_source import Model
+from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,6 +142,20 @@ class Policy:
             placed,
         )
 
+    def reward(
+        self, batch: HostBatch, rollouts: Rollouts, reward: RewardFunction | Reward
+    ) -> Float[np.ndarray, "S Q G"]:
+        """What a reward function gives each rollout, called as `train` calls it; NaN where it gives None.
+
+        Raises:
+            InputError: the function raises, or returns something other than a number or None per completion.
+        """
+        texts = [text for scene in rollouts.texts for group in scene for text in group]
+        group = rollouts.settings.group
+        prompts = [self.prompt.render(question) for scene in batch.questions for question in scene]
+        columns = {**batch.columns(group), "prompts": [text for text in prompts for _ in range(group)]}
+        return score_completions([named(reward)], texts, columns).reshape(rollouts.length.shape)
+
     def update(
         self,
         state: TrainState,
@@ -185,22 +198,34 @@ class Policy:
         return self.answers(state, [Scene(video, [question])], answer_tokens=answer_tokens)[0][0]
 
     def answers(
-        self, state: TrainState, scenes: Sequence[Scene], *, answer_tokens: int | None = None
+        self, state: TrainState, scenes: Iterable[Scene], *, answer_tokens: int | None = None, batch_size: int = 8
     ) -> list[list[str]]:
-        """Greedy answers to all questions, `[scene][question]`; scenes may have different numbers of questions."""
-        most = max(len(scene.questions) for scene in scenes)
+        """Greedy answers to all questions, `[scene][question]`; scenes may have different numbers of questions.
+
+        Args:
+            batch_size: scenes that are on the devices at a time.
+        """
+        answered = self.answered(state, scenes, answer_tokens=answer_tokens, batch_size=batch_size)
+        return [texts for _, texts in answered]
+
+    def answered(
+        self, state: TrainState, scenes: Iterable[Scene], *, answer_tokens: int | None = None, batch_size: int = 8
+    ) -> Iterator[tuple[Scene, list[str]]]:
+        """Scene after scene with its `answers`, for scenes that are not all in memory."""
         shards = self._loaded.mesh.shape["data"] * self._loaded.mesh.shape["fsdp"]
-        padded = [_with_questions(scene, most) for scene in scenes]
-        padded += padded[:1] * (-len(padded) % shards)
-        batch = self.batch(padded)
         settings = SamplingSettings(group=1, answer_tokens=answer_tokens or self.prompt.max_answer_tokens)
-        run = self._context(batch, sampling=settings, greedy=True)
-        sampled, _ = phases.sample(run, state, phases.place(run, batch))
-        texts = self.processor.decode(jax.device_get(sampled.rollouts))
-        return [
-            [group[0] for group in of_scene[: len(scene.questions)]]
-            for of_scene, scene in zip(texts, scenes, strict=False)
-        ]
+        remaining, size, questions = iter(scenes), 0, 0
+        while part := list(itertools.islice(remaining, batch_size)):
+            # Sizes only grow: the last scenes are filled up, so that they need no program of their own.
+            size = max(size, len(part) + -len(part) % shards)
+            questions = max(questions, *(len(scene.questions) for scene in part))
+            filled = [_with_questions(scene, questions) for scene in part]
+            batch = self.batch(filled + filled[:1] * (size - len(part)))
+            run = self._context(batch, sampling=settings, greedy=True)
+            sampled, _ = phases.sample(run, state, phases.place(run, batch))
+            texts = self.processor.decode(jax.device_get(sampled.rollouts))
+            for scene, groups in zip(part, texts, strict=False):
+                yield scene, [self.prompt.completion(group[0]) for group in groups[: len(scene.questions)]]
 
     def logprobs(
         self, state: TrainState, batch: HostBatch, answers: Sequence[Sequence[Sequence[str]]], temperature: float = 1.0
@@ -252,7 +277,8 @@ class Policy:
         if key not in self._steps:
             config = dataclasses.replace(self.config, sampling=sampling, grpo=grpo or self.config.grpo)
             loaded = dataclasses.replace(self._loaded, config=config)
-            self._steps[key] = loaded.step(greedy=greedy, donate_state=False)
+            penalty = self.processor.chat.generation.repetition_penalty if greedy else 1.0  # as `launch/evaluate.py`
+            self._steps[key] = loaded.step(greedy=greedy, repetition_penalty=penalty, donate_state=False)
         return self._steps[key]
 
     def _context(
@@ -282,46 +308,6 @@ def _with_questions(scene: Scene, count: int) -> Scene:
     return dataclasses.replace(scene, questions=questions, answers=None, options=options, question_types=None)
 
 
-def load(
-    model: str | Path = "rooms-base",
-    *,
-    lora: LoraConfig | None = DEFAULT_LORA,
-    optimizer: OptimizerConfig | None = None,
-    prompt: str = "question",
-    revision: str | None = None,
-    max_pixels: int | None = None,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    mesh: str | None = None,
-    device: DeviceKind = "auto",
-    reference: bool = True,
-) -> Policy:
-    """A policy on the devices.
-
-    Args:
-        model: a Hugging Face folder, a hub id, a run (`RUN`, `RUN@best`, `RUN@STEP`), or `rooms-base`, the small model
-            that is part of jaxvsr.
-        lora: the adapter that is trained; None trains the language model's own weights.
-        optimizer: AdamW's settings; None are those of `train`.
-        prompt: how a question is put to the model: a name of `prompts.PROMPTS`, or a file.
-        max_pixels: of a frame at most; None: the model folder's limit.
-        dtype: of activations; auto is float32 on CPU, else bfloat16.
-        mesh: `4`, or `fsdp=2,tensor=2`; None: one device.
-        reference: with `lora=None`, keep a copy of the weights as reference policy, which a KL term needs.
-
-    Raises:
-        InputError: there is no such model, prompt or mesh.
-    """
-    from jaxvsr.evaluation.answering.greedy import open_mesh
-
-    source, template = open_model(str(model), revision), prompt_from(prompt)
-    on_mesh, _ = open_mesh(device, mesh or "1")
-    config = TrainConfig(
-        model=ModelSettings(path=str(model), revision=revision, dtype=dtype),
-        lora=lora,
-        data=DataSettings(prompt=prompt, max_pixels=max_pixels),
-        grpo=Objective(beta=1.0 if lora is None and reference else 0.0),  # only: whether the start weights are copied
-        optimizer=optimizer or OptimizerConfig(),
-        steps=1_000_000,  # of the learning rate's schedule, which is constant unless the optimizer says otherwise
-    )
-    processor = SceneProcessor.from_folder(source.folder.path, max_pixels=max_pixels)
-    return Policy(load_policy(config, source, processor, on_mesh), template)
+def named(reward: RewardFunction | Reward) -> Reward:
+    """A function as the reward of its own name."""
+    return reward if isinstance(reward, Reward) else Reward(getattr(reward, "__name__", "reward"), reward)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,16 +91,37 @@ def _answer_kind(answer: str, options: tuple[str, ...]) -> AnswerKind:
 
 
 def read_scenes(
-    folder: str | Path, *, split: str = "train", frames: int = 8, limit: int | None = None
+    folder: str | Path,
+    *,
+    split: str = "train",
+    frames: int = 8,
+    question_types: str | Collection[str] | None = None,
+    limit: int | None = None,
 ) -> Iterator[Scene]:
-    """The scenes of a data folder, one after another, with their questions and `frames` stored frames each."""
+    """The scenes of a data folder, one after another, with their questions and `frames` stored frames each.
+
+    Args:
+        split: `train`, `heldout` or `all`.
+        question_types: ask only these, of the scenes that have one; None asks all.
+        limit: the most scenes.
+
+    Raises:
+        InputError: there are no such questions, or no such frames.
+    """
     from jaxvsr.evaluation.answering.choose_questions import choose_questions
 
     asked = choose_questions([Path(folder)], split=split).questions
+    if question_types is not None:
+        wanted = {question_types} if isinstance(question_types, str) else set(question_types)
+        known = {question.question_type for question in asked}
+        if not wanted <= known:
+            missing = ", ".join(sorted(wanted - known))
+            raise InputError(f"{folder}: no questions {missing} in split {split}; it has {', '.join(sorted(known))}")
+        asked = [question for question in asked if question.question_type in wanted]
     store = FrameStore(Path(folder))
     by_scene = itertools.groupby(asked, key=lambda question: question.scene)
     for name, questions in itertools.islice(by_scene, limit):
-        rows = [question for question in questions if question.mirror_of is None]
+        rows = list(questions)
         stored = store.read(name, frames)
         times = stored.timestamps
         fps = (len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 1.0

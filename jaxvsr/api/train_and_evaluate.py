@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxvsr.api.policy import Policy
+from jaxvsr.api.load_model import start_devices
+from jaxvsr.api.policy import Policy, named
 from jaxvsr.api.scenes_in_memory import Scene, scene_batches
 from jaxvsr.config.config_file import find_config, read_config
 from jaxvsr.config.train_config import TrainConfig
@@ -56,12 +56,12 @@ def train(
         run_dir: where the run is kept; None keeps nothing.
         quiet: print nothing.
         mesh: as the command's `--mesh`; None takes the config's, or one device.
-        fields: fields of the config with `__` for the dot: `data__scenes=8`, `steps=20`.
+        fields: fields of the config with `__` for the dot: `data__scenes=8`, `steps=20`; or whole parts of it:
+            `lora=Lora(rank=8)`, `optimizer=Optimizer(learning_rate=1e-4)`, `grpo=Objective(beta=0.01)`.
 
     Raises:
         InputError: something that was given is wrong.
     """
-    from jaxvsr.evaluation.answering.greedy import open_mesh
     from jaxvsr.runs.run_folder import RunFolder
     from jaxvsr.training.assemble import ready_run
     from jaxvsr.training.heldout import benchmark_score
@@ -72,12 +72,12 @@ def train(
     if scenes is not None and settings.intervals.evaluate:
         intervals = dataclasses.replace(settings.intervals, evaluate=0)  # held-out questions are those of data folders
         settings = dataclasses.replace(settings, intervals=intervals)
-    given = None if rewards is None else tuple(_named(reward) for reward in rewards)
+    given = None if rewards is None else tuple(named(reward) for reward in rewards)
     batches = None
     if scenes is not None:
         data = settings.data
         batches = scene_batches(scenes, size=data.scenes, questions=data.questions, seed=settings.seed)
-    on_mesh, line = open_mesh(device, mesh or settings.mesh.spec or "1")
+    on_mesh, line = start_devices(device, mesh or settings.mesh.spec)
     if not quiet:
         print(line)
     with contextlib.ExitStack() as stack:
@@ -103,12 +103,17 @@ def train(
 
 
 def _settings(config: str | Path | TrainConfig, fields: Mapping[str, Any]) -> TrainConfig:
-    overrides = [(name, name.replace("__", "."), _text(value)) for name, value in fields.items()]
-    if isinstance(config, TrainConfig):
-        if overrides:
-            raise InputError(f"{overrides[0][0]}: give fields beside a recipe or a file, not beside a TrainConfig")
-        return config
-    return read_config(find_config(str(config)), overrides)
+    parts = {name: value for name, value in fields.items() if dataclasses.is_dataclass(value)}
+    overrides = [(name, name.replace("__", "."), _text(fields[name])) for name in fields if name not in parts]
+    if not isinstance(config, TrainConfig):
+        config = read_config(find_config(str(config)), overrides)
+    elif overrides:
+        raise InputError(f"{overrides[0][0]}: give fields beside a recipe or a file, not beside a TrainConfig")
+    defaults = TrainConfig()
+    for name, value in parts.items():
+        if type(value) is not type(getattr(defaults, name, None)):
+            raise InputError(f"{name}: a {type(value).__name__} is no part of that name in a config")
+    return dataclasses.replace(config, **parts)
 
 
 def _text(value: Any) -> str:
@@ -116,10 +121,6 @@ def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _named(reward: RewardFunction | Reward) -> Reward:
-    return reward if isinstance(reward, Reward) else Reward(getattr(reward, "__name__", "reward"), reward)
 
 
 def tree_logprobs(
@@ -149,12 +150,11 @@ def evaluate(policy: Policy, state: TrainState, scenes: Iterable[Scene], *, batc
     from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
     from jaxvsr.evaluation.predictions import Prediction
 
-    predictions, remaining = [], iter(scenes)
-    while part := list(itertools.islice(remaining, batch_size)):
-        for scene, texts in zip(part, policy.answers(state, part), strict=True):
-            if scene.answers is None or scene.question_types is None:
-                raise InputError(f"scene {scene.name}: evaluate needs answers and question_types of every scene")
-            rows = scene.rows(scene.name or "scene")
-            predictions += [Prediction(row, text) for row, text in zip(rows, texts, strict=True)]
+    predictions = []
+    for scene, texts in policy.answered(state, scenes, batch_size=batch_size):
+        if scene.answers is None or scene.question_types is None:
+            raise InputError(f"scene {scene.name}: evaluate needs answers and question_types of every scene")
+        rows = scene.rows(scene.name or "scene")
+        predictions += [Prediction(row, text) for row, text in zip(rows, texts, strict=True)]
     scores = score_vsi_bench(predictions, answer_of=policy.prompt.answer)
     return {**({} if scores.overall is None else {"overall": scores.overall}), **scores.tasks}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,9 @@ from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import DtypeSetting
 from jaxvsr.runs.array_digest import changed_leaf, tree_digests
 from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, reason_of
+
+if TYPE_CHECKING:
+    from jaxvsr.config.train_config import TrainConfig
 
 SCORE = "score"  # what @best goes by, higher is better
 FORMAT = 1
@@ -298,6 +301,13 @@ def is_run(argument: str) -> bool:
     return (_split(argument)[0] / "config.yaml").is_file()
 
 
+def config_of_run(argument: str) -> TrainConfig:
+    """The config of the run that a MODEL argument means."""
+    from jaxvsr.runs.run_folder import RunFolder
+
+    return RunFolder(_split(argument)[0]).read_config()
+
+
 def open_run(argument: str) -> OpenedRun:
     """Read the weights of `RUN` (its latest checkpoint), `RUN@best` or `RUN@STEP`.
 
@@ -307,8 +317,7 @@ def open_run(argument: str) -> OpenedRun:
     from jaxvsr.runs.run_folder import RunFolder
 
     path, which = _split(argument)
-    run = RunFolder(path)
-    config = run.read_config()
+    run, config = RunFolder(path), config_of_run(argument)
     if not run.checkpoints.is_dir():
         raise InputError(f"{argument}: the run has no checkpoint yet")
     checkpoints = Checkpoints(run.checkpoints)

@@ -39,6 +39,7 @@ STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it star
 # What a model folder is made of; never Python files or pickled weights.
 _WANTED_FILES = [*COMPANIONS, "*.safetensors"]
 ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
+ROOMS_BASE_PROMPT = "vsgrpo-vanilla-train"  # what it was trained with
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -54,8 +54,14 @@ class LoadedPolicy:
         state = start_state(self.trainable, self.optimizer, self.config.seed)
         return jax.device_put(state, state_shardings(state, self.mesh, self.model.config))
 
-    def step(self, *, greedy: bool = False, donate_state: bool = True) -> CompiledStep:
-        """A compiled step; `greedy`: one that answers greedily, once. `donate_state`: the update takes its memory."""
+    def step(self, *, greedy: bool = False, repetition_penalty: float = 1.0, donate_state: bool = True) -> CompiledStep:
+        """A compiled step.
+
+        Args:
+            greedy: one that answers greedily, once.
+            repetition_penalty: of greedy answers, as Hugging Face's `generate` applies it.
+            donate_state: the update takes the state's memory.
+        """
         config, chat = self.config, self.processor.chat
         sampling = SamplingOptions(
             group=config.sampling.group,
@@ -67,7 +73,9 @@ class LoadedPolicy:
             top_p=config.sampling.top_p,
         )
         if greedy:
-            sampling = dataclasses.replace(sampling, group=1, greedy=True, top_k=0, top_p=1.0)
+            sampling = dataclasses.replace(
+                sampling, group=1, greedy=True, top_k=0, top_p=1.0, repetition_penalty=repetition_penalty
+            )
         sampled = config.objective == "grpo" and not greedy
         return CompiledStep(
             self.policy,

@@ -1,0 +1,81 @@
+"""From a model's name to a policy on the devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import jax
+from jax.sharding import Mesh
+
+from jaxvsr.api.policy import Policy
+from jaxvsr.config.algorithm import Objective, OptimizerConfig
+from jaxvsr.config.train_config import DataSettings, ModelSettings, TrainConfig
+from jaxvsr.devices.choose_devices import keep_compiled_programs
+from jaxvsr.devices.mesh_shape import DeviceKind
+from jaxvsr.evaluation.answering.greedy import open_mesh
+from jaxvsr.models.inputs.processor import SceneProcessor
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.prompts import prompt_from
+from jaxvsr.runs.checkpoints import config_of_run, is_run
+from jaxvsr.runs.model_source import ROOMS_BASE, ROOMS_BASE_PROMPT, open_model
+from jaxvsr.training.load_policy import load_policy
+
+DEFAULT_LORA = LoraConfig()
+
+
+def load(
+    model: str | Path = "rooms-base",
+    *,
+    lora: LoraConfig | None = DEFAULT_LORA,
+    optimizer: OptimizerConfig | None = None,
+    prompt: str | None = None,
+    revision: str | None = None,
+    max_pixels: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    mesh: str | None = None,
+    device: DeviceKind = "auto",
+    reference: bool = True,
+) -> Policy:
+    """A policy on the devices.
+
+    Args:
+        model: a Hugging Face folder, a hub id, a run (`RUN`, `RUN@best`, `RUN@STEP`), or `rooms-base`, the small model
+            that is part of jaxvsr.
+        lora: the adapter that is trained; None trains the language model's own weights.
+        optimizer: AdamW's settings; None are those of `train`.
+        prompt: how a question is put to the model: a name of `prompts.PROMPTS`, or a file. None is the one that a run
+            or `rooms-base` was trained with, and for other models the question alone.
+        max_pixels: of a frame at most; None: the model folder's limit.
+        dtype: of activations; auto is float32 on CPU, else bfloat16.
+        mesh: `4`, or `fsdp=2,tensor=2`; None: one device.
+        reference: with `lora=None`, keep a copy of the weights as reference policy, which a KL term needs.
+
+    Raises:
+        InputError: there is no such model, prompt or mesh.
+    """
+    source, template = open_model(str(model), revision), prompt_from(prompt := prompt or _own_prompt(str(model)))
+    on_mesh, _ = start_devices(device, mesh)
+    config = TrainConfig(
+        model=ModelSettings(path=str(model), revision=revision, dtype=dtype),
+        lora=lora,
+        data=DataSettings(prompt=prompt, max_pixels=max_pixels),
+        grpo=Objective(beta=1.0 if lora is None and reference else 0.0),  # only: whether the start weights are copied
+        optimizer=optimizer or OptimizerConfig(),
+        steps=1_000_000,  # of the learning rate's schedule, which is constant unless the optimizer says otherwise
+    )
+    processor = SceneProcessor.from_folder(source.folder.path, max_pixels=max_pixels)
+    return Policy(load_policy(config, source, processor, on_mesh), template)
+
+
+def _own_prompt(model: str) -> str:
+    if model == ROOMS_BASE:
+        return ROOMS_BASE_PROMPT
+    return config_of_run(model).data.prompt if is_run(model) else DataSettings().prompt
+
+
+def start_devices(device: DeviceKind, mesh: str | None) -> tuple[Mesh, str]:
+    """The mesh, and a line that describes it; None is one device. Compiled programs are kept, as by the commands."""
+    if not jax.config.jax_compilation_cache_dir:
+        keep_compiled_programs()
+    return open_mesh(device, mesh or "1")
