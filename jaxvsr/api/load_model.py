@@ -9,10 +9,10 @@ import jax
 from jax.sharding import Mesh
 
 from jaxvsr.api.policy import Policy
-from jaxvsr.config.algorithm import Objective, OptimizerConfig
+from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.config.train_config import DataSettings, ModelSettings, TrainConfig
 from jaxvsr.devices.choose_devices import keep_compiled_programs
-from jaxvsr.devices.mesh_shape import DeviceKind
+from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh
 from jaxvsr.evaluation.answering.greedy import open_mesh
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
@@ -35,6 +35,7 @@ def load(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     mesh: str | None = None,
     device: DeviceKind = "auto",
+    steps: int = 1000,
     reference: bool = True,
 ) -> Policy:
     """A policy on the devices.
@@ -43,11 +44,12 @@ def load(
         model: a Hugging Face folder, a hub id, a run (`RUN`, `RUN@best`, `RUN@STEP`), or `rooms-base`, the small model
             that is part of jaxvsr.
         lora: the adapter that is trained; None trains the language model's own weights.
-        optimizer: AdamW's settings; None are those of `train`.
+        optimizer: AdamW's settings; None has a constant learning rate of 1e-5.
+        steps: updates over which the optimizer's schedule goes, where it has one.
         prompt: how a question is put to the model: a name of `prompts.PROMPTS`, or a file. None is the one that a run
             or `rooms-base` was trained with, and for other models the question alone.
-        max_pixels: of a frame at most; None: the model folder's limit.
-        dtype: of activations; auto is float32 on CPU, else bfloat16.
+        max_pixels: of a frame at most; None takes frames as they are, within the limits of the model folder.
+        dtype: of activations; auto is what a run was trained in, else float32 on CPU and bfloat16 elsewhere.
         mesh: `4`, or `fsdp=2,tensor=2`; None: one device.
         reference: with `lora=None`, keep a copy of the weights as reference policy, which a KL term needs.
 
@@ -56,16 +58,22 @@ def load(
     """
     source, template = open_model(str(model), revision), prompt_from(prompt := prompt or _own_prompt(str(model)))
     on_mesh, _ = start_devices(device, mesh)
+    check_mesh(
+        MeshShape(**dict(on_mesh.shape)),
+        scenes=on_mesh.shape["data"] * on_mesh.shape["fsdp"],
+        attention_heads=source.config.text.num_attention_heads,
+    )
     config = TrainConfig(
-        model=ModelSettings(path=str(model), revision=revision, dtype=dtype),
+        model=ModelSettings(
+            path=str(model), revision=revision, dtype=source.dtype_setting if dtype == "auto" else dtype
+        ),
         lora=lora,
         data=DataSettings(prompt=prompt, max_pixels=max_pixels),
-        grpo=Objective(beta=1.0 if lora is None and reference else 0.0),  # only: whether the start weights are copied
-        optimizer=optimizer or OptimizerConfig(),
-        steps=1_000_000,  # of the learning rate's schedule, which is constant unless the optimizer says otherwise
+        optimizer=optimizer or OptimizerConfig(schedule="constant"),
+        steps=steps,
     )
     processor = SceneProcessor.from_folder(source.folder.path, max_pixels=max_pixels)
-    return Policy(load_policy(config, source, processor, on_mesh), template)
+    return Policy(load_policy(config, source, processor, on_mesh, keep_reference=reference), template)
 
 
 def _own_prompt(model: str) -> str:
@@ -74,8 +82,8 @@ def _own_prompt(model: str) -> str:
     return config_of_run(model).data.prompt if is_run(model) else DataSettings().prompt
 
 
-def start_devices(device: DeviceKind, mesh: str | None) -> tuple[Mesh, str]:
+def start_devices(device: DeviceKind, mesh: str | None, *, deterministic: bool = False) -> tuple[Mesh, str]:
     """The mesh, and a line that describes it; None is one device. Compiled programs are kept, as by the commands."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         keep_compiled_programs()
-    return open_mesh(device, mesh or "1")
+    return open_mesh(device, mesh or "1", deterministic=deterministic)

@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from jaxvsr.api.scenes_in_memory import Scene
 from jaxvsr.config.algorithm import AdvantageRule, Objective
-from jaxvsr.config.train_config import SamplingSettings
+from jaxvsr.config.train_config import DataSettings, SamplingSettings, TrainConfig
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.processes import SceneAxis
@@ -33,6 +33,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo import phases
 from jaxvsr.grpo.batches import BatchBuilder, HostBatch
 from jaxvsr.grpo.compiled_step import CompiledStep, TrainState
+from jaxvsr.grpo.objectives import token_mask
 from jaxvsr.grpo.rollouts import RewardedRollouts
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step_context import PlacedBatch, StepContext
@@ -44,12 +45,12 @@ from jaxvsr.prompts import Prompt
 from jaxvsr.rewards.registry import Reward, RewardFunction
 from jaxvsr.rewards.scoring import score_completions
 from jaxvsr.runs.model_source import Model
-from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter
+from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter, load_policy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rollouts:
-    """G sampled answers to every question of S scenes."""
+    """G sampled answers to every question of S scenes. An update learns from `sampled`; the rest is for reading."""
 
     texts: list[list[list[str]]]  # `[S][Q][G]`
     tokens: Int32[np.ndarray, "S Q G R"]
@@ -65,7 +66,13 @@ class Policy:
     """A model on the devices, and what is trained of it. It holds nothing that training changes: that is the state."""
 
     def __init__(self, loaded: LoadedPolicy, prompt: Prompt):
-        self.config, self.prompt, self._loaded = loaded.config, prompt, loaded
+        # Only what concerns the model: how a run chose scenes, rewards and updates is no matter of its policy.
+        given = loaded.config
+        data = DataSettings(prompt=given.data.prompt, max_pixels=given.data.max_pixels)
+        self.config = TrainConfig(
+            steps=given.steps, seed=given.seed, model=given.model, lora=given.lora, optimizer=given.optimizer, data=data
+        )
+        self.prompt, self._loaded = prompt, dataclasses.replace(loaded, config=self.config)
         self._steps: dict[Any, CompiledStep] = {}
         self._logprobs: CompiledFunction | None = None
 
@@ -82,9 +89,10 @@ class Policy:
     def start(self, seed: int = 0) -> TrainState:
         """The state before training: a fresh adapter from the seed (or the model's own weights), and its optimizer."""
         loaded, config = self._loaded, dataclasses.replace(self.config, seed=seed)
-        trainable = loaded.trainable
         if config.lora is not None:
             trainable = fresh_adapter(loaded.model, config.lora, seed, loaded.mesh)
+        else:  # from the files: a run may have taken the memory of the weights that it started from
+            trainable = load_policy(config, loaded.model, loaded.processor, loaded.mesh).trainable
         return dataclasses.replace(loaded, config=config, trainable=trainable).start()
 
     def batch(self, scenes: Sequence[Scene]) -> HostBatch:
@@ -179,10 +187,17 @@ class Policy:
         if given.shape != rollouts.length.shape:
             expected = " x ".join(map(str, rollouts.length.shape))
             raise InputError(f"rewards of shape {list(given.shape)}: must be one number per rollout, {expected}")
+        objective = objective or Objective()
+        if objective.beta and self.config.lora is None and self._loaded.policy.reference is None:
+            raise InputError(
+                f"beta {objective.beta}: there is no reference policy; load the policy with reference=True"
+            )
+        if not np.array_equal(np.asarray(rollouts.placed.question_keys), batch.question_keys):
+            raise InputError("rollouts: are of another batch than the one that is given")
         run = self._context(
             batch,
             sampling=rollouts.settings,
-            grpo=objective or Objective(),
+            grpo=objective,
             advantages=advantages or AdvantageRule(),
         )
         texts = [text for scene in rollouts.texts for group in scene for text in group]
@@ -245,7 +260,7 @@ class Policy:
             self._logprobs = CompiledFunction("logprobs", program)
         frozen = self._loaded.policy.frozen
         values = self._logprobs(state.trainable, frozen, prompt, on_mesh, jnp.float32(temperature))
-        mask = np.arange(rollouts.tokens.shape[-1]) < np.asarray(rollouts.length)[..., None]
+        mask = token_mask(np.asarray(rollouts.length), rollouts.tokens.shape[-1])
         return np.where(mask, np.asarray(values), 0), mask
 
     def save(self, state: TrainState, out: str | Path, *, adapter: bool = False) -> Path:

@@ -142,7 +142,8 @@ def scene_batches(
     """Batches of `size` scenes with `questions` questions each, from a step on.
 
     A list is gone through again and again, each time in another order (by seed), and each scene asks its next questions
-    at each visit. Other iterables are read once, from the first step on.
+    at each visit. Other iterables are read once, from the first step on, and end
+    the run.
 
     Raises:
         InputError: there are too few scenes or questions.
@@ -175,7 +176,7 @@ def _in_turn(scenes: Iterator[Scene], size: int, questions: int, first: int) -> 
             _check_count(scene, index, questions)
             samples.append(_asking(scene.sample(f"scene-{index}"), 0, questions))
         if len(samples) < size:
-            raise InputError(f"scenes: used up in step {step + 1}; give a list to go through them again")
+            return
         yield SceneBatch(step, tuple(samples))
 
 

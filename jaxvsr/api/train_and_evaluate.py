@@ -32,6 +32,7 @@ class Trained:
     state: TrainState
     metrics: list[dict[str, Any]]  # a row per step, as in metrics.jsonl
     samples: list[dict[str, Any]]  # questions with their answers, as in samples.jsonl
+    ended: str  # why the run ended: "all steps", "scenes used up", "time limit", "Ctrl-C", "SIGTERM"
 
 
 def train(
@@ -43,7 +44,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     mesh: str | None = None,
-    device: DeviceKind = "auto",
+    device: DeviceKind | None = None,
     **fields: Any,
 ) -> Trained:
     """Train as `launch/train.py` does.
@@ -53,9 +54,9 @@ def train(
         scenes: scenes in memory, in place of the config's data folders; a list is gone through again and again.
         rewards: functions with TRL's signature, in place of the config's rewards: `reward(completions, **columns)`, the
             columns being the fields of the questions; each counts once. `Reward(name, function, weight)` weighs one.
-        run_dir: where the run is kept; None keeps nothing.
+        run_dir: where the run is kept; None keeps nothing (it is in a temporary folder while it lasts).
         quiet: print nothing.
-        mesh: as the command's `--mesh`; None takes the config's, or one device.
+        mesh, device: as the command's flags; None takes the config's, and one device where that names no mesh.
         fields: fields of the config with `__` for the dot: `data__scenes=8`, `steps=20`; or whole parts of it:
             `lora=Lora(rank=8)`, `optimizer=Optimizer(learning_rate=1e-4)`, `grpo=Objective(beta=0.01)`.
 
@@ -73,11 +74,19 @@ def train(
         intervals = dataclasses.replace(settings.intervals, evaluate=0)  # held-out questions are those of data folders
         settings = dataclasses.replace(settings, intervals=intervals)
     given = None if rewards is None else tuple(named(reward) for reward in rewards)
+    if given is not None:  # the run's config says what was given, though it cannot hold the functions
+        settings = dataclasses.replace(settings, rewards=tuple(f"{one.weight:g}*{one.name}" for one in given))
     batches = None
     if scenes is not None:
+        _check_scenes(settings, scenes)
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, folders=()))
         data = settings.data
         batches = scene_batches(scenes, size=data.scenes, questions=data.questions, seed=settings.seed)
-    on_mesh, line = start_devices(device, mesh or settings.mesh.spec)
+    if run_dir is None:
+        settings = dataclasses.replace(settings, logging=dataclasses.replace(settings.logging, trackers=()))
+    on_mesh, line = start_devices(
+        device or settings.mesh.device, mesh or settings.mesh.spec, deterministic=settings.mesh.deterministic
+    )
     if not quiet:
         print(line)
     with contextlib.ExitStack() as stack:
@@ -97,13 +106,35 @@ def train(
             )
         )
         stop = stack.enter_context(StopRequest(settings.intervals.time_limit).listening())
-        state, _ = train_loop(ready.run, ready.state, stop, first=ready.first)
+        state, ended = train_loop(ready.run, ready.state, stop, first=ready.first)
         policy = Policy(ready.policy, prompt_from(settings.data.prompt))
-        return Trained(policy, state, list(read_rows(folder.metrics)), list(read_rows(folder.samples)))
+        return Trained(policy, state, list(read_rows(folder.metrics)), list(read_rows(folder.samples)), ended)
+
+
+def _check_scenes(config: TrainConfig, scenes: Iterable[Scene]) -> None:
+    """`InputError` where a setting of data folders would be dropped, or an answer that is learned from is missing."""
+    data = config.data
+    for name, value, default in (
+        ("blank", data.blank, False),
+        ("mirror", data.mirror, "none"),
+        ("question_types", data.question_types, None),
+        ("features", data.features, "auto"),
+    ):
+        if value != default and not (name == "features" and value == "off"):
+            raise InputError(
+                f"data.{name}={value}: is for data folders; with scenes in memory take data__{name}={default}"
+            )
+    if config.objective != "grpo" and not isinstance(scenes, Sequence):
+        raise InputError(f"objective {config.objective}: takes its scenes as a list, whose answers are checked first")
+    for index, scene in enumerate(scenes if isinstance(scenes, Sequence) else ()):
+        if config.objective != "grpo" and scene.answers is None:
+            raise InputError(
+                f"scene {scene.name or index}: has no answers, and objective {config.objective} learns them"
+            )
 
 
 def _settings(config: str | Path | TrainConfig, fields: Mapping[str, Any]) -> TrainConfig:
-    parts = {name: value for name, value in fields.items() if dataclasses.is_dataclass(value)}
+    parts: dict[str, Any] = {name: value for name, value in fields.items() if dataclasses.is_dataclass(value)}
     overrides = [(name, name.replace("__", "."), _text(fields[name])) for name in fields if name not in parts]
     if not isinstance(config, TrainConfig):
         config = read_config(find_config(str(config)), overrides)

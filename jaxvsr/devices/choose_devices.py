@@ -165,7 +165,8 @@ def explain_out_of_memory(mesh: MeshShape) -> Iterator[None]:
         where = "".join(f" in {note}" for note in getattr(error, "__notes__", ()))
         raise InputError(
             f"out of device memory on mesh {mesh}{where}{need}: first --set model.remat=full, then --set "
-            "update.accumulation=2 (or more), then fewer data.scenes or a larger mesh; --dry-run does the arithmetic"
+            "update.accumulation=2 (or more), then fewer data.scenes or a larger mesh; --dry-run says what each "
+            "compiled function needs"
         ) from None
 
 

@@ -93,12 +93,13 @@ def grpo_loss(
     objective: Objective,
     normaliser: Normaliser,
     *,
-    gain: Gain = clipped_gain,
-    divergence: Divergence = k3,
+    gain: Gain,
+    divergence: Divergence,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The share of these rollouts in the step's GRPO loss, and in its metrics (see `merge_metrics`).
 
-    Equation 1 of vsGRPO (Shao et al. 2024, arXiv:2402.03300):
+    Equation 1 of vsGRPO, after GRPO (Shao et al. 2024, arXiv:2402.03300); its ratio of whole rollouts is
+    `objective.ratio="sequence_product"` with `reduction="grpo"`:
 
         J = 1/G Σ_g [ min(ρ_g A_g, clip(ρ_g, 1 - ε, 1 + ε) A_g) - β KL_g ],      ρ_g = π(o_g) / π_old(o_g)
 

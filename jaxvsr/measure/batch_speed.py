@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def batches_per_second(folder: Path, config_name: str) -> str:
     """
     config = read_config(find_config(config_name), [("OUT", "data.folders", str(folder))])
     data = config.data
+    with_pixels = dataclasses.replace(config, data=dataclasses.replace(data, features="off"))
     (device,) = choose_devices("auto", MeshShape())
-    batches = open_inputs(config, make_mesh(MeshShape(), [device]), evaluates=False).batches()
+    batches = open_inputs(with_pixels, make_mesh(MeshShape(), [device]), evaluates=False, trains=False).batches()
     for _ in range(_WARM_UP_BATCHES):
         next(batches)
     start, spent, count = time.monotonic(), time.process_time(), 0

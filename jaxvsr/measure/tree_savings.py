@@ -106,7 +106,8 @@ def savings_of_run(run: Path, scenes: int) -> TreeSavings:
     if config.objective != "grpo":
         raise InputError(f"{run}: objective {config.objective}; only GRPO runs sample rollouts")
     mesh = make_mesh(MeshShape(), jax.devices()[:1])
-    inputs = open_inputs(config, mesh, evaluates=False)
+    with_tower = dataclasses.replace(config, data=dataclasses.replace(config.data, features="off"))
+    inputs = open_inputs(with_tower, mesh, evaluates=False, trains=False)
     policy = load_policy(config, inputs.model, inputs.processor, mesh)
     batches = inputs.batches()
     batch = next(batches)

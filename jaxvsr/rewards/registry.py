@@ -46,6 +46,10 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
     """
     if not rewards:
         raise InputError(f"rewards: none are given, and GRPO needs one; the built-in ones are {', '.join(REWARDS)}")
+    names = [reward.name for reward in rewards]
+    for name in names:
+        if name in ("mean", "std") or names.count(name) > 1:
+            raise InputError(f"reward {name!r}: must have a name of its own in the metrics, and not mean or std")
     for reward in rewards:
         given = reward.function  # of a term with options a partial
         bound = given if isinstance(given, functools.partial) else functools.partial(given)

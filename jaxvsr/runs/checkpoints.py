@@ -336,5 +336,5 @@ def _split(argument: str) -> tuple[Path, str]:
     if not at or Path(argument).is_dir():
         return Path(argument), "latest"
     if which not in ("best", "latest") and not which.isdecimal():
-        raise InputError(f"model {argument!r}: behind @ stands best, latest or a step, found {which!r}")
+        raise InputError(f"model {argument!r}: after @ comes best, latest or a step, found {which!r}")
     return Path(path), which

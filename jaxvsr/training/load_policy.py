@@ -104,9 +104,20 @@ class LoadedPolicy:
 
 
 def load_policy(
-    config: TrainConfig, model: Model, processor: SceneProcessor, mesh: Mesh, *, abstract: bool = False
+    config: TrainConfig,
+    model: Model,
+    processor: SceneProcessor,
+    mesh: Mesh,
+    *,
+    abstract: bool = False,
+    keep_reference: bool | None = None,
 ) -> LoadedPolicy:
-    """The model on the mesh. With `abstract` no weight is read: shapes on the mesh take their place."""
+    """The model on the mesh.
+
+    Args:
+        abstract: read no weight; shapes on the mesh take their place.
+        keep_reference: keep what the reference policy needs; None: where the objective has one.
+    """
     shapes, shardings = model.shapes, model.shardings(mesh)
 
     def parameters(
@@ -128,7 +139,10 @@ def load_policy(
         moving = {name: shardings[name] for name in shapes if name not in fixed}
         trainable = parameters(moving, np.dtype(np.float32))
     optimizer = make_optimizer(config.optimizer, config.steps * config.update.inner_steps)
-    policy = Policy(model.config, config.lora, frozen, _reference(config, model, trainable, shardings, parameters))
+    if keep_reference is None:
+        keep_reference = config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta > 0)
+    reference = _reference(config, model, trainable, shardings, parameters) if keep_reference else None
+    policy = Policy(model.config, config.lora, frozen, reference)
     return LoadedPolicy(config, model, processor, mesh, policy, trainable, optimizer, abstract)
 
 
@@ -161,9 +175,6 @@ def _reference(
     parameters: Callable[..., dict[str, Any]],
 ) -> dict[str, Any] | None:
     """Weights of the reference policy that are not among the frozen ones."""
-    needed = config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta > 0)
-    if not needed:
-        return None
     if config.model.reference == "base" and model.stages:
         return parameters(shardings, stages=False)
     if config.lora is None:  # a copy, because the state is donated

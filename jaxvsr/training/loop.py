@@ -19,6 +19,7 @@ from jaxvsr.training.video_gain import VideoGainWatch, rewards_of_other_videos, 
 
 KL_AT_START = 1e-3  # nats per token: above it reference and policy are not the same model at the start of a run
 ALL_STEPS = "all steps"  # why a run ended that was not stopped
+USED_UP = "scenes used up"  # an iterator of scenes in memory has ended
 
 
 def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int = 0) -> tuple[TrainState, str]:
@@ -31,10 +32,17 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
         function.on_compile = run.compile_times.starts
     schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
     batches, watch, reason = run.batches(first), VideoGainWatch(config), ALL_STEPS
+    first_batch: HostBatch | None = None
     for number in range(first + 1, config.steps + 1):
         start = time.perf_counter()
         with run.step.clock("data"):
-            batch = next(batches)
+            batch = next(batches, None)
+        if batch is None:
+            reason = USED_UP
+            if number > first + 1:
+                run.checkpoints.save(number - 1, state, run.record, None)
+            break
+        first_batch = batch if number == 1 else first_batch
         result, gain = _step(run, state, batch, watch.due(number))
         state, seconds = result.state, time.perf_counter() - start
         run.compile_times.record(run.step.compiled.functions)
@@ -63,7 +71,7 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
     batches.close()
     wanted = reason == ALL_STEPS and config.objective == "grpo" and intervals.samples > 0
     if wanted and (first < config.steps or _lacks_last_samples(run)):
-        _answer_first_questions_again(run, state)
+        _answer_first_questions_again(run, state, first_batch)
     return state, reason
 
 
@@ -103,11 +111,12 @@ def _write(run: RunContext, number: int, row: dict[str, Any], batch: HostBatch, 
     run.log.write_hacking([{"step": number, **rollout} for rollout in hacking_rows(run.step, batch, result.scored)])
 
 
-def _answer_first_questions_again(run: RunContext, state: TrainState) -> None:
-    """The questions of step 1 once more, answered after the last step, into samples.jsonl."""
-    batches = run.batches(0)
-    batch = next(batches)
-    batches.close()
+def _answer_first_questions_again(run: RunContext, state: TrainState, batch: HostBatch | None) -> None:
+    """The questions of step 1 (`batch`, or read again) answered after the last step, into samples.jsonl."""
+    if batch is None:
+        batches = run.batches(0)
+        batch = next(batches)
+        batches.close()
     sampled, _ = phases.sample(run.step, state, phases.place(run.step, batch))
     scored = phases.score(run.step, batch, phases.reward(run.step, batch, sampled))
     if run.log is not None:

@@ -96,6 +96,7 @@ def open_inputs(
     evaluates: bool | None = None,
     scene_batches: SceneBatches | None = None,
     rewards: tuple[Reward, ...] | None = None,
+    trains: bool = True,
 ) -> RunInputs:
     """Open everything that a run reads, and check it.
 
@@ -103,6 +104,7 @@ def open_inputs(
         model: None opens the config's.
         scene_batches: scenes in memory, from a step on; None reads the config's data folders.
         rewards: None takes the config's.
+        trains: False reads the inputs without what only training needs: rewards that work, trackers, another video.
         evaluates: whether held-out questions are read; None: where the config evaluates during training.
 
     Raises:
@@ -110,8 +112,12 @@ def open_inputs(
     """
     prompt = prompt_from(config.data.prompt)
     rewards = rewards_from(config.rewards) if rewards is None else rewards
-    check_view_consistency(config, rewards)
-    check_trackers(config.logging)
+    if trains:
+        check_view_consistency(config, rewards)
+        check_trackers(config.logging)
+        check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
+        if config.objective == "grpo":
+            check_rewards(rewards)
     model = model or open_model(config.model.path, config.model.revision)
     check_mesh(
         MeshShape(**dict(mesh.shape)),
@@ -120,7 +126,6 @@ def open_inputs(
         processes=jax.process_count(),
         accumulation=config.update.accumulation,
     )
-    check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
     evaluates = config.intervals.evaluate > 0 if evaluates is None else evaluates
     pools = read_run_pools(config) if scene_batches is None else ()
@@ -137,8 +142,6 @@ def open_inputs(
     if scene_batches is None:
         inputs.batches().close()  # whatever is wrong with the data is said now
     inputs.builder.check_answers(asked_questions(pools))
-    if config.objective == "grpo":
-        check_rewards(rewards)
     if heldout_pools:
         inputs.heldout_batches().close()
     return inputs

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-EXIT_CODES = {"all steps": 0, "time limit": 0, "Ctrl-C": 130, "SIGTERM": 143}
+EXIT_CODES = {"all steps": 0, "scenes used up": 0, "time limit": 0, "Ctrl-C": 130, "SIGTERM": 143}
 
 
 class StopRequest:

@@ -75,7 +75,7 @@ def test_a_step_by_hand_is_the_step_of_the_training_loop(policy: jaxvsr.Policy, 
     lora = policy.config.lora
     assert lora is not None
     config: dict[str, Any] = {
-        "steps": 1, "seed": 3, "data__scenes": 2, "data__questions": 2, "data__prompt": "question",
+        "steps": 1, "seed": 3, "data__scenes": 2, "data__questions": 2, "data__prompt": policy.config.data.prompt,
         "sampling__group": 3, "sampling__answer_tokens": 4, "lora__rank": 4, "lora__alpha": lora.alpha,
         "lora__target_modules": lora.target_modules, "logging__sample_questions": 4,
         "optimizer__learning_rate": 1e-2, "optimizer__warmup_steps": 0, "grpo__beta": 0.01,
@@ -108,7 +108,7 @@ def test_saved_folders_answer_as_the_state_did(policy: jaxvsr.Policy, tmp_path: 
     given = [[["4", "12"], ["no", "1"]]]
     log_probabilities = jaxvsr.tree_logprobs(policy, state, asked, given)
     for folder in (policy.save(state, tmp_path / "whole"), policy.save(state, tmp_path / "adapter", adapter=True)):
-        again = jaxvsr.load(folder)
+        again = jaxvsr.load(folder, prompt=policy.config.data.prompt)
         assert again.answers(again.start(), asked) == answers
         ours = jaxvsr.tree_logprobs(again, again.start(), asked, given)
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(log_probabilities), strict=True):
@@ -154,3 +154,53 @@ def test_rewards_of_another_shape_are_refused(policy: jaxvsr.Policy) -> None:
     rollouts = policy.sample(state, batch, group=2, answer_tokens=2)
     with pytest.raises(InputError, match=r"rewards of shape \[2\]: must be one number per rollout, 1 x 2 x 2"):
         policy.update(state, batch, rollouts, [1.0, 0.0])
+
+
+@pytest.mark.slow
+def test_scenes_of_an_iterator_end_the_run_and_nothing_is_lost() -> None:
+    common: dict[str, Any] = {"data__scenes": 2, "data__questions": 2, "sampling__answer_tokens": 4, "quiet": True}
+    trained = jaxvsr.train(scenes=iter(scenes(5)), rewards=[length_reward], steps=4, **common)
+    assert trained.ended == "scenes used up" and [row["step"] for row in trained.metrics] == [1, 2]
+    whole = jaxvsr.train(scenes=iter(scenes(4)), rewards=[length_reward], steps=2, **common)
+    assert whole.ended == "all steps"
+    first, last = whole.samples[0], whole.samples[-4]
+    assert first["question_id"] == last["question_id"] and (first["step"], last["step"]) == (1, 2)
+
+
+@pytest.mark.slow
+def test_what_a_full_run_leaves_can_be_used_in_every_way(tmp_path: Path) -> None:
+    trained = jaxvsr.train(
+        scenes=scenes(), rewards=[length_reward], steps=1, lora=None, data__scenes=2, data__questions=2, quiet=True,
+        sampling__answer_tokens=4, run_dir=tmp_path / "run", update__inner_steps=2, intervals__video_gain=1,
+    )  # fmt: skip
+    kept = (tmp_path / "run" / "config.yaml").read_text()
+    assert "length_reward" in kept and "demo-data" not in kept, "the config says what was trained on"
+    again = trained.policy.start()
+    assert trained.policy.answers(again, scenes(1)) == jaxvsr.load(lora=None).answers(again, scenes(1))
+    assert trained.policy.config.update.inner_steps == 1 and trained.policy.answers(trained.state, scenes(1))
+    bare = jaxvsr.load(lora=None, reference=False)
+    state, batch = bare.start(), bare.batch(scenes(1))
+    rollouts = bare.sample(state, batch, group=2, answer_tokens=2)
+    with pytest.raises(InputError, match="there is no reference policy"):
+        bare.update(state, batch, rollouts, [[[0.0, 1.0]] * 2], jaxvsr.Objective(beta=0.1))
+    with pytest.raises(InputError, match="of another batch"):
+        bare.update(state, bare.batch([dataclasses.replace(scenes(1)[0], name="other")]), rollouts, [[[0.0, 1.0]] * 2])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data__blank": True}, "data.blank=True: is for data folders"),
+        ({"data__mirror": "pairs"}, "data.mirror=pairs: is for data folders"),
+        ({"data__features": "require"}, "data.features=require: is for data folders"),
+        (
+            {"objective": "sft", "scenes": [jaxvsr.Scene(frames(0), QUESTIONS)] * 2},
+            "objective sft learns them",
+        ),
+        ({"rewards": [length_reward, length_reward]}, "must have a name of its own"),
+    ],
+)
+def test_settings_that_would_be_dropped_are_refused(fields: dict[str, Any], message: str) -> None:
+    given = {"scenes": scenes(), "rewards": [length_reward], "data__scenes": 2, "data__questions": 2, "quiet": True}
+    with pytest.raises(InputError, match=message):
+        jaxvsr.train(**{**given, **fields})

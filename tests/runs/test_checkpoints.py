@@ -77,7 +77,7 @@ def test_a_run_is_named_with_best_or_step(tmp_path: Path) -> None:
         np.testing.assert_array_equal(opened.weights[NAME], np.asarray(state_after(step).trainable[NAME]))
     with pytest.raises(InputError, match="no such checkpoint; it has 1, 2, 3"):
         open_run(f"{run.path}@9")
-    with pytest.raises(InputError, match="behind @ stands best"):
+    with pytest.raises(InputError, match="after @ comes best"):
         open_run(f"{run.path}@worst")
 
 

@@ -101,10 +101,12 @@ class GreedyModel:
         return sample(model, prompt, keys, temperature, self._sampling, self._forward).rollouts
 
 
-def open_mesh(kind: DeviceKind, spec: str | None, processes: int = 1) -> tuple[Mesh, str]:
+def open_mesh(
+    kind: DeviceKind, spec: str | None, processes: int = 1, *, deterministic: bool = False
+) -> tuple[Mesh, str]:
     """The mesh that `--device` and `--mesh` (None: all devices) mean, and a line that describes it."""
     wanted = parse_mesh(spec) if spec else None
-    devices = choose_devices(kind, wanted, processes=processes)
+    devices = choose_devices(kind, wanted, processes=processes, deterministic=deterministic)
     shape = wanted or MeshShape(fsdp=len(devices))
     return make_mesh(shape, devices), describe_devices(devices, shape)
 
