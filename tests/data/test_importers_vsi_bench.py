@@ -188,7 +188,7 @@ def rezip(path, entries):
         (lambda path: rezip(path, [("../../scene0011_00.mp4", b"x")]), "points outside the archive"),
         (lambda path: rezip(path, [("/tmp/scene0011_00.mp4", b"x")]), "points outside the archive"),
         (lambda path: rezip(path, [("a/scene0011_00.mp4", b"x"), ("b/scene0011_00.mp4", b"x")]), "in it twice"),
-        (lambda path: rezip(path, [("scannet/other.mp4", b"x")]), "has no scene0011_00.mp4; it holds 1 videos"),
+        (lambda path: rezip(path, [("scannet/other.mp4", b"x")]), "has no scene0011_00.mp4; it has 1 videos"),
         (lambda path: rezip(path, [("scannet/scene0011_00.mp4", b"x" * 5000)]), "not a video that decord can read"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What kind of answer a published row has, where it can be told; a row where it cannot is refused by name."""
+"""The kind of a published row's answer; rows whose kind cannot be decided are refused with the reason."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MOST_WORDS = 2  # "one or two words or a number": the papers' prompts
 
 
 class RowError(ValueError):
-    """Why a row cannot be taken; the import goes on without it and says so."""
+    """Why a row cannot be imported; the import goes on without it and lists it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """The true answer, in the form that rewards and metrics read."""
+    """The right answer, in the form that rewards and metrics read."""
 
     text: str
     kind: AnswerKind
@@ -33,19 +33,19 @@ class Answer:
 
 
 def untagged(text: str) -> str:
-    """What stands between `<answer>` and `</answer>`, or the text itself where there are no tags."""
+    """The text between `<answer>` and `</answer>`, or the whole text without tags."""
     match = _ANSWER_TAG.search(text)
     return (match[1] if match else text).strip()
 
 
 def decide(text: str, options: Sequence[str] | None = None, kind: str | None = None) -> Answer:
-    """The answer with its kind: as given, else from options and form.
+    """The answer with its kind: as given, or else by options and form.
 
-    With options it is a choice: a letter, or the text of exactly one option. Without: a number, a box of four numbers,
-    a word (one or two, without digits), or a text (more words).
+    With options it is a choice: a letter, or the text of exactly one option. Without options it is a number, a box of
+    four numbers, a word (one or two, without digits), or a text (more words).
 
     Raises:
-        RowError: it cannot be decided, or contradicts the kind that the row gives.
+        RowError: the kind cannot be decided, or contradicts the row's.
     """
     text = text.strip()
     if not text:
@@ -74,7 +74,7 @@ def decide(text: str, options: Sequence[str] | None = None, kind: str | None = N
 
 
 def lettered_options(options: Sequence[str]) -> tuple[str, ...]:
-    """The options as `A. sofa`, as VSI-Bench writes them; letters that stand there must be A, B, C … in order."""
+    """The options in VSI-Bench's form, `A. sofa`; letters that are there already must be A, B, C … in order."""
     if len(options) > len(string.ascii_uppercase):
         raise RowError(f"{len(options)} options; at most 26 have letters")
     matches = [_OPTION_LETTER.fullmatch(option) for option in options]
@@ -98,19 +98,19 @@ def _chosen(text: str, options: Sequence[str]) -> str:
     match = _LETTER.match(text)
     if match and match[1].upper() in string.ascii_uppercase[: len(options)]:
         option = options[string.ascii_uppercase.index(match[1].upper())]
-        said = " ".join(text[match.end() :].casefold().split())
-        if not said or said == " ".join(option[3:].casefold().split()):
+        rest = " ".join(text[match.end() :].casefold().split())
+        if not rest or rest == " ".join(option[3:].casefold().split()):
             return option[0]
     raise RowError(f"answer {text[:60]!r} is none of the {len(options)} options")
 
 
 def _checked(text: str, kind: str) -> str:
     if kind == "number" and not (_NUMBER.fullmatch(text) and math.isfinite(float(text))):
-        raise RowError(f"answer {text[:40]!r} is no number, as the row's kind says")
+        raise RowError(f"answer_kind is 'number', but {text[:40]!r} is not a number")
     if kind == "box" and not _BOX.fullmatch(text):
-        raise RowError(f"answer {text[:60]!r} is no box of four numbers, as the row's kind says")
+        raise RowError(f"answer_kind is 'box', but {text[:60]!r} is not a box of four numbers")
     if kind == "choice":
-        raise RowError(f"answer {text[:40]!r} is a choice, but the row has no options")
+        raise RowError(f"answer_kind is 'choice', but the row has no options (answer {text[:40]!r})")
     return text
 
 

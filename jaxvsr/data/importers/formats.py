@@ -1,4 +1,4 @@
-"""The forms that question sets are published in: one function each, from a row to what it asks and of which pictures.
+"""The forms of published question sets: a function per form, from a row to its questions and the names of their media.
 
 vsi-bench   id, dataset, scene_name, question_type, question, options, ground_truth
 vsi100k     question or problem; answer, solution or ground_truth; scene, scene_name, video or path; vsGRPO's templates
@@ -7,7 +7,7 @@ video-r1    problem, options, problem_type, data_type, solution in <answer>, pat
 trl         prompt (text or messages) and solution, answer or completion; image, images or video
 vqasynth    messages of several turns, images
 q-spatial   question, answer_value, answer_unit, image or image_path
-jsonl       our own fields (docs/formats.md), or others by --map
+jsonl       jaxvsr's fields (docs/formats.md), or others with --map
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jaxvsr.errors import InputError
 
 Format = Literal["vsi-bench", "vsi100k", "spacer", "video-r1", "trl", "vqasynth", "q-spatial", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-# Where the sets that have these forms are published, with their terms.
+# Where the sets of these forms are published, with their terms.
 TERMS: dict[str, str] = {
     "vsi-bench": "https://huggingface.co/datasets/nyu-visionx/VSI-Bench",
     "spacer": "https://huggingface.co/datasets/RUBBISHLIKE/SpaceR-151k",
@@ -35,7 +35,7 @@ TERMS: dict[str, str] = {
     "q-spatial": "https://huggingface.co/datasets/andrewliao11/Q-Spatial-Bench",
 }
 _FIELDS = ("id", "scene", "question_type", "question", "options", "answer", "answer_kind", "video", "images")
-# Where sets say which scene a row is about.
+# Fields that can name the scene of a row.
 _PLACE_FIELDS = (
     *("scene", "scene_name", "scene_id", "scan", "scan_id", "video", "video_path", "video_id", "path", "image"),
     *("image_path", "image_id"),
@@ -53,9 +53,11 @@ _EMBEDDED_OPTIONS = re.compile(r"\s*\n\s*Options:\s*\n(.*)\Z", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SourceRow:
-    """One question as published: `video` or `images` are names still to be paired with files, or the pictures;
-    `pruned` is whether VSI-Bench's debiased subset goes without it, where the set says so; `names` is all that the row
-    calls its scene and files, whichever of them it was paired by."""
+    """One published question.
+
+    `video` and `images` are names that have to be paired with files, or the images themselves. `pruned`: whether it is
+    outside VSI-Bench's debiased subset, if the set says so. `names`: every name of a scene or file in the row.
+    """
 
     question: str
     answer: Answer
@@ -72,19 +74,19 @@ class SourceRow:
 
 
 def read_row(row: dict[str, Any], form: Format, where: str) -> list[SourceRow]:
-    """The questions of one published row: several where it has several turns.
+    """The questions of one published row: one per turn.
 
     Raises:
-        RowError: it cannot be taken, and why.
+        RowError: says why the row cannot be imported.
     """
     return _READERS[form](row, where)
 
 
 def detect(row: Mapping[str, Any], where: str = "row") -> Format:
-    """The form of a set by the fields of its first row.
+    """The form of a set, decided by the fields of its first row.
 
     Raises:
-        InputError: none of them fits; the message names the fields.
+        InputError: no form fits; the message names the fields.
     """
     fields = set(row)
     asked = str(row.get("question") or row.get("problem") or "")
@@ -103,7 +105,7 @@ def detect(row: Mapping[str, Any], where: str = "row") -> Format:
         if fits:
             return form
     names = ", ".join(sorted(map(str, fields)))[:200]
-    raise InputError(f"{where}: fields {names}: of no known form; name them with --map question=…,answer=…,video=…")
+    raise InputError(f"{where}: unknown form with fields {names}; name them with --map question=…,answer=…,video=…")
 
 
 def _is_spacer(row: Mapping[str, Any]) -> bool:
@@ -112,7 +114,7 @@ def _is_spacer(row: Mapping[str, Any]) -> bool:
 
 
 def renamed(row: Mapping[str, Any], field_map: Mapping[str, str]) -> dict[str, Any]:
-    """A row under our names: `field_map` is ours → the set's; a field of the map that a row lacks is absent."""
+    """A row with jaxvsr's field names; `field_map`: ours → the set's. A mapped field that the row lacks is left out."""
     known = {ours: row[theirs] for ours, theirs in field_map.items() if theirs in row}
     rest = {name: value for name, value in row.items() if name not in field_map and name not in field_map.values()}
     return {**{name: rest[name] for name in (*_FIELDS, *_OPTIONAL_FIELDS) if name in rest}, **known}
@@ -122,7 +124,7 @@ def parse_field_map(text: str) -> dict[str, str]:
     """`question=problem,answer=solution` as {"question": "problem", …}.
 
     Raises:
-        InputError: no such field of ours, or one given twice.
+        InputError: a field that jaxvsr does not have, or one given twice.
     """
     fields = (*_FIELDS, *_OPTIONAL_FIELDS)
     found: dict[str, str] = {}
@@ -137,12 +139,12 @@ def parse_field_map(text: str) -> dict[str, str]:
 
 
 def place_names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a published row calls its scene and files, in whichever of its fields."""
+    """The names of scenes and files in all fields of a published row."""
     return tuple(name for field in _PLACE_FIELDS if isinstance(name := row.get(field), str))
 
 
 def _string(row: Mapping[str, Any], *names: str) -> str | None:
-    """The first of these fields that is there, as text; numbers as Python writes them."""
+    """The first of these fields that the row has, as text; numbers as Python writes them."""
     for name in names:
         value = row.get(name)
         if value is None or isinstance(value, bool | list | dict | bytes):
@@ -153,7 +155,7 @@ def _string(row: Mapping[str, Any], *names: str) -> str | None:
             raise RowError(f"field {name!r} is {value}")
         text = f"{value:.15g}" if isinstance(value, float) else str(value)
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise RowError(f"field {name!r} is no valid text (half a surrogate pair)")
+            raise RowError(f"field {name!r} is not valid text (half a surrogate pair)")
         return text.strip()
     return None
 
@@ -170,7 +172,7 @@ def _option_list(row: Mapping[str, Any]) -> tuple[str, ...]:
     if options is None:
         return ()
     if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
-        raise RowError(f"field 'options' must be a list of texts, found {str(options)[:60]!r}")
+        raise RowError(f"field 'options' must be a list of strings, found {str(options)[:60]!r}")
     return tuple(options)
 
 
@@ -179,8 +181,8 @@ def _vsi_bench(row: dict[str, Any], where: str) -> list[SourceRow]:
         question, pruned = question_of_row(row, where), is_pruned(row, where)
     except InputError as error:
         raise RowError(str(error).removeprefix(f"{where}: ")) from None
-    except TypeError as error:  # a list where a text should stand
-        raise RowError(f"a field is of a wrong type ({error})") from None
+    except TypeError as error:  # a list instead of a string
+        raise RowError(f"a field has a wrong type ({error})") from None
     answer = decide(question.answer, question.options, question.answer_kind)
     return [
         SourceRow(
@@ -199,14 +201,14 @@ def _vsi100k(row: dict[str, Any], where: str) -> list[SourceRow]:
     question, options = _split_options(_without_heading(_needed(row, "question", "problem")), _option_list(row))
     kind = question_type(_string(row, "question_type"), question, "")
     if not kind:
-        raise RowError(f"question {question[:60]!r} is of none of vsGRPO's templates, and there is no question_type")
+        raise RowError(f"question {question[:60]!r} has none of vsGRPO's templates, and there is no question_type")
     answer = decide(untagged(_needed(row, "answer", "solution", "ground_truth")), options)
     video = _needed(row, "video", "video_path", "path", "scene", "scene_name")
     return [SourceRow(question, answer, kind, video=video, id=_string(row, "id", "problem_id"))]
 
 
 def _spacer(row: dict[str, Any], where: str) -> list[SourceRow]:
-    """Spatial-R1's released file and SpaceR's SR_dataset; options may stand in the problem's text."""
+    """Spatial-R1's released file and SpaceR's SR_dataset; options may be part of the problem's text."""
     question, options = _split_options(_without_heading(_needed(row, "problem", "question")), _option_list(row))
     answer = decide(untagged(_needed(row, "solution", "answer")), options, _kind_of_problem(row))
     named = question_type(_string(row, "question_type"), question, _slug(_string(row, "problem_type")) or "other")
@@ -248,7 +250,7 @@ def _trl(row: dict[str, Any], where: str) -> list[SourceRow]:
 
 
 def _vqasynth(row: dict[str, Any], where: str) -> list[SourceRow]:
-    """Every turn is a question of its own about the same pictures (SVQA-R1: multi-turn to single-turn)."""
+    """Each turn is a question about the same images (SVQA-R1: multi-turn to single-turn)."""
     turns, inside, notes = question_and_answer_turns(row.get("messages"))
     images = inside.images or pictures_of(row.get("images", row.get("image")))
     video = inside.video or _string(row, "video")
@@ -310,7 +312,7 @@ def _without_heading(question: str) -> str:
 
 
 def _split_options(question: str, options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Options that stand in the question's text, taken out of it where the row has none of its own."""
+    """Take options out of the question's text, if the row has no field for them."""
     match = _EMBEDDED_OPTIONS.search(question)
     if options or not match:
         return question, options

@@ -1,4 +1,4 @@
-"""A published question set as question rows: parsed, paired with pictures, checked for what must not be trained on."""
+"""Read a published question set: parse its rows, pair them with media, leave out what must not be trained on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxvsr.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class ImportSettings:
-    """What to import: `field_map` is ours → theirs; `include` lets rows of these benchmarks in, as held out."""
+    """What to import. `field_map`: our field → the set's; `include`: benchmarks whose rows are taken, as held out."""
 
     source: Path
     videos: Path | None
@@ -29,16 +29,16 @@ class ImportSettings:
 
     def __post_init__(self) -> None:
         if self.field_map and self.format not in (None, "jsonl"):
-            raise InputError(f"--map: the format {self.format} has fields of its own; --map goes with jsonl")
+            raise InputError(f"--map: the format {self.format} has fixed fields; --map belongs to jsonl")
 
     @property
     def name(self) -> str:
-        """What stands in front of the ids: the source's name as letters, digits and underscores."""
+        """Prefix of the ids: the source's name in letters, digits and underscores."""
         stem = self.source.resolve().stem if self.source.is_file() else self.source.resolve().name
         return "import_" + (re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_") or "set")
 
 
-# Why a row was left out, in the order in which it is looked for.
+# Why a row was left out, in the order of the checks.
 KINDS = REFUSED, UNPAIRED, BENCHMARK, CONTRADICTION, DUPLICATE = (
     *("refused", "unpaired"),
     *("benchmark", "contradiction", "duplicate"),
@@ -47,7 +47,7 @@ KINDS = REFUSED, UNPAIRED, BENCHMARK, CONTRADICTION, DUPLICATE = (
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """A row that was not imported: one of the five kinds, where it stands, and why."""
+    """A row that was not imported: one of the five kinds, its place, and the reason."""
 
     kind: str
     where: str
@@ -56,8 +56,10 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class ImportReport:
-    """The rows, which of their scenes belong to a benchmark, every row left out, and what else is to be told; of
-    VSI-Bench's form the ids of the debiased subset, where every row says whether it was pruned."""
+    """The questions, the benchmarks of their scenes, the rows left out, and counted notes.
+
+    `debiased`: ids of VSI-Bench's debiased subset, if every row says whether it was pruned.
+    """
 
     format: Format
     source_rows: int
@@ -74,7 +76,7 @@ class ImportReport:
 
     @property
     def paired(self) -> int:
-        """How many questions found their video or images, those left out for other reasons included."""
+        """How many questions were paired with their video or images, also those left out for other reasons."""
         counts = self.counts()
         return len(self.questions) + counts[BENCHMARK] + counts[CONTRADICTION] + counts[DUPLICATE]
 
@@ -82,16 +84,16 @@ class ImportReport:
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Paired:
     where: str
-    number: int  # of the question among all of the set, whatever becomes of the others
+    number: int  # of the question among all of the set, whether or not the others are imported
     row: SourceRow
     place: Place
 
 
 def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport, Pairing]:
-    """Read and check a whole set. The pairing holds pictures that were written: `keep` or `discard` them.
+    """Read and check a whole set. The pairing may have written images: call its `keep` or `discard`.
 
     Raises:
-        InputError: the files cannot be read, or nothing of them could be taken.
+        InputError: the files cannot be read, or no row could be imported.
     """
     source_files(settings.source)
     form = settings.format or ("jsonl" if settings.field_map else None)
@@ -124,7 +126,7 @@ def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport,
                 else:
                     paired.append(_Paired(name, number, row, place))
         if form is None:
-            raise InputError(f"{settings.source}: holds no rows")
+            raise InputError(f"{settings.source}: no rows in it")
         consistent = _without_duplicates(_without_contradictions(paired, left_out), left_out)
         questions = _questions(consistent, settings.name, left_out)
         if not questions:
@@ -151,26 +153,26 @@ def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport,
 
 
 def _debiased(paired: list[_Paired], questions: list[Question], name: str) -> tuple[str, ...]:
-    """The ids of rows that were not pruned; none where not every row says whether it was."""
-    pruned = {f"{name}-{one.row.id}": one.row.pruned for one in reversed(paired)}  # the first of an id is the one taken
+    """The ids of rows that were not pruned; empty unless every row says whether it was."""
+    pruned = {f"{name}-{one.row.id}": one.row.pruned for one in reversed(paired)}  # the first row of an id counts
     if any(pruned.get(question.id) is None for question in questions):
         return ()
     return tuple(question.id for question in questions if not pruned[question.id])
 
 
 def _asked(one: _Paired) -> tuple[object, ...]:
-    """What makes two rows the same question: scene or its mirror image, words, options."""
+    """What makes two rows the same question: scene or its mirror image, text, options."""
     words = " ".join(one.row.question.casefold().split())
     return one.place.scene, one.row.mirror_of is not None, words, one.row.answer.options
 
 
-def _said(one: _Paired) -> float | str:
+def _meaning(one: _Paired) -> float | str:
     return meaning(one.row.answer.text, one.row.answer.kind, one.row.answer.options)
 
 
 def _without_contradictions(paired: list[_Paired], left_out: list[LeftOut]) -> list[_Paired]:
-    """Rows that answer one question differently are all left out: which one is right, nothing says. Options in another
-    order are the same question."""
+    """Leave out all rows with different answers to the same question, because nothing says which one is right. Options
+    in another order are the same question."""
     answers: dict[tuple[object, ...], set[float | str]] = defaultdict(set)
 
     def question(one: _Paired) -> tuple[object, ...]:
@@ -178,27 +180,27 @@ def _without_contradictions(paired: list[_Paired], left_out: list[LeftOut]) -> l
 
     for one in paired:
         if one.row.answer.kind != "text":  # two descriptions of one thing do not contradict each other
-            answers[question(one)].add(_said(one))
+            answers[question(one)].add(_meaning(one))
     kept = []
     for one in paired:
         different = answers.get(question(one), set())
         if len(different) > 1:
-            said = ", ".join(sorted(map(_shown, different))[:4])
-            left_out.append(LeftOut(CONTRADICTION, one.where, f"{one.row.question[:80]!r} is answered {said}"))
+            found = ", ".join(sorted(map(_shown, different))[:4])
+            left_out.append(LeftOut(CONTRADICTION, one.where, f"{one.row.question[:80]!r} is answered {found}"))
         else:
             kept.append(one)
     return kept
 
 
-def _shown(said: float | str) -> str:
-    return f"{said:g}" if isinstance(said, float) else said
+def _shown(answer: float | str) -> str:
+    return f"{answer:g}" if isinstance(answer, float) else answer
 
 
 def _without_duplicates(paired: list[_Paired], left_out: list[LeftOut]) -> list[_Paired]:
     first: dict[tuple[object, ...], str] = {}
     kept = []
     for one in paired:
-        key = (*_asked(one), _said(one), one.row.response)
+        key = (*_asked(one), _meaning(one), one.row.response)
         if key in first:
             left_out.append(LeftOut(DUPLICATE, one.where, f"the same as {first[key]}"))
         else:
@@ -208,12 +210,12 @@ def _without_duplicates(paired: list[_Paired], left_out: list[LeftOut]) -> list[
 
 
 def _unnamed(number: int, given: Collection[str | None]) -> str:
-    """The name of a row without one; the set may have given its number to another row."""
+    """An id for a row without one; another row of the set may have this number as its id."""
     return str(number) if str(number) not in given else f"row-{number}"
 
 
 def _questions(paired: list[_Paired], name: str, left_out: list[LeftOut]) -> list[Question]:
-    """Rows with ids of their own: the set's, or the row's number, which no other row's fate changes."""
+    """Questions with ids: the set's, or the row's number, which does not depend on what rows are left out."""
     by_id: dict[str, Question] = {}
     places: dict[str, str] = {}
     given = {one.row.id for one in paired}
@@ -221,7 +223,7 @@ def _questions(paired: list[_Paired], name: str, left_out: list[LeftOut]) -> lis
         row, place = one.row, one.place
         own = f"{name}-{row.id or _unnamed(one.number, given)}"
         if own in by_id:
-            left_out.append(LeftOut(REFUSED, one.where, f"its id {row.id!r} already stands in {places[own]}"))
+            left_out.append(LeftOut(REFUSED, one.where, f"its id {row.id!r} is already that of {places[own]}"))
             continue
         places[own] = one.where
         by_id[own] = Question(

@@ -1,4 +1,4 @@
-"""Mirror images of questions without geometry: free text, rewritten by rules where rules can decide.
+"""Mirror images of free text, rewritten by rules where rules can decide.
 
     "Is the chair to the left of the desk?"            "Is the chair to the right of the desk?"
     "turn clockwise to face the top-left corner"       "turn counterclockwise to face the top-right corner"
@@ -6,9 +6,9 @@
     "Which is the right answer?"                       refused
     "How many chairs are left?"                        refused
 
-A side is swapped only where its neighbours show that it is one ("to the …", "… of", "top-…"); everything else that a
-flipped picture might change (clock faces, compass, writing, coordinates of unknown scale) is refused with the reason.
-What is rewritten leads back: rewriting twice gives the original, which is tried for every text.
+"left" and "right" are swapped only if the words around them show that they are sides ("to the …", "… of", "top-…").
+Other things that a flipped image may change (clock faces, compass, writing, coordinates of unknown scale) are refused
+with the reason. Rewriting a text twice must give the original, which is checked for every text.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from jaxvsr.data.questions import Question
 
 
 class Undecided(ValueError):
-    """A text of which the rules cannot say what it becomes in a mirror; the message says why."""
+    """The rules cannot mirror a text; the message says why."""
 
 
 _SWAPPED = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
 # Whole words, and those that begin with a side: leftmost, rightward, left-hand.
 _SIDE = re.compile(r"\b(left|right)(?=\b|most\b|wards?\b|hand\b)", re.IGNORECASE)
 _TURN = re.compile(r"\b(counterclockwise|clockwise)\b", re.IGNORECASE)
-# Without regard to case these stand for i and s as well, in words that are none of ours.
+# With IGNORECASE these match i and s, which the rules do not mean.
 _OTHER_LETTERS = re.compile("[\u0130\u0131\u017f]")
 
 _REFUSED = (
@@ -44,7 +44,7 @@ _REFUSED = (
 )  # fmt: skip
 _REFUSALS = tuple((re.compile(pattern, re.IGNORECASE), reason) for pattern, reason in _REFUSED)
 
-# Where § stands for a side, it is one here; matched against the text in lower case with § for left and right.
+# A § that these match is a side; the text is in lower case with § for left and right.
 _AFTER = r"(?=[\s.,;:!?)'\"/\]]|$)"
 # "left and right", but not "turned left and left the room".
 _LAST = _AFTER + r"(?!\s(?:the|his|her|their|its|my|our|your|a|an|this|that|early|home|it|him|them|us|me)\b)"
@@ -82,15 +82,15 @@ _CORNERS = re.compile(
 
 
 def mirror_text(text: str, *, width: float | None = None) -> str:
-    """What `text` becomes where the picture is flipped left to right.
+    """What `text` becomes if the image is flipped left to right.
 
     Args:
         text: a question, an option or an answer.
-        width: of the image, in the unit of boxes written as [x1, y1, x2, y2] or (x1, y1), (x2, y2); boxes of numbers up
-            to 1 with decimals need none.
+        width: of the image, in the unit of boxes written as [x1, y1, x2, y2] or (x1, y1), (x2, y2); not needed for
+            boxes of decimal numbers up to 1.
 
     Raises:
-        Undecided: the rules cannot say it.
+        Undecided: the rules cannot decide.
     """
     once = _rewritten(text, width)
     if _rewritten(once, width) != text:
@@ -110,7 +110,7 @@ def _rewritten(text: str, width: float | None) -> str:
 
 
 def _swap_word(found: re.Match[str]) -> str:
-    """The other side, in the same capitals."""
+    """The other side, with the same capitals."""
     word, other = found[0], _SWAPPED[found[0].lower()]
     if word.islower():
         return other
@@ -118,7 +118,7 @@ def _swap_word(found: re.Match[str]) -> str:
 
 
 def _check_sides(text: str) -> None:
-    """Every left and right must stand where it is a side: what it is in the one must hold in the other."""
+    """Refuse a text with a left or right that may not be a side."""
     if any(not (word.islower() or word.isupper() or word.istitle()) for word in _SIDE.findall(text)):
         raise Undecided("a word in mixed capitals")
     neutral = _SIDE.sub("§", text.lower())
@@ -133,7 +133,7 @@ def _check_sides(text: str) -> None:
 
 
 def _mirror_boxes(text: str, width: float | None) -> str:
-    """Boxes with their x coordinates mirrored; anything else in brackets that looks like coordinates is refused."""
+    """Mirror the x coordinates of boxes; refuse anything else in brackets that looks like coordinates."""
     places: list[tuple[int, int]] = []
 
     def mirrored(found: re.Match[str]) -> str:
@@ -168,10 +168,10 @@ def _scale(values: tuple[Decimal, ...], width: float | None, decimals: bool) -> 
 
 
 def mirror_question(row: Question, *, width: float | None = None) -> Question:
-    """The question about the mirrored picture, in free text; question, options, answer and response together.
+    """The question about the mirrored image: question, options, answer and response rewritten.
 
     Raises:
-        Undecided: the rules cannot say what one of them becomes.
+        Undecided: the rules cannot rewrite one of them.
     """
 
     def mirror(text: str) -> str:
@@ -190,14 +190,14 @@ def mirror_question(row: Question, *, width: float | None = None) -> Question:
 
 @dataclasses.dataclass(frozen=True)
 class MirrorReport:
-    """The mirror images of those rows that have one, and why the others have none, by id."""
+    """The mirror images, and the reasons why other rows have none, by id."""
 
     rows: tuple[Question, ...]
     refused: dict[str, str]
 
     @property
     def refused_share(self) -> float:
-        """Of all rows, from 0 to 1."""
+        """Share of all rows, from 0 to 1."""
         total = len(self.rows) + len(self.refused)
         return len(self.refused) / total if total else 0.0
 
@@ -205,12 +205,13 @@ class MirrorReport:
         """`120 of 1,000 rows (12.0 %) have no mirror image: writing 70, a clock face 50`."""
         reasons = Counter(reason.split(" (")[0] for reason in self.refused.values()).most_common()
         total = len(self.rows) + len(self.refused)
-        said = ": " + ", ".join(f"{reason} {count}" for reason, count in reasons) if reasons else ""
-        return f"{len(self.refused):,} of {total:,} rows ({100 * self.refused_share:.1f} %) have no mirror image{said}"
+        listed = ": " + ", ".join(f"{reason} {count}" for reason, count in reasons) if reasons else ""
+        share = f"{100 * self.refused_share:.1f} %"
+        return f"{len(self.refused):,} of {total:,} rows ({share}) have no mirror image{listed}"
 
 
 def mirror_rows(rows: Iterable[Question], width_of: Callable[[Question], float | None]) -> MirrorReport:
-    """Mirror all rows that are no mirror images themselves; `width_of` gives the width of a row's image, or None."""
+    """Mirror all rows except mirror images; `width_of` gives the width of a row's image, or None."""
     mirrored: list[Question] = []
     refused: dict[str, str] = {}
     for row in rows:

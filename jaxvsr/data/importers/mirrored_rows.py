@@ -1,4 +1,4 @@
-"""The mirror images of imported rows: rewritten by rules, refused where rules cannot decide."""
+"""Mirror images of imported rows: text rewritten by rules, and refused if the rules cannot decide."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ORIENTATION = 0x0112  # EXIF's tag
 
 
 def add_mirrored_rows(out: Path, name: str, imported: Sequence[Question], videos: Path | None) -> MirrorReport:
-    """Put the mirror images of the rows of an import into the folder `out`, beside the rows; what has one keeps it.
+    """Add the mirror images of an import's rows to the folder `out`; rows that have one already keep it.
 
-    Images, whose width boxes in pixels need, lie below `videos` or `out`.
+    Boxes in pixels need the width of the image, which is looked for in `videos` and `out`.
     """
     folders = [out] if videos is None else [videos, out]
     mirrored = {row.mirror_of for row in imported}
@@ -32,12 +32,12 @@ def add_mirrored_rows(out: Path, name: str, imported: Sequence[Question], videos
 
 
 def _image_width(folders: Sequence[Path], images: Sequence[str] | None) -> float | None:
-    """Pixels across, of a row about one image that can be opened."""
+    """The width in pixels of a row's only image; None if it has none or several, or it cannot be opened."""
     if images is None or len(images) != 1:
         return None
     for path in (folder / images[0] for folder in folders):
-        # Decoders raise many kinds on broken data; boxes in pixels are then refused. The header alone is read.
+        # Decoders raise many kinds of errors on broken data; boxes in pixels are then refused. Only the header is read.
         with contextlib.suppress(Exception), Image.open(path) as image:
-            sideways = image.getexif().get(_ORIENTATION, 1) >= 5  # held so; frames are stored upright
+            sideways = image.getexif().get(_ORIENTATION, 1) >= 5  # frames are stored upright
             return float(image.height if sideways else image.width)
     return None

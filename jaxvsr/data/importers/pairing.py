@@ -1,4 +1,4 @@
-"""From the names in published rows to files, scenes, and the benchmarks that those scenes belong to."""
+"""Pair the names in published rows with files, scenes, and the benchmarks of those scenes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from jaxvsr.errors import one_line
 
 IMAGES_DIR = "images"
 _SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
-# A scene's name is a folder's, and stands in other names with a few letters before and after it.
+# A scene's name is also a folder's, and part of longer names.
 _NAME_LIMIT_BYTES = 160
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a row's pixels are: the scene's name, and files below the folder of videos or below the data folder."""
+    """The scene of a row, and its files below the folder of videos or below the data folder."""
 
     scene: str
     video: str | None
@@ -37,9 +37,9 @@ class Place:
 
 
 class Pairing:
-    """Pairs rows with media; pictures that the set itself holds are written to a folder of the import's own.
+    """Pairs rows with media; images that are part of the set are written to the import's folder.
 
-    Call `keep` with the names in use at the end, or `discard`.
+    At the end, call `keep` with the names in use, or `discard`.
     """
 
     def __init__(self, out: Path, name: str, index: MediaIndex | None) -> None:
@@ -47,12 +47,12 @@ class Pairing:
         self._folder = out / IMAGES_DIR / name
         self._partial = self._folder.with_name(f".{name}.partial")
         self._below = f"{IMAGES_DIR}/{name}"
-        self._path_of: dict[str, str] = {}  # of scenes
+        self._path_of: dict[str, str] = {}  # by scene
         shutil.rmtree(self._partial, ignore_errors=True)
         self._made = [folder for folder in (self._folder.parent, out) if not folder.exists()]
 
     def place(self, row: SourceRow) -> Place | str:
-        """The row's place, or the reason why it has none."""
+        """The row's place, or a line that says why it has none."""
         if row.images:
             found = [self._image(picture) for picture in row.images]
             lost = next((reason for path, reason in found if not path), None)
@@ -77,7 +77,7 @@ class Pairing:
         return Place(scene, path, None, self._benchmark((row.video, path, row.scene or "", *row.names), medium))
 
     def keep(self, images: set[str]) -> None:
-        """Give the pictures written their final place; those that no row uses are removed."""
+        """Move the written images to their final folder, without those that no row uses."""
         if self._partial.is_dir():
             for path in self._partial.iterdir():
                 if f"{self._below}/{path.name}" not in images:
@@ -90,14 +90,14 @@ class Pairing:
             self._folder.parent.rmdir()
 
     def discard(self) -> None:
-        """Leave no picture behind that was not there before."""
+        """Remove everything that was written."""
         shutil.rmtree(self._partial, ignore_errors=True)
         for folder in self._made:
             with contextlib.suppress(OSError):  # not there, or not empty
                 folder.rmdir()
 
     def _scene(self, name: str, path: str) -> str:
-        """The name; where another file of this import has it already, the file's whole path."""
+        """The name, or the file's whole path if another file of this import has the name already."""
         name = shortened(name)
         if self._path_of.setdefault(name, path) != path:
             name = shortened("--".join(PurePosixPath(path).with_suffix("").parts))
@@ -117,9 +117,9 @@ class Pairing:
             with Image.open(BytesIO(data), formats=list(_SUFFIX_OF)) as image:
                 kind, (width, height) = image.format or "", image.size
         except Exception as error:  # decoders raise many kinds on broken data
-            return "", f"its picture cannot be read ({one_line(error)})"
+            return "", f"its image cannot be read ({one_line(error)})"
         if width * height > IMAGE_LIMIT_PIXELS:
-            return "", f"its picture says it has {width}×{height} pixels; refused"
+            return "", f"its image has {width}×{height} pixels; expected at most {IMAGE_LIMIT_PIXELS:,}"
         name = f"{hashlib.sha256(data).hexdigest()[:20]}{_SUFFIX_OF[kind]}"
         path = self._partial / name
         if not path.exists():
@@ -131,12 +131,12 @@ class Pairing:
         if medium is not None and medium.kind == "scan" and self._index is not None:
             path = self._index.root / medium.path
             if is_procedural(path if path.is_dir() else path.parent):
-                return None  # those have names like ScanNet's
+                return None  # although their names are like ScanNet's
         return next((owner for name in names if (owner := benchmark_in(name)) is not None), None)
 
 
 def _image_scene(images: tuple[str, ...]) -> str:
-    """A scene's name from its pictures: the path of the first, and for several a digest of all."""
+    """A scene's name from its images: the path of the first, and a digest of all if there are several."""
     name = "--".join(PurePosixPath(images[0]).with_suffix("").parts)
     if len(images) > 1:
         name += f"--and-{len(images) - 1}-{hashlib.sha256(chr(10).join(images).encode()).hexdigest()[:8]}"
@@ -144,7 +144,7 @@ def _image_scene(images: tuple[str, ...]) -> str:
 
 
 def shortened(name: str) -> str:
-    """The name, cut where it is too long for a folder's, with a digest in place of the rest."""
+    """The name; if it is too long for a folder, the beginning and a digest."""
     if len(name.encode()) <= _NAME_LIMIT_BYTES:
         return name
     cut = name.encode()[: _NAME_LIMIT_BYTES - 20].decode(errors="ignore")

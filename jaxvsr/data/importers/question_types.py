@@ -1,10 +1,10 @@
-"""VSI-Bench's names for the tasks, from the words of a question or from a set's own names."""
+"""VSI-Bench's name of a row's task, from the text of the question or from the set's name of the task."""
 
 from __future__ import annotations
 
 import re
 
-# The templates of VSI-Bench, vsGRPO (Fig. 2) and Spatial-R1's released file begin or run like this.
+# Patterns in the templates of VSI-Bench, vsGRPO (Fig. 2) and Spatial-R1's released file.
 _TEMPLATES = (
     ("object_counting", r"^how many .+\bin (this|the) room"),
     ("room_size_estimation", r"size of (this|the) room"),
@@ -33,12 +33,12 @@ _OWN_NAMES = {
 
 
 def type_of_question(question: str) -> str | None:
-    """The task that the words of a question show; None where they are of no known template."""
+    """The task of a question with a known template, or None."""
     return next((name for name, pattern in _PATTERNS if pattern.search(question)), None)
 
 
 def question_type(given: str | None, question: str, otherwise: str) -> str:
-    """VSI-Bench's name for a row's task: by the set's own name, the question's words, or `otherwise`."""
+    """VSI-Bench's name of a row's task: from the set's name, from the question's text, or `otherwise`."""
     name = re.sub(r"\W+", "_", (given or "").strip().casefold()).strip("_")
     if name:
         return _OWN_NAMES.get(name, name)

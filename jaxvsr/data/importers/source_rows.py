@@ -1,4 +1,4 @@
-"""The rows of a published question set: JSON lines, JSON and parquet as dicts, with bounds on what they may hold."""
+"""Read the rows of a published question set (JSON lines, JSON, parquet) as dicts, with limits on sizes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BATCH_ROWS = 64
 
 
 def read_rows(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`file line 3` or `file row 3`, row) of a file, or of all files of one kind that lie in a folder, by name.
+    """(`file line 3` or `file row 3`, row) of a file, or of all files in a folder, sorted by name.
 
     Raises:
-        InputError: nothing to read, or a file that is not what its suffix says.
+        InputError: nothing to read, files of several kinds, or a file that is not what its suffix says.
     """
     for path in source_files(source):
         read = {".jsonl": _json_lines, ".json": _json_list, ".parquet": _parquet_rows}[path.suffix.lower()]
@@ -32,12 +32,12 @@ def read_rows(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def file_of(where: str) -> Path:
-    """The file of a place as `read_rows` names it."""
+    """The file in a place from `read_rows`."""
     return Path(where.rsplit(" ", 2)[0])
 
 
 def source_files(source: Path) -> list[Path]:
-    """The file itself, or a folder's files; `InputError` where there are none, or of several kinds."""
+    """The file itself, or a folder's files; `InputError` if there are none or several kinds."""
     if source.is_file():
         if source.suffix.lower() not in SUFFIXES:
             raise InputError(f"{source}: question sets are read from {', '.join(SUFFIXES)} files")
@@ -48,7 +48,7 @@ def source_files(source: Path) -> list[Path]:
     kinds = sorted({path.suffix.lower() for path in files})
     if len(kinds) != 1:
         found = " and ".join(kinds) or "no question sets"
-        raise InputError(f"{source}: holds {found}; name one file, or a folder with files of one kind")
+        raise InputError(f"{source}: {found} in it; name one file, or a folder with files of one kind")
     return files
 
 
@@ -60,7 +60,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
             if not line:
                 return
             if len(line) > _LINE_LIMIT_BYTES:
-                raise InputError(f"{where}: longer than {_LINE_LIMIT_BYTES:,} bytes; expected one JSON object a line")
+                raise InputError(f"{where}: longer than {_LINE_LIMIT_BYTES:,} bytes; expected one JSON object per line")
             if line.strip():
                 yield where, _parsed(line, where)
     raise InputError(f"{path}: more than {_ROWS_LIMIT:,} rows; refused")
@@ -68,7 +68,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
     if path.stat().st_size > _JSON_LIMIT_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size:,} bytes of JSON; write it as .jsonl, one row a line")
+        raise InputError(f"{path}: {path.stat().st_size:,} bytes of JSON; write it as .jsonl, one row per line")
     document = _parsed(path.read_bytes(), str(path))
     if isinstance(document, dict):
         lists = [name for name, value in document.items() if isinstance(value, list)]
@@ -83,7 +83,7 @@ def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parsed(data: bytes, where: str) -> Any:
     try:
-        return json.loads(data.decode("utf-8-sig"))  # Windows' editors begin a file with a mark
+        return json.loads(data.decode("utf-8-sig"))  # some editors add a byte order mark
     except UnicodeDecodeError:
         raise InputError(f"{where}: not UTF-8 text") from None
     except (ValueError, RecursionError) as error:

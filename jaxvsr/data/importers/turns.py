@@ -1,4 +1,4 @@
-"""Messages as chat sets write them: the turns' texts, and the pictures that stand in them."""
+"""Messages of chat data sets: the text of each turn, and the images and videos in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxvsr.data.importers.answer_kinds import RowError
 
-# LLaVA and TRL mark in a text where a picture goes; here pictures stand before the question.
+# LLaVA and TRL mark the place of an image in a text; here images come before the question.
 _PLACEHOLDER = re.compile(r"[ \t]*<(?:image|video)>[ \t]*\n?", re.IGNORECASE)
 _MOST_PICTURES = 64
 SYSTEM_NOTE = "system messages left out (--prompt chooses one)"
@@ -16,7 +16,7 @@ SYSTEM_NOTE = "system messages left out (--prompt chooses one)"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:
-    """An image by its name, or with its bytes where the set holds them."""
+    """An image: its name, and its bytes if they are part of the set."""
 
     name: str
     data: bytes | None = None
@@ -24,7 +24,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Media:
-    """What stands in messages beside text."""
+    """The images and the video in messages."""
 
     video: str | None = None
     images: tuple[Picture, ...] = ()
@@ -52,7 +52,7 @@ def pictures_of(value: Any) -> tuple[Picture, ...]:
 
 
 def text_of(value: Any) -> tuple[str, Media, tuple[str, ...]]:
-    """The one text of a prompt or completion, plain or as messages; with what else stands in it, and notes.
+    """The only text of a prompt or completion, plain or as messages; its media; and notes.
 
     Raises:
         RowError: several turns of user or assistant, or no text.
@@ -69,10 +69,10 @@ def text_of(value: Any) -> tuple[str, Media, tuple[str, ...]]:
 
 
 def question_and_answer_turns(value: Any) -> tuple[list[tuple[str, str]], Media, tuple[str, ...]]:
-    """(question, answer) of every turn of a conversation, what stands in its first turn beside text, and notes.
+    """(question, answer) of every turn of a conversation, the media of its first turn, and notes.
 
     Raises:
-        RowError: user and assistant do not take turns, or pictures stand in a later one.
+        RowError: user and assistant do not take turns, or a later turn has media.
     """
     turns, media, notes = _turns(value)
     roles = [role for role, _ in turns]
@@ -97,7 +97,7 @@ def _turns(value: Any) -> tuple[list[tuple[str, str]], Media, tuple[str, ...]]:
             raise RowError(f"role {str(role)[:20]!r}; expected system, user or assistant")
         if found.video or found.images:
             if turns:
-                raise RowError("media in a later turn; they must stand in the first")
+                raise RowError("media in a later turn; they must be in the first")
             media = found
         if not text:
             raise RowError(f"a message of {role} has no text")
@@ -118,7 +118,7 @@ def _content(content: Any) -> tuple[str, Media]:
         if kind == "text" and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind in ("image", "image_url"):
-            # A part without a path stands for the next of the row's own images.
+            # A part without a path is the next of the row's images.
             images += pictures_of(part.get("image") or part.get("path") or part.get("url"))
         elif kind == "video":
             video = part.get("video") or part.get("path") or video
@@ -131,5 +131,5 @@ def _content(content: Any) -> tuple[str, Media]:
 
 def _cleaned(text: str) -> str:
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise RowError("a message is no valid text (half a surrogate pair)")
+        raise RowError("a message is not valid text (half a surrogate pair)")
     return _PLACEHOLDER.sub("", text).strip()

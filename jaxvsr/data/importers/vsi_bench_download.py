@@ -1,11 +1,11 @@
-"""VSI-Bench as it is published (Hugging Face, `nyu-visionx/VSI-Bench`): annotations, and the videos in three zips.
+"""VSI-Bench as published (Hugging Face, `nyu-visionx/VSI-Bench`): annotations, and the videos in three zips.
 
     SRC/test_debiased.parquet, test_pruned.parquet    together the full benchmark; older: test*.parquet, test.jsonl
     SRC/pruned_ids.txt                                ids that iterative bias pruning removed
     SRC/scannet.zip, scannetpp.zip, arkitscenes.zip   <source>/<scene>.mp4; or the same unpacked
 
-The debiased subset is what was not pruned; a row's own field `pruned`, the list of ids and the names of the parquet
-files each say so, and must agree.
+The debiased subset is what was not pruned. A row's field `pruned`, the list of ids and the names of the parquet files
+each say what was pruned, and must agree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jaxvsr.errors import InputError, one_line
 
 SOURCES = ("scannet", "scannetpp", "arkitscenes")
 PRUNED_IDS = "pruned_ids.txt"
-# The benchmark's question types and the kind of answer that each has (lmms-eval, vsibench/utils.py).
+# The benchmark's question types with their kinds of answers (lmms-eval, vsibench/utils.py).
 KINDS: dict[str, AnswerKind] = {
     "object_counting": "number",
     "object_abs_distance": "number",
@@ -50,7 +50,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class VsiBench:
-    """The benchmark's questions in the order of their ids; `pruned` is None where nothing says what was pruned."""
+    """The benchmark's questions, sorted by id; `pruned` is None if nothing says what was pruned."""
 
     questions: tuple[Question, ...]
     pruned: frozenset[str] | None
@@ -64,12 +64,12 @@ class VsiBench:
 
 
 def is_download(folder: Path) -> bool:
-    """Whether a folder is the benchmark as downloaded, and not a data folder."""
+    """Whether a folder is the downloaded benchmark rather than a data folder."""
     return not (folder / QUESTIONS_FILE).exists() and bool(_annotations(folder))
 
 
 def read_vsi_bench(folder: Path) -> VsiBench:
-    """All annotations of a download; a question that stands in several files counts once.
+    """All questions of a download; a question in several files counts once.
 
     Raises:
         InputError: there are none, one is broken, or they contradict each other.
@@ -78,38 +78,38 @@ def read_vsi_bench(folder: Path) -> VsiBench:
     if not paths:
         raise InputError(f"{folder}: no test*.parquet and no test.jsonl; expected VSI-Bench as downloaded")
     questions: dict[str, Question] = {}
-    said: dict[str, dict[str, bool]] = {}  # by id, what each witness says about pruning
+    pruned_by: dict[str, dict[str, bool]] = {}  # by id: source → whether the question was pruned
     for path in paths:
         for where, row in read_rows(path):
             question = question_of_row(row, where)
             if questions.setdefault(question.id, question) != question:
                 raise InputError(f"{where}: question {question.id!r} differs from that of another file")
-            said.setdefault(question.id, {}).update(_witnesses(row, where))
-    verdicts = {name: _verdict(witnesses, f"{folder}: question {name!r}") for name, witnesses in said.items()}
+            pruned_by.setdefault(question.id, {}).update(_pruned_by(row, where))
+    verdicts = {name: _verdict(sources, f"{folder}: question {name!r}") for name, sources in pruned_by.items()}
     known = None not in verdicts.values()
     pruned = frozenset(name for name, verdict in verdicts.items() if verdict) if known else None
     return VsiBench(tuple(sorted(questions.values(), key=lambda one: _order(one.id))), pruned)
 
 
 def is_pruned(row: dict[str, Any], where: str) -> bool | None:
-    """Whether a row of the full benchmark is outside of the debiased subset; None where nothing says so.
+    """Whether a row of the full benchmark is outside the debiased subset; None if nothing says so.
 
     Raises:
-        InputError: the places that say it contradict each other.
+        InputError: the sources contradict each other.
     """
-    return _verdict(_witnesses(row, where), where)
+    return _verdict(_pruned_by(row, where), where)
 
 
-def _witnesses(row: dict[str, Any], where: str) -> dict[str, bool]:
-    """Who says whether a row was pruned, and what: its file's name, its own field, the list beside the file."""
+def _pruned_by(row: dict[str, Any], where: str) -> dict[str, bool]:
+    """Source → whether the row was pruned; sources are the file's name, the row's field, the list beside the file."""
     file = file_of(where)
-    said = {file.name: _PRUNED_BY_FILE[file.name]} if file.name in _PRUNED_BY_FILE else {}
+    found = {file.name: _PRUNED_BY_FILE[file.name]} if file.name in _PRUNED_BY_FILE else {}
     if row.get("pruned") is not None:
-        said[f"field pruned in {file.name}"] = bool(row["pruned"])
+        found[f"field pruned in {file.name}"] = bool(row["pruned"])
     listed = file.with_name(PRUNED_IDS)
     if listed.is_file():
-        said[PRUNED_IDS] = str(row.get("id")) in _listed_ids(listed, listed.stat().st_mtime_ns)
-    return said
+        found[PRUNED_IDS] = str(row.get("id")) in _listed_ids(listed, listed.stat().st_mtime_ns)
+    return found
 
 
 @functools.lru_cache(maxsize=8)
@@ -117,18 +117,18 @@ def _listed_ids(path: Path, _modified: int) -> frozenset[str]:
     return frozenset(path.read_text(encoding="utf-8", errors="replace").split())
 
 
-def _verdict(witnesses: dict[str, bool], where: str) -> bool | None:
-    if len(set(witnesses.values())) > 1:
-        told = ", ".join(f"{who}: {'pruned' if what else 'kept'}" for who, what in witnesses.items())
-        raise InputError(f"{where} is both pruned and kept ({told}); download it again")
-    return next(iter(witnesses.values()), None)
+def _verdict(pruned_by: dict[str, bool], where: str) -> bool | None:
+    if len(set(pruned_by.values())) > 1:
+        listed = ", ".join(f"{source}: {'pruned' if pruned else 'kept'}" for source, pruned in pruned_by.items())
+        raise InputError(f"{where} is both pruned and kept ({listed}); download it again")
+    return next(iter(pruned_by.values()), None)
 
 
 def question_of_row(row: dict[str, Any], where: str) -> Question:
-    """One of the benchmark's rows as a question; `video` is the file's place in its zip.
+    """One of the benchmark's rows as a question; `video` is the file's path in its zip.
 
     Raises:
-        InputError: an unknown question type, or a field that is missing or no name of a scene.
+        InputError: an unknown question type, a missing field, or something that is not a name of a scene.
     """
     question_type = row.get("question_type")
     if question_type not in KINDS:
@@ -139,7 +139,7 @@ def question_of_row(row: dict[str, Any], where: str) -> Question:
     if row.get("id") is None or row.get("ground_truth") is None:
         raise InputError(f"{where}: {'id' if row.get('id') is None else 'ground_truth'} is missing")
     options = row.get("options")
-    if options is not None and not isinstance(options, list | tuple):  # a text would come apart into its letters
+    if options is not None and not isinstance(options, list | tuple):  # list() would split a string into letters
         raise InputError(f"{where}: options must be a list or null, found {str(options)[:60]!r}")
     fields = {
         "id": _question_id(row["id"]),
@@ -156,21 +156,21 @@ def question_of_row(row: dict[str, Any], where: str) -> Question:
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkVideos:
-    """The videos of a download, in their zips or unpacked beside them. Nothing is unpacked for good."""
+    """The videos of a download, in their zips or unpacked beside them. Videos in zips are unpacked only while open."""
 
     folder: Path
 
     def check(self, video: str) -> None:
-        """`InputError` where `<source>/<scene>.mp4` is in neither place."""
+        """`InputError` if `<source>/<scene>.mp4` is neither in a zip nor unpacked."""
         if not self._unpacked(video).is_file():
             self._entry(video)
 
     @contextlib.contextmanager
     def open(self, video: str) -> Iterator[FrameSource]:
-        """The frames of one video; a file from a zip lies in a temporary place meanwhile.
+        """The frames of one video; a video in a zip is unpacked to a temporary folder meanwhile.
 
         Raises:
-            InputError: it is not there, or is broken.
+            InputError: the video is missing or broken.
         """
         unpacked = self._unpacked(video)
         if unpacked.is_file():
@@ -194,15 +194,15 @@ class BenchmarkVideos:
         archive = self.folder / f"{parts[0]}.zip"
         entries = _entries(archive, archive.stat().st_mtime_ns if archive.is_file() else 0)
         if parts[1] not in entries:
-            raise InputError(f"{archive}: has no {parts[1]}; it holds {len(entries)} videos")
+            raise InputError(f"{archive}: has no {parts[1]}; it has {len(entries)} videos")
         return entries[parts[1]]
 
 
 @functools.lru_cache(maxsize=64)
 def _entries(archive: Path, _modified: int) -> dict[str, str]:
-    """File name: entry, of the videos in a zip."""
+    """File name → entry, of the videos in a zip."""
     if not archive.is_file():
-        raise InputError(f"{archive}: no such file; it is one of VSI-Bench's downloads, as is {SOURCES[0]}.zip")
+        raise InputError(f"{archive}: no such file; expected one of VSI-Bench's downloads, such as {SOURCES[0]}.zip")
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = opened.infolist()
@@ -239,7 +239,7 @@ def _copy_out(archive: Path, entry: str, path: Path) -> None:
 
 
 def _annotations(folder: Path) -> list[Path]:
-    """The files with annotations; what is not the benchmark's own (`bbox_….parquet`) is not read."""
+    """The files with the benchmark's questions, without other parquet files (`bbox_….parquet`)."""
     jsonl = folder / "test.jsonl"
     return [*sorted(folder.glob("test*.parquet")), *([jsonl] if jsonl.is_file() else [])]
 
@@ -249,7 +249,7 @@ def _question_id(number: Any) -> str:
 
 
 def _order(question_id: str) -> tuple[bool, int, str]:
-    """By number; what is not a number comes last."""
+    """Sorting key: by number; ids without a number come last."""
     number = question_id.rpartition("-")[2]
     counts = number.isdecimal() and len(number) < 19
     return (not counts, int(number) if counts else 0, question_id)

@@ -1,4 +1,4 @@
-"""An import's rows into a data folder, with the split, the card, and the list of rows that were left out."""
+"""Write an import into a data folder: rows, split, card, and the list of rows that were left out."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from jaxvsr.data.subsets import DEBIASED, write_subsets
 from jaxvsr.files import replacing
 
 _SHOWN = 3
-# What each kind of left-out row means, for a reader of the summary.
+# The kinds of left-out rows in the printed summary.
 _MEANING = {
     "refused": "refused",
     "unpaired": "without video or images",
     "benchmark": "about benchmark scenes (--include takes them, as held out)",
     "contradiction": "contradict each other",
-    "duplicate": "said twice",
+    "duplicate": "in the set twice",
 }
 
 
@@ -44,7 +44,7 @@ def write_import(
     before = read_splits(out) if (out / SPLITS_FILE).exists() else None
     scenes = {row.scene for row in rows}
     benchmark = set(report.benchmark_scenes)
-    if before is None:  # those of other imports too, where the file was deleted
+    if before is None:  # splits.json may have been deleted: benchmark scenes of other imports too
         benchmark |= {row.scene for row in rows if (row.video or row.images) and benchmark_in(row.scene)}
     splits = split_by_room(scenes, heldout, seed=seed, always_heldout=benchmark, before=before)
     pairing.keep({image for row in report.questions for image in row.images or ()})
@@ -102,7 +102,7 @@ def _lines(report: ImportReport) -> list[str]:
 
 
 def _write_left_out(path: Path, report: ImportReport) -> None:
-    """All rows left out, `kind, where, reason`; no file where there are none."""
+    """All rows left out, as `kind, where, reason`; no file if there are none."""
     if not report.left_out:
         path.unlink(missing_ok=True)
         return
