@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.util
 import json
 import os
@@ -157,7 +156,7 @@ def make_missing_data(launch: Path) -> int:
     Raises:
         InputError: Open3D, which the rooms are made with, is not installed.
     """
-    if _data_is_there():
+    if data_is_there():
         return 0
     if importlib.util.find_spec("open3d") is None:
         raise InputError(
@@ -165,7 +164,7 @@ def make_missing_data(launch: Path) -> int:
             "it, --data DIR trains on other data"
         )
     with _only_maker():
-        if _data_is_there():  # another process made it meanwhile
+        if data_is_there():  # another process made it meanwhile
             return 0
         print(f"{DATA}: the demo's data is not there yet; making it takes about half a minute", flush=True)
         code, _ = run_stages(data_stages(), launch)
@@ -173,7 +172,7 @@ def make_missing_data(launch: Path) -> int:
     return code
 
 
-def _data_is_there() -> bool:
+def data_is_there() -> bool:
     stages = data_stages()
     journal = stages[0]._journal_path()
     by_hand = stages[1].result.exists() and not journal.exists()
@@ -189,6 +188,8 @@ def _only_maker() -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{DATA}: cannot be made ({error.strerror}); --data DIR trains on other data") from None
     try:
+        import fcntl  # not on Windows, where nothing else needs it
+
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:

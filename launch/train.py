@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from jaxvsr.command_line import ArgumentParser, run
 from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
-from jaxvsr.demo_stages import make_missing_data
+from jaxvsr.demo_stages import data_is_there, make_missing_data
 from jaxvsr.errors import InputError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.devices.mesh import make_mesh
     from jaxvsr.devices.mesh_shape import MeshShape, parse_mesh
     from jaxvsr.prompts import prompt_from
-    from jaxvsr.runs.run_folder import RunFolder
+    from jaxvsr.runs.run_folder import RunFolder, check_run_folder
     from jaxvsr.training.stopping import EXIT_CODES, StopRequest
 
     config, path, run_path = _config(arguments)
@@ -146,6 +146,10 @@ def _command(argv: Sequence[str] | None) -> int:
     if first_process:
         print(describe_devices(devices, shape), flush=True)
     if _trains_on_demo_data(config, path):
+        if arguments.dry_run and not data_is_there():
+            raise InputError(f"{DEMO_DATA}: the demo's data is not there, and a dry run makes none; `make demo` does")
+        if first_process and not arguments.dry_run:
+            check_run_folder(run_path, config, resume=arguments.resume)
         code = make_missing_data(LAUNCH)
         if code:
             return code

@@ -18,7 +18,7 @@ from jaxvsr.data.loader import SceneBatch
 from jaxvsr.data.questions import Question
 from jaxvsr.devices.processes import largest_of_processes
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.rejected_answers import rejected_answer, target_answer
+from jaxvsr.grpo.given_answers import rejected_answer, target_answer
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
 from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt

@@ -5,7 +5,7 @@ import json
 from jaxvsr.data.questions import Question, read_questions, write_questions
 from jaxvsr.data.splits import read_splits
 from jaxvsr.data.tagged_answers import tagged_response
-from jaxvsr.grpo.rejected_answers import target_answer
+from jaxvsr.grpo.given_answers import target_answer
 from jaxvsr.models.tiny.tiny_text import CATEGORIES
 from jaxvsr.rewards.answers import extract_answer
 from jaxvsr.rewards.vsgrpo import vsgrpo_format_observe, vsgrpo_format_think

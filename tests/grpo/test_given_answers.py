@@ -11,7 +11,7 @@ from jaxvsr.config.algorithm import Difficulty
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder
-from jaxvsr.grpo.rejected_answers import rejected_answer, target_answer
+from jaxvsr.grpo.given_answers import rejected_answer, target_answer
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.prompts import prompt_from
 from jaxvsr.rewards.vsi_bench import mean_relative_accuracy
