@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_words
-from jaxvsr.models.attention import Level, attend
+from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_tokens
+from jaxvsr.models.attention import KeyValueSegment, attend
 from jaxvsr.models.language import DecoderLayer
 from jaxvsr.models.qwen_vl import QwenVL
 from jaxvsr.models.tree import (
@@ -74,7 +74,7 @@ class _DecodeState:
     done: Bool[Array, "S Q G"]
     length: Int32[Array, "S Q G"]
     own: tuple[tuple[Array, Array], ...]  # a layer's keys and values of the rollouts, [S, K, Q, G, R - 2, D]
-    seen: Bool[Array, "S Q G W"] | None  # words of prompt and rollout so far; only a repetition penalty needs them
+    seen: Bool[Array, "S Q G vocab"] | None  # tokens of prompt and rollout so far; only a repetition penalty needs them
 
 
 def rollout_keys(
@@ -88,7 +88,7 @@ def rollout_keys(
     return rollouts.reshape(*question_keys.shape, group)
 
 
-def allowed_logits(logits: Float[Array, "*batch W"], options: SamplingOptions) -> Float[Array, "*batch W"]:
+def allowed_logits(logits: Float[Array, "*batch vocab"], options: SamplingOptions) -> Float[Array, "*batch vocab"]:
     """Logits with -inf where a draw is not allowed: suppressed ids, then top-k, then top-p (the nucleus keeps the token
     that crosses `top_p`, and always the likeliest)."""
     if options.suppressed_ids:
@@ -105,7 +105,9 @@ def allowed_logits(logits: Float[Array, "*batch W"], options: SamplingOptions) -
     return logits
 
 
-def inverse_cumulative(weights: Float[Array, "*batch W"], uniform: Float[Array, "*batch"]) -> Int32[Array, "*batch"]:
+def inverse_cumulative(
+    weights: Float[Array, "*batch vocab"], uniform: Float[Array, "*batch"]
+) -> Int32[Array, "*batch"]:
     """The first index at which the cumulative sum of `weights` exceeds `uniform` times their total.
 
     Two levels (blocks, then places inside one block) need two short sums instead of one over the whole vocabulary. An
@@ -141,11 +143,11 @@ def uniform_numbers(keys: Array, count: int) -> Float[Array, "count S Q G"]:
 
 
 def draw(
-    logits: Float[Array, "S Q _ W"],
+    logits: Float[Array, "S Q _ vocab"],
     uniform: Float[Array, "S Q G"],
     temperature: Float[Array, ""],
     options: SamplingOptions,
-    seen: Bool[Array, "S Q G W"] | None = None,
+    seen: Bool[Array, "S Q G vocab"] | None = None,
 ) -> tuple[Int32[Array, "S Q G"], Float[Array, "S Q G"]]:
     """Draw one token a rollout, with its log-probability under the full softmax at `temperature`.
 
@@ -202,8 +204,8 @@ def decode(
     layers = model.language_model.unstacked_layers()
     shared = [
         (
-            Level(cache.scene_key[index], cache.scene_value[index], scene_visible(prompt)),
-            Level(cache.question_key[index], cache.question_value[index], question_visible(prompt)),
+            KeyValueSegment(cache.scene_key[index], cache.scene_value[index], scene_visible(prompt)),
+            KeyValueSegment(cache.question_key[index], cache.question_value[index], question_visible(prompt)),
         )
         for index in range(text.num_hidden_layers)
     ]
@@ -237,8 +239,8 @@ def decode(
         rotary = model.language_model.rotary(positions, dtype)
         x = model.language_model.embed(last, dtype).reshape(scenes, questions * sampling.group, -1)
         new = []
-        for layer, levels, cached in zip(layers, shared, state.own, strict=True):
-            x, key_and_value = _decode_layer(layer, x, rotary, levels, cached, fed)
+        for layer, segments, cached in zip(layers, shared, state.own, strict=True):
+            x, key_and_value = _decode_layer(layer, x, rotary, segments, cached, fed)
             new.append(key_and_value)
         logits = model.logits(x).reshape(*shape[:3], -1)
         return record(dataclasses.replace(state, own=_grown(state.own, new, fed)), logits)
@@ -246,8 +248,8 @@ def decode(
     first_logits = model.logits(question_hidden)[:, :, None]
     seen = None
     if sampling.repetition_penalty != 1:
-        words = first_logits.shape[-1]
-        seen = jnp.broadcast_to(seen_words(prompt, words)[:, :, None], (*shape[:3], words))
+        vocab_size = first_logits.shape[-1]
+        seen = jnp.broadcast_to(seen_tokens(prompt, vocab_size)[:, :, None], (*shape[:3], vocab_size))
     start = _DecodeState(
         step=jnp.zeros((), jnp.int32),
         tokens=jnp.full(shape, sampling.pad_id, jnp.int32),
@@ -270,7 +272,7 @@ def _decode_layer(
     layer: DecoderLayer,
     x: Float[Array, "S QG H"],
     rotary: tuple[Array, Array],
-    shared: tuple[Level, Level],
+    shared: tuple[KeyValueSegment, KeyValueSegment],
     own: tuple[Array, Array],
     position: Int[Array, ""],
 ) -> tuple[Array, tuple[Array, Array]]:
@@ -283,8 +285,8 @@ def _decode_layer(
             jnp.moveaxis(part, 1, 2).reshape(scenes, key_heads, questions, group, -1, dim)
             for part in (query, key, value)
         )
-        before = Level(*own, jnp.arange(length) < position)
-        mixed = attend(query, [*shared, before, Level(key, value, jnp.ones(1, bool))])
+        before = KeyValueSegment(*own, jnp.arange(length) < position)
+        mixed = attend(query, [*shared, before, KeyValueSegment(key, value, jnp.ones(1, bool))])
         mixed = mixed.reshape(scenes, key_heads, questions * group, -1, dim)
         return jnp.moveaxis(mixed, 2, 1), (key, value)
 

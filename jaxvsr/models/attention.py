@@ -1,4 +1,4 @@
-"""Attention, portable to every backend: one softmax over one or more levels of keys.
+"""Attention, portable to every backend: one softmax over one or more segments of keys.
 
 A token of a scene tree sees its own segment causally and all tokens of its ancestors' segments, never a sibling:
 
@@ -10,7 +10,7 @@ A token of a scene tree sees its own segment causally and all tokens of its ance
     rollout 1.2      all        all                                    causal
 
 Keys and values of an ancestor are never copied: the queries of all its descendants are the rows of one matrix product
-with them. The levels are joined by one softmax: they share the maximum and the normaliser.
+with them. The segments are joined by one softmax: they share the maximum and the normaliser.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MASKED = -1e30  # finite, so that a row of padding without any key stays finite
 
 
 @dataclasses.dataclass(frozen=True)
-class Level:
-    """Keys and values of one segment level, and which of them a query row may see.
+class KeyValueSegment:
+    """Keys and values of one kind of segment (scene, question, rollout), and which of them a query row may see.
 
     `key` and `value` are [*batch, keys, D]; `visible` broadcasts to [*batch, rows, keys]. The batch axes are a prefix
     of the queries' axes: the remaining query axes are rows.
@@ -38,25 +38,25 @@ class Level:
     visible: Bool[Array, "..."]
 
 
-def attend(query: Float[Array, "*axes D"], levels: Sequence[Level]) -> Float[Array, "*axes D"]:
-    """Softmax attention of `query` over all levels at once; scores and softmax in float32 or wider."""
+def attend(query: Float[Array, "*axes D"], segments: Sequence[KeyValueSegment]) -> Float[Array, "*axes D"]:
+    """Softmax attention of `query` over all segments at once; scores and softmax in float32 or wider."""
     dim, wide = query.shape[-1], jnp.promote_types(query.dtype, jnp.float32)
     query = query * jnp.asarray(dim**-0.5, query.dtype)
     scores = []
-    for level in levels:
-        batch = level.key.shape[:-2]
+    for segment in segments:
+        batch = segment.key.shape[:-2]
         rows = query.reshape(*batch, -1, dim)
-        score = jnp.einsum("...rd,...kd->...rk", rows, level.key, preferred_element_type=wide)
-        scores.append(jnp.where(level.visible, score, MASKED))
+        score = jnp.einsum("...rd,...kd->...rk", rows, segment.key, preferred_element_type=wide)
+        scores.append(jnp.where(segment.visible, score, MASKED))
     lead = query.shape[:-1]
     top = jnp.max(jnp.stack([jnp.max(score, axis=-1).reshape(lead) for score in scores]), axis=0)
     top = jax.lax.stop_gradient(top)
     total, normaliser = jnp.zeros((), wide), jnp.zeros((), wide)
-    for level, score in zip(levels, scores, strict=True):
+    for segment, score in zip(segments, scores, strict=True):
         weight = jnp.exp(score - top.reshape(*score.shape[:-1], 1))
         normaliser = normaliser + jnp.sum(weight, axis=-1).reshape(lead)
         mixed = jnp.einsum(
-            "...rk,...kd->...rd", weight.astype(level.value.dtype), level.value, preferred_element_type=wide
+            "...rk,...kd->...rd", weight.astype(segment.value.dtype), segment.value, preferred_element_type=wide
         )
         total = total + mixed.reshape(*lead, dim)
     return (total / normaliser[..., None]).astype(query.dtype)
@@ -71,7 +71,7 @@ def causal_attention(
 ) -> Float[Array, "*batch Tq M D"]:
     """Causal attention of one right-padded segment, M query heads to each key head, in equal chunks of queries.
 
-    A chunk meets only the keys up to its own end, so most of the scores' upper triangle is not computed; the chunks of
+    A chunk sees only the keys up to its own end, so most of the scores' upper triangle is not computed; the chunks of
     a segment longer than `keep` are rematerialised in the backward pass, so that its scores are never all in
     memory. Right padding needs no mask: a real query never sees a later key.
     """
@@ -81,7 +81,7 @@ def causal_attention(
     def one_chunk(q: Array, k: Array, v: Array, start: int) -> Array:
         rows = start + jnp.arange(q.shape[-3])
         visible = jnp.repeat(rows, group)[:, None] >= jnp.arange(k.shape[-2])
-        return attend(q, [Level(k, v, visible)])
+        return attend(q, [KeyValueSegment(k, v, visible)])
 
     part = one_chunk if length <= keep else jax.checkpoint(one_chunk, static_argnums=3)
     outputs = []

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxvsr.models.layers import Build, Linear, RMSNorm, SwiGLU, mrope, rotate
+from jaxvsr.models.layers import Linear, ParamInit, RMSNorm, SwiGLU, mrope, rotate
 from jaxvsr.models.model_config import Remat, TextConfig
 
 # query [B, X, K, M, D], key and value [B, X, K, D] -> mixed values [B, X, K, M, D] and what to keep of this layer
@@ -34,14 +34,14 @@ def every_token(x: Array) -> Array:
 class Attention(nnx.Module):
     """Grouped-query attention: K key heads, M query heads to each of them (N = K·M)."""
 
-    def __init__(self, config: TextConfig, name: str, build: Build, stack: tuple[int, ...]):
+    def __init__(self, config: TextConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
         width, dim = config.hidden_size, config.head_dim
         self.groups = (config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads)
         queries, keys = config.num_attention_heads * dim, config.num_key_value_heads * dim
-        self.q_proj = Linear(f"{name}.q_proj", width, queries, bias=True, build=build, stack=stack)
-        self.k_proj = Linear(f"{name}.k_proj", width, keys, bias=True, build=build, stack=stack)
-        self.v_proj = Linear(f"{name}.v_proj", width, keys, bias=True, build=build, stack=stack)
-        self.o_proj = Linear(f"{name}.o_proj", queries, width, bias=False, build=build, stack=stack)
+        self.q_proj = Linear(f"{name}.q_proj", width, queries, bias=True, init=init, stack=stack)
+        self.k_proj = Linear(f"{name}.k_proj", width, keys, bias=True, init=init, stack=stack)
+        self.v_proj = Linear(f"{name}.v_proj", width, keys, bias=True, init=init, stack=stack)
+        self.o_proj = Linear(f"{name}.o_proj", queries, width, bias=False, init=init, stack=stack)
 
     def __call__(
         self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, read: Read = every_token
@@ -57,12 +57,12 @@ class Attention(nnx.Module):
 
 
 class DecoderLayer(nnx.Module):
-    def __init__(self, config: TextConfig, name: str, build: Build, stack: tuple[int, ...]):
+    def __init__(self, config: TextConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
         width, eps = config.hidden_size, config.rms_norm_eps
-        self.input_layernorm = RMSNorm(width, eps=eps, build=build, stack=stack)
-        self.self_attn = Attention(config, f"{name}.self_attn", build, stack)
-        self.post_attention_layernorm = RMSNorm(width, eps=eps, build=build, stack=stack)
-        self.mlp = SwiGLU(f"{name}.mlp", width, config.intermediate_size, bias=False, build=build, stack=stack)
+        self.input_layernorm = RMSNorm(width, eps=eps, init=init, stack=stack)
+        self.self_attn = Attention(config, f"{name}.self_attn", init, stack)
+        self.post_attention_layernorm = RMSNorm(width, eps=eps, init=init, stack=stack)
+        self.mlp = SwiGLU(f"{name}.mlp", width, config.intermediate_size, bias=False, init=init, stack=stack)
 
     def __call__(
         self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, read: Read = every_token
@@ -74,11 +74,11 @@ class DecoderLayer(nnx.Module):
 
 
 class LanguageModel(nnx.Module):
-    def __init__(self, config: TextConfig, build: Build):
+    def __init__(self, config: TextConfig, init: ParamInit):
         self.config = config
-        self.embed_tokens = nnx.Dict(weight=nnx.Param(build.normal((config.vocab_size, config.hidden_size))))
-        self.layers = DecoderLayer(config, "language_model.layers", build, (config.num_hidden_layers,))
-        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, build=build)
+        self.embed_tokens = nnx.Dict(weight=nnx.Param(init.normal((config.vocab_size, config.hidden_size))))
+        self.layers = DecoderLayer(config, "language_model.layers", init, (config.num_hidden_layers,))
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, init=init)
 
     def embed(self, tokens: Int[Array, "*batch"], dtype: jnp.dtype) -> Float[Array, "*batch H"]:
         return jnp.take(self.embed_tokens["weight"][...], tokens, axis=0, mode="clip").astype(dtype)

@@ -20,7 +20,7 @@ class LoraParam(nnx.Param):
     """A trainable adapter leaf, float32 whatever the base's dtype."""
 
 
-def times_transposed(x: Float[Array, "*batch fan_in"], weight: Float[Array, "fan_out fan_in"]) -> Array:
+def matmul_transposed(x: Float[Array, "*batch fan_in"], weight: Float[Array, "fan_out fan_in"]) -> Array:
     """`x @ weight.T` in the dtype of `x`.
 
     One product instead of a transpose and a product: what going backward needs is then the weight itself, which a scan
@@ -34,29 +34,36 @@ class Linear(nnx.Module):
     """`x @ weight.T + bias`, with an optional low-rank adapter."""
 
     def __init__(
-        self, name: str, in_features: int, out_features: int, *, bias: bool, build: Build, stack: tuple[int, ...] = ()
+        self,
+        name: str,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool,
+        init: ParamInit,
+        stack: tuple[int, ...] = (),
     ):
-        self.weight = nnx.Param(build.normal((*stack, out_features, in_features)))
-        self.bias = nnx.Param(build.full((*stack, out_features), 0.0)) if bias else None
+        self.weight = nnx.Param(init.normal((*stack, out_features, in_features)))
+        self.bias = nnx.Param(init.full((*stack, out_features), 0.0)) if bias else None
         self.scaling = 0.0
-        if build.lora is not None and build.lora.adapts(name):
-            self.scaling = build.lora.scaling
-            shape_a, shape_b = (*stack, build.lora.rank, in_features), (*stack, out_features, build.lora.rank)
+        if init.lora is not None and init.lora.adapts(name):
+            self.scaling = init.lora.scaling
+            shape_a, shape_b = (*stack, init.lora.rank, in_features), (*stack, out_features, init.lora.rank)
             bound = in_features**-0.5  # PEFT: kaiming_uniform(a=sqrt(5)), that is uniform in ±1/sqrt(in)
-            self.lora_A = LoraParam(build.uniform(shape_a, bound))
+            self.lora_A = LoraParam(init.uniform(shape_a, bound))
             self.lora_B = LoraParam(jnp.zeros(shape_b, jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
-        y = times_transposed(x, self.weight[...])
+        y = matmul_transposed(x, self.weight[...])
         if self.scaling:
-            low = times_transposed(x, self.lora_A[...]) * self.scaling  # the narrow side is the cheap one to scale
-            y = y + times_transposed(low, self.lora_B[...])
+            low = matmul_transposed(x, self.lora_A[...]) * self.scaling  # the narrow side is the cheap one to scale
+            y = y + matmul_transposed(low, self.lora_B[...])
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         return y
 
 
-class Build:
+class ParamInit:
     """What building a model needs: the dtype of the base weights, the adapter, and where random numbers come from."""
 
     def __init__(self, dtype: jnp.dtype, lora: LoraConfig | None, seed: int = 0):
@@ -86,8 +93,8 @@ def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
 class RMSNorm(nnx.Module):
     """Root mean square norm in float32 or wider."""
 
-    def __init__(self, width: int, *, eps: float, build: Build, stack: tuple[int, ...] = ()):
-        self.weight = nnx.Param(build.full((*stack, width), 1.0))
+    def __init__(self, width: int, *, eps: float, init: ParamInit, stack: tuple[int, ...] = ()):
+        self.weight = nnx.Param(init.full((*stack, width), 1.0))
         self.eps = eps
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
@@ -99,9 +106,9 @@ class RMSNorm(nnx.Module):
 class LayerNorm(nnx.Module):
     """Layer norm with weight and bias in float32 or wider."""
 
-    def __init__(self, width: int, *, eps: float, build: Build, stack: tuple[int, ...] = ()):
-        self.weight = nnx.Param(build.full((*stack, width), 1.0))
-        self.bias = nnx.Param(build.full((*stack, width), 0.0))
+    def __init__(self, width: int, *, eps: float, init: ParamInit, stack: tuple[int, ...] = ()):
+        self.weight = nnx.Param(init.full((*stack, width), 1.0))
+        self.bias = nnx.Param(init.full((*stack, width), 0.0))
         self.eps = eps
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
@@ -115,10 +122,10 @@ class LayerNorm(nnx.Module):
 class SwiGLU(nnx.Module):
     """`down(silu(gate(x)) * up(x))`: the language model's MLP and, with biases, that of Qwen2.5-VL's tower."""
 
-    def __init__(self, name: str, width: int, inner: int, *, bias: bool, build: Build, stack: tuple[int, ...]):
-        self.gate_proj = Linear(f"{name}.gate_proj", width, inner, bias=bias, build=build, stack=stack)
-        self.up_proj = Linear(f"{name}.up_proj", width, inner, bias=bias, build=build, stack=stack)
-        self.down_proj = Linear(f"{name}.down_proj", inner, width, bias=bias, build=build, stack=stack)
+    def __init__(self, name: str, width: int, inner: int, *, bias: bool, init: ParamInit, stack: tuple[int, ...]):
+        self.gate_proj = Linear(f"{name}.gate_proj", width, inner, bias=bias, init=init, stack=stack)
+        self.up_proj = Linear(f"{name}.up_proj", width, inner, bias=bias, init=init, stack=stack)
+        self.down_proj = Linear(f"{name}.down_proj", inner, width, bias=bias, init=init, stack=stack)
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))

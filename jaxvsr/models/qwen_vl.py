@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxvsr.models.attention import causal_attention
 from jaxvsr.models.language import LanguageModel
-from jaxvsr.models.layers import Build
+from jaxvsr.models.layers import ParamInit
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, Remat
 from jaxvsr.models.tree_batch import VisionInput
@@ -32,18 +32,18 @@ class QwenVL(nnx.Module):
     def __init__(
         self, config: ModelConfig, *, lora: LoraConfig | None = None, seed: int = 0, dtype: jnp.dtype | None = None
     ):
-        build = Build(jnp.dtype(dtype or config.dtype), lora, seed)
+        init = ParamInit(jnp.dtype(dtype or config.dtype), lora, seed)
         self.config = config
-        self.visual = VisionTower(config.vision, build)
-        self.language_model = LanguageModel(config.text, build)
+        self.visual = VisionTower(config.vision, init)
+        self.language_model = LanguageModel(config.text, init)
         if not config.text.tie_word_embeddings:
-            self.lm_head = nnx.Dict(weight=nnx.Param(build.normal((config.text.vocab_size, config.text.hidden_size))))
+            self.lm_head = nnx.Dict(weight=nnx.Param(init.normal((config.text.vocab_size, config.text.hidden_size))))
 
-    def head_weight(self, dtype: jnp.dtype) -> Float[Array, "W H"]:
+    def head_weight(self, dtype: jnp.dtype) -> Float[Array, "vocab H"]:
         holder = self.language_model.embed_tokens if self.config.text.tie_word_embeddings else self.lm_head
         return holder["weight"][...].astype(dtype)
 
-    def logits(self, hidden: Float[Array, "*batch H"]) -> Float[Array, "*batch W"]:
+    def logits(self, hidden: Float[Array, "*batch H"]) -> Float[Array, "*batch vocab"]:
         """Final norm and head; the product accumulates in float32 or wider."""
         hidden = self.language_model.norm(hidden)
         wide = jnp.promote_types(hidden.dtype, jnp.float32)

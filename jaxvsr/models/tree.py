@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxvsr.models.attention import Level, attend, causal_attention
+from jaxvsr.models.attention import KeyValueSegment, attend, causal_attention
 from jaxvsr.models.layers import at_least_float32
 from jaxvsr.models.model_config import Remat
 from jaxvsr.models.qwen_vl import QwenVL
@@ -159,7 +159,7 @@ class _TreeAttention:
             mixed.append(self._rollouts(rollout_q, scene, question, rollout).reshape(*lead, -1, *tail))
         return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 2, 1), self._kept(scene, question)
 
-    def _scene(self, query: Array, scene: Level) -> Float[Array, "S K V M D"]:
+    def _scene(self, query: Array, scene: KeyValueSegment) -> Float[Array, "S K V M D"]:
         return causal_attention(
             query, scene.key, scene.value, self.options.attention_chunk, self.options.attention_keep
         )
@@ -172,19 +172,21 @@ class _TreeAttention:
         rollout = part[:, :, second:].reshape(*lead, self.questions, self.group, self.fed, *tail)
         return part[:, :, :first], question, rollout
 
-    def _keys(self, key: Array, value: Array) -> tuple[Level, Level, Level]:
-        """Keys and values of the three levels, and what a rollout token sees of each."""
+    def _keys(self, key: Array, value: Array) -> tuple[KeyValueSegment, KeyValueSegment, KeyValueSegment]:
+        """Keys and values of the three segments, and what a rollout token sees of each."""
         (scene_k, question_k, rollout_k), (scene_v, question_v, rollout_v) = self._split(key), self._split(value)
         return (
-            Level(scene_k, scene_v, self.scene_visible),
-            Level(question_k, question_v, self.question_visible),
-            Level(rollout_k, rollout_v, _causal(self.fed, self.heads)),
+            KeyValueSegment(scene_k, scene_v, self.scene_visible),
+            KeyValueSegment(question_k, question_v, self.question_visible),
+            KeyValueSegment(rollout_k, rollout_v, _causal(self.fed, self.heads)),
         )
 
-    def _kept(self, scene: Level, question: Level) -> Any:
+    def _kept(self, scene: KeyValueSegment, question: KeyValueSegment) -> Any:
         return (scene.key, scene.value, question.key, question.value) if self.keep_cache else None
 
-    def _rollouts(self, query: Array, scene: Level, question: Level, rollout: Level) -> Float[Array, "S K Q G Rm1 M D"]:
+    def _rollouts(
+        self, query: Array, scene: KeyValueSegment, question: KeyValueSegment, rollout: KeyValueSegment
+    ) -> Float[Array, "S K Q G Rm1 M D"]:
         rows = self.questions * self.group * self.fed * self.heads
         if self.questions == 1 or rows <= self.options.score_rows:
             return attend(query, [scene, question, rollout])
@@ -192,8 +194,12 @@ class _TreeAttention:
         # One question after the other, each rematerialised: the scores against a long scene are never all in memory.
         def one(parts: tuple[Array, ...]) -> Array:
             query, question_k, question_v, seen, key, value = (jnp.expand_dims(part, 2) for part in parts)
-            levels = [scene, Level(question_k, question_v, seen), Level(key, value, rollout.visible)]
-            return attend(query, levels)[:, :, 0]
+            segments = [
+                scene,
+                KeyValueSegment(question_k, question_v, seen),
+                KeyValueSegment(key, value, rollout.visible),
+            ]
+            return attend(query, segments)[:, :, 0]
 
         parts = (query, question.key, question.value, question.visible, rollout.key, rollout.value)
         outputs = jax.lax.map(jax.checkpoint(one), tuple(jnp.moveaxis(part, 2, 0) for part in parts))

@@ -14,16 +14,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8
 
-from jaxvsr.models.attention import Level, attend
+from jaxvsr.models.attention import KeyValueSegment, attend
 from jaxvsr.models.layers import (
-    Build,
     LayerNorm,
     Linear,
+    ParamInit,
     RMSNorm,
     SwiGLU,
     inverse_frequencies,
+    matmul_transposed,
     rotate,
-    times_transposed,
 )
 from jaxvsr.models.model_config import VisionConfig
 from jaxvsr.models.tree_batch import VisionInput
@@ -38,14 +38,14 @@ NORM_EPS = 1e-6
 class PatchEmbed(nnx.Module):
     """A convolution whose stride is its kernel: one matrix product a patch. The weight keeps its five axes."""
 
-    def __init__(self, config: VisionConfig, build: Build):
+    def __init__(self, config: VisionConfig, init: ParamInit):
         side = config.patch_size
         shape = (config.embed_dim, config.in_channels, config.temporal_patch_size, side, side)
-        self.proj = nnx.Dict(weight=nnx.Param(build.normal(shape)))
+        self.proj = nnx.Dict(weight=nnx.Param(init.normal(shape)))
 
     def __call__(self, patches: Float[Array, "*rows C"]) -> Float[Array, "*rows E"]:
         weight = self.proj["weight"][...]
-        return times_transposed(patches, weight.reshape(weight.shape[0], -1))
+        return matmul_transposed(patches, weight.reshape(weight.shape[0], -1))
 
 
 # query, key and value [B, L, N, D] -> mixed values [B, L, N, D]
@@ -57,14 +57,14 @@ def attend_in_rows(
 ) -> Float[Array, "B L N D"]:
     """Every patch of a row sees all valid patches of that row, and no other row."""
     query, key, value = (part.swapaxes(-2, -3) for part in (query, key, value))
-    return attend(query, [Level(key, value, valid[:, None, None, :])]).swapaxes(-2, -3)
+    return attend(query, [KeyValueSegment(key, value, valid[:, None, None, :])]).swapaxes(-2, -3)
 
 
 class VisionAttention(nnx.Module):
-    def __init__(self, config: VisionConfig, name: str, build: Build, stack: tuple[int, ...]):
+    def __init__(self, config: VisionConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
         width = config.embed_dim
-        self.qkv = Linear(f"{name}.qkv", width, 3 * width, bias=True, build=build, stack=stack)
-        self.proj = Linear(f"{name}.proj", width, width, bias=True, build=build, stack=stack)
+        self.qkv = Linear(f"{name}.qkv", width, 3 * width, bias=True, init=init, stack=stack)
+        self.proj = Linear(f"{name}.proj", width, width, bias=True, init=init, stack=stack)
         self.num_heads = config.num_heads
 
     def __call__(
@@ -82,10 +82,10 @@ class VisionAttention(nnx.Module):
 class VisionMlp(nnx.Module):
     """Qwen2-VL's two-layer MLP with quick-GELU."""
 
-    def __init__(self, config: VisionConfig, name: str, build: Build, stack: tuple[int, ...]):
+    def __init__(self, config: VisionConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
         width, inner = config.embed_dim, config.intermediate_size
-        self.fc1 = Linear(f"{name}.fc1", width, inner, bias=True, build=build, stack=stack)
-        self.fc2 = Linear(f"{name}.fc2", inner, width, bias=True, build=build, stack=stack)
+        self.fc1 = Linear(f"{name}.fc1", width, inner, bias=True, init=init, stack=stack)
+        self.fc2 = Linear(f"{name}.fc2", inner, width, bias=True, init=init, stack=stack)
 
     def __call__(self, x: Float[Array, "B L E"]) -> Float[Array, "B L E"]:
         h = self.fc1(x)
@@ -93,16 +93,16 @@ class VisionMlp(nnx.Module):
 
 
 class VisionBlock(nnx.Module):
-    def __init__(self, config: VisionConfig, name: str, build: Build, stack: tuple[int, ...]):
+    def __init__(self, config: VisionConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
         norm = RMSNorm if config.window_size else LayerNorm
-        self.norm1 = norm(config.embed_dim, eps=NORM_EPS, build=build, stack=stack)
-        self.norm2 = norm(config.embed_dim, eps=NORM_EPS, build=build, stack=stack)
-        self.attn = VisionAttention(config, f"{name}.attn", build, stack)
+        self.norm1 = norm(config.embed_dim, eps=NORM_EPS, init=init, stack=stack)
+        self.norm2 = norm(config.embed_dim, eps=NORM_EPS, init=init, stack=stack)
+        self.attn = VisionAttention(config, f"{name}.attn", init, stack)
         if config.window_size:
             width, inner = config.embed_dim, config.intermediate_size
-            self.mlp: SwiGLU | VisionMlp = SwiGLU(f"{name}.mlp", width, inner, bias=True, build=build, stack=stack)
+            self.mlp: SwiGLU | VisionMlp = SwiGLU(f"{name}.mlp", width, inner, bias=True, init=init, stack=stack)
         else:
-            self.mlp = VisionMlp(config, f"{name}.mlp", build, stack)
+            self.mlp = VisionMlp(config, f"{name}.mlp", init, stack)
 
     def __call__(
         self,
@@ -118,14 +118,14 @@ class VisionBlock(nnx.Module):
 class PatchMerger(nnx.Module):
     """Each `merge_unit` consecutive patches become one token of the language model's width."""
 
-    def __init__(self, config: VisionConfig, name: str, build: Build):
+    def __init__(self, config: VisionConfig, name: str, init: ParamInit):
         inner = config.embed_dim * config.merge_unit
         norm = RMSNorm if config.window_size else LayerNorm
-        self.ln_q = norm(config.embed_dim, eps=NORM_EPS, build=build)
+        self.ln_q = norm(config.embed_dim, eps=NORM_EPS, init=init)
         self.mlp = nnx.Dict(
             {
-                "0": Linear(f"{name}.mlp.0", inner, inner, bias=True, build=build),
-                "2": Linear(f"{name}.mlp.2", inner, config.out_hidden_size, bias=True, build=build),
+                "0": Linear(f"{name}.mlp.0", inner, inner, bias=True, init=init),
+                "2": Linear(f"{name}.mlp.2", inner, config.out_hidden_size, bias=True, init=init),
             }
         )
 
@@ -147,11 +147,11 @@ def normalise_pixels(
 class VisionTower(nnx.Module):
     """Pixels of S scenes in, tokens of the language model's width out."""
 
-    def __init__(self, config: VisionConfig, build: Build):
+    def __init__(self, config: VisionConfig, init: ParamInit):
         self.config = config
-        self.patch_embed = PatchEmbed(config, build)
-        self.blocks = VisionBlock(config, "visual.blocks", build, (config.depth,))
-        self.merger = PatchMerger(config, "visual.merger", build)
+        self.patch_embed = PatchEmbed(config, init)
+        self.blocks = VisionBlock(config, "visual.blocks", init, (config.depth,))
+        self.merger = PatchMerger(config, "visual.merger", init)
 
     def __call__(
         self, vision: VisionInput, dtype: jnp.dtype, remat: bool = False, unroll: bool = False

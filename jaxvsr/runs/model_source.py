@@ -156,7 +156,7 @@ def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tupl
         return Model(argument, open_folder(folder), argument, revision)
     if folder.resolve() in adapters:
         raise InputError(
-            f"{folder} is an adapter that stands on itself; base_model_name_or_path must name its base model"
+            f"{folder}: base_model_name_or_path names the adapter itself as its base model; it must name a model"
         )
     adapters = (*adapters, folder.resolve())
     named = read_json_object(folder / ADAPTER_CONFIG)

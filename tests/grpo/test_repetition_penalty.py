@@ -13,7 +13,7 @@ from transformers.generation.logits_process import RepetitionPenaltyLogitsProces
 
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
-from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_words
+from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_tokens
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.inputs.processor import Image, ScenePrompt
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
@@ -38,9 +38,9 @@ def test_penalised_logits_equal_transformers_processor():
         assert (np.asarray(found) != logits).any()
 
 
-def test_seen_words_are_those_before_the_lengths():
+def test_seen_tokens_are_those_before_the_lengths():
     prompt = random_tree(2, 3, 1).prompt
-    found = np.asarray(seen_words(jax.tree.map(jnp.asarray, prompt), 96))
+    found = np.asarray(seen_tokens(jax.tree.map(jnp.asarray, prompt), 96))
     for s, q in np.ndindex(2, 3):
         scene = prompt.scene_tokens[s, : prompt.scene_length[s]]
         question = prompt.question_tokens[s, q, : prompt.question_length[s, q]]

@@ -21,7 +21,7 @@ from jaxvsr.grpo.sampler import (
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import Rollouts
-from tests.support.trees import WORDS, random_parameters, random_tree, small_config
+from tests.support.trees import VOCAB_SIZE, random_parameters, random_tree, small_config
 
 OPTIONS = ForwardOptions()
 
@@ -100,7 +100,7 @@ def test_rollouts_of_one_question_differ():
 
 @pytest.mark.slow
 def test_suppressed_ids_are_never_drawn_but_keep_their_probability():
-    suppressed = tuple(range(0, WORDS, 2))
+    suppressed = tuple(range(0, VOCAB_SIZE, 2))
     out, scores, mask = _sampled(SamplingOptions(8, 6, eos_ids=(), suppressed_ids=suppressed))
     assert not np.isin(out.rollouts.tokens[mask], suppressed).any()
     np.testing.assert_allclose(out.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
@@ -119,7 +119,7 @@ def test_greedy_takes_the_likeliest_allowed_token():
     chosen = Rollouts(jnp.asarray(out.rollouts.tokens[:, :, :1]), jnp.asarray(out.rollouts.length[:, :, :1]))
     score = jax.jit(lambda rollouts: tree_logprobs(model, prompt, rollouts, 1.0, OPTIONS)[0][..., 0])
     best = score(chosen)
-    for candidate in set(range(0, WORDS, 5)) - set(options.suppressed_ids):  # no other first token is likelier
+    for candidate in set(range(0, VOCAB_SIZE, 5)) - set(options.suppressed_ids):  # no other first token is likelier
         other = dataclasses.replace(chosen, tokens=chosen.tokens.at[..., 0].set(candidate))
         assert (best >= score(other)).all()
 
@@ -131,7 +131,9 @@ def test_rollouts_follow_the_models_own_distribution_at_temperature_1():
     out, _, _ = _sampled(options, scenes=1, temperature=1.0)
     config = small_config("qwen2_vl")
     prompt, _ = random_tree(1, 2, 1).on_device
-    every_pair = np.stack(np.meshgrid(np.arange(WORDS), np.arange(WORDS), indexing="ij"), -1).reshape(1, 1, -1, 2)
+    every_pair = np.stack(np.meshgrid(np.arange(VOCAB_SIZE), np.arange(VOCAB_SIZE), indexing="ij"), -1).reshape(
+        1, 1, -1, 2
+    )
     pairs = jnp.asarray(np.broadcast_to(every_pair, (1, 2, *every_pair.shape[2:])), jnp.int32)
 
     @jax.jit
@@ -141,11 +143,11 @@ def test_rollouts_follow_the_models_own_distribution_at_temperature_1():
         return tree_logprobs(model, prompt, rollouts, 1.0, OPTIONS)[0]
 
     joint = np.exp(np.asarray(exact(random_parameters(config, None, jnp.float32)), np.float64).sum(-1))
-    joint = joint.reshape(2, WORDS, WORDS)
+    joint = joint.reshape(2, VOCAB_SIZE, VOCAB_SIZE)
     np.testing.assert_allclose(joint.sum((1, 2)), 1, atol=1e-4)
     for question in range(2):
         for place, expected in enumerate((joint[question].sum(1), joint[question].sum(0))):
-            counted = np.bincount(out.rollouts.tokens[0, question, :, place], minlength=WORDS)
+            counted = np.bincount(out.rollouts.tokens[0, question, :, place], minlength=VOCAB_SIZE)
             assert _chi_square(counted, expected / expected.sum()) > 1e-6 / 4
 
 

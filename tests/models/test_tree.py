@@ -130,11 +130,14 @@ def test_a_leak_between_siblings_would_be_seen(monkeypatch):
         case = random_tree(1, 2, 2)
         honest = attention.attend
 
-        def leaky(query, levels):
-            if len(levels) == 3:  # a rollout: its own level gets its neighbour's values
-                own = levels[2]
-                levels = [*levels[:2], attention.Level(own.key, jnp.roll(own.value, 1, axis=3), own.visible)]
-            return honest(query, levels)
+        def leaky(query, segments):
+            if len(segments) == 3:  # a rollout: its own segment gets its neighbour's values
+                own = segments[2]
+                segments = [
+                    *segments[:2],
+                    attention.KeyValueSegment(own.key, jnp.roll(own.value, 1, axis=3), own.visible),
+                ]
+            return honest(query, segments)
 
         monkeypatch.setattr("jaxvsr.models.tree.attend", leaky)
         names = ["language_model.layers.mlp.up_proj.weight"]

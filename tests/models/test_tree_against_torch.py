@@ -146,7 +146,7 @@ def test_greedy_rollouts_equal_those_that_transformers_generates(family: str, tm
     # Images, where both rules of positions agree.
     images = [rng.integers(0, 256, (1, 28 * high, 28 * wide, 3), dtype=np.uint8) for high, wide in ((2, 3), (1, 2))]
     scene = make_scene([3, images[0], 2, images[1]], config, [4, 2, 6], rng)
-    eos, suppressed, answer = (17, 18), (*range(0, 100, 3), *range(100, hf_models.WORDS)), 24
+    eos, suppressed, answer = (17, 18), (*range(0, 100, 3), *range(100, hf_models.VOCAB_SIZE)), 24
     options = SamplingOptions(2, answer, eos_ids=eos, pad_id=18, suppressed_ids=suppressed, greedy=True)
 
     def program(parameters, prompt):

@@ -23,7 +23,7 @@ from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.tree_batch import VisionInput
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
 
-WORDS, IMAGE, VIDEO, START, END = 120, 110, 111, 112, 113
+VOCAB_SIZE, IMAGE, VIDEO, START, END = 120, 110, 111, 112, 113
 # One bucket for every case of the sweep: rows, patches of a row, tokens.
 ROWS, PATCHES, TOKENS = 5, 128, 160
 
@@ -33,7 +33,7 @@ def random_config(family: str, rng: np.random.Generator) -> tuple[type, object]:
     dim = int(rng.choice([8, 16]))
     third = dim // 8
     text: dict[str, Any] = {
-        "vocab_size": WORDS,
+        "vocab_size": VOCAB_SIZE,
         "hidden_size": heads * dim,
         "intermediate_size": int(rng.integers(20, 80)),
         "num_hidden_layers": int(rng.integers(1, 4)),
@@ -119,12 +119,12 @@ def conversations(rng: np.random.Generator) -> dict[str, list]:
 
 def sequence_of(parts: list, config, rng: np.random.Generator) -> dict:
     """One case for both models."""
-    words: list[int] = []
+    text: list[int] = []
     grids, packed, layouts = [], [], []
     pixels: dict[int, list] = {IMAGE: [], VIDEO: []}
     for part in parts:
         if isinstance(part, int):
-            words += rng.integers(0, 100, part).tolist()
+            text += rng.integers(0, 100, part).tolist()
             continue
         kind = VIDEO if len(part) > 1 else IMAGE
         rows = pack_frames(part, config.vision)
@@ -133,8 +133,8 @@ def sequence_of(parts: list, config, rng: np.random.Generator) -> dict:
         layouts.append(row_layout(high, wide, config.vision))
         packed.append(rows)
         pixels[kind].append((hugging_face_patches(part), (len(rows), high, wide)))
-        words += [START, *[kind] * (len(rows) * high * wide // 4), END]
-    tokens = np.array(words, np.int32)
+        text += [START, *[kind] * (len(rows) * high * wide // 4), END]
+    tokens = np.array(text, np.int32)
     positions, _ = mrope_positions(tokens, grids, config)
     vision = VisionInput(
         np.zeros((1, ROWS, PATCHES, config.vision.patch_values), np.uint8),

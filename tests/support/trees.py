@@ -13,7 +13,7 @@ from jaxvsr.models.model_config import Family, ModelConfig, TextConfig, VisionCo
 from jaxvsr.models.qwen_vl import QwenVL, bind, flat_parameters, model_definition
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
 
-WORDS = 96
+VOCAB_SIZE = 96
 
 
 def small_config(family: Family, *, heads: int = 4, key_heads: int = 2, tied: bool = True) -> ModelConfig:
@@ -24,7 +24,7 @@ def small_config(family: Family, *, heads: int = 4, key_heads: int = 2, tied: bo
         vision = VisionConfig(
             3, 32, 4, 48, 8 * heads, "silu", window_size=56, fullatt_block_indexes=(1,), tokens_per_second=2
         )
-    text = TextConfig(WORDS, 8 * heads, 64, 3, heads, key_heads, 1e4, (2, 1, 1), tie_word_embeddings=tied)
+    text = TextConfig(VOCAB_SIZE, 8 * heads, 64, 3, heads, key_heads, 1e4, (2, 1, 1), tie_word_embeddings=tied)
     return ModelConfig(family, text, vision, 90, 91, 92, 93, "float32")
 
 
@@ -78,7 +78,7 @@ def random_tree(
         valid,
         rng.integers(0, 8, (scenes, rows, patches, 2)).astype(np.int32),
     )
-    tokens = lambda *shape: rng.integers(0, WORDS, shape).astype(np.int32)  # noqa: E731
+    tokens = lambda *shape: rng.integers(0, VOCAB_SIZE, shape).astype(np.int32)  # noqa: E731
     prompt = TreePrompt(
         vision=vision,
         scene_tokens=tokens(scenes, scene_size),

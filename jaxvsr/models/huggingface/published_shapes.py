@@ -10,9 +10,18 @@ FULL_ATTENTION = (7, 15, 23, 31)
 
 
 def _text(
-    hidden: int, inner: int, layers: int, heads: int, key_heads: int, words: int, positions: int, tied: bool = False
+    hidden: int,
+    inner: int,
+    layers: int,
+    heads: int,
+    key_heads: int,
+    vocab_size: int,
+    positions: int,
+    tied: bool = False,
 ) -> TextConfig:
-    return TextConfig(words, hidden, inner, layers, heads, key_heads, ROPE_THETA, MROPE_SECTION, 1e-6, tied, positions)
+    return TextConfig(
+        vocab_size, hidden, inner, layers, heads, key_heads, ROPE_THETA, MROPE_SECTION, 1e-6, tied, positions
+    )
 
 
 def _qwen2_vl(text: TextConfig) -> ModelConfig:

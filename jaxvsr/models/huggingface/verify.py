@@ -103,7 +103,7 @@ def merging_difference(folder: ModelFolder, stages: Sequence[Stage]) -> float:
 def _forward(
     config: ModelConfig, parameters: Mapping[str, np.ndarray], sequence: _Sequence, lora: LoraConfig | None = None
 ) -> Callable[[Int32[np.ndarray, "X"]], jax.Array]:
-    """Tokens to logits [X, W] in float32, by the plain forward pass; media and positions are the sequence's."""
+    """Tokens to logits [X, vocab] in float32, by the plain forward pass; media and positions are the sequence's."""
     definition, dtype = model_definition(config, lora), jnp.dtype("float32")
     weights = {name: jnp.asarray(leaf) for name, leaf in parameters.items()}
     vision = jax.tree.map(jnp.asarray, sequence.prompt.vision)
@@ -137,7 +137,7 @@ def _sequence(processor: SceneProcessor) -> _Sequence:
 
 def _jax(
     folder: ModelFolder, sequence: _Sequence, answer_tokens: int
-) -> tuple[Float[np.ndarray, "X W"], Int32[np.ndarray, "R"]]:
+) -> tuple[Float[np.ndarray, "X vocab"], Int32[np.ndarray, "R"]]:
     """The plain forward pass, once more for each token: slow, and with nothing that could hide a difference."""
     length = len(sequence.tokens)
     behind = sequence.positions[-1].max() + 1 + np.arange(answer_tokens)
@@ -157,7 +157,7 @@ def _jax(
 
 def _transformers(
     folder: ModelFolder, sequence: _Sequence, answer_tokens: int
-) -> tuple[Float[np.ndarray, "X W"], Int32[np.ndarray, "R"]]:
+) -> tuple[Float[np.ndarray, "X vocab"], Int32[np.ndarray, "R"]]:
     try:
         import torch
     except ImportError:

@@ -97,12 +97,12 @@ def tiny_config(
             shape.vision_layers, width, shape.heads, 3 * width, width, "silu",
             window_size=2 * MERGED_PATCH, fullatt_block_indexes=(shape.vision_layers - 1,), tokens_per_second=2,
         )  # fmt: skip
-    words, vocabulary = tokenizer.get_vocab_size(), tokenizer.get_vocab()
+    size, vocabulary = tokenizer.get_vocab_size(), tokenizer.get_vocab()
     return ModelConfig(
         family=family,
         vision=vision,
         text=TextConfig(
-            vocab_size=-(-words // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
+            vocab_size=-(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
             hidden_size=shape.width,
             intermediate_size=shape.text_intermediate,
             num_hidden_layers=shape.text_layers,
