@@ -56,7 +56,8 @@ def train(
             columns being the fields of the questions; each counts once. `Reward(name, function, weight)` weighs one.
         run_dir: where the run is kept; None keeps nothing (it is in a temporary folder while it lasts).
         quiet: print nothing.
-        mesh, device: as the command's flags; None takes the config's, and one device where that names no mesh.
+        mesh: as the command's flags; None takes the config's, and one device where that names no mesh.
+        device: as mesh.
         fields: fields of the config with `__` for the dot: `data__scenes=8`, `steps=20`; or whole parts of it:
             `lora=Lora(rank=8)`, `optimizer=Optimizer(learning_rate=1e-4)`, `grpo=Objective(beta=0.01)`.
 
