@@ -8,7 +8,7 @@ MOST_BYTES = 200  # file systems allow 255, and files get a suffix
 
 
 def check_scene_name(name: str) -> None:
-    """`InputError` where a scene of this name would not be a folder of its own in the folder that holds it."""
+    """`InputError` unless a folder of this name would be directly in the folder of all scenes."""
     plain = name.isprintable() and not set(name) & set("/\\") and not name.startswith(".") and name == name.strip()
     if not name or not plain or len(name.encode(errors="replace")) > MOST_BYTES:
         raise InputError(

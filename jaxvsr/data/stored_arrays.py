@@ -27,7 +27,7 @@ def write_array(
     """
     recover_array(target)
     if target.exists() and not _is_array(target):
-        raise InputError(f"{target}: is there and holds no array of jaxvsr; move it away, nothing of it was touched")
+        raise InputError(f"{target}: exists and is not an array of jaxvsr; move it away (nothing in it was changed)")
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     spec = {

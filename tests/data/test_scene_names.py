@@ -85,7 +85,7 @@ def test_only_arrays_that_were_written_as_such_are_replaced(tmp_path: Path) -> N
     assert read_array(mine, "the ones").all()
     theirs.mkdir()
     (theirs / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds no array of jaxvsr"):
+    with pytest.raises(InputError, match="is not an array of jaxvsr"):
         write_array(theirs, np.zeros((2, 3), np.uint8), {"schema": 1})
     assert (theirs / "thesis.txt").read_text() == "years of work"
     assert not list(tmp_path.glob(".*")), "nothing is left beside them"

@@ -168,9 +168,9 @@ class _Worker:
         self._uses_masks = self._recipe.uses_masks(settings.options)
         path = Path(settings.recipe)
         code = path.read_bytes() if path.suffix == ".py" else b""
-        told = dataclasses.replace(settings, recipe="")  # the path of a recipe file may differ between machines
+        asked = dataclasses.replace(settings, recipe="")  # the path of a recipe file may differ between machines
         self._key = hashlib.sha256(
-            repr((jaxvsr.__version__, self._recipe.name, code, told, work.census)).encode()
+            repr((jaxvsr.__version__, self._recipe.name, code, asked, work.census)).encode()
         ).hexdigest()
 
     def __call__(self, scan_dir: Path) -> _Outcome:
