@@ -38,7 +38,8 @@ def letters_reward(completions: list[str], **columns: object) -> list[float]:
 
 @pytest.fixture(scope="module")
 def policy() -> jaxvsr.Policy:
-    return jaxvsr.load("rooms-base", lora=jaxvsr.Lora(rank=4), optimizer=jaxvsr.Optimizer(learning_rate=1e-2))
+    optimizer = jaxvsr.Optimizer(learning_rate=1e-2)
+    return jaxvsr.load("rooms-base", lora=jaxvsr.Lora(rank=4), optimizer=optimizer, prompt="question")
 
 
 def leaves(state: object) -> list[np.ndarray]:
