@@ -14,6 +14,7 @@ import jaxvsr
 from jaxvsr.errors import InputError
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.model_source import open_model
+from jaxvsr.runs.run_folder import RunFolder
 from launch import evaluate, train
 from tests.support.data_folders import QUESTIONS, make_folder
 
@@ -134,14 +135,14 @@ def test_a_model_is_asked_as_it_was_trained_unless_a_prompt_is_named(data: Path,
 
 
 @pytest.mark.slow
-def test_train_takes_the_same_settings_as_a_policy(data: Path) -> None:
+def test_train_takes_the_same_settings_as_a_policy(data: Path, tmp_path: Path) -> None:
     scenes = list(jaxvsr.read_scenes(data, frames=2))
     lora, objective = jaxvsr.Lora(rank=3, alpha=3.0), jaxvsr.Objective(beta=0.02)
     trained = jaxvsr.train(
         scenes=scenes, lora=lora, grpo=objective, optimizer=jaxvsr.Optimizer(learning_rate=0.0),
-        steps=1, data__questions=1, data__scenes=2, quiet=True,
+        steps=1, data__questions=1, data__scenes=2, quiet=True, run_dir=tmp_path / "run",
     )  # fmt: skip
-    config = trained.policy.config
+    config = RunFolder(tmp_path / "run").read_config()
     assert (config.lora, config.grpo, config.optimizer.learning_rate) == (lora, objective, 0.0)
     assert all(lora.rank in leaf.shape for leaf in trained.state.trainable.values())
     start = trained.policy.start()
