@@ -1,9 +1,11 @@
-"""Shape types are checked while the tests run; JAX sees the CPU alone."""
+"""Shape types are checked while the tests run; JAX sees the CPU alone; what several files need is made once."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -15,27 +17,75 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.support.shape_types
-import tests.support.torchvision_cpu  # noqa: F401  (before transformers looks for torchvision)
+import tests.support.torchvision_cpu
+from tests.support.files import contents
 
 if TYPE_CHECKING:
     from tests.support.runs import Bench
 
 install_import_hook("jaxvsr", "tests.support.shape_types.checker")
+jax.tree_util.register_dataclass = tests.support.shape_types.register_dataclass  # type: ignore[assignment]
 
 # Random inputs are the same in every run, and how long one takes is nobody's promise.
 settings.register_profile("jaxvsr", deadline=None, derandomize=True)
 settings.load_profile("jaxvsr")
 
 
-@pytest.fixture(scope="module")
-def without_shape_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """JAX's ahead-of-time compilation builds the tree's dataclasses with descriptions in place of arrays."""
-    jaxtyping.config.update("jaxtyping_disable", True)
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One folder of compiled programs for all tests of a run, its worker processes and the commands that they start."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         yield
     jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture
+def without_type_checks() -> Iterator[None]:
+    """As in production, where no type checker comes before our own message."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """The folder of a tiny model, made on first use: `tiny_model(family, shape=SMALL, seed=0)`.
+
+    Tests that write into one copy it first; the end of the session finds those that did not.
+    """
+    from jaxvsr.models.tiny.tiny_model import write_tiny_model
+    from tests.support.models import SMALL
+
+    folders: dict[Any, Path] = {}
+    before: dict[Path, dict[str, bytes]] = {}
+
+    def folder_of(family: Any = "qwen2_vl", shape: Any = SMALL, seed: int = 0) -> Path:
+        key = (family, shape, seed)
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("tiny") / family
+            write_tiny_model(folders[key], seed, shape=shape, family=family)
+            before[folders[key]] = contents(folders[key])
+        return folders[key]
+
+    yield folder_of
+    assert before == {folder: contents(folder) for folder in before}, "a test wrote into a model of all tests"
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`write_data_folder` with what it takes by itself. Tests that write into it copy it first."""
+    from tests.support.data_folders import write_data_folder
+
+    folder = write_data_folder(tmp_path_factory.mktemp("data"))
+    before = contents(folder)
+    yield folder
+    assert before == contents(folder), "a test wrote into the data folder of all tests"
 
 
 @pytest.fixture
@@ -54,3 +104,16 @@ def bench() -> Iterator[Callable[..., Bench]]:
         run.context.checkpoints.close()
         if run.context.log is not None:
             run.context.log.close()
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[], object]]:
+    """`alarm()` ends what hangs: a minute later, where nothing should take a second."""
+
+    def hung(number: int, frame: object) -> None:
+        raise TimeoutError("hangs")
+
+    before = signal.signal(signal.SIGALRM, hung)
+    yield lambda: signal.alarm(60)
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

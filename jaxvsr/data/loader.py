@@ -40,7 +40,7 @@ class SceneSample:
     """
 
     scene: str
-    frames: UInt8[np.ndarray, "F H W 3"]
+    frames: UInt8[np.ndarray, "F h w 3"]
     timestamps: Float64[np.ndarray, " F"]
     questions: tuple[Question, ...]
     mirrored: bool = False

@@ -16,14 +16,14 @@ from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.model_source import open_model
 from jaxvsr.runs.run_folder import RunFolder
 from launch import evaluate, train
-from tests.support.data_folders import QUESTIONS, make_folder
+from tests.support.data_folders import QUESTIONS, write_data_folder
 
 pytestmark = pytest.mark.usefixtures("without_shape_types")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("rooms"))
+    return write_data_folder(tmp_path_factory.mktemp("rooms"))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,8 @@ def test_train_takes_the_same_settings_as_a_policy(data: Path, tmp_path: Path) -
 def test_settings_under_a_wrong_name_are_one_line() -> None:
     for name in ("optimizer", "adapter"):
         with pytest.raises(InputError, match=rf"^{name}: a LoraConfig is no part of that name in a config$"):
-            jaxvsr.train(**{name: jaxvsr.Lora()})
+            given: dict[str, Any] = {name: jaxvsr.Lora()}
+            jaxvsr.train(**given)
 
 
 def test_compiled_programs_are_kept_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

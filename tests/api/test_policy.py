@@ -13,8 +13,6 @@ import pytest
 import jaxvsr
 from jaxvsr.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("without_shape_types")
-
 QUESTIONS = ["How many chairs are there?", "How many tables are there?"]
 ANSWERS = ["4", "1"]
 
@@ -139,7 +137,7 @@ def test_log_probabilities_of_sampled_tokens_are_those_of_the_sampler(policy: ja
     assert compared
 
 
-def test_wrong_scenes_are_one_line(policy: jaxvsr.Policy) -> None:
+def test_wrong_scenes_are_one_line(policy: jaxvsr.Policy, without_type_checks: None) -> None:
     for message, wrong in [
         ("must be a list", lambda: jaxvsr.Scene(frames(0), "How many?")),
         ("one entry per question, of which there are 2", lambda: jaxvsr.Scene(frames(0), QUESTIONS, ["1"])),

@@ -7,14 +7,10 @@ from PIL import Image
 
 from jaxvsr.data.video.video_sources import open_video
 from jaxvsr.errors import InputError
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from launch.ask import main
 from tests.support.scans import write_sens_scan
 
 GREYS = (0, 40, 80, 120, 160, 200)
-
-
-pytestmark = pytest.mark.usefixtures("without_shape_types")
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +28,8 @@ def videos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    out = tmp_path_factory.mktemp("model") / "tiny"
-    write_tiny_model(out, 3, shape=TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1))
-    return out
+def model(tiny_model):
+    return tiny_model(seed=3)
 
 
 def ask(model, video, *more):

@@ -27,18 +27,18 @@ from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.random_weights import write_random_folder
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.runs import model_source
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.model_source import open_model, start_record, write_stages
 from jaxvsr.runs.run_card import loaded_by
 from jaxvsr.runs.run_folder import make_run_folder
 from launch import convert
+from tests.support.models import DEEP
 
 # PEFT 0.21 still asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
-SMALL = TinyShape(width=32, text_layers=2, text_intermediate=40, vision_layers=2)
 LORA = LoraConfig(4, 8.0, LANGUAGE_ATTENTION)
 
 
@@ -47,9 +47,9 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, tiny_model):
     out = tmp_path_factory.mktemp("tiny") / "model"
-    write_tiny_model(out, 0, shape=SMALL)
+    shutil.copytree(tiny_model(shape=DEEP), out)
     (out / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny\n")
     return out
 
@@ -268,9 +268,8 @@ def test_from_hf_and_to_hf_give_the_folder_back(folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
-def test_verify_finds_a_tiny_model_the_same_and_a_changed_one_not(family, tmp_path, capsys, monkeypatch):
-    write_tiny_model(tmp_path / "model", 0, shape=SMALL, family=family)
-    assert command("verify", tmp_path / "model", "--tokens", 4) == 0
+def test_verify_finds_a_tiny_model_the_same_and_a_changed_one_not(family, tiny_model, capsys, monkeypatch):
+    assert command("verify", tiny_model(family, DEEP), "--tokens", 4) == 0
     assert "greedy: 4 of 4 tokens equal\nthe same model" in capsys.readouterr().out
     from jaxvsr.models.huggingface import verify
 
@@ -283,15 +282,14 @@ def test_verify_finds_a_tiny_model_the_same_and_a_changed_one_not(family, tmp_pa
         return parameters
 
     monkeypatch.setattr(verify, "load_parameters", altered)
-    assert command("verify", tmp_path / "model", "--tokens", 4) == 1
+    assert command("verify", tiny_model(family, DEEP), "--tokens", 4) == 1
     assert "NOT the same model" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_verify_needs_no_torchvision_that_works(tmp_path):
+def test_verify_needs_no_torchvision_that_works(tiny_model):
     """In a process of its own, without the repair of these tests, where the one of this environment may be broken."""
-    write_tiny_model(tmp_path / "model", 0, shape=SMALL)
-    script = [sys.executable, "launch/convert.py", "verify", str(tmp_path / "model"), "--tokens", "2"]
+    script = [sys.executable, "launch/convert.py", "verify", str(tiny_model(shape=DEEP)), "--tokens", "2"]
     done = subprocess.run(script, cwd=Path(convert.__file__).parents[1], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "the same model" in done.stdout
@@ -342,9 +340,9 @@ def test_mistakes_are_one_line_and_exit_code_2(folder, lora_run, tmp_path, capsy
 
 
 def test_a_run_whose_base_has_changed_is_refused(tmp_path, capsys):
-    write_tiny_model(tmp_path / "base", 0, shape=SMALL)
+    write_tiny_model(tmp_path / "base", 0, shape=DEEP)
     source = write_run(tmp_path / "run", tmp_path / "base", random_lora(open_folder(tmp_path / "base").config, 1))
     (tmp_path / "base").rename(tmp_path / "old")
-    write_tiny_model(tmp_path / "base", 1, shape=SMALL)
+    write_tiny_model(tmp_path / "base", 1, shape=DEEP)
     assert command("to-hf", source, tmp_path / "out") == 2
     assert "has changed since" in capsys.readouterr().err

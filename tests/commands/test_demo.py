@@ -113,7 +113,6 @@ def test_other_data_never_makes_the_demos(other: str, ran: list[str], capsys: py
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_shape_types")
 def test_the_first_command_ends_with_a_trained_run(capfd: pytest.CaptureFixture[str]) -> None:
     small = ("steps=1", "data.scenes=2", "data.questions=2", "sampling.group=2", "sampling.answer_tokens=2")
     assert train.main(["--mesh", "1", "--run-dir", "runs/one", *(f"--set={text}" for text in small)]) == 0

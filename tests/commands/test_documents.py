@@ -83,7 +83,6 @@ def test_the_first_example_of_the_algorithm_page_gives_the_advantages_that_it_sh
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_shape_types")
 @pytest.mark.parametrize("page", ["README.md", "docs/api/jaxvsr.md"])
 def test_the_python_on_the_page_trains_and_saves(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With two steps instead of twenty, on a video of eight pictures."""

@@ -1,6 +1,7 @@
 """The examples do what they say: an own reward, an own data set, and an own task from scans to scores."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,11 @@ from jaxvsr.data.questions import read_questions
 from jaxvsr.data.recipes.recipe import Census, load_recipe
 from jaxvsr.data.scannet.read_scan import read_scene
 from jaxvsr.files import read_rows
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.rewards.scoring import score_completions
 from launch import build_data, evaluate, train
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RECIPE = str(EXAMPLES / "height_recipe.py")
-
-
-pytestmark = pytest.mark.usefixtures("without_shape_types")
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +59,9 @@ def test_the_own_tasks_mirror_image_is_what_the_mirrored_room_gives(heights: Pat
 
 
 @pytest.mark.slow
-def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(heights: Path, tmp_path: Path) -> None:
-    shape = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
-    write_tiny_model(tmp_path / "tiny", 0, shape=shape)
+def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(
+    heights: Path, tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
     settings = {
         "steps": 2, "data.scenes": 4, "data.questions": 1, "data.frames": 2, "data.mirror": "pairs",
         "data.skip_short_scenes": True, "sampling.group": 2, "sampling.answer_tokens": 4,
@@ -73,7 +70,7 @@ def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(heights
     }  # fmt: skip
     sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     run = tmp_path / "run"
-    base = ["--model", str(tmp_path / "tiny"), "--data", str(heights), "--run-dir", str(run), "--device", "cpu"]
+    base = ["--model", str(tiny_model()), "--data", str(heights), "--run-dir", str(run), "--device", "cpu"]
     reward = f"{EXAMPLES / 'own_reward.py'}:within_a_tenth"
     heldout = ["--set", "data.scenes=4", "--set", "evaluation.split=train"]
     assert train.main([*base, "--rewards", reward, "--prompt", "question", *sets, *heldout]) == 0

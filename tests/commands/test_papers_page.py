@@ -30,7 +30,7 @@ from launch import build_data, evaluate, report, train
 from tests.support.models import SMALL as TINY
 from tests.support.published_sets import write_q_spatial, write_vqasynth
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = {"build_data": build_data, "train": train, "evaluate": evaluate, "report": report}

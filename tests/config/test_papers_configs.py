@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -20,7 +21,6 @@ from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.tables import published_rows as published
 from jaxvsr.measure.dry_run import plan
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from launch import build_data, evaluate, train
 from tests.support.scans import write_sens_scan
@@ -86,65 +86,99 @@ def test_there_is_a_preset_for_every_experiment() -> None:
 
 
 @EACH
-def test_the_header_says_the_command_what_is_stated_and_what_was_chosen(path: Path) -> None:
+def test_the_header_has_the_command_and_says_what_is_stated_left_open_and_chosen(path: Path) -> None:
     text = header(path)
     assert f"python launch/train.py --config configs/{path.stem}.yaml" in text
     parts = ("Stated by the paper:", "Left open:", "Chosen here:")
     assert path.stem == "rooms-2b" or all(part in text for part in parts)
-    assert "Nobody has run" in text
     assert all(map(str.isascii, text.replace("…", "")))
 
 
-@EACH
-def test_numbers_of_the_header_are_those_of_the_fields(path: Path) -> None:
-    config, text = read_config(path), " ".join(header(path).split())
-    sizes = r"One update: (\d+) (?:scenes|pictures)[^x]* x (\d+) questions?(?: x (\d+) \w+)? = (.*?)[.;]"
-    size = re.search(sizes, text)
-    assert size is not None
-    scenes, questions, group = int(size[1]), int(size[2]), int(size[3] or 1)
-    assert (config.data.scenes, config.data.questions) == (scenes, questions)
-    assert group == {"grpo": config.sampling.group, "sft": 1, "dpo": 2}[config.objective]
-    assert f"{scenes * questions * group // (2 if config.objective == 'dpo' else 1)} " in size[4] + " "
-    if "epoch" in text and "117k" in text:
-        assert config.steps == 1830 and round(117_120 / (scenes * questions)) == 1830
+def size_of_an_update(config: TrainConfig) -> str:
+    """The words of a header about it, made from the fields."""
+    scenes, questions, group = config.data.scenes, config.data.questions, config.sampling.group
+    media = f"{scenes} pictures ({scenes // 2} and their {scenes // 2} mirror images)"
+    media = media if config.data.mirror == "pairs" else f"{scenes} scenes"
+    asked = f"One update: {media} x {questions} question{'s' * (questions > 1)}"
+    if config.objective == "sft":
+        return f"{asked} = {scenes * questions} answers"
+    if config.objective == "dpo":
+        return f"{asked} x 2 answers = {scenes * questions} pairs"
+    total = f"{scenes * questions} questions, " * (questions > 1) + f"{scenes * questions * group} rollouts"
+    return f"{asked} x {group} rollouts = {total}"
 
 
 @EACH
-def test_what_papers_and_releases_state_is_what_runs(path: Path) -> None:
+def test_the_header_gives_the_size_of_an_update_as_the_fields_do(path: Path) -> None:
+    line = size_of_an_update(read_config(path))
+    assert line in " ".join(header(path).split()), "the header must have these words"
+
+
+def test_recipes_on_vsi_100k_train_for_one_epoch_of_the_papers_117k_questions() -> None:
+    configs = [read_config(path) for path in PRESETS]
+    on_vsi_100k = [config for config in configs if config.data.folders == ("data/vsi100k",)]
+    assert len(on_vsi_100k) == 10
+    for config in on_vsi_100k:
+        assert config.steps == 117_120 // (config.data.scenes * config.data.questions)
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_recipes_have_the_values_that_papers_and_releases_state(name: str) -> None:
+    config = read_config(ROOT / "configs" / f"{name}.yaml")
+    rate, group, beta, tokens = STATED[name]
+    assert (config.optimizer.learning_rate, config.sampling.group) == (rate, group)
+    assert (config.grpo.beta, config.grpo.kl, config.sampling.temperature) == (beta, "k3", 1.0)
+    assert config.sampling.answer_tokens == tokens
+
+
+@EACH
+def test_answers_are_as_long_as_the_prompt_allows_and_rewards_exist(path: Path) -> None:
     config = read_config(path)
-    prompt = PROMPTS[config.data.prompt]
-    assert config.sampling.answer_tokens == prompt.max_answer_tokens
-    rewards_from(config.rewards)
-    if path.stem in STATED:
-        rate, group, beta, tokens = STATED[path.stem]
-        assert (config.optimizer.learning_rate, config.sampling.group) == (rate, group)
-        assert (config.grpo.beta, config.grpo.kl, config.sampling.temperature) == (beta, "k3", 1.0)
-        assert config.sampling.answer_tokens == tokens
-    if path.stem.startswith("vsgrpo") and config.objective == "grpo":
-        assert any("format" in term for term in config.rewards) == (prompt.thought_tag is not None)
-        assert config.lora is not None
+    assert config.sampling.answer_tokens == PROMPTS[config.data.prompt].max_answer_tokens
+    assert len(rewards_from(config.rewards)) == len(config.rewards)
+
+
+@pytest.mark.parametrize("size", ["2b", "7b"])
+@pytest.mark.parametrize(("mode", "tag"), [("", None), ("-think", "think"), ("-observe", "observe")])
+def test_vsgrpos_modes_with_a_tag_have_a_format_reward_and_all_train_lora(
+    size: str, mode: str, tag: str | None
+) -> None:
+    config = read_config(ROOT / "configs" / f"vsgrpo-{size}{mode}.yaml")
+    assert PROMPTS[config.data.prompt].thought_tag == tag and config.lora is not None
+    assert [term for term in config.rewards if "format" in term] == ([f"vsgrpo_format_{tag}"] if tag else [])
 
 
 @EACH
-def test_commands_and_ablations_in_the_header_can_be_typed(path: Path) -> None:
-    text = header(path)
-    for words in commands(text):
+def test_commands_in_the_header_can_be_typed(path: Path) -> None:
+    found = commands(header(path))
+    assert {words[0] for words in found} >= {"launch/train.py", "launch/evaluate.py"}
+    for words in found:
         check_command(words)
-    flat = " ".join(text.split())
-    for assignment in re.findall(r"--set (\S+?=[^\s;)]*)", flat):
-        # An ablation of mirrored views needs several flags together.
-        more = ["view_consistency.rewards="] if assignment.startswith("data.mirror=none") else []
-        changed = read_config(path, [parse_assignment(one.rstrip(".,:")) for one in (*more, assignment)])
-        assert changed != read_config(path), assignment
-    for terms in re.findall(r'--rewards ("[^"]*"|[\w,.*()=]+)', flat):
-        if "…" not in terms and "NAME" not in terms:
-            rewards_from(terms.strip('"').rstrip("."))
-    for name in re.findall(r"--prompt ([\w-]+)", flat):
-        assert name in PROMPTS
+
+
+def test_ablations_in_the_headers_can_be_typed() -> None:
+    """The settings, rewards and prompts that headers name are read, and each setting changes something."""
+    settings, rewards, prompts = set(), set(), set()
+    for path in PRESETS:
+        flat = " ".join(header(path).split())
+        for assignment in re.findall(r"--set (\S+?=[^\s;)]*)", flat):
+            # An ablation of mirrored views needs several flags together.
+            more = ["view_consistency.rewards="] if assignment.startswith("data.mirror=none") else []
+            changed = read_config(path, [parse_assignment(one.rstrip(".,:")) for one in (*more, assignment)])
+            assert changed != read_config(path), assignment
+            settings.add(assignment.rstrip(".,:"))
+        for terms in re.findall(r'--rewards ("[^"]*"|[\w,.*()=]+)', flat):
+            if "…" not in terms and "NAME" not in terms:
+                assert rewards_from(terms.strip('"').rstrip("."))
+                rewards.add(terms)
+        named = re.findall(r"--prompt ([\w-]+)", flat)
+        assert set(named) <= set(PROMPTS)
+        prompts |= set(named)
+    assert len(settings) >= 12 and len(rewards) >= 7 and len(prompts) >= 8
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
     """A tiny model and a data folder with every task, mirror images included, 18 scenes of 16 small frames."""
     root = tmp_path_factory.mktemp("presets")
     names = [f"scene{index:04d}_00" for index in range(18)]
@@ -159,7 +193,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows += [row, dataclasses.replace(row, id=f"{row.id}-m", mirror_of=row.id)]
     write_questions(root / "data" / "questions.jsonl", rows)
     write_splits(root / "data", {"train": names[:16], "heldout": names[16:]})
-    write_tiny_model(root / "tiny", 0, shape=TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1))
+    (root / "tiny").symlink_to(tiny_model())
     return root
 
 

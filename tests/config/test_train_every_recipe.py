@@ -4,6 +4,7 @@ sizes changed. Four of them always, one of each kind; all with JAXVSR_ALL_RECIPE
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,11 @@ from jaxvsr.config.config_file import read_config
 from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import read_rows
-from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, train
-from tests.support.models import SMALL
 from tests.support.published_sets import write_vqasynth
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
+pytestmark = pytest.mark.slow
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ONE_OF_EACH = ("vsgrpo-2b-observe", "vsgrpo-dpo-2b", "spatial-r1-7b-april", "svqa-r1-3b")
@@ -40,7 +39,7 @@ EVALUATED = "vsgrpo-2b"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
     """Tiny models of both families; rooms with the questions of both recipes; pictures and their mirror images."""
     root = tmp_path_factory.mktemp("recipes")
     scans = root / "rooms"
@@ -56,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         assert build_data.main(list(map(str, command))) == 0
     for family in ("qwen2_vl", "qwen2_5_vl"):
-        write_tiny_model(root / family, 0, shape=SMALL, family=family)
+        (root / family).symlink_to(tiny_model(family))
     return root
 
 

@@ -25,6 +25,7 @@ from jaxvsr.data.video.scene_sources import scene_sources
 from jaxvsr.data.video.video_sources import open_video
 from jaxvsr.errors import InputError
 from launch.build_data import main
+from tests.support.files import contents
 from tests.support.scans import write_sens_scan
 from tests.support.videos import write_mp4
 
@@ -224,10 +225,6 @@ def test_media_are_found_by_the_end_of_their_names(videos):
     assert isinstance(index.find("..", ("video",)), str)
 
 
-def stored_bytes(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-
-
 @pytest.mark.parametrize("shards", [2, 3])
 def test_shards_together_give_the_bytes_of_one_run(shards, tmp_path):
     for index in range(5):
@@ -237,7 +234,7 @@ def test_shards_together_give_the_bytes_of_one_run(shards, tmp_path):
     assert main([*command[:2], str(whole), *command[3:]]) == 0
     for index in range(1, shards + 1):
         assert main([*command[:2], str(parts), *command[3:], "--shard", f"{index}/{shards}"]) == 0
-    assert stored_bytes(parts) == stored_bytes(whole)
+    assert contents(parts) == contents(whole)
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0"])
@@ -250,7 +247,7 @@ def test_a_run_killed_between_two_renames_loses_no_count(tmp_path, monkeypatch):
     scan = write_sens_scan(tmp_path, "scene0000_00", frames=9)
     out = tmp_path / "out"
     write_scene_frames(scan, out, FrameSettings((4,), 4000))
-    before = stored_bytes(out)
+    before = contents(out)
     real, renames = os.replace, []
 
     def killed(source, target):
@@ -265,7 +262,7 @@ def test_a_run_killed_between_two_renames_loses_no_count(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert not (out / "frames/scene0000_00").exists()
     recover_array(out / "frames/scene0000_00")
-    assert {name: data for name, data in stored_bytes(out).items() if "partial" not in name} == before
+    assert {name: data for name, data in contents(out).items() if "partial" not in name} == before
     assert write_scene_frames(scan, out, FrameSettings((8,), 4000))
     assert FrameStore(out).counts("scene0000_00") == (4, 8)
     assert [path.name for path in (out / "frames").iterdir()] == ["scene0000_00"]
@@ -298,7 +295,7 @@ def test_a_run_killed_at_any_point_goes_on_and_ends_with_the_same_bytes(tmp_path
     assert stored
     times = {scene: (killed / f"frames/{scene}/zarr.json").stat().st_mtime_ns for scene in stored}
     assert subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
-    assert stored_bytes(killed) == stored_bytes(whole)
+    assert contents(killed) == contents(whole)
     assert times == {scene: (killed / f"frames/{scene}/zarr.json").stat().st_mtime_ns for scene in stored}
 
 

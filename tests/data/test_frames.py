@@ -12,6 +12,7 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.video.frame_sampling import sample_indices
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames, write_scene_frames
 from jaxvsr.errors import InputError
+from tests.support.files import contents
 from tests.support.scans import write_sens_scan
 
 
@@ -78,11 +79,11 @@ def test_the_array_says_where_its_frames_come_from(tmp_path):
 
 def test_the_same_scan_gives_the_same_bytes(tmp_path):
     scan = write_sens_scan(tmp_path, "scene0000_00")
-    contents = []
+    stored = []
     for out in (tmp_path / "a", tmp_path / "b"):
         write_scene_frames(scan, out, FrameSettings((4,), 6000))
-        contents.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
-    assert contents[0] == contents[1] and len(contents[0]) == 2
+        stored.append(contents(out))
+    assert stored[0] == stored[1] and len(stored[0]) == 2
 
 
 def test_a_count_that_is_not_stored_is_refused_with_the_command_that_adds_it(tmp_path):

@@ -17,14 +17,14 @@ from jaxvsr.data.scene_order import order_without_repeats
 from jaxvsr.data.scene_pools import folder_pattern, read_pools
 from jaxvsr.data.splits import write_splits
 from jaxvsr.errors import InputError
-from tests.support.data_folders import make_folder
+from tests.support.data_folders import write_data_folder
 
 POOL_ARGUMENTS = ("split", "question_types", "skip_short_scenes", "mirror")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("a"))
+    return write_data_folder(tmp_path_factory.mktemp("a"))
 
 
 def take(count: int, *folders: Any, **changes: Any) -> list[Any]:
@@ -148,7 +148,7 @@ def test_question_types_restrict_what_is_asked(folder):
 
 
 def test_folders_come_as_often_as_their_weights_say(folder, tmp_path):
-    other = make_folder(tmp_path, scenes=5, seed=50)
+    other = write_data_folder(tmp_path, scenes=5, seed=50)
     batches = take(20, (folder, 2.0), (other, 1.0), scenes=3)
     own = {scene: FrameStore(folder).read(scene, 2).pixels.tobytes() for scene in FrameStore(folder).scenes()}
     for batch in batches:

@@ -14,6 +14,7 @@ from jaxvsr.data.recipes.unfinished_questions import scan_digest
 from jaxvsr.data.rooms.room_scans import write_rooms
 from jaxvsr.data.scannet import read_scan
 from launch.build_data import main
+from tests.support.files import contents
 
 SCENES = 5
 # The wide camera of procedural rooms sees a little of nearly everything in its first frame.
@@ -32,10 +33,6 @@ def ask(scans: Path, out: Path, *flags: str, recipe: str = "vsi100k") -> int:
     return main(["questions", str(scans), str(out), "--recipe", recipe, "--workers", "1", *flags])
 
 
-def files(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-
-
 def test_shards_on_several_machines_give_the_bytes_of_one_run(rooms, tmp_path, capsys):
     whole, machines, together = tmp_path / "data", [tmp_path / str(i) for i in (1, 2, 3)], tmp_path / "x" / "data"
     assert ask(rooms, whole, *COUNTED, "--mirror") == 0
@@ -49,7 +46,7 @@ def test_shards_on_several_machines_give_the_bytes_of_one_run(rooms, tmp_path, c
     parts = together / "questions.partial" / "vsi100k"
     assert len(list(parts.iterdir())) == SCENES
     assert ask(rooms, together, *COUNTED, "--mirror") == 0
-    assert files(together) == files(whole) and not (together / "questions.partial").exists()
+    assert contents(together) == contents(whole) and not (together / "questions.partial").exists()
     assert any(row.answer == "0" for row in read_questions(whole / "questions.jsonl")), "the census is over all scans"
 
 
@@ -73,7 +70,7 @@ def test_what_is_done_is_not_done_again_and_nothing_else_is_taken_for_it(rooms, 
         assert ask(scans, out) == 130  # Ctrl-C
     assert asked == names[:2] and not (out / "questions.jsonl").exists()
     assert ask(scans, out) == 0
-    assert asked == names and files(out) == files(once)
+    assert asked == names and contents(out) == contents(once)
 
     # Other options, another seed, and a scan that has changed are asked anew.
     assert ask(scans, out, "--shard", "1/1") == 0

@@ -20,12 +20,9 @@ from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.evaluation.tables.comparison import ALL, compare_predictions
 from jaxvsr.evaluation.tables.published_rows import VSI_BENCH
 from jaxvsr.rewards.vsi_bench import mean_relative_accuracy
+from tests.support.questions import make_question
 
 OPTIONS = ("A. stove", "B. tv", "C. table", "D. sofa")
-
-
-def question(id, question_type="object_counting", answer="4", kind="number", options=None):
-    return Question(str(id), "scene", question_type, "?", options, answer, kind)
 
 
 def accuracy(value, answers):
@@ -47,38 +44,39 @@ def test_the_best_number_of_answers_that_may_be_zero():
 
 
 def test_best_constants_go_by_kind_and_constant_predictions_by_type():
-    training = [question(index, answer=answer) for index, answer in enumerate("22235")]
+    training = [make_question(index, answer=answer) for index, answer in enumerate("22235")]
     training += [
-        question(f"w{i}", "object_rel_direction", word, "word") for i, word in enumerate(["left", "Right", "right."])
+        make_question(f"w{i}", "object_rel_direction", word, "word")
+        for i, word in enumerate(["left", "Right", "right."])
     ]
-    training += [question(f"c{i}", "route_planning", letter, "choice", OPTIONS) for i, letter in enumerate("BBA")]
-    training += [question("t", "caption", "a room", "text")]
+    training += [make_question(f"c{i}", "route_planning", letter, "choice", OPTIONS) for i, letter in enumerate("BBA")]
+    training += [make_question("t", "caption", "a room", "text")]
     constants = best_constants(training)
     assert float(constants.pop("object_counting")) == pytest.approx(2, rel=0.051)
     assert constants == {"object_rel_direction": "right", "route_planning": "B"}
-    held = [question("h1", "route_planning", "B", "choice", OPTIONS), question("h2", "caption", "x", "text")]
+    held = [make_question("h1", "route_planning", "B", "choice", OPTIONS), make_question("h2", "caption", "x", "text")]
     assert [one.prediction for one in constant_predictions(constants, held)] == ["B", None]
 
 
 def test_chance_frequency_answers_the_most_frequent_answer_of_the_benchmark_itself():
-    rows = [question(index, answer=answer) for index, answer in enumerate(["2", "2", "3", "10"])]
+    rows = [make_question(index, answer=answer) for index, answer in enumerate(["2", "2", "3", "10"])]
     assert {one.prediction for one in chance_frequency(rows)} == {"2"}
-    tie = [question(index, "route_planning", letter, "choice", OPTIONS) for index, letter in enumerate("BABA")]
+    tie = [make_question(index, "route_planning", letter, "choice", OPTIONS) for index, letter in enumerate("BABA")]
     assert {one.prediction for one in chance_frequency(tie)} == {"A"}
 
 
 def test_chance_random_reaches_one_over_the_number_of_options_and_belongs_to_the_question():
     rows = [
-        question(index, "route_planning", random.Random(index).choice("ABCD"), "choice", OPTIONS)
+        make_question(index, "route_planning", random.Random(index).choice("ABCD"), "choice", OPTIONS)
         for index in range(2000)
     ]
     said = chance_random(rows)
     assert score_vsi_bench(said).overall == pytest.approx(25, abs=4)  # 4 standard errors of 0.97
     assert chance_random(rows[::-1]) == said[::-1]
     assert chance_random(rows, seed=1) != said
-    assert chance_random([question(1)])[0].prediction is None
+    assert chance_random([make_question(1)])[0].prediction is None
     words = [
-        question(index, "object_rel_direction", word, "word") for index, word in enumerate(["left", "right"] * 500)
+        make_question(index, "object_rel_direction", word, "word") for index, word in enumerate(["left", "right"] * 500)
     ]
     assert score_vsi_bench(chance_random(words)).overall == pytest.approx(50, abs=7)
 
@@ -97,8 +95,8 @@ def test_paired_difference_is_the_textbook_one():
 
 
 def columns():
-    questions = [question(index) for index in range(4)] + [
-        question(f"d{index}", "object_rel_direction", "left", "word") for index in range(2)
+    questions = [make_question(index) for index in range(4)] + [
+        make_question(f"d{index}", "object_rel_direction", "left", "word") for index in range(2)
     ]
     start = [
         Prediction(asked, said) for asked, said in zip(questions, ["4", "1", "1", "x", "left", "right"], strict=True)

@@ -14,13 +14,12 @@ from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
 from jaxvsr.evaluation.answering.scene_batches import MOST_QUESTIONS, answer_in_batches, questions_per_row
 from jaxvsr.evaluation.answering.scene_media import SceneMedia, SceneQuestions, group_by_scene
 from jaxvsr.models.inputs.processor import ScenePrompt, Video
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.model_source import open_model
 from launch.evaluate import main
+from tests.support.models import DEEP
 from tests.support.scans import write_sens_scan
 
-SMALL = TinyShape(width=32, text_layers=2, text_intermediate=48, vision_layers=1)
 QUESTIONS_OF = {"scene0000_00": 5, "scene0001_00": 2, "scene0002_00": 1}
 TEXTS = (
     "How many chairs are in this room?",
@@ -41,9 +40,6 @@ def make_questions():
     return rows
 
 
-pytestmark = pytest.mark.usefixtures("without_shape_types")
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
@@ -57,10 +53,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("model") / "tiny"
-    write_tiny_model(out, 3, shape=SMALL)
-    return out
+def folder(tiny_model):
+    return tiny_model(shape=DEEP, seed=3)
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,14 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import read_questions
 from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
 from jaxvsr.models.inputs.processor import Image, ScenePrompt
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import prompt_from
 from jaxvsr.runs.model_source import open_model
 from launch import build_data
 from launch.evaluate import main
 from tests.support.published_sets import random_picture, write_q_spatial
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
+pytestmark = pytest.mark.slow
 
-SMALL = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
 # What the page leaves to its reader, a model that answers 0 or 1; and a judge that hands its reply on as text.
 JUDGE = """
@@ -36,7 +34,7 @@ def replies(question, answer, prediction):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, tiny_model):
     """Q-Spatial as published; own rows about sets of one, two and three pictures."""
     root = tmp_path_factory.mktemp("images")
     (root / "published").mkdir()
@@ -61,7 +59,7 @@ def place(tmp_path_factory):
         assert build_data.main(list(map(str, words))) == 0
     prompt = {"template": "{question}", "max_answer_tokens": 6}
     (root / "short.yaml").write_text(json.dumps(prompt))
-    write_tiny_model(root / "model", 5, shape=SMALL, family="qwen2_5_vl")
+    (root / "model").symlink_to(tiny_model("qwen2_5_vl", seed=5))
     return root
 
 

@@ -25,29 +25,23 @@ from jaxvsr.evaluation.answering.scene_media import SceneMedia
 from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models.inputs.processor import ScenePrompt, Video
 from jaxvsr.models.model_config import compute_dtype
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.checkpoints import Checkpoints
 from jaxvsr.runs.model_source import open_model, start_record
 from jaxvsr.runs.run_folder import make_run_folder
 from launch.evaluate import main
+from tests.support.models import DEEP
 from tests.support.published_sets import write_parquet
 from tests.support.scans import write_sens_scan
 
 ROOT = Path(__file__).parents[2]
-SMALL = TinyShape(width=32, text_layers=2, text_intermediate=48, vision_layers=1)
 SCENES = {"scannet": "scene0011_00", "arkitscenes": "41069025"}
 PRUNED = {1, 2, 5}
 
 
-pytestmark = pytest.mark.usefixtures("without_shape_types")
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("model") / "tiny"
-    write_tiny_model(out, 3, shape=SMALL)
-    return out
+def folder(tiny_model):
+    return tiny_model(shape=DEEP, seed=3)
 
 
 def frames_of(scene):

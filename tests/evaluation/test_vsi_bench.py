@@ -13,13 +13,10 @@ from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics.vsi_bench_scores import DIRECTIONS, TASKS, robust_score, score_intervals, score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.rewards.vsi_bench import answer_score, clean, mean_relative_accuracy
+from tests.support.questions import make_question
 from tests.support.vsi_bench_restated import random_prediction, restated_letter, restated_number
 
 OPTIONS = ("A. stove", "B. tv", "C. trash can", "D. sofa")
-
-
-def question(id, question_type="object_counting", answer="4", kind="number", options=None):
-    return Question(str(id), "scene", question_type, "How many?", options, answer, kind)
 
 
 def test_number_scores_equal_the_restated_evaluator_on_10000_strings():
@@ -145,7 +142,7 @@ def benchmark(scores_by_type):
         number = question_type in TASKS[:4]
         for index in range(n):
             truth, wrong = ("4", "400") if number else ("A", "B")
-            asked = question(
+            asked = make_question(
                 f"{question_type}{index}",
                 question_type,
                 truth,
@@ -204,8 +201,10 @@ def test_missing_tasks_and_levels_are_named_and_overall_is_over_those_present():
 
 
 def test_missing_predictions_score_zero_and_are_counted():
-    answered = [Prediction(question(1), "4"), Prediction(question(2), None)]
-    scores = score_vsi_bench(answered, questions=[question(1), question(2), question(3), question(4)])
+    answered = [Prediction(make_question(1), "4"), Prediction(make_question(2), None)]
+    scores = score_vsi_bench(
+        answered, questions=[make_question(1), make_question(2), make_question(3), make_question(4)]
+    )
     assert scores.tasks == {"object_counting": 25.0}
     assert scores.counts == {"object_counting": 4}
     assert any("3 of 4 questions have no prediction" in note for note in scores.notes)
@@ -213,7 +212,7 @@ def test_missing_predictions_score_zero_and_are_counted():
 
 
 def test_unknown_types_are_scored_by_kind_and_stay_out_of_overall():
-    rows = [Prediction(question(1), "4"), Prediction(question(2, "object_height", "100"), "50")]
+    rows = [Prediction(make_question(1), "4"), Prediction(make_question(2, "object_height", "100"), "50")]
     scores = score_vsi_bench(rows)
     assert scores.overall == 100 and scores.tasks["object_height"] == pytest.approx(10)
     assert any("object_height (1 questions) is no task of VSI-Bench" in note for note in scores.notes)
@@ -225,21 +224,21 @@ def test_unknown_types_are_scored_by_kind_and_stay_out_of_overall():
     [("0", "0", 1, "zero"), ("0", "1", 0, "zero"), ("-2", "7", 1, "negative"), ("x", "1", 0, "not a number")],
 )
 def test_true_answers_that_the_metric_is_not_made_for_are_stated(truth, said, right, words):
-    scores = score_vsi_bench([Prediction(question(1, answer=truth), said)])
+    scores = score_vsi_bench([Prediction(make_question(1, answer=truth), said)])
     assert scores.overall == 100 * right
     assert any(words in note for note in scores.notes)
 
 
 def test_text_and_boxes_are_not_scored_and_said_so():
     scores = score_vsi_bench(
-        [Prediction(question(1), "4"), Prediction(question(2, "caption", "a room", "text"), "a room")]
+        [Prediction(make_question(1), "4"), Prediction(make_question(2, "caption", "a room", "text"), "a room")]
     )
     assert list(scores.by_type) == ["object_counting"] and math.isnan(scores.per_question[1])
     assert any("kind text" in note for note in scores.notes)
 
 
 def test_word_answers_of_a_benchmark_type_are_said_to_be_no_benchmark_questions():
-    scores = score_vsi_bench([Prediction(question(1, "object_rel_distance", "sink", "word"), "The sink.")])
+    scores = score_vsi_bench([Prediction(make_question(1, "object_rel_distance", "sink", "word"), "The sink.")])
     assert scores.overall == 100
     assert any("not comparable" in note for note in scores.notes)
 
@@ -274,21 +273,23 @@ def test_word_answers_of_a_benchmark_type_are_said_to_be_no_benchmark_questions(
     ],
 )
 def test_the_robust_parser_reads_what_the_official_one_does_not(prediction, kind, answer, right):
-    asked = question(1, "t", answer, kind, OPTIONS if kind == "choice" else None)
+    asked = make_question(1, "t", answer, kind, OPTIONS if kind == "choice" else None)
     assert robust_score(prediction, asked, frozenset({"left", "right"})) == right
 
 
 def test_the_robust_parser_takes_the_longest_word_that_is_mentioned():
     words = frozenset({"can", "trash can", "sink"})
-    assert robust_score("next to the trash can", question(1, "t", "trash can", "word"), words) == 1
-    assert robust_score("next to the trash can", question(1, "t", "can", "word"), words) == 0
+    assert robust_score("next to the trash can", make_question(1, "t", "trash can", "word"), words) == 1
+    assert robust_score("next to the trash can", make_question(1, "t", "can", "word"), words) == 0
 
 
 def test_robust_scores_are_total_and_bounded_on_10000_strings():
     draw = random.Random(4)
     for _ in range(10_000):
         prediction = random_prediction(draw)
-        asked = draw.choice([question(1), question(1, "t", "A", "choice", OPTIONS), question(1, "t", "sofa", "word")])
+        asked = draw.choice(
+            [make_question(1), make_question(1, "t", "A", "choice", OPTIONS), make_question(1, "t", "sofa", "word")]
+        )
         assert 0 <= robust_score(prediction, asked) <= 1
 
 
@@ -306,9 +307,9 @@ def test_bootstrap_intervals_agree_with_the_binomial_they_estimate():
 
 def test_predictions_survive_writing_and_reading(tmp_path):
     rows = [
-        Prediction(question(1, options=OPTIONS, kind="choice", answer="A"), "A\u2028\n\ud800 ☃"),
-        Prediction(question(2), None),
-        Prediction(question(3), ""),
+        Prediction(make_question(1, options=OPTIONS, kind="choice", answer="A"), "A\u2028\n\ud800 ☃"),
+        Prediction(make_question(2), None),
+        Prediction(make_question(3), ""),
     ]
     write_predictions(tmp_path / "predictions.jsonl", rows)
     assert read_predictions(tmp_path / "predictions.jsonl") == rows
@@ -363,7 +364,7 @@ def test_broken_prediction_files_end_in_one_line(tmp_path, text, words):
 
 
 def test_a_repeated_id_is_refused(tmp_path):
-    row = json.dumps({**question(1).to_json(), "prediction": "4"})
+    row = json.dumps({**make_question(1).to_json(), "prediction": "4"})
     (tmp_path / "p.jsonl").write_text(f"{row}\n\n{row}\n")
     with pytest.raises(InputError, match=r"line 3: id '1' is also in line 1"):
         read_predictions(tmp_path / "p.jsonl")

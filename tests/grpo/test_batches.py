@@ -1,5 +1,6 @@
 """Scenes to arrays: a video is shown as a video, a set of images as images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ from jaxvsr.data.loader import SceneBatch, SceneSample
 from jaxvsr.data.questions import Question
 from jaxvsr.grpo.batches import BatchBuilder
 from jaxvsr.models.inputs.processor import SceneProcessor
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.prompts import prompt_from
 
 
 @pytest.mark.parametrize("images", [False, True])
-def test_a_set_of_images_is_shown_as_images_and_a_video_as_a_video(tmp_path: Path, images: bool) -> None:
-    write_tiny_model(tmp_path / "tiny", 0, shape=TinyShape(width=64, text_layers=1, vision_layers=1))
-    processor = SceneProcessor.from_folder(tmp_path / "tiny")
+def test_a_set_of_images_is_shown_as_images_and_a_video_as_a_video(
+    tiny_model: Callable[..., Path], images: bool
+) -> None:
+    processor = SceneProcessor.from_folder(tiny_model())
     frames = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), dtype=np.uint8)
     asked = (Question("a", "scene", "object_counting", "How many chairs?", None, "2", "number"),)
     scene = SceneSample("scene", frames, np.arange(4.0), asked, images=images)

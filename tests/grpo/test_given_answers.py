@@ -15,10 +15,11 @@ from jaxvsr.grpo.given_answers import rejected_answer, target_answer
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.prompts import prompt_from
 from jaxvsr.rewards.vsi_bench import mean_relative_accuracy
+from tests.support.questions import make_question
 
 
 def question(answer: str, kind: Any, options: tuple[str, ...] | None = None, name: str = "q7") -> Question:
-    return Question(name, "scene", "object_counting", "How many?", options, answer, kind)
+    return make_question(name, "object_counting", answer, kind, options)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -310,14 +309,6 @@ def test_beta_without_a_reference_is_an_error():
         grpo_variant_loss(x, x, None, x[..., 0], mask, objective, step_normaliser(mask, objective))
 
 
-@pytest.fixture
-def without_shape_types():
-    """As in production, where no type checker stands before our own message."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @pytest.mark.parametrize(
     "fields, named",
     [
@@ -334,7 +325,7 @@ def without_shape_types():
         ({"ratio": "sequence_product"}, "reduction must be grpo"),
     ],
 )
-def test_a_wrong_field_is_named_in_one_line(fields, named, without_shape_types):
+def test_a_wrong_field_is_named_in_one_line(fields, named, without_type_checks):
     with pytest.raises(InputError, match=named) as error:
         Objective(**fields)
     assert "\n" not in str(error.value)

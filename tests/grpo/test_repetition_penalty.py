@@ -1,10 +1,10 @@
 """The repetition penalty against transformers: its logits processor, and `generate` on the same folder and image."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -16,9 +16,9 @@ from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
 from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_tokens
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.inputs.processor import Image, ScenePrompt
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
 from jaxvsr.runs.model_source import open_model
+from tests.support.models import DEEP
 from tests.support.trees import random_tree
 
 THEIRS = {"qwen2_vl": Qwen2VLForConditionalGeneration, "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration}
@@ -56,22 +56,17 @@ def test_a_penalty_is_for_greedy_answers_alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "penalty"), [("qwen2_vl", 1.5), ("qwen2_5_vl", 1.05)])
-def test_greedy_tokens_equal_transformers_generate_with_the_folders_penalty(family, penalty, tmp_path):
+def test_greedy_tokens_equal_transformers_generate_with_the_folders_penalty(family, penalty, tiny_model, tmp_path):
     """On an image, one row of time: both rules of where text positions start give the same. It is one window."""
     folder = tmp_path / family
-    shape = TinyShape(width=32, text_layers=2, text_intermediate=48, vision_layers=1)
-    write_tiny_model(folder, 3, shape=shape, family=family)
+    shutil.copytree(tiny_model(family, DEEP, seed=3), folder)
     config = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": penalty}))
     pixels = np.random.default_rng(1).integers(0, 256, (56, 56, 3), dtype=np.uint8)
     asked = ("How many chairs are in this room?", "Which of these objects is the closest to the table?")
-    jaxtyping.config.update("jaxtyping_disable", True)  # ahead-of-time compilation has no arrays to check
-    try:
-        model = GreedyModel(open_model(str(folder)), open_mesh("cpu", "1")[0], answer_tokens=TOKENS)
-        encoded = model.processor.encode(ScenePrompt((Image(pixels),), asked))
-        answers = model.answer([encoded])[0]
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    model = GreedyModel(open_model(str(folder)), open_mesh("cpu", "1")[0], answer_tokens=TOKENS)
+    encoded = model.processor.encode(ScenePrompt((Image(pixels),), asked))
+    answers = model.answer([encoded])[0]
     assert model.repetition_penalty == penalty
 
     theirs = THEIRS[family].from_pretrained(folder, attn_implementation="eager").float().eval()

@@ -33,7 +33,7 @@ from jaxvsr.rewards.registry import Reward
 from jaxvsr.training.loop import train
 from jaxvsr.training.stopping import StopRequest
 from jaxvsr.training.video_gain import WINDOW, VideoGainWatch, check_video_gain, with_other_videos
-from tests.support.runs import Bench, G, Q, R, S, batch_of, config, first_token_reward, fresh_state
+from tests.support.runs import Bench, G, Q, R, S, batch_of, config, first_token_reward, fresh_state, scores_of
 
 PAIRS = DataSettings(scenes=S, questions=Q, mirror="pairs")
 REWARDS = (Reward("form", lambda **_: [], 0.5), Reward("meaning", lambda **_: [], 0.5))
@@ -104,12 +104,7 @@ def test_the_correction_reaches_update_log_and_samples(bench: Callable[..., Benc
     run = bench(tmp_path / "run", settings)
     train(run.context, fresh_state(), StopRequest())
     rollouts, inputs = run.step.seen[0]
-    tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
-    scores = np.full((2, S, Q, G), np.nan)
-    for s, q, g in np.ndindex(S, Q, G):
-        text = " ".join(str(token) for token in tokens[s, q, g, : length[s, q, g]])
-        scores[0, s, q, g] = text.count(str(q)) if q != 2 else np.nan
-        scores[1, s, q, g] = len(text)
+    scores = scores_of(rollouts)
     plain = group_advantages(scores, [2.0, 0.5], settings.advantages).advantages
     for q in range(Q):
         difference = scores[1, 0, q].mean() - scores[1, 1, q].mean()

@@ -19,19 +19,14 @@ from jaxvsr.models.huggingface.model_folder import content_hash, load_parameters
 from jaxvsr.models.huggingface.parameter_names import HEAD, file_names
 from jaxvsr.models.huggingface.write_model_folder import LAYOUT_FILE, save_folder, save_stacked_folder
 from jaxvsr.models.qwen_vl import parameter_shapes
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from tests.support.models import DEEP
 
-SMALL = TinyShape(width=32, text_layers=3, text_intermediate=40, vision_layers=2)
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    out = {}
-    for family in FAMILIES:
-        out[family] = tmp_path_factory.mktemp("tiny") / family
-        write_tiny_model(out[family], 1, shape=SMALL, family=family)
-    return out
+def tiny(tiny_model):
+    return {family: tiny_model(family, DEEP) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +191,7 @@ def test_float32_weights_are_rounded_to_the_bases_dtype(tiny, tmp_path):
         base,
         lambda ours, layer: wide if ours == name else base.read(ours, () if layer is None else (layer,)),
     )
-    written = all_tensors(tmp_path / "out")["model.layers.2.mlp.up_proj.weight"]
+    written = all_tensors(tmp_path / "out")["model.layers.1.mlp.up_proj.weight"]
     assert written.dtype == ml_dtypes.bfloat16 and written.tobytes() == wide.astype(ml_dtypes.bfloat16).tobytes()
 
 

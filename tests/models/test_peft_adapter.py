@@ -26,22 +26,17 @@ from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.huggingface.write_model_folder import save_folder
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from tests.support.models import DEEP
 
 # PEFT 0.21 still asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
-SMALL = TinyShape(width=32, text_layers=2, text_intermediate=40, vision_layers=2)
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    out = {}
-    for family in FAMILIES:
-        out[family] = tmp_path_factory.mktemp("tiny") / family
-        write_tiny_model(out[family], 1, shape=SMALL, family=family)
-    return out
+def folders(tiny_model):
+    return {family: tiny_model(family, DEEP) for family in FAMILIES}
 
 
 @pytest.fixture(params=FAMILIES)

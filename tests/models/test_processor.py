@@ -21,7 +21,7 @@ from jaxvsr.models.inputs.positions import MediaGrid, mrope_positions
 from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.inputs.processor_config import read_processor_config
 from jaxvsr.models.qwen_vl import bind, model_definition
-from jaxvsr.models.tiny.tiny_model import write_tiny_model
+from jaxvsr.models.tiny.tiny_model import TinyShape
 from jaxvsr.models.tree import ForwardOptions, encode_vision
 from jaxvsr.models.tree_batch import Rollouts
 from tests.support.hf_processor import hugging_face_inputs, to_uint8
@@ -40,11 +40,8 @@ def image(height=84, width=56):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    out = {family: tmp_path_factory.mktemp("tiny") / family for family in ("qwen2_vl", "qwen2_5_vl")}
-    for family, folder in out.items():
-        write_tiny_model(folder, 0, family=family)
-    return out
+def folders(tiny_model):
+    return {family: tiny_model(family, TinyShape()) for family in ("qwen2_vl", "qwen2_5_vl")}
 
 
 @pytest.fixture(params=["qwen2_vl", "qwen2_5_vl"])

@@ -14,17 +14,17 @@ from jaxvsr.models.huggingface.stages import Stage, merge, merged_weights
 from jaxvsr.models.huggingface.write_model_folder import save_folder
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.runs.model_source import open_model
+from tests.support.models import DEEP
 
-SMALL = TinyShape(width=32, text_layers=2, text_intermediate=40, vision_layers=2)
 VISION_TOO = LANGUAGE_LINEAR + r"|.*visual\.(blocks\.\d+\.attn\.qkv|merger\.mlp\.[02])"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny") / "model"
-    write_tiny_model(out, 1, shape=SMALL, dtype="bfloat16")
+    write_tiny_model(out, 1, shape=DEEP, dtype="bfloat16")
     return out
 
 

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,10 @@ TRUTHS = [
     *[("not a number", "number"), ("nan", "number"), ("inf", "number"), ("C", "choice"), ("B. tv", "choice")],
     *[("left", "word"), ("trash can", "word"), ("...", "word"), ("a red chair", "text"), ("[1, 2, 3, 4]", "box")],
 ]
+
+# What is cut off at both ends of a word.
+MARKS = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\u2018\u2019\u201c\u201d\u2026"
+WORD_PIECES = ["the", "The ", "an ", "a ", "A", " ", "\t", "\u3000", "sofa", "SOFA", "ß", "ﬁ", ".", "…", "'", "-", "½"]
 
 # name: (lowest, highest), None for "does not apply" allowed everywhere
 RANGES = {
@@ -102,7 +107,34 @@ def test_parsers_are_total_and_give_finite_numbers(text):
     assert isinstance(extract_answer(text), str)
     assert tag_text(text) is None or isinstance(tag_text(text), str)
     assert choice_letter(text, OPTIONS) in (None, "A", "B", "C", "D")
-    assert normalise_word(normalise_word(text)) in (normalise_word(text), normalise_word(normalise_word(text)))
+
+
+def restated_word(text):
+    """`normalise_word` again, letter by letter."""
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    while text and text[0] in MARKS:
+        text = text[1:]
+    while text and text[-1] in MARKS:
+        text = text[:-1]
+    for article in ("the ", "an ", "a "):
+        if text.startswith(article):
+            return text[len(article) :]
+    return text
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text() | st.lists(st.sampled_from(WORD_PIECES), max_size=8).map("".join))
+def test_words_are_normalised_as_restated(text):
+    word = normalise_word(text)
+    assert word == restated_word(text)
+    assert word == word.casefold() == " ".join(word.split())
+    assert word == "" or word[-1] not in MARKS
+
+
+def test_only_the_first_article_is_dropped():
+    assert normalise_word(" The  Sofa. ") == normalise_word("a sofa") == normalise_word("sofa") == "sofa"
+    assert normalise_word("the a sofa") == "a sofa"
+    assert normalise_word("the ...") == "the"
 
 
 @settings(max_examples=200, deadline=None)
@@ -126,33 +158,24 @@ def test_thousands_separators_and_other_scripts_are_read(value):
     assert parse_number(f"{value:,} chairs") == parse_number(arabic) == value
 
 
-def test_long_hostile_strings_take_no_time():
-    """Quadratic regular expressions would take minutes on these."""
-    for piece in (
-        "<think>",
-        "<answer>",
-        "</answer>",
-        "9",
-        "9,",
-        "one ",
-        " ",
-        "-",
-        "answer is ",
-        "<think></think>",
-        "(A",
-        "A ",
-    ):
-        text = piece * (20_000 // len(piece))
-        columns = columns_for(TRUTHS[:1])
-        for term in RANGES:
-            score_completions(rewards_from(term), [text], columns)
-        hacks([text], ["How many?"], "think")
-        parse_length_cm(text)
-        choice_letter(text, OPTIONS)
+HOSTILE = ("<think>", "<answer>", "</answer>", "9", "9,", "one ", " ", "-", "answer is ", "<think></think>", "(A", "A ")
 
 
-def test_long_tags_that_never_close_take_no_time():
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_long_hostile_strings_are_scored_without_hanging(piece, alarm):
+    """Linear code needs a fraction of a second; a regular expression in quadratic time would need minutes."""
+    text = piece * (200_000 // len(piece))
+    alarm()
+    for term in RANGES:
+        check_range(term, [text], TRUTHS[:1])
+    assert set(hacks([text], ["How many?"], "think")["repeated_tags"]) == {"<" in piece}
+    assert parse_length_cm(text) is None
+    assert choice_letter(text, OPTIONS) is None
+
+
+def test_long_tags_that_never_close_are_scored_without_hanging(alarm):
     """A rollout that repeats itself up to its budget; each open tag would look for its end through the whole text."""
+    alarm()
     for piece in ("a <think>", "<answer>", "<think> </think> <answer>", "<observe></observe><answer>"):
         text = "<think>" + piece * (300_000 // len(piece))
         for term in (term for term in RANGES if "format" in term or "parsing" in term):

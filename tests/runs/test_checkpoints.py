@@ -18,11 +18,12 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models.huggingface.stages import Stage
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, is_run, open_run
 from jaxvsr.runs.model_source import open_model, reopen_model, start_record, write_stages
 from jaxvsr.runs.run_folder import make_run_folder
 from tests.support.checkpoint_states import LORA, NAME, OPTIMIZER, RECORD, assert_equal, state_after
+from tests.support.models import SMALL
 
 
 def test_a_state_comes_back_bit_for_bit_with_its_record(tmp_path: Path) -> None:
@@ -224,8 +225,7 @@ def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_from_its_own_record_whatever_became_of_the_run_it_started_from(tmp_path: Path) -> None:
-    shape = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
-    write_tiny_model(tmp_path / "tiny", 0, shape=shape)
+    write_tiny_model(tmp_path / "tiny", 0, shape=SMALL)
     stage = Stage({NAME: np.arange(256, dtype=np.float32).reshape(1, 4, 64)}, LoraConfig(rank=4))
     started = dataclasses.replace(open_model(str(tmp_path / "tiny")), name="runs/first", stages=(stage,))
     run = tmp_path / "run"
@@ -242,6 +242,6 @@ def test_a_run_goes_on_from_its_own_record_whatever_became_of_the_run_it_started
     np.testing.assert_array_equal(again.stages[0].weights[NAME], stage.weights[NAME])
 
     shutil.rmtree(tmp_path / "tiny")
-    write_tiny_model(tmp_path / "tiny", 1, shape=shape)
+    write_tiny_model(tmp_path / "tiny", 1, shape=SMALL)
     with pytest.raises(InputError, match="has changed since the run was made"):
         reopen_model(run)

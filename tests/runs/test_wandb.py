@@ -6,17 +6,16 @@ import importlib.machinery
 import json
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.runs.checkpoints import Checkpoints
 from launch import train
-from tests.support.data_folders import make_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_types")]
+pytestmark = pytest.mark.slow
 
 RECIPE = """
 objective: sft
@@ -71,12 +70,10 @@ class Server(types.ModuleType):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path], data_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("wandb")
-    make_folder(folder)
-    write_tiny_model(
-        folder / "tiny", 0, shape=TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
-    )
+    (folder / "data").symlink_to(data_folder)
+    (folder / "tiny").symlink_to(tiny_model())
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
 

@@ -10,7 +10,7 @@ from tests.support.scans import write_sens_scan
 SCENES, QUESTIONS = 7, 5
 
 
-def make_folder(root: Path, scenes: int = SCENES, questions: int = QUESTIONS, seed: int = 0) -> Path:
+def write_data_folder(root: Path, scenes: int = SCENES, questions: int = QUESTIONS, seed: int = 0) -> Path:
     """`root/data`: two frames of 56×56 pixels per scene; the last scene is held out."""
     names = [f"scene{i:04d}_00" for i in range(scenes)]
     scans = [write_sens_scan(root, name, frames=6, height=56, width=56, seed=seed + i) for i, name in enumerate(names)]

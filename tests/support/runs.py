@@ -144,6 +144,22 @@ def length_reward(completions: list[str], **columns: Any) -> list[float]:
     return [float(len(text)) for text in completions]
 
 
+def scores_of(rollouts: Rollouts) -> np.ndarray:
+    """[2, S, Q, G]: what the two rewards of `open_bench` give, from the tokens."""
+    tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
+    scores = np.full((2, S, Q, G), np.nan)
+    for s, q, g in np.ndindex(S, Q, G):
+        text = " ".join(str(token) for token in tokens[s, q, g, : length[s, q, g]])
+        scores[0, s, q, g] = text.count(str(q)) if q != 2 else np.nan
+        scores[1, s, q, g] = len(text)
+    return scores
+
+
+def real_tokens(length: np.ndarray) -> int:
+    """Tokens of a step that are no padding, with rollouts of these lengths."""
+    return V + V - 2 + S * Q * (T - 1) + int(length.sum())
+
+
 @dataclasses.dataclass
 class Bench:
     """A run in a folder, ready to go on."""

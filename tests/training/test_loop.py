@@ -44,6 +44,8 @@ from tests.support.runs import (
     config,
     first_token_reward,
     fresh_state,
+    real_tokens,
+    scores_of,
     without_times,
 )
 
@@ -53,13 +55,35 @@ def test_every_step_has_a_row_with_what_a_run_is_judged_by(bench: Callable[..., 
     _, reason = train(run.context, fresh_state(), StopRequest())
     rows = run.rows()
     assert reason == "all steps" and [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    wanted = {
-        "loss", "reward/mean", "reward/words", "reward/length", "reward/std", "frac_reward_zero_std", "kl", "grad_norm",
-        "learning_rate", "completion_length", "padding_share", "tokens_per_second", "compile_count", "seconds/data",
-        "seconds/sample", "seconds/reward", "seconds/reference", "seconds/update", "seconds/step",
-    }  # fmt: skip
-    for row in rows:
-        assert wanted <= set(row)
+    weights = [0.3, *(row["loss"] for row in rows)]  # the stand-in's loss is its weight after the update
+    assert len(set(weights)) == 7
+    for weight, row, (rollouts, inputs) in zip(weights, rows, run.step.seen, strict=False):
+        scores, length = scores_of(rollouts), np.asarray(rollouts.length)
+        expected = group_advantages(scores, [2.0, 0.5], run.context.config.advantages)
+        totals = 2.0 * np.nan_to_num(scores[0]) + 0.5 * scores[1]
+        signal = float(np.sum(np.asarray(inputs.advantages) * np.asarray(rollouts.tokens)[..., 0]))
+        wanted = {
+            "reward/words": np.nanmean(scores[0]),
+            "reward/length": scores[1].mean(),
+            "reward/mean": totals.mean(),
+            "reward/std": expected.metrics["reward/std"],
+            "frac_reward_zero_std": np.mean([len(set(group)) == 1 for group in totals.reshape(-1, G).tolist()]),
+            "kl": 0,
+            "grad_norm": abs(np.cos(signal + weight)),
+            "learning_rate": 1e-5 * (1 - (row["step"] - 1) / 6),
+            "completion_length": length.mean(),
+            "tokens": real_tokens(length),
+            "padding_share": 1 - real_tokens(length) / (S * V + S * Q * T + S * Q * G * R),
+            "compile_count": 1,
+            "compile_seconds": 2.0,
+            "tokens_per_second": real_tokens(length) / row["seconds/step"],
+        }
+        assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+        phases = {name: row[f"seconds/{name}"] for name in ("data", "sample", "reward", "reference", "update")}
+        assert min(phases.values()) > 0
+        assert (
+            sum(phases.values()) - phases["reference"] <= row["seconds/step"]
+        )  # the reference runs beside the rewards
 
 
 def test_the_gap_to_the_sampler_is_that_of_the_first_update_of_a_step(
@@ -84,14 +108,10 @@ def test_advantages_and_masks_of_an_update_are_those_of_its_rollouts(
     run = bench(tmp_path / "run", config(steps=1))
     train(run.context, fresh_state(), StopRequest())
     rollouts, inputs = run.step.seen[0]
-    tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
-    scores = np.full((2, S, Q, G), np.nan)
+    length = np.asarray(rollouts.length)
     for s, q, g in np.ndindex(S, Q, G):
-        text = " ".join(str(token) for token in tokens[s, q, g, : length[s, q, g]])
-        scores[0, s, q, g] = text.count(str(q)) if q != 2 else np.nan
-        scores[1, s, q, g] = len(text)
         np.testing.assert_array_equal(np.asarray(inputs.mask[s, q, g]), np.arange(R) < length[s, q, g])
-    expected = group_advantages(scores, [2.0, 0.5], run.context.config.advantages)
+    expected = group_advantages(scores_of(rollouts), [2.0, 0.5], run.context.config.advantages)
     np.testing.assert_array_equal(np.asarray(inputs.advantages), expected.advantages)
     assert float(inputs.normaliser.tokens) == length.sum()
 
@@ -117,8 +137,8 @@ def test_padding_share_counts_what_is_not_real(bench: Callable[..., Bench], tmp_
     run = bench(tmp_path / "run", config(steps=1))
     train(run.context, fresh_state(), StopRequest())
     length = np.asarray(run.step.seen[0][0].length)
-    real = V + V - 2 + S * Q * (T - 1) + length.sum()
-    assert run.rows()[0]["padding_share"] == pytest.approx(1 - real / (S * V + S * Q * T + S * Q * G * R))
+    share = 1 - real_tokens(length) / (S * V + S * Q * T + S * Q * G * R)
+    assert run.rows()[0]["padding_share"] == pytest.approx(share)
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one_exactly(bench: Callable[..., Bench], tmp_path: Path) -> None:

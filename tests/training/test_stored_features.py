@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from jaxvsr.models import vision
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import compute_dtype
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
+from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.models.tree_batch import VisionFeatures
 from jaxvsr.runs.model_source import open_model
 from jaxvsr.training.assemble import ready_run
@@ -35,9 +36,9 @@ from jaxvsr.training.run_inputs import open_inputs, read_run_pools
 from jaxvsr.training.stopping import StopRequest
 from jaxvsr.training.stored_features import usable_features, vision_weights_hash, write_features
 from launch.build_data import main
-from tests.support.data_folders import make_folder
+from tests.support.data_folders import write_data_folder
+from tests.support.models import SMALL
 
-SHAPE = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
 TREE: dict[str, Any] = {
     "lora": {"rank": 4, "alpha": 8},
     "sampling": {"group": 2, "answer_tokens": 4},
@@ -48,18 +49,16 @@ TREE: dict[str, Any] = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("without_shape_types")
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path], data_folder: Path) -> Path:
     """A model and a data folder with mirrored questions; features of both views."""
     folder = tmp_path_factory.mktemp("features")
-    data = make_folder(folder)
+    data = folder / "data"
+    shutil.copytree(data_folder, data)
     rows = read_questions(data / "questions.jsonl")
     images = [dataclasses.replace(row, id=f"{row.id}-mirror", mirror_of=row.id) for row in rows]
     write_questions(data / "questions.jsonl", [*rows, *images])
-    write_tiny_model(folder / "tiny", 0, shape=SHAPE)
+    (folder / "tiny").symlink_to(tiny_model())
     assert main(["features", str(data), "--model", str(folder / "tiny"), "--mirror"]) == 0
     return folder
 
@@ -167,14 +166,14 @@ def test_auto_takes_what_fits_and_runs_the_tower_where_nothing_is_stored(place: 
         str(name)[:12]
     )
     assert chosen(config(place, features="off")) is None
-    bare = make_folder(tmp_path)
+    bare = write_data_folder(tmp_path)
     assert chosen(config(place, folders=[str(bare)])) is None
     with pytest.raises(InputError, match=r"no vision features of this model .*build_data\.py features"):
         chosen(config(place, folders=[str(bare)], features="require"))
 
 
 def test_features_of_another_model_size_or_dtype_are_refused_in_one_line(place: Path, tmp_path: Path) -> None:
-    write_tiny_model(tmp_path / "other", 1, shape=SHAPE)
+    write_tiny_model(tmp_path / "other", 1, shape=SMALL)
     other = dataclasses.replace(
         config(place), model=dataclasses.replace(config(place).model, path=str(tmp_path / "other"))
     )

@@ -3,19 +3,19 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jaxvsr.files import read_rows
-from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.runs.checkpoints import open_run
 from jaxvsr.runs.model_source import open_model
-from tests.support.data_folders import make_folder
 
 pytestmark = pytest.mark.slow
 
@@ -39,12 +39,11 @@ def vowels(completions, **columns):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path], data_folder: Path) -> Path:
     """A folder with model, data, reward and recipe, and the run `whole` in it."""
     folder = tmp_path_factory.mktemp("train")
-    make_folder(folder)
-    shape = TinyShape(width=64, text_layers=1, text_intermediate=64, vision_layers=1)
-    write_tiny_model(folder / "tiny", 0, shape=shape)
+    (folder / "data").symlink_to(data_folder)
+    shutil.copytree(tiny_model(), folder / "tiny")  # one test changes it
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "score.py").write_text(REWARD)
     train(folder, "--config", "recipe.yaml", "--run-dir", "whole")
