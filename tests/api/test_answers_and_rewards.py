@@ -18,8 +18,6 @@ from jaxvsr.runs.run_folder import RunFolder
 from launch import evaluate, train
 from tests.support.data_folders import QUESTIONS, write_data_folder
 
-pytestmark = pytest.mark.usefixtures("without_shape_types")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
