@@ -179,9 +179,12 @@ def test_ablations_in_the_headers_can_be_typed() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
-    """A tiny model and a data folder with every task, mirror images included, 18 scenes of 16 small frames."""
+    """A tiny model and a data folder with every task and its mirror images: 32 scenes of 16 small frames.
+
+    Half of them are held out, since a step of held-out questions takes as many scenes as one of training.
+    """
     root = tmp_path_factory.mktemp("presets")
-    names = [f"scene{index:04d}_00" for index in range(18)]
+    names = [f"scene{index:04d}_00" for index in range(32)]
     scans = [
         write_sens_scan(root, name, frames=16, height=56, width=56, seed=index) for index, name in enumerate(names)
     ]
