@@ -1,5 +1,6 @@
 """Model folders against transformers: what it writes we read, what we write it loads with nothing missing."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -22,11 +23,12 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 from tests.support.models import DEEP
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+THREE_LAYERS = dataclasses.replace(DEEP, text_layers=3)
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
-    return {family: tiny_model(family, DEEP) for family in FAMILIES}
+    return {family: tiny_model(family, THREE_LAYERS) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def run_of(words: str) -> str:
 
 
 def answers_of(words: str) -> str:
-    question = Question(words, words, words, words, None, words, "text")
+    question = Question(words, "room", words, words, None, words, "text")
     row = AnsweredQuestion(question, [words, None], [1.0, math.nan])
     return answers_html([words, words], [row])
 
