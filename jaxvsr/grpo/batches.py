@@ -48,7 +48,7 @@ class EncodedBatch:
     step: int
     scenes: tuple[EncodedScene, ...]
     questions: tuple[tuple[Question, ...], ...]
-    features: tuple[Float[np.ndarray, "rows units H"], ...] | None = None
+    features: tuple[Float[np.ndarray, "_ _ H"], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class BatchBuilder:
 
 
 def padded_features(
-    features: Sequence[Float[np.ndarray, "rows units H"]], scenes: Sequence[EncodedScene], shape: TreeShape, merge: int
+    features: Sequence[Float[np.ndarray, "_ _ H"]], scenes: Sequence[EncodedScene], shape: TreeShape, merge: int
 ) -> Float[np.ndarray, "s U H"]:
     """Stored features where `vision_index` looks for them in a batch of this shape; `merge`: patches per token.
 
