@@ -115,7 +115,6 @@ def open_inputs(
     if trains:
         check_view_consistency(config, rewards)
         check_trackers(config.logging)
-        check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
         if config.objective == "grpo":
             check_rewards(rewards)
     model = model or open_model(config.model.path, config.model.revision)
@@ -126,6 +125,8 @@ def open_inputs(
         processes=jax.process_count(),
         accumulation=config.update.accumulation,
     )
+    if trains:
+        check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
     evaluates = config.intervals.evaluate > 0 if evaluates is None else evaluates
     pools = read_run_pools(config) if scene_batches is None else ()
