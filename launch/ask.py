@@ -45,7 +45,8 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.data.questions import Question
     from jaxvsr.data.video.video_sources import open_video
     from jaxvsr.devices.choose_devices import keep_compiled_programs
-    from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
+    from jaxvsr.devices.mesh import open_mesh
+    from jaxvsr.evaluation.answering.greedy import GreedyModel
     from jaxvsr.evaluation.answering.scene_media import read_video
     from jaxvsr.models.inputs.chat import check_text
     from jaxvsr.models.inputs.processor import ScenePrompt

@@ -136,8 +136,8 @@ def _open_ended_options(arguments: Namespace) -> dict[str, Any]:
 
 def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
     from jaxvsr.devices.choose_devices import join_processes, keep_compiled_programs
+    from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.evaluation.answering.answer_questions import Answerer, AnswerSettings
-    from jaxvsr.evaluation.answering.greedy import open_mesh
     from jaxvsr.evaluation.answering.scene_media import SceneMedia, stored_frame_count
     from jaxvsr.evaluation.tables.checkpoint_series import chosen_steps
 

@@ -122,14 +122,12 @@ def _trains_on_demo_data(config: TrainConfig, path: Path) -> bool:
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
     from jaxvsr.devices.choose_devices import (
-        choose_devices,
-        describe_devices,
         explain_out_of_memory,
         join_processes,
         keep_compiled_programs,
     )
-    from jaxvsr.devices.mesh import make_mesh
-    from jaxvsr.devices.mesh_shape import MeshShape, parse_mesh
+    from jaxvsr.devices.mesh import open_mesh
+    from jaxvsr.devices.mesh_shape import MeshShape
     from jaxvsr.prompts import prompt_from
     from jaxvsr.runs.run_folder import RunFolder, check_run_folder
     from jaxvsr.training.stopping import EXIT_CODES, StopRequest
@@ -139,12 +137,11 @@ def _command(argv: Sequence[str] | None) -> int:
     processes = join_processes(arguments.coordinator, arguments.process_id, arguments.process_count)
     if processes > 1 and arguments.run_dir is None:
         raise InputError("--run-dir is missing: several processes have to write into one run folder")
-    wanted = parse_mesh(config.mesh.spec) if config.mesh.spec else None
-    devices = choose_devices(config.mesh.device, wanted, processes=processes, deterministic=config.mesh.deterministic)
-    shape = wanted or MeshShape(fsdp=len(devices))
+    settings = config.mesh
+    mesh, line = open_mesh(settings.device, settings.spec, processes, deterministic=settings.deterministic)
     first_process = not arguments.process_id
     if first_process:
-        print(describe_devices(devices, shape), flush=True)
+        print(line, flush=True)
     if _trains_on_demo_data(config, path):
         if arguments.dry_run and not data_is_there():
             raise InputError(f"{DEMO_DATA}: the demo's data is not there, and a dry run makes none; `make demo` does")
@@ -156,7 +153,7 @@ def _command(argv: Sequence[str] | None) -> int:
     if arguments.dry_run:
         from jaxvsr.measure.dry_run import plan
 
-        for line in plan(config, make_mesh(shape, devices)):
+        for line in plan(config, mesh):
             print(line, flush=True)
         return 0
     cache = keep_compiled_programs()
@@ -167,11 +164,11 @@ def _command(argv: Sequence[str] | None) -> int:
 
     with (
         stop.listening(),
-        explain_out_of_memory(shape),
+        explain_out_of_memory(MeshShape(**dict(mesh.shape))),
         ready_run(
             config,
             run_path,
-            make_mesh(shape, devices),
+            mesh,
             resume=arguments.resume,
             cache=cache,
             score_answers=benchmark_score(config.data.prompt),

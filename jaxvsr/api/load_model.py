@@ -12,8 +12,8 @@ from jaxvsr.api.policy import Policy
 from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.config.train_config import DataSettings, ModelSettings, TrainConfig
 from jaxvsr.devices.choose_devices import keep_compiled_programs
+from jaxvsr.devices.mesh import open_mesh, scene_shards
 from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh
-from jaxvsr.evaluation.answering.greedy import open_mesh
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.prompts import prompt_from
@@ -60,7 +60,7 @@ def load(
     on_mesh, _ = start_devices(device, mesh)
     check_mesh(
         MeshShape(**dict(on_mesh.shape)),
-        scenes=on_mesh.shape["data"] * on_mesh.shape["fsdp"],
+        scenes=scene_shards(on_mesh),
         attention_heads=source.config.text.num_attention_heads,
     )
     config = TrainConfig(

@@ -28,13 +28,14 @@ from jaxvsr.config.algorithm import AdvantageRule, Objective
 from jaxvsr.config.train_config import DataSettings, SamplingSettings, TrainConfig
 from jaxvsr.data.loader import SceneBatch
 from jaxvsr.devices.compiled import CompiledFunction
+from jaxvsr.devices.mesh import scene_shards
 from jaxvsr.devices.processes import SceneAxis
 from jaxvsr.errors import InputError
 from jaxvsr.grpo import phases
 from jaxvsr.grpo.batches import BatchBuilder, HostBatch
 from jaxvsr.grpo.compiled_step import CompiledStep, TrainState
 from jaxvsr.grpo.objectives import token_mask
-from jaxvsr.grpo.rollouts import RewardedRollouts
+from jaxvsr.grpo.rollouts import RewardedRollouts, reward_columns
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step_context import PlacedBatch, StepContext
 from jaxvsr.models.huggingface.stages import Stage
@@ -45,7 +46,7 @@ from jaxvsr.prompts import Prompt
 from jaxvsr.rewards.registry import Reward, RewardFunction
 from jaxvsr.rewards.scoring import score_completions
 from jaxvsr.runs.model_source import Model
-from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter, load_policy
+from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +61,11 @@ class Rollouts:
     settings: SamplingSettings
     sampled: Sampled  # the same on the devices
     placed: PlacedBatch  # the batch with its vision features
+
+    @property
+    def flat_texts(self) -> list[str]:
+        """All S·Q·G texts in order."""
+        return [text for scene in self.texts for group in scene for text in group]
 
 
 class Policy:
@@ -92,7 +98,9 @@ class Policy:
         if config.lora is not None:
             trainable = fresh_adapter(loaded.model, config.lora, seed, loaded.mesh)
         else:  # from the files: a run may have taken the memory of the weights that it started from
-            trainable = load_policy(config, loaded.model, loaded.processor, loaded.mesh).trainable
+            shardings = loaded.model.shardings(loaded.mesh)
+            wanted = {name: shardings[name] for name in loaded.trainable}
+            trainable = loaded.model.parameters(wanted, np.dtype(np.float32))
         return dataclasses.replace(loaded, config=config, trainable=trainable).start()
 
     def batch(self, scenes: Sequence[Scene]) -> HostBatch:
@@ -104,7 +112,7 @@ class Policy:
         counts = sorted({len(scene.questions) for scene in scenes})
         if len(counts) != 1:
             raise InputError(f"scenes with {counts} questions: a batch takes the same number, at least one, of each")
-        shards = self._loaded.mesh.shape["data"] * self._loaded.mesh.shape["fsdp"]
+        shards = scene_shards(self._loaded.mesh)
         if len(scenes) % shards:
             raise InputError(f"{len(scenes)} scenes: the mesh splits them over {shards} devices; take a multiple of it")
         samples = tuple(scene.sample(f"scene-{index}") for index, scene in enumerate(scenes))
@@ -158,11 +166,8 @@ class Policy:
         Raises:
             InputError: the function raises, or returns something other than a number or None per completion.
         """
-        texts = [text for scene in rollouts.texts for group in scene for text in group]
-        group = rollouts.settings.group
-        prompts = [self.prompt.render(question) for scene in batch.questions for question in scene]
-        columns = {**batch.columns(group), "prompts": [text for text in prompts for _ in range(group)]}
-        return score_completions([named(reward)], texts, columns).reshape(rollouts.length.shape)
+        columns = reward_columns(batch, rollouts.settings.group, self.prompt.render)
+        return score_completions([named(reward)], rollouts.flat_texts, columns).reshape(rollouts.length.shape)
 
     def update(
         self,
@@ -200,8 +205,7 @@ class Policy:
             grpo=objective,
             advantages=advantages or AdvantageRule(),
         )
-        texts = [text for scene in rollouts.texts for group in scene for text in group]
-        rewarded = RewardedRollouts(texts, given[None], rollouts.length, rollouts.truncated, given[None])
+        rewarded = RewardedRollouts(rollouts.flat_texts, given[None], rollouts.length, rollouts.truncated, given[None])
         reference = phases.reference(run, rollouts.placed, rollouts.sampled.rollouts)
         scored = phases.score(run, batch, rewarded)
         state, metrics = phases.update(run, state, rollouts.placed, rollouts.sampled, reference, scored)
@@ -227,7 +231,7 @@ class Policy:
         self, state: TrainState, scenes: Iterable[Scene], *, answer_tokens: int | None = None, batch_size: int = 8
     ) -> Iterator[tuple[Scene, list[str]]]:
         """Scene after scene with its `answers`, for scenes that are not all in memory."""
-        shards = self._loaded.mesh.shape["data"] * self._loaded.mesh.shape["fsdp"]
+        shards = scene_shards(self._loaded.mesh)
         settings = SamplingSettings(group=1, answer_tokens=answer_tokens or self.prompt.max_answer_tokens)
         remaining, size, questions = iter(scenes), 0, 0
         while part := list(itertools.islice(remaining, batch_size)):
@@ -283,9 +287,6 @@ class Policy:
             save_adapter(out, join(model.stages), model.config, model.base, None, model.revision)
         return out
 
-    def _texts(self, tokens: np.ndarray, length: np.ndarray) -> list[str]:
-        return [self.processor.chat.text(row[:n]) for row, n in zip(tokens, length, strict=True)]
-
     def _step(self, sampling: SamplingSettings, grpo: Objective | None = None, *, greedy: bool = False) -> CompiledStep:
         """The compiled step of these settings, compiled once."""
         key = (sampling, grpo, greedy)
@@ -306,7 +307,7 @@ class Policy:
             config=config,
             compiled=self._step(sampling, settings.get("grpo"), greedy=greedy),
             scenes=SceneAxis(self._loaded.mesh, scenes),
-            decode=self._texts,
+            decode=self.processor.texts,
             rewards=(Reward("given", lambda **_: []),),
             prompt_text=self.prompt.render,
             thought_tag=self.prompt.thought_tag,

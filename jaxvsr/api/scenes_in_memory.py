@@ -142,14 +142,14 @@ def scene_batches(
     """Batches of `size` scenes with `questions` questions each, from a step on.
 
     A list is gone through again and again, each time in another order (by seed), and each scene asks its next questions
-    at each visit. Other iterables are read once, from the first step on, and end
-    the run.
+    at each visit. Other iterables are read once, from the first step on, and end the run; their first batch is kept,
+    for it is asked for again after the last step.
 
     Raises:
         InputError: there are too few scenes or questions.
     """
     if not isinstance(scenes, Sequence):
-        return lambda first: _in_turn(iter(scenes), size, questions, first)
+        return _once(_in_turn(iter(scenes), size, questions))
     if len(scenes) < size:
         raise InputError(f"{len(scenes)} scenes, but a step of {size} takes {size} of them")
     for index, scene in enumerate(scenes):
@@ -167,9 +167,19 @@ def scene_batches(
     return batches
 
 
-def _in_turn(scenes: Iterator[Scene], size: int, questions: int, first: int) -> Iterator[SceneBatch]:
-    if first:
-        raise InputError("scenes: an iterator cannot go on in the middle of a run; give a list")
+def _once(batches: Iterator[SceneBatch]) -> Callable[[int], Iterator[SceneBatch]]:
+    kept: list[SceneBatch] = []
+
+    def from_step(first: int) -> Iterator[SceneBatch]:
+        if first:
+            raise InputError("scenes: an iterator cannot go on in the middle of a run; give a list")
+        kept.extend(itertools.islice(batches, 1 - len(kept)))
+        yield from itertools.chain(kept, batches)
+
+    return from_step
+
+
+def _in_turn(scenes: Iterator[Scene], size: int, questions: int) -> Iterator[SceneBatch]:
     for step in itertools.count():
         samples = []
         for index, scene in enumerate(itertools.islice(scenes, size), step * size):

@@ -188,5 +188,4 @@ def evaluate(policy: Policy, state: TrainState, scenes: Iterable[Scene], *, batc
             raise InputError(f"scene {scene.name}: evaluate needs answers and question_types of every scene")
         rows = scene.rows(scene.name or "scene")
         predictions += [Prediction(row, text) for row, text in zip(rows, texts, strict=True)]
-    scores = score_vsi_bench(predictions, answer_of=policy.prompt.answer)
-    return {**({} if scores.overall is None else {"overall": scores.overall}), **scores.tasks}
+    return score_vsi_bench(predictions, answer_of=policy.prompt.answer).metrics()

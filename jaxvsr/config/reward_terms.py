@@ -18,11 +18,8 @@ from typing import Any, get_type_hints
 
 from jaxvsr.errors import InputError, prefixed
 from jaxvsr.fields import read_text
-from jaxvsr.rewards.registry import REWARDS, Reward, RewardFunction
+from jaxvsr.rewards.registry import REWARDS, Reward, RewardFunction, check_reward_names
 from jaxvsr.user_functions import function_of_file
-
-# `reward/<name>` of the weighted sum in the log (jaxvsr.grpo.advantages).
-_NAMES_OF_THE_SUM = ("mean", "std")
 
 _TERM = re.compile(r"^(?:(?P<weight>[^*(]+)\*)?(?P<target>[^*()]+)(?:\((?P<options>[^()]*)\))?$")
 
@@ -32,12 +29,7 @@ def rewards_from(terms: str | Sequence[str]) -> tuple[Reward, ...]:
     if isinstance(terms, str):
         terms = re.split(r",(?![^(]*\))", terms)
     rewards = tuple(_reward(term.strip()) for term in terms)
-    names = [reward.name for reward in rewards]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"rewards: {name!r} is listed twice; each may appear once")
-        if name in _NAMES_OF_THE_SUM:
-            raise InputError(f"rewards: {name!r} is the name of the sum in the log (reward/{name}); call it another")
+    check_reward_names(rewards)
     return rewards
 
 

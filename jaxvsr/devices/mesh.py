@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxvsr.devices.mesh_shape import AXES, MeshShape
+from jaxvsr.devices.choose_devices import choose_devices, describe_devices
+from jaxvsr.devices.mesh_shape import AXES, DeviceKind, MeshShape, parse_mesh
 from jaxvsr.errors import InputError
 
 SCENE_AXES = ("data", "fsdp")
@@ -28,6 +29,16 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device]) -> Mesh:
     return jax.make_mesh(sizes, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def open_mesh(
+    kind: DeviceKind, spec: str | None, processes: int = 1, *, deterministic: bool = False
+) -> tuple[Mesh, str]:
+    """The mesh that `--device` and `--mesh` (None: all devices) mean, and a line that describes it."""
+    wanted = parse_mesh(spec) if spec else None
+    devices = choose_devices(kind, wanted, processes=processes, deterministic=deterministic)
+    shape = wanted or MeshShape(fsdp=len(devices))
+    return make_mesh(shape, devices), describe_devices(devices, shape)
+
+
 def scene_sharding(mesh: Mesh) -> NamedSharding:
     """Arrays whose first axis is S."""
     return NamedSharding(mesh, PartitionSpec(SCENE_AXES))
@@ -35,6 +46,11 @@ def scene_sharding(mesh: Mesh) -> NamedSharding:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
+
+
+def scene_shards(mesh: Mesh) -> int:
+    """Over how many shards the mesh splits scenes."""
+    return int(np.prod([mesh.shape[axis] for axis in SCENE_AXES]))
 
 
 def scene_rows(mesh: Mesh, scenes: int) -> tuple[int, int]:

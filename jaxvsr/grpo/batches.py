@@ -161,8 +161,7 @@ class HostBatches:
         return self._builder.collate(batch, TreeShape(*map(int, largest_of_processes(own))))
 
     def close(self) -> None:
-        if hasattr(self._loader, "close"):
-            self._loader.close()
+        self._loader.close()
 
 
 def question_key(question_id: str) -> int:

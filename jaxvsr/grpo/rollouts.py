@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32
 
 from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.data.questions import Question
 from jaxvsr.devices.processes import SceneAxis, own_rows, texts_of_all_processes
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import group_advantages
@@ -57,17 +58,17 @@ def reward_rollouts(run: StepContext, batch: HostBatch, sampled: Sampled) -> Rew
     """Decode this process's rollouts and reward them; every process gets the rewards of all."""
     tokens, length, truncated = map(own_rows, (sampled.rollouts.tokens, sampled.rollouts.length, sampled.truncated))
     texts = run.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
-    own = score_completions(run.rewards, texts, _columns(run, batch)).reshape(len(run.rewards), *length.shape)
+    columns = reward_columns(batch, run.config.sampling.group, run.prompt_text)
+    own = score_completions(run.rewards, texts, columns).reshape(len(run.rewards), *length.shape)
     rewards = np.moveaxis(run.scenes.all_rows(np.moveaxis(own, 0, -1)), -1, 0)
     return RewardedRollouts(
         texts, rewards, run.scenes.all_rows(length), run.scenes.all_rows(truncated), first_rewards=rewards
     )
 
 
-def _columns(run: StepContext, batch: HostBatch) -> dict[str, list[Any]]:
+def reward_columns(batch: HostBatch, group: int, prompt_text: Callable[[Question], str]) -> dict[str, list[Any]]:
     """What a reward is called with besides the completions: the fields of the questions, and `prompts` as in TRL."""
-    group = run.config.sampling.group
-    prompts = [run.prompt_text(question) for scene in batch.questions for question in scene]
+    prompts = [prompt_text(question) for scene in batch.questions for question in scene]
     return {**batch.columns(group), "prompts": [text for text in prompts for _ in range(group)]}
 
 

@@ -58,8 +58,7 @@ class PhaseClock:
             self.seconds["reference"] = ready - start
             self.seconds["update"] -= max(0.0, ready - rewards_ready)
             self.seconds["reward_not_hidden"] = max(0.0, rewards_ready - max(ready, start))
-        seconds = self.seconds
-        self.__init__()  # type: ignore[misc]
+        seconds, self.seconds, self._ended, self._reference = self.seconds, {}, {}, None
         return seconds
 
 

@@ -146,10 +146,10 @@ def _compiled_lines(inputs: RunInputs, batches: list[HostBatch]) -> Iterator[str
     for number, batch in enumerate(seen.values(), 1):
         needs = _program_memory(config, step, state, batch, mesh)
         worst = max(needs, key=lambda name: needs[name].total)
-        each = ", ".join(f"{name} {need.total / MIB:,.0f}" for name, need in needs.items())
+        each = ", ".join(f"{name} {_mib(need.total)}" for name, need in needs.items())
         yield (
             f"bucket {number}    {_bucket(batch.prompt)}: {each} MiB per device; the most, {worst}: arguments "
-            f"{needs[worst].arguments / MIB:,.0f}, temporary {needs[worst].temporary / MIB:,.0f}"
+            f"{_mib(needs[worst].arguments)}, temporary {_mib(needs[worst].temporary)}"
         )
     yield (
         f"compiling   {step.compile_count} programs for {len(seen)} bucket(s) of the first {len(batches)} steps: "
@@ -159,8 +159,13 @@ def _compiled_lines(inputs: RunInputs, batches: list[HostBatch]) -> Iterator[str
         loader = inputs.heldout_batches()
         need = program_memory(_compiled_sample(greedy, state, next(loader), _Abstract(config, mesh)))
         loader.close()
-        yield f"held out    sample {need.total / MIB:,.0f} MiB per device"
+        yield f"held out    sample {_mib(need.total)} MiB per device"
     yield _time_line(config, model.config, mesh, max(seen.values(), key=lambda batch: batch.prompt.scene_tokens.size))
+
+
+def _mib(count: int) -> str:
+    """Bytes in MiB, with a decimal where whole ones would say too little."""
+    return f"{count / MIB:,.0f}" if count >= 10 * MIB else f"{count / MIB:.2f}"
 
 
 def _bucket(prompt: TreePrompt) -> str:

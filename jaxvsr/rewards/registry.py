@@ -29,6 +29,9 @@ REWARDS: dict[str, RewardFunction] = {
     )
 }
 
+# `reward/<name>` of the weighted sum in the log (jaxvsr.grpo.advantages).
+_NAMES_OF_THE_SUM = ("mean", "std")
+
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
@@ -40,16 +43,23 @@ class Reward:
     term: str = ""
 
 
+def check_reward_names(rewards: Sequence[Reward]) -> None:
+    """`InputError` where two rewards, or a reward and the sum, would have one name in the metrics."""
+    names = [reward.name for reward in rewards]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"rewards: {name!r} is listed twice; each may appear once")
+        if name in _NAMES_OF_THE_SUM:
+            raise InputError(f"rewards: {name!r} is the name of the sum in the log (reward/{name}); call it another")
+
+
 def check_rewards(rewards: Sequence[Reward]) -> None:
     """`InputError` where there is no reward, or what one computes with cannot be loaded: said before anything is
     sampled.
     """
     if not rewards:
         raise InputError(f"rewards: none are given, and GRPO needs one; the built-in ones are {', '.join(REWARDS)}")
-    names = [reward.name for reward in rewards]
-    for name in names:
-        if name in ("mean", "std") or names.count(name) > 1:
-            raise InputError(f"reward {name!r}: must have a name of its own in the metrics, and not mean or std")
+    check_reward_names(rewards)
     for reward in rewards:
         given = reward.function  # of a term with options a partial
         bound = given if isinstance(given, functools.partial) else functools.partial(given)

@@ -68,12 +68,12 @@ def ready_run(
     model = reopen_model(run_path) if resume else None
     evaluates = score_answers is not None and config.intervals.evaluate > 0
     inputs = open_inputs(config, mesh, model=model, evaluates=evaluates, scene_batches=scene_batches, rewards=rewards)
-    model, text = inputs.model, inputs.processor.chat.text
+    model, processor = inputs.model, inputs.processor
 
     writes = jax.process_index() == 0
     run = check_run_folder(run_path, config, resume=resume) if writes else RunFolder(run_path)
     record = start_record(model, config.lora)
-    policy = load_policy(config, model, inputs.processor, mesh)
+    policy = load_policy(config, model, processor, mesh)
     state = policy.start()
     first, state, record = restored(run, state, record)
     if first > config.steps:
@@ -95,12 +95,14 @@ def ready_run(
         greedy = policy.step(greedy=True)
         for function in greedy.functions:
             function.on_compile = lambda name, bucket: times.starts(f"held-out {name}", bucket)
-        heldout = HeldOut(config, inputs.heldout_batches, greedy, scenes, text, score_answers, console.say)
+        heldout = HeldOut(
+            config, inputs.heldout_batches, greedy, scenes, processor.chat.text, score_answers, console.say
+        )
     step = StepContext(
         config=config,
         compiled=policy.step(),
         scenes=scenes,
-        decode=lambda tokens, length: [text(row[:n]) for row, n in zip(tokens, length, strict=True)],
+        decode=processor.texts,
         rewards=inputs.rewards,
         prompt_text=inputs.prompt.render,
         thought_tag=inputs.prompt.thought_tag,

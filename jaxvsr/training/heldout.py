@@ -81,7 +81,6 @@ def benchmark_score(prompt_name: str) -> ScoreAnswers:
 
     def score_answers(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
         rows = [Prediction(question, answer) for question, answer in zip(questions, answers, strict=True)]
-        scores = score_vsi_bench(rows, answer_of=prompt.answer)
-        return {**({} if scores.overall is None else {"overall": scores.overall}), **scores.tasks}
+        return score_vsi_bench(rows, answer_of=prompt.answer).metrics()
 
     return score_answers

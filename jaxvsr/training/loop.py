@@ -32,7 +32,6 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
         function.on_compile = run.compile_times.starts
     schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
     batches, watch, reason = run.batches(first), VideoGainWatch(config), ALL_STEPS
-    first_batch: HostBatch | None = None
     for number in range(first + 1, config.steps + 1):
         start = time.perf_counter()
         with run.step.clock("data"):
@@ -42,7 +41,6 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
             if number > first + 1:
                 run.checkpoints.save(number - 1, state, run.record, None)
             break
-        first_batch = batch if number == 1 else first_batch
         result, gain = _step(run, state, batch, watch.due(number))
         state, seconds = result.state, time.perf_counter() - start
         run.compile_times.record(run.step.compiled.functions)
@@ -71,7 +69,7 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
     batches.close()
     wanted = reason == ALL_STEPS and config.objective == "grpo" and intervals.samples > 0
     if wanted and (first < config.steps or _lacks_last_samples(run)):
-        _answer_first_questions_again(run, state, first_batch)
+        _answer_first_questions_again(run, state)
     return state, reason
 
 
@@ -111,12 +109,11 @@ def _write(run: RunContext, number: int, row: dict[str, Any], batch: HostBatch, 
     run.log.write_hacking([{"step": number, **rollout} for rollout in hacking_rows(run.step, batch, result.scored)])
 
 
-def _answer_first_questions_again(run: RunContext, state: TrainState, batch: HostBatch | None) -> None:
-    """The questions of step 1 (`batch`, or read again) answered after the last step, into samples.jsonl."""
-    if batch is None:
-        batches = run.batches(0)
-        batch = next(batches)
-        batches.close()
+def _answer_first_questions_again(run: RunContext, state: TrainState) -> None:
+    """The questions of step 1 answered after the last step, into samples.jsonl."""
+    batches = run.batches(0)
+    batch = next(batches)
+    batches.close()
     sampled, _ = phases.sample(run.step, state, phases.place(run.step, batch))
     scored = phases.score(run.step, batch, phases.reward(run.step, batch, sampled))
     if run.log is not None:

@@ -59,7 +59,7 @@ class RunInputs:
     def batches(self, first: int = 0) -> HostBatches:
         """The batches of this process from step `first` on."""
         if self.scene_batches is not None:
-            return HostBatches(map(self.builder, self.scene_batches(first)))
+            return HostBatches(self.builder(batch) for batch in self.scene_batches(first))
         return self._batches(self.builder, self.pools, self.config.seed, first, self.config.data.workers)
 
     def heldout_batches(self) -> HostBatches:

@@ -201,7 +201,7 @@ def test_what_a_full_run_leaves_can_be_used_in_every_way(tmp_path: Path) -> None
             {"objective": "sft", "scenes": [jaxvsr.Scene(frames(0), QUESTIONS)] * 2},
             "objective sft learns them",
         ),
-        ({"rewards": [letters_reward, letters_reward]}, "must have a name of its own"),
+        ({"rewards": [letters_reward, letters_reward]}, "rewards: 'letters_reward' is listed twice"),
     ],
 )
 def test_settings_that_would_be_dropped_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -19,9 +19,9 @@ from jaxvsr.data.recipes.vsi100k import Options
 from jaxvsr.data.rooms.room import build_room
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.data.scannet.categories import is_structural
-from jaxvsr.data.scannet.ply import Mesh, read_ply, write_ply
 from jaxvsr.data.scene_pools import read_pools
 from launch.build_data import main
+from tests.support.scans import move_scans
 
 SCENES = 6
 
@@ -98,21 +98,7 @@ def test_answers_on_procedural_rooms_equal_the_construction(rooms, tmp_path):
 
 
 def test_a_rigid_motion_with_the_matching_alignment_changes_no_answer(rooms, tmp_path):
-    moved = tmp_path / "moved"
-    shutil.copytree(rooms / "scans", moved / "scans")
-    rng = np.random.default_rng(0)
-    for scan in read_scan.list_scans(moved):
-        angle = rng.uniform(0, 2 * np.pi)
-        motion = np.eye(4)
-        motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-        motion[:3, 3] = rng.uniform(-5, 5, 3)
-        mesh = read_ply(read_scan.mesh_path(scan))
-        vertices = (mesh.vertices.astype(np.float64) @ motion[:3, :3].T + motion[:3, 3]).astype(np.float32)
-        write_ply(read_scan.mesh_path(scan), Mesh(vertices, mesh.faces, mesh.colors))
-        alignment = read_scan.read_axis_alignment(read_scan.info_path(scan)) @ np.linalg.inv(motion)
-        numbers = " ".join(f"{value:.12f}" for value in alignment.reshape(-1))
-        text = read_scan.info_path(scan).read_text()
-        read_scan.info_path(scan).write_text(re.sub(r"axisAlignment = .*", f"axisAlignment = {numbers}", text))
+    moved = move_scans(rooms, tmp_path / "moved")
     assert questions_of(moved, tmp_path / "a") == questions_of(rooms, tmp_path / "b")
 
 

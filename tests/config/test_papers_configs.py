@@ -91,6 +91,7 @@ def test_the_header_has_the_command_and_says_what_is_stated_left_open_and_chosen
     assert f"python launch/train.py --config configs/{path.stem}.yaml" in text
     parts = ("Stated by the paper:", "Left open:", "Chosen here:")
     assert path.stem == "rooms-2b" or all(part in text for part in parts)
+    assert "Nobody has run" in text
     assert all(map(str.isascii, text.replace("…", "")))
 
 

@@ -21,7 +21,7 @@ from jaxvsr.data.rooms.triangles import fine_mesh
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.instance_masks import InstanceMasks
-from jaxvsr.data.scannet.ply import Mesh, read_ply, write_ply
+from tests.support.scans import move_scans
 
 SEED, SCENES = 3, 5
 # The wide camera of procedural rooms sees a little of nearly everything in its first frame.
@@ -155,27 +155,7 @@ def check(row, recipe, room, ids, things, cloud, box, first_frame):
 @pytest.fixture(scope="module")
 def moved(rooms, tmp_path_factory) -> Path:
     """The same scans, stored in another frame, with the axisAlignment that goes with it."""
-    root = tmp_path_factory.mktemp("moved")
-    rng = np.random.default_rng(0)
-    for scan in read_scan.list_scans(rooms):
-        target = root / "scans" / scan.name
-        target.mkdir(parents=True)
-        for path in scan.iterdir():
-            (target / path.name).write_bytes(path.read_bytes())
-        angle = rng.uniform(0, 2 * np.pi)
-        motion = np.eye(4)
-        motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-        motion[:3, 3] = rng.uniform(-5, 5, 3)
-        mesh = read_ply(read_scan.mesh_path(scan))
-        vertices = (mesh.vertices.astype(np.float64) @ motion[:3, :3].T + motion[:3, 3]).astype(np.float32)
-        write_ply(read_scan.mesh_path(target), Mesh(vertices, mesh.faces, mesh.colors))
-        aligned = read_scan.read_axis_alignment(read_scan.info_path(scan))
-        assert aligned is not None
-        alignment = aligned @ np.linalg.inv(motion)
-        numbers = " ".join(f"{value:.12f}" for value in alignment.reshape(-1))
-        text = read_scan.info_path(scan).read_text()
-        read_scan.info_path(target).write_text(re.sub(r"axisAlignment = .*", f"axisAlignment = {numbers}", text))
-    return root
+    return move_scans(rooms, tmp_path_factory.mktemp("moved"))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
+from jaxvsr.devices.mesh import open_mesh
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
+from jaxvsr.evaluation.answering.greedy import GreedyModel
 from jaxvsr.evaluation.answering.scene_batches import MOST_QUESTIONS, answer_in_batches, questions_per_row
 from jaxvsr.evaluation.answering.scene_media import SceneMedia, SceneQuestions, group_by_scene
 from jaxvsr.models.inputs.processor import ScenePrompt, Video

@@ -8,7 +8,8 @@ import pytest
 
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import read_questions
-from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
+from jaxvsr.devices.mesh import open_mesh
+from jaxvsr.evaluation.answering.greedy import GreedyModel
 from jaxvsr.models.inputs.processor import Image, ScenePrompt
 from jaxvsr.prompts import prompt_from
 from jaxvsr.runs.model_source import open_model

@@ -19,8 +19,9 @@ from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.data.subsets import write_subsets
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
+from jaxvsr.devices.mesh import open_mesh
 from jaxvsr.evaluation.answering.answer_questions import AnswerSettings
-from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
+from jaxvsr.evaluation.answering.greedy import GreedyModel
 from jaxvsr.evaluation.answering.scene_media import SceneMedia
 from jaxvsr.grpo.compiled_step import start_state
 from jaxvsr.models.inputs.processor import ScenePrompt, Video

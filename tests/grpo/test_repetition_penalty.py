@@ -11,8 +11,9 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
+from jaxvsr.devices.mesh import open_mesh
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.answering.greedy import GreedyModel, open_mesh
+from jaxvsr.evaluation.answering.greedy import GreedyModel
 from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_tokens
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.inputs.processor import Image, ScenePrompt

@@ -22,11 +22,10 @@ from jaxvsr.models.huggingface.peft_adapter import (
     load_adapter,
     save_adapter,
 )
-from jaxvsr.models.huggingface.stages import Stage, merged_weights
+from jaxvsr.models.huggingface.stages import merged_weights
 from jaxvsr.models.huggingface.write_model_folder import save_folder
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
-from jaxvsr.models.qwen_vl import parameter_shapes
-from tests.support.models import DEEP
+from tests.support.models import DEEP, random_adapter
 
 # PEFT 0.21 still asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -46,17 +45,6 @@ def folder(folders, request):
 
 def torch_model(folder):
     return AutoModelForImageTextToText.from_pretrained(folder).eval()
-
-
-def random_adapter(config, lora, seed=0):
-    rng, leaves = np.random.default_rng(seed), {}
-    for name, leaf in parameter_shapes(config).items():
-        shape = leaf.shape
-        module = name.removesuffix(".weight")
-        if name.endswith(".weight") and "norm" not in name and lora.adapts(module):
-            leaves[f"{module}.lora_A"] = rng.normal(size=(*shape[:-2], lora.rank, shape[-1])).astype(np.float32)
-            leaves[f"{module}.lora_B"] = rng.normal(size=(*shape[:-1], lora.rank)).astype(np.float32)
-    return Stage(leaves, lora)
 
 
 def logits(model):

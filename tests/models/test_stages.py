@@ -16,7 +16,7 @@ from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.runs.model_source import open_model
-from tests.support.models import DEEP
+from tests.support.models import DEEP, random_adapter
 
 VISION_TOO = LANGUAGE_LINEAR + r"|.*visual\.(blocks\.\d+\.attn\.qkv|merger\.mlp\.[02])"
 
@@ -26,17 +26,6 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny") / "model"
     write_tiny_model(out, 1, shape=DEEP, dtype="bfloat16")
     return out
-
-
-def random_adapter(config, lora, seed):
-    rng, weights = np.random.default_rng(seed), {}
-    for name, leaf in parameter_shapes(config).items():
-        shape = leaf.shape
-        module = name.removesuffix(".weight")
-        if name.endswith(".weight") and "norm" not in name and lora.adapts(module):
-            weights[f"{module}.lora_A"] = rng.normal(size=(*shape[:-2], lora.rank, shape[-1])).astype(np.float32)
-            weights[f"{module}.lora_B"] = rng.normal(size=(*shape[:-1], lora.rank)).astype(np.float32)
-    return Stage(weights, lora)
 
 
 def random_full_weights(config, seed):

@@ -1,6 +1,24 @@
-"""Shapes of the tiny models that the tests run."""
+"""Shapes of the tiny models that the tests run, and random adapters of them."""
 
+import numpy as np
+
+from jaxvsr.models.huggingface.stages import Stage
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_model import TinyShape
 
 SMALL = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
 DEEP = TinyShape(width=32, text_layers=2, text_intermediate=40, vision_layers=2)
+
+
+def random_adapter(config: ModelConfig, lora: LoraConfig, seed: int = 0) -> Stage:
+    """Random weights for every module that `lora` adapts."""
+    rng, leaves = np.random.default_rng(seed), {}
+    for name, leaf in parameter_shapes(config).items():
+        shape = leaf.shape
+        module = name.removesuffix(".weight")
+        if name.endswith(".weight") and "norm" not in name and lora.adapts(module):
+            leaves[f"{module}.lora_A"] = rng.normal(size=(*shape[:-2], lora.rank, shape[-1])).astype(np.float32)
+            leaves[f"{module}.lora_B"] = rng.normal(size=(*shape[:-1], lora.rank)).astype(np.float32)
+    return Stage(leaves, lora)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxvsr.data.scannet import read_scan
+from jaxvsr.data.scannet.ply import Mesh, read_ply, write_ply
 from jaxvsr.data.scannet.sens import SensFrame, SensHeader, write_sens
 
 NAME = "scene0123_00"
@@ -79,3 +83,25 @@ def write_sens_scan(root: Path, name: str, frames: int = 40, height: int = 96, w
         stored.append(SensFrame(eye, 1_000_000 + index * 33_333, index, buffer.getvalue(), b"\0\0\0\0"))
     write_sens(scan / f"{name}.sens", header, stored)
     return scan
+
+
+def move_scans(root: Path, out: Path) -> Path:
+    """The same scans in `out`, stored in another frame each, with the axisAlignment that goes with it."""
+    rng = np.random.default_rng(0)
+    for scan in read_scan.list_scans(root):
+        target = out / "scans" / scan.name
+        shutil.copytree(scan, target)
+        angle = rng.uniform(0, 2 * np.pi)
+        motion = np.eye(4)
+        motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        motion[:3, 3] = rng.uniform(-5, 5, 3)
+        mesh = read_ply(read_scan.mesh_path(scan))
+        vertices = (mesh.vertices.astype(np.float64) @ motion[:3, :3].T + motion[:3, 3]).astype(np.float32)
+        write_ply(read_scan.mesh_path(target), Mesh(vertices, mesh.faces, mesh.colors))
+        aligned = read_scan.read_axis_alignment(read_scan.info_path(scan))
+        assert aligned is not None
+        alignment = aligned @ np.linalg.inv(motion)
+        numbers = " ".join(f"{value:.12f}" for value in alignment.reshape(-1))
+        text = read_scan.info_path(scan).read_text()
+        read_scan.info_path(target).write_text(re.sub(r"axisAlignment = .*", f"axisAlignment = {numbers}", text))
+    return out

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxvsr.devices.choose_devices import choose_devices, describe_devices
 from jaxvsr.devices.compiled import CompiledFunction
-from jaxvsr.devices.mesh import make_mesh
-from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh, parse_mesh
+from jaxvsr.devices.mesh import scene_shards
+from jaxvsr.devices.mesh_shape import MeshShape, check_mesh
 from jaxvsr.devices.processes import SceneAxis, largest_of_processes, own_rows
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
@@ -39,7 +38,7 @@ class GreedyModel:
     def __init__(self, model: Model, mesh: Mesh, *, answer_tokens: int, max_pixels: int | None = None):
         check_mesh(
             MeshShape(**dict(mesh.shape)),
-            scenes=mesh.shape["data"] * mesh.shape["fsdp"],
+            scenes=scene_shards(mesh),
             attention_heads=model.config.text.num_attention_heads,
         )
         self.mesh = mesh
@@ -65,7 +64,7 @@ class GreedyModel:
     @property
     def scene_shards(self) -> int:
         """The number of scenes in a batch is a multiple of this."""
-        return int(self.mesh.shape["data"] * self.mesh.shape["fsdp"])
+        return scene_shards(self.mesh)
 
     @property
     def repetition_penalty(self) -> float:
@@ -99,16 +98,6 @@ class GreedyModel:
         keys = rollout_keys(no_seed, jnp.zeros((), jnp.int32), jnp.zeros(prompt.question_length.shape, jnp.uint32), 1)
         temperature = jnp.ones((), jnp.float32)
         return sample(model, prompt, keys, temperature, self._sampling, self._forward).rollouts
-
-
-def open_mesh(
-    kind: DeviceKind, spec: str | None, processes: int = 1, *, deterministic: bool = False
-) -> tuple[Mesh, str]:
-    """The mesh that `--device` and `--mesh` (None: all devices) mean, and a line that describes it."""
-    wanted = parse_mesh(spec) if spec else None
-    devices = choose_devices(kind, wanted, processes=processes, deterministic=deterministic)
-    shape = wanted or MeshShape(fsdp=len(devices))
-    return make_mesh(shape, devices), describe_devices(devices, shape)
 
 
 def _larger(one: TreeShape, other: TreeShape) -> TreeShape:

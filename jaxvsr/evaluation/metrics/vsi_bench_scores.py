@@ -62,6 +62,10 @@ class VsiBenchScores:
     notes: tuple[str, ...]
     per_question: Float[np.ndarray, " N"]
 
+    def metrics(self) -> dict[str, float]:
+        """`overall`, where there is one, and every task."""
+        return {**({} if self.overall is None else {"overall": self.overall}), **self.tasks}
+
     def to_json(self) -> dict[str, Any]:
         """The flat form of scores.json."""
         context = {"missing_tasks": list(self.missing_tasks), "questions": sum(self.counts.values())}

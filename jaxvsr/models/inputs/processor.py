@@ -129,9 +129,12 @@ class SceneProcessor:
         """The text of every rollout, `[S][Q][G]`, special tokens left out."""
         tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
         return [
-            [[self.chat.text(ids[:n]) for ids, n in zip(*group, strict=True)] for group in zip(*scene, strict=True)]
-            for scene in zip(tokens, length, strict=True)
+            [self.texts(*group) for group in zip(*scene, strict=True)] for scene in zip(tokens, length, strict=True)
         ]
+
+    def texts(self, tokens: Int32[np.ndarray, "N R"], length: Int32[np.ndarray, " N"]) -> list[str]:
+        """The text of every answer, special tokens left out."""
+        return [self.chat.text(ids[:n]) for ids, n in zip(tokens, length, strict=True)]
 
     def frame_size(self, count: int, height: int, width: int, *, is_video: bool) -> tuple[int, int]:
         """(height, width) in pixels at which the model sees `count` frames of `height` × `width`."""
