@@ -10,7 +10,7 @@ A token of a scene tree sees its own segment causally and all tokens of its ance
     rollout 1.2      all        all                                    causal
 
 Keys and values of an ancestor are never copied: the queries of all its descendants are the rows of one matrix product
-with them. The segments are joined by one softmax: they share the maximum and the normaliser.
+with them. One softmax runs over all segments: they share its maximum and its normaliser.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-MASKED = -1e30  # finite, so that a row of padding without any key stays finite
+MASKED = -1e30  # finite, so that a padded row that sees no key stays finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +69,10 @@ def causal_attention(
     chunk: int,
     keep: int = 1024,
 ) -> Float[Array, "*batch Tq M D"]:
-    """Causal attention of one right-padded segment, M query heads to each key head, in equal chunks of queries.
+    """Causal attention within one right-padded segment, with M query heads per key head, in equal chunks of queries.
 
-    A chunk sees only the keys up to its own end, so most of the scores' upper triangle is not computed; the chunks of
-    a segment longer than `keep` are rematerialised in the backward pass, so that its scores are never all in
+    A chunk sees only the keys up to its end, so most of the upper triangle of the scores is never computed. In a
+    segment longer than `keep` the chunks are rematerialised in the backward pass, so that its scores are never all in
     memory. Right padding needs no mask: a real query never sees a later key.
     """
     length, group = query.shape[-3], query.shape[-2]

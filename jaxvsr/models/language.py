@@ -1,7 +1,7 @@
-"""The language model: Qwen2 with M-RoPE. Layers are scanned over stacked weights, or unrolled where they are few.
+"""The language model: Qwen2 with M-RoPE. Layers are scanned over stacked weights, or unrolled if there are few.
 
-A layer does not know how tokens see each other: it is given a function `attend(query, key, value)` and returns whatever
-that function keeps (keys and values for a cache, or nothing).
+A layer does not know which tokens see each other: it calls the given `attend(query, key, value)`, and returns what that
+keeps (keys and values for a cache, or nothing).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from jaxtyping import Array, Float, Int
 from jaxvsr.models.layers import Linear, ParamInit, RMSNorm, SwiGLU, mrope, rotate
 from jaxvsr.models.model_config import Remat, TextConfig
 
-# query [B, X, K, M, D], key and value [B, X, K, D] -> mixed values [B, X, K, M, D] and what to keep of this layer
+# query [B, X, K, M, D], key and value [B, X, K, D] -> attended values [B, X, K, M, D] and what to keep of this layer
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
 Read = Callable[[Array], Array]  # [B, X, …] -> [B, Y, …]: the tokens whose hidden states are read after the last layer
 
 # Up to this depth layers are unrolled: XLA then writes no stacked residuals, and the last layer computes only what is
-# read. Deeper models are scanned, so that compiling does not take longer with depth.
+# read. Deeper models are scanned, so that compile time does not grow with depth.
 UNROLLED_LAYERS = 8
 
 
@@ -32,7 +32,7 @@ def every_token(x: Array) -> Array:
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention: K key heads, M query heads to each of them (N = K·M)."""
+    """Grouped-query attention: K key heads with M query heads each (N = K·M)."""
 
     def __init__(self, config: TextConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
         width, dim = config.hidden_size, config.head_dim
@@ -47,13 +47,13 @@ class Attention(nnx.Module):
         self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, read: Read = every_token
     ) -> tuple[Float[Array, "B Y H"], Any]:
         key_heads, group = self.groups
-        asking = read(x)
-        query = self.q_proj(asking).reshape(*asking.shape[:-1], key_heads * group, -1)
+        readers = read(x)
+        query = self.q_proj(readers).reshape(*readers.shape[:-1], key_heads * group, -1)
         query = rotate(query, *(read(part) for part in rotary))
         key = rotate(self.k_proj(x).reshape(*x.shape[:-1], key_heads, -1), *rotary)
         value = self.v_proj(x).reshape(*x.shape[:-1], key_heads, -1)
-        mixed, kept = attend(query.reshape(*asking.shape[:-1], key_heads, group, -1), key, value)
-        return self.o_proj(mixed.reshape(*asking.shape[:-1], -1)), kept
+        mixed, kept = attend(query.reshape(*readers.shape[:-1], key_heads, group, -1), key, value)
+        return self.o_proj(mixed.reshape(*readers.shape[:-1], -1)), kept
 
 
 class DecoderLayer(nnx.Module):
@@ -67,7 +67,7 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, read: Read = every_token
     ) -> tuple[Float[Array, "B Y H"], Any]:
-        """With `read`, outputs of the tokens that it picks: the others give keys and values and nothing else."""
+        """With `read`, only the tokens that it picks have outputs; the others give keys and values only."""
         mixed, kept = self.self_attn(self.input_layernorm(x), rotary, attend, read)
         x = read(x) + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), kept
@@ -100,8 +100,8 @@ class LanguageModel(nnx.Module):
         """All layers, without the final norm. Returns the hidden states and what `attend` kept, stacked over layers.
 
         Args:
-            last: (attend, read) of the last layer, where only the tokens [B, Y] that `read` picks are used afterwards.
-            unroll: layer by layer instead of a scan; by default where there are at most `UNROLLED_LAYERS`.
+            last: (attend, read) of the last layer, if only the tokens [B, Y] that `read` picks are used after it.
+            unroll: layer by layer instead of a scan; None: if there are at most `UNROLLED_LAYERS`.
         """
         last_attend, read = last or (attend, every_token)
         depth = self.config.num_hidden_layers
@@ -117,14 +117,14 @@ class LanguageModel(nnx.Module):
             return read(x), kept
         kept = []
         for index, layer in enumerate(self.unstacked_layers()):
-            asking = (last_attend, read) if index == depth - 1 else (attend, every_token)
-            one = rematerialised(lambda x, layer=layer, asking=asking: layer(x, rotary, *asking), remat)
+            how = (last_attend, read) if index == depth - 1 else (attend, every_token)
+            one = rematerialised(lambda x, layer=layer, how=how: layer(x, rotary, *how), remat)
             x, kept_here = one(x)
             kept.append(kept_here)
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
     def unstacked_layers(self) -> list[DecoderLayer]:
-        """The layers one by one. Sliced once, outside a decode loop: inside it every step would copy them."""
+        """The layers one by one. Slice them before a decode loop: inside it every step would copy them."""
         definition, weights = nnx.split(self.layers)
         return [
             nnx.merge(definition, jax.tree.map(lambda leaf, index=index: leaf[index], weights))
@@ -133,7 +133,7 @@ class LanguageModel(nnx.Module):
 
 
 def rematerialised(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    """`layer`, with what `remat` names computed again in the backward pass."""
+    """`layer`, with what `remat` names recomputed in the backward pass."""
     if remat == "none":
         return layer
     policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None

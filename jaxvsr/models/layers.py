@@ -1,6 +1,6 @@
 """Linear, norm and rotary pieces that the vision tower and the language model share.
 
-Weights have Hugging Face's names and lie as in its files ([out, in]), so a checkpoint is loaded without transposing.
+Weights have the names and the axes ([out, in]) of Hugging Face's files, so a checkpoint is loaded without transposing.
 A module built with `stack=(depth,)` holds the weights of all layers on a leading axis; the layers are scanned over it.
 """
 
@@ -17,14 +17,14 @@ INITIAL_STD = 0.02  # Qwen2's initializer_range
 
 
 class LoraParam(nnx.Param):
-    """A trainable adapter leaf, float32 whatever the base's dtype."""
+    """A trainable adapter matrix: float32, whatever the base's dtype is."""
 
 
 def matmul_transposed(x: Float[Array, "*batch fan_in"], weight: Float[Array, "fan_out fan_in"]) -> Array:
     """`x @ weight.T` in the dtype of `x`.
 
-    One product instead of a transpose and a product: what going backward needs is then the weight itself, which a scan
-    over layers has at hand, and not its transpose, which it would keep for every layer: a second copy of the model.
+    One product instead of a transpose and a product: the backward pass then needs the weight itself, which a scan over
+    layers already has. Of a transpose it would keep one per layer: a second copy of the model.
     """
     contracted = (((x.ndim - 1,), (1,)), ((), ()))
     return jax.lax.dot_general(x, weight.astype(x.dtype), contracted)
@@ -49,14 +49,14 @@ class Linear(nnx.Module):
         if init.lora is not None and init.lora.adapts(name):
             self.scaling = init.lora.scaling
             shape_a, shape_b = (*stack, init.lora.rank, in_features), (*stack, out_features, init.lora.rank)
-            bound = in_features**-0.5  # PEFT: kaiming_uniform(a=sqrt(5)), that is uniform in ±1/sqrt(in)
+            bound = in_features**-0.5  # PEFT: kaiming_uniform(a=sqrt(5)), which is uniform in ±1/sqrt(in)
             self.lora_A = LoraParam(init.uniform(shape_a, bound))
             self.lora_B = LoraParam(jnp.zeros(shape_b, jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
         y = matmul_transposed(x, self.weight[...])
         if self.scaling:
-            low = matmul_transposed(x, self.lora_A[...]) * self.scaling  # the narrow side is the cheap one to scale
+            low = matmul_transposed(x, self.lora_A[...]) * self.scaling  # scaling the narrow side is cheaper
             y = y + matmul_transposed(low, self.lora_B[...])
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
@@ -64,7 +64,7 @@ class Linear(nnx.Module):
 
 
 class ParamInit:
-    """What building a model needs: the dtype of the base weights, the adapter, and where random numbers come from."""
+    """How parameters are made: the dtype of the base weights, the adapter, and the random numbers."""
 
     def __init__(self, dtype: jnp.dtype, lora: LoraConfig | None, seed: int = 0):
         self.dtype, self.lora, self._key, self._drawn = dtype, lora, jax.random.key(seed), 0
@@ -77,7 +77,7 @@ class ParamInit:
         return (jax.random.normal(self._next_key(), shape, jnp.float32) * std).astype(self.dtype)
 
     def uniform(self, shape: tuple[int, ...], bound: float) -> Float[Array, "..."]:
-        """Adapter leaves: always float32, and from keys of their own: the base does not depend on the adapter."""
+        """For adapters: always float32, and from other random keys than the base, which does not depend on them."""
         key = jax.random.fold_in(jax.random.fold_in(self._key, 2**31 - 1), self._drawn)
         return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
@@ -86,7 +86,7 @@ class ParamInit:
 
 
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """bfloat16 and float16 widen to float32; float64 survives."""
+    """bfloat16 and float16 become float32; float64 stays float64."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -141,7 +141,7 @@ def mrope(
 ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
     """Cosine and sine of Qwen2-VL's multimodal rotary embedding, from float32 angles.
 
-    The head_dim / 2 frequencies are dealt to time, height and width in runs of `sections`:
+    The first `sections[0]` of the head_dim / 2 frequencies go to time, the next to height, the last to width:
     sections (2, 1, 1) and positions (t, h, w) give the angles t·f0, t·f1, h·f2, w·f3.
     """
     axis = jnp.repeat(jnp.arange(3), jnp.array(sections), total_repeat_length=sum(sections))

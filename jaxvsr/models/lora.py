@@ -1,7 +1,7 @@
 """LoRA with PEFT's names, scaling and module selection (Hu et al. 2021, arXiv:2106.09685).
 
 A linear layer `W` becomes `W + (alpha / rank) B A` with `A` [rank, in] and `B` [out, rank]; `B` starts at zero, so a
-fresh adapter changes nothing. There is no dropout: one mask would be shared by all rollouts of a scene tree. The
+fresh adapter changes nothing. There is no dropout: all rollouts of a scene tree would share one mask. The
 reference policy is the same model built without adapters, on the same base weights.
 """
 
@@ -14,7 +14,7 @@ import re
 from jaxvsr.errors import InputError
 from jaxvsr.models.model_config import stack_of
 
-# The language model alone, by full path: `gate_proj` and its like also lie in Qwen2.5-VL's vision tower.
+# Only the language model, by full path: Qwen2.5-VL's vision tower has a `gate_proj` too.
 LANGUAGE_ATTENTION = r".*language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
 LANGUAGE_LINEAR = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
@@ -24,8 +24,8 @@ class LoraConfig:
     """Which linear layers get an adapter, and its size.
 
     `target_modules` is read as PEFT reads it: a string is a regular expression that must match the whole module name
-    (`model.language_model.layers.0.self_attn.q_proj`), a tuple holds names that the module's last
-    components must equal.
+    (`model.language_model.layers.0.self_attn.q_proj`), a tuple holds names, and a module is adapted if
+    its name ends in one of them.
     """
 
     rank: int = 16  # r of PEFT
@@ -52,7 +52,7 @@ class LoraConfig:
     def adapts(self, module: str) -> bool:
         """Whether the stacked module `language_model.layers.self_attn.q_proj` (our name) gets an adapter.
 
-        All layers of a stack are alike, so the pattern is tried on layer 0 under Hugging Face's name.
+        All layers of a stack are treated alike, so the pattern is matched with layer 0, under Hugging Face's name.
         """
         stack = stack_of(module) or ""
         module = f"model.{stack}{'0.' if stack else ''}{module.removeprefix(stack)}"

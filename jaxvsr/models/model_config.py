@@ -1,17 +1,17 @@
-"""The shape of a Qwen2-VL or Qwen2.5-VL model, whatever form its `config.json` came in."""
+"""The shape of a Qwen2-VL or Qwen2.5-VL model, independent of the form of its `config.json`."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-# Modules of equal layers: a parameter below one of them has the layers on its leading axis.
+# Modules made of equal layers: their parameters have the layers on the leading axis.
 STACKS = ("language_model.layers.", "visual.blocks.")
 
 Family = Literal["qwen2_vl", "qwen2_5_vl"]
 ComputeDtype = Literal["float32", "bfloat16"]  # of activations
 DtypeSetting = Literal["auto", "float32", "bfloat16"]
-Remat = Literal["none", "full", "dots"]  # computed again in the backward pass: nothing, layers, all but matrix products
+Remat = Literal["none", "full", "dots"]  # recomputed in the backward pass: nothing, layers, all but matrix products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class VisionConfig:
     """The vision tower and its patch merger.
 
     Qwen2-VL: LayerNorm, two-layer MLP with quick-GELU, full attention inside each temporal patch.
-    Qwen2.5-VL: RMSNorm, SwiGLU with biases, windowed attention but for `fullatt_block_indexes`.
+    Qwen2.5-VL: RMSNorm, SwiGLU with biases, windowed attention except in `fullatt_block_indexes`.
     """
 
     depth: int
@@ -34,7 +34,7 @@ class VisionConfig:
     in_channels: int = 3
     window_size: int = 0  # pixels; 0: no windows (Qwen2-VL)
     fullatt_block_indexes: tuple[int, ...] = ()
-    tokens_per_second: int = 0  # Qwen2.5-VL's absolute time; 0: temporal positions count temporal patches
+    tokens_per_second: int = 0  # Qwen2.5-VL's absolute time; 0: time positions count temporal patches
 
     @property
     def patch_values(self) -> int:
@@ -62,7 +62,7 @@ class TextConfig:
     num_attention_heads: int
     num_key_value_heads: int
     rope_theta: float
-    mrope_section: tuple[int, int, int]  # rotary frequencies for time, height, width; sums to head_dim / 2
+    mrope_section: tuple[int, int, int]  # how many rotary frequencies time, height, width have; head_dim / 2 in all
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
     max_position_embeddings: int = 32768
@@ -74,7 +74,7 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A whole model. `dtype` is the checkpoint's (`float32`, `bfloat16` or `float16`)."""
+    """A whole model. `dtype` is that of the checkpoint (`float32`, `bfloat16` or `float16`)."""
 
     family: Family
     text: TextConfig
@@ -87,12 +87,12 @@ class ModelConfig:
 
 
 def stack_of(name: str) -> str | None:
-    """The stack that a parameter or module (our name) belongs to, as a prefix of its name, or None."""
+    """The stack of a parameter or module (our name), as a prefix of its name; None outside of stacks."""
     return next((stack for stack in STACKS if name.startswith(stack)), None)
 
 
 def compute_dtype(setting: DtypeSetting, platform: str) -> ComputeDtype:
-    """What `model.dtype` means on a platform of JAX (`cpu`, `gpu`, `tpu`); auto: float32 on CPU, else bfloat16."""
+    """What `model.dtype` means on a JAX platform (`cpu`, `gpu`, `tpu`); auto: float32 on CPU, else bfloat16."""
     if setting != "auto":
         return setting
     return "float32" if platform == "cpu" else "bfloat16"

@@ -75,7 +75,7 @@ class QwenVL(nnx.Module):
         remat: Remat = "none",
         attention_chunk: int = 256,
     ) -> Float[Array, "B X H"]:
-        """Hidden states before the final norm of right-padded sequences; the lengths do not matter to real tokens."""
+        """Hidden states of right-padded sequences, before the final norm. Padding does not change real tokens."""
         if vision is not None:
             features = self.visual(vision, dtype, remat != "none")
         if vision_index is None:
@@ -90,7 +90,7 @@ class QwenVL(nnx.Module):
         return x
 
 
-# The static half of a model and its abstract state, split once.
+# A model without its arrays: its static half, and the shapes of its state.
 Definition = tuple[nnx.GraphDef, nnx.State]
 
 
@@ -98,7 +98,7 @@ Definition = tuple[nnx.GraphDef, nnx.State]
 def parameter_shapes(
     config: ModelConfig, lora: LoraConfig | None = None, dtype: jnp.dtype | None = None
 ) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """Name, shape and dtype of every parameter in the order of the forward pass, without memory or a device."""
+    """Name, shape and dtype of every parameter, in the order of the forward pass. Uses no memory and no device."""
     names: list[str] = []
 
     def leaves() -> list[Array]:
@@ -106,7 +106,7 @@ def parameter_shapes(
         names.extend(parameters)
         return list(parameters.values())
 
-    shapes = jax.eval_shape(leaves)  # a list: of a dictionary it would sort the names
+    shapes = jax.eval_shape(leaves)  # a list, because it would sort the names of a dictionary
     return MappingProxyType(dict(zip(names, shapes, strict=True)))
 
 
@@ -116,7 +116,7 @@ def flat_parameters(model: QwenVL) -> dict[str, Array]:
 
 
 def _parameters(node: nnx.Module | nnx.Dict, prefix: str) -> Iterator[tuple[str, nnx.Param]]:
-    """The parameters below a module by name, in the order in which its constructor made them."""
+    """The parameters of a module by name, in the order in which its constructor made them."""
     for name, value in node.items() if isinstance(node, nnx.Dict) else vars(node).items():
         if isinstance(value, nnx.Param):
             yield prefix + name, value
@@ -125,12 +125,12 @@ def _parameters(node: nnx.Module | nnx.Dict, prefix: str) -> Iterator[tuple[str,
 
 
 def model_definition(config: ModelConfig, lora: LoraConfig | None = None) -> Definition:
-    """The model without its arrays; `bind` puts arrays in."""
+    """The model without its arrays; `bind` adds them."""
     return nnx.split(nnx.eval_shape(lambda: QwenVL(config, lora=lora)))
 
 
 def bind(definition: Definition, parameters: dict[str, Array]) -> QwenVL:
-    """The model over these arrays. Names that the definition does not have are left out: a model defined without LoRA,
+    """The model with these arrays. Names that the definition does not have are ignored: a model defined without LoRA,
     bound to the parameters of one with LoRA, is the base model."""
     graph, abstract = definition
     wanted = flatten_dict(nnx.to_pure_dict(abstract), sep=".")

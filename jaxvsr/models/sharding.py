@@ -1,8 +1,8 @@
-"""Where every parameter lies on the mesh: one table from name to mesh axes.
+"""How parameters are split over the mesh: one table from name to mesh axes.
 
-Weights lie [out, in] (Hugging Face's order), stacked layers have one more axis in front, which is never split. A
-layer that fans out (q, k, v, gate, up) splits its outputs over `tensor`, the layer behind it (o, down) its inputs, so
-that one sum over `tensor` joins the two; the other dimension is split over `fsdp`. What does not divide is replicated.
+Weights are [out, in] (Hugging Face's order); stacked layers have one more axis in front, which is never split. A layer
+that fans out (q, k, v, gate, up) splits its outputs over `tensor`, and the layer after it (o, down) its inputs, so that
+the pair needs one sum over `tensor`. The other dimension is split over `fsdp`. What does not divide is replicated.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxvsr.models.model_config import ModelConfig
 
 Axes = tuple[str | None, ...]
 
-# (pattern of the whole parameter name, mesh axes of the last dimensions); the first that matches counts.
-# The tower runs once a scene, so it is split for memory (fsdp) alone; its fused qkv has no place to cut between heads.
+# (pattern of the whole parameter name, mesh axes of the last dimensions); the first match counts.
+# The tower runs once per scene, so it is split only to save memory (fsdp); its fused qkv cannot be split between heads.
 RULES: tuple[tuple[str, Axes], ...] = (
     (r"(language_model\.embed_tokens|lm_head)\.weight", ("tensor", "fsdp")),
     (r"language_model\..*\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.weight", ("tensor", "fsdp")),
@@ -34,7 +34,7 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"visual\..*\.lora_B", ("fsdp", None)),
 )
 
-# Outputs that are whole heads: cutting through a head would tear its rotary pairs apart.
+# Outputs made of whole heads: a split within a head would separate its rotary pairs.
 _HEAD_OUTPUTS = re.compile(r"language_model\..*\.(?P<projection>[qkvo])_proj\.(weight|bias|lora_A|lora_B)")
 
 
@@ -43,7 +43,7 @@ def parameter_spec(
 ) -> PartitionSpec:
     """The mesh axes of one parameter; `mesh` is {axis: devices}.
 
-    With `config`, heads stay whole: `tensor` is left out of the key and value projections where it does not divide the
+    With `config`, heads stay whole: key and value projections are not split over `tensor` if it does not divide the
     number of key heads.
 
     >>> tuple(parameter_spec("language_model.layers.mlp.up_proj.weight", (28, 8960, 1536), {"fsdp": 4, "tensor": 2}))
@@ -65,7 +65,7 @@ def parameter_spec(
 
 
 def _whole_heads(name: str, parts: int, config: ModelConfig | None) -> bool:
-    """Whether `parts` parts of this parameter hold whole heads, or it has none."""
+    """Whether each of `parts` parts of this parameter has whole heads; True if it has no heads."""
     match = _HEAD_OUTPUTS.fullmatch(name)
     if config is None or match is None:
         return True
@@ -74,14 +74,14 @@ def _whole_heads(name: str, parts: int, config: ModelConfig | None) -> bool:
 
 
 def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
-    """The same placement gathered over fsdp, as sampling wants it: once, outside the decode loop."""
+    """The same spec, gathered over fsdp: sampling gathers once, before its decode loop."""
     return PartitionSpec(*[None if axis == "fsdp" else axis for axis in spec])
 
 
 def parameter_shardings(
     shapes: Mapping[str, jax.ShapeDtypeStruct | jax.Array], mesh: Mesh, config: ModelConfig | None = None
 ) -> dict[str, NamedSharding]:
-    """One sharding a parameter, for a flat dictionary by name."""
+    """One sharding per parameter, by name."""
     return {
         name: NamedSharding(mesh, parameter_spec(name, tuple(leaf.shape), mesh.shape, config))
         for name, leaf in shapes.items()
@@ -102,7 +102,7 @@ def gathered_over_fsdp(parameters: dict[str, jax.Array], mesh: Mesh, config: Mod
 def state_shardings(state: object, mesh: Mesh, config: ModelConfig | None = None) -> object:
     """Shardings for any pytree that holds parameters, or moments of them, in dictionaries by parameter name.
 
-    Leaves that lie under no parameter name (step counters, random keys) are replicated.
+    Leaves outside of such dictionaries (step counters, random keys) are replicated.
     """
 
     def place(path: tuple[object, ...], leaf: jax.Array) -> NamedSharding:

@@ -1,11 +1,11 @@
 """The forward pass of a scene tree: every token of S scenes, S·Q questions and S·Q·G rollouts computed once.
 
-All tokens of a scene lie on one axis, so projections and MLPs are single large matrix products:
+All tokens of a scene share one axis, so projections and MLPs are single large matrix products:
 
     X = | scene V | question 1 T | … | question Q T | rollout 1.1 R | rollout 1.2 R | … | rollout Q.G R |
 
 Only attention knows the tree (see the drawing in `attention.py`). The last real token of a question predicts the first
-token of its rollouts, so the head reads that token and all rollout tokens but the last; the last is not fed at all.
+token of its rollouts, so the head reads that token and all rollout tokens but the last; the last is never fed.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionFeatures
 
 @dataclasses.dataclass(frozen=True)
 class ForwardOptions:
-    """How to compute, not what: no option changes a result beyond rounding."""
+    """How to compute, not what: options change results only by rounding."""
 
     dtype: str = "float32"  # of activations
-    remat: Remat = "none"  # what the backward pass computes again: nothing, whole layers, or all but matrix products
+    remat: Remat = "none"  # what the backward pass recomputes: nothing, whole layers, or all but matrix products
     attention_chunk: int = 256  # scene tokens whose scores are computed at once
-    attention_keep: int = 1024  # scene tokens up to which those scores are kept for the backward pass
+    attention_keep: int = 1024  # up to this many scene tokens, those scores are kept for the backward pass
     score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
     logit_chunk: int = 1024  # rollout tokens of a scene whose logits are in memory at once
-    unroll: bool | None = None  # layer by layer instead of a scan; None: the language model's where they are few
+    unroll: bool | None = None  # layer by layer instead of a scan; None: only a language model of few layers
 
     @property
     def compute_dtype(self) -> jnp.dtype:
@@ -63,13 +63,13 @@ def question_visible(prompt: TreePrompt) -> Bool[Array, "S 1 Q 1 T"]:
 
 
 def rollout_positions(prompt: TreePrompt, first: int | Int[Array, ""], count: int) -> Int[Array, "S Q count"]:
-    """Positions of rollout tokens first, first + 1, …; text, so the same on all three axes."""
+    """Positions of rollout tokens first, first + 1, …; they are text, so the three axes are equal."""
     start = prompt.question_start[:, None] + prompt.question_length
     return start[..., None] + first + jnp.arange(count)
 
 
 def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) -> Float[Array, "S U H"]:
-    """The merged vision tokens of every scene: those that the prompt holds, or one run of the tower per scene."""
+    """The merged vision tokens of every scene: those in the prompt, or else from one run of the tower per scene."""
     if isinstance(prompt.vision, VisionFeatures):
         return prompt.vision.merged
     return model.visual(prompt.vision, options.compute_dtype, options.remat != "none", bool(options.unroll))
@@ -84,7 +84,7 @@ def tree_hidden(
     """Hidden states that predict rollout tokens: at each question's last real token, and all rollout tokens but the
     last.
 
-    Without rollouts this is the prefill, and keys and values of scene and questions come back as a `PromptCache`.
+    Without rollouts this is the prefill, which also returns keys and values of scene and questions (`PromptCache`).
     """
     scenes, scene_size = prompt.scene_tokens.shape
     questions, question_size = prompt.question_tokens.shape[1:]
@@ -141,8 +141,8 @@ class _TreeAttention:
         scene, question, rollout = self._keys(key, value)
         lead, tail = query.shape[:2], query.shape[3:]
         mixed = [self._scene(scene_q, scene)]
-        own = dataclasses.replace(question, visible=_causal(self.question_size, tail[0]))
-        mixed.append(attend(question_q, [scene, own]).reshape(*lead, -1, *tail))
+        causal = dataclasses.replace(question, visible=_causal(self.question_size, tail[0]))
+        mixed.append(attend(question_q, [scene, causal]).reshape(*lead, -1, *tail))
         if self.group * self.fed:
             mixed.append(self._rollouts(rollout_q, scene, question, rollout).reshape(*lead, -1, *tail))
         return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 2, 1), self._kept(scene, question)
@@ -191,7 +191,7 @@ class _TreeAttention:
         if self.questions == 1 or rows <= self.options.score_rows:
             return attend(query, [scene, question, rollout])
 
-        # One question after the other, each rematerialised: the scores against a long scene are never all in memory.
+        # One question at a time, rematerialised: the scores with a long scene are never all in memory.
         def one(parts: tuple[Array, ...]) -> Array:
             query, question_k, question_v, seen, key, value = (jnp.expand_dims(part, 2) for part in parts)
             segments = [
@@ -207,7 +207,7 @@ class _TreeAttention:
 
 
 def _causal(length: int, heads: int) -> Bool[Array, "rows length"]:
-    """Causal mask for rows that run over (token, head): token 1 of 3, two heads, sees keys 0 and 1 in rows 2 and 3."""
+    """Causal mask of rows (token, head). With two heads, rows 2 and 3 are token 1, which sees keys 0 and 1."""
     return jnp.repeat(jnp.arange(length), heads)[:, None] >= jnp.arange(length)
 
 
@@ -219,7 +219,7 @@ def rollout_logprobs(
     temperature: float | Float[Array, ""],
     options: ForwardOptions,
 ) -> tuple[Float[Array, "S Q G R"], Float[Array, "S Q G R"]]:
-    """Log-probability of every rollout token under the full softmax at `temperature`, and that softmax's entropy.
+    """Log-probability of every rollout token under the full softmax at `temperature`, and the softmax's entropy.
 
     Logits exist for `logit_chunk` tokens of a scene at a time. The first tokens of all G rollouts share a row.
     No gradient flows through the entropy.
@@ -227,7 +227,7 @@ def rollout_logprobs(
     scenes, questions, group, length = tokens.shape
 
     def score(hidden: Array, chosen: Array) -> tuple[Array, Array]:
-        """hidden [S, n, H], chosen [S, n, c]: c tokens looked up in each row of logits."""
+        """hidden [S, n, H], chosen [S, n, c]: the c tokens whose log-probability is read from each row of logits."""
         logits = model.logits(hidden) / jnp.asarray(temperature, at_least_float32(hidden).dtype)
         top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
         weight = jnp.exp(logits - top)
@@ -270,7 +270,7 @@ def tree_logprobs(
     temperature: float | Float[Array, ""],
     options: ForwardOptions,
 ) -> tuple[Float[Array, "S Q G R"], Float[Array, "S Q G R"]]:
-    """Log-probabilities and entropies of all rollout tokens; what stands behind a rollout's length is meaningless."""
+    """Log-probabilities and entropies of all rollout tokens; those after a rollout's length mean nothing."""
     question_hidden, rollout_hidden, _ = tree_hidden(model, prompt, rollouts, options)
     assert rollout_hidden is not None
     return rollout_logprobs(model, question_hidden, rollout_hidden, rollouts.tokens, temperature, options)

@@ -4,7 +4,7 @@
                         │              └── …
                         └── question …
 
-Shapes are static, lengths are arrays. Padding is on the right and known by lengths alone, never by token value.
+Shapes are static, lengths are arrays. Padding is on the right; only lengths mark it, never a token's value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, UInt8
 
 if TYPE_CHECKING:
-    AnyArray = Any  # on the device, on the host or a shape: the type checker cannot know, the tests check as they run
+    AnyArray = Any  # on the device, on the host, or a shape: mypy cannot know; the tests check at run time
 else:
     AnyArray = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
@@ -25,13 +25,13 @@ else:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class VisionInput:
-    """The pixels of S scenes: F rows of one temporal patch each, L patches a row, C values a patch.
+    """The pixels of S scenes: F rows of one temporal patch each, L patches per row, C values per patch.
 
-    A row is one temporal patch of a video (two frames) or one image (its frame twice). Patches lie in the order in
+    A row is one temporal patch of a video (two frames) or one image (its frame twice). Patches are in the order in
     which the tower reads them: every `merge_unit` consecutive patches are one token of the language model; for
-    Qwen2.5-VL they are grouped by window, each window padded on its right to the full window. Padding may stand
-    inside a row: `valid` alone says what is real. C runs over (channel, frame of the pair, height, width), as Hugging
-    Face's processors do.
+    Qwen2.5-VL they are grouped by window, each window padded on its right to the full window. So padding may be inside
+    of a row: only `valid` says which patches are real. C runs over (channel, frame of the pair, height, width), as in
+    Hugging Face's processors.
     """
 
     patches: UInt8[AnyArray, "S F L C"]
@@ -42,13 +42,13 @@ class VisionInput:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class VisionFeatures:
-    """What the vision tower and the patch merger made of the pixels of S scenes, in place of them.
+    """What the vision tower and the patch merger computed from the pixels of S scenes, in their place.
 
     U merged vision tokens of the language model's width H per scene, row-major over F and L / merge_unit.
     """
 
     merged: Float[AnyArray, "S U H"]
-    pixels: VisionInput | None = None  # kept only where the reference policy has a vision tower of its own
+    pixels: VisionInput | None = None  # kept only if the reference policy has another vision tower
 
 
 @jax.tree_util.register_dataclass
@@ -64,18 +64,14 @@ class TreePrompt:
     scene_tokens: Int32[AnyArray, "S V"]
     scene_length: Int32[AnyArray, "S"]
     scene_positions: Int32[AnyArray, "S V 3"]  # time, height, width
-    vision_index: Int32[
-        AnyArray, "S V"
-    ]  # which merged vision token (row-major over F and L / merge_unit) stands here; -1: text
-    question_start: Int32[
-        AnyArray, "S"
-    ]  # position of a question's first token: one past the maximum over all three axes
+    vision_index: Int32[AnyArray, "S V"]  # merged vision token (row-major over F and L / merge_unit); -1: text
+    question_start: Int32[AnyArray, "S"]  # position of a question's first token: one past the maximum of all axes
     question_tokens: Int32[AnyArray, "S Q T"]
     question_length: Int32[AnyArray, "S Q"]
 
     @property
     def pixels(self) -> VisionInput | None:
-        """The pixels, unless features take their place."""
+        """The pixels; None if features replace them."""
         return self.vision if isinstance(self.vision, VisionInput) else self.vision.pixels
 
     def with_features(self, merged: Float[AnyArray, "S U H"], *, keep_pixels: bool = False) -> TreePrompt:
@@ -83,14 +79,14 @@ class TreePrompt:
         return dataclasses.replace(self, vision=VisionFeatures(merged, self.pixels if keep_pixels else None))
 
     def with_pixels(self) -> TreePrompt:
-        """The prompt with its pixels, where they were kept beside the features."""
+        """The prompt with its pixels again, if they were kept with the features."""
         return self if self.pixels is None else dataclasses.replace(self, vision=self.pixels)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """What was answered. A rollout's length counts its end-of-sequence token, if it has one."""
+    """Answers. A rollout's length counts its end-of-sequence token, if it has one."""
 
     tokens: Int32[AnyArray, "S Q G R"]
     length: Int32[AnyArray, "S Q G"]

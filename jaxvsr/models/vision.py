@@ -1,7 +1,7 @@
 """The vision towers of Qwen2-VL and Qwen2.5-VL, with the patch merger.
 
-The tower reads rows of one temporal patch each (`VisionInput`): attention never crosses a row, so a batch of rows
-needs no packing. Qwen2.5-VL's rows come grouped by window, every window padded to the same number of patches: window
+The tower reads rows of one temporal patch each (`VisionInput`): attention stays within a row, so a batch of rows needs
+no packing. Qwen2.5-VL's rows are grouped by window, and every window is padded to the same number of patches: window
 attention is then a reshape, and full attention the whole row.
 """
 
@@ -36,7 +36,7 @@ NORM_EPS = 1e-6
 
 
 class PatchEmbed(nnx.Module):
-    """A convolution whose stride is its kernel: one matrix product a patch. The weight keeps its five axes."""
+    """A convolution whose stride is its kernel: one matrix product per patch. The weight keeps its five axes."""
 
     def __init__(self, config: VisionConfig, init: ParamInit):
         side = config.patch_size
@@ -48,7 +48,7 @@ class PatchEmbed(nnx.Module):
         return matmul_transposed(patches, weight.reshape(weight.shape[0], -1))
 
 
-# query, key and value [B, L, N, D] -> mixed values [B, L, N, D]
+# query, key and value [B, L, N, D] -> attended values [B, L, N, D]
 AttendTo = Callable[[Array, Array, Array], Array]
 
 
@@ -116,7 +116,7 @@ class VisionBlock(nnx.Module):
 
 
 class PatchMerger(nnx.Module):
-    """Each `merge_unit` consecutive patches become one token of the language model's width."""
+    """Every `merge_unit` consecutive patches become one token of the language model's width."""
 
     def __init__(self, config: VisionConfig, name: str, init: ParamInit):
         inner = config.embed_dim * config.merge_unit
@@ -137,10 +137,10 @@ class PatchMerger(nnx.Module):
 def normalise_pixels(
     patches: UInt8[Array, "*rows C"], config: VisionConfig, dtype: jnp.dtype
 ) -> Float[Array, "*rows C"]:
-    """uint8 pixels to the values that Hugging Face's processors compute: `(x / 255 - mean) / std` by channel."""
-    a_channel = config.patch_values // config.in_channels
+    """uint8 pixels to the values that Hugging Face's processors compute: `(x / 255 - mean) / std` per channel."""
+    per_channel = config.patch_values // config.in_channels
     wide = jnp.promote_types(dtype, jnp.float32)
-    mean, std = (jnp.repeat(jnp.array(values, wide), a_channel) for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (jnp.repeat(jnp.array(values, wide), per_channel) for values in (PIXEL_MEAN, PIXEL_STD))
     return ((patches.astype(wide) / 255 - mean) / std).astype(dtype)
 
 
@@ -177,7 +177,7 @@ class VisionTower(nnx.Module):
             block = nnx.merge(definition, weights)
             if not config.window_size:
                 return block(x, cos, sin, full), None
-            # Only attention differs: weights inside of a branch would be kept a second time for going backward.
+            # The branch holds only the attention: weights inside it would be kept a second time for the backward pass.
             return block(x, cos, sin, lambda *heads: jax.lax.cond(is_full, full, windowed, *heads)), None
 
         is_full = jnp.array([index in config.fullatt_block_indexes for index in range(config.depth)])

@@ -304,7 +304,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path):
 
 def test_what_an_interruption_left_is_no_model(tiny, tmp_path):
     shutil.copytree(tiny["qwen2_vl"], tmp_path / "out.partial")
-    with pytest.raises(InputError, match="was left by a conversion that was interrupted"):
+    with pytest.raises(InputError, match="was left by an interrupted conversion"):
         open_folder(tmp_path / "out.partial")
 
 
@@ -394,7 +394,7 @@ def test_broken_folders_are_one_line_that_names_the_file(sharded, tmp_path):
     only_bin = copy("only_bin")
     for path in only_bin.glob("model*"):
         path.unlink()
-    refused(only_bin, "neither model.safetensors nor")
+    refused(only_bin, "has neither model.safetensors nor")
     (only_bin / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     refused(only_bin, "pytorch_model.bin: pickled weights are never loaded")
     refused(tmp_path / "nowhere", "no such folder")

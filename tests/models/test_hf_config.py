@@ -183,6 +183,12 @@ def test_what_a_file_leaves_out_has_transformers_defaults(family):
         ({"rope_scaling": None}, "mrope_section None"),
         ({"vision_config": {**TOWER_2024, "hidden_size": 1024}}, "width 1024"),
         ({"vision_config": [1]}, "vision_config: expected a JSON object"),
+        ({"vision_config": ""}, "vision_config: expected a JSON object"),
+        ({"vision_config": {**TOWER_2024, "mlp_ratio": 1e308}}, "mlp_ratio 1e\\+308 times embed_dim 1280 must be"),
+        ({"vision_config": {**TOWER_2024, "mlp_ratio": 1e-9}}, "mlp_ratio 1e-09 times embed_dim 1280 must be"),
+        ({"text_config": [1]}, "text_config: expected a JSON object"),
+        ({"rope_scaling": []}, "rope: expected a JSON object"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings 'false' must be true or false"),
         ({"image_token_id": -1}, "image_token_id -1"),
     ],
 )
@@ -208,6 +214,18 @@ def test_eos_ids_come_from_the_generation_config_and_else_from_the_config(tmp_pa
     generation.write_text('{"eos_token_id": [9, 8], "pad_token_id": 8, "repetition_penalty": 1.05}')
     read = read_generation_config(tmp_path)
     assert (read.eos_token_ids, read.pad_token_id, read.repetition_penalty) == ((9, 8), 8, 1.05)
-    generation.write_text('{"eos_token_id": "nine"}')
-    with pytest.raises(InputError, match="eos_token_id 'nine'"):
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"eos_token_id": "nine"}', "eos_token_id 'nine' must be"),
+        ('{"eos_token_id": 9, "pad_token_id": "8"}', "pad_token_id '8' must be"),
+        ('{"eos_token_id": 9, "repetition_penalty": 0}', "repetition_penalty 0 must be a positive number"),
+        ('{"eos_token_id": 9, "repetition_penalty": true}', "repetition_penalty True must be"),
+    ],
+)
+def test_wrong_generation_settings_are_refused(tmp_path, content, message):
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(InputError, match=message):
         read_generation_config(tmp_path)

@@ -188,7 +188,7 @@ def test_joined_adapters_add_what_each_of_them_adds(folders, tmp_path):
         ({"layers_to_transform": [1]}, "layers_to_transform"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
         ({"some_new_variant": "on"}, "some_new_variant 'on'"),
-        ({"r": 5}, r"is \[2, 4, 32\], rank 5 of this model needs \[2, 5, 32\]"),
+        ({"r": 5}, r"is \[2, 4, 32\], but must be \[2, 5, 32\] for rank 5"),
         ({"r": "4"}, "r '4'"),
         ({"lora_alpha": None}, "adapter_config.json: lora_alpha None must be a number"),
         ({"lora_alpha": float("nan")}, "adapter_config.json: lora_alpha nan must be a number"),
@@ -221,7 +221,7 @@ def test_broken_adapter_files_are_refused_by_name(folders, tmp_path):
         {name: array for name, array in tensors.items() if name != first},
         "layers.0.self_attn.q_proj.lora_A.* is missing",
     )
-    refused(tensors | {"base_model.model.lm_head.lora_A.weight": np.zeros((4, 32), np.float32)}, "belongs to no linear")
+    refused(tensors | {"base_model.model.lm_head.lora_A.weight": np.zeros((4, 32), np.float32)}, "is for no linear")
     refused(tensors | {first: np.zeros((3, 32), np.float32)}, "another shape")
     refused({}, "empty")
     (tmp_path / "b" / ADAPTER_WEIGHTS).unlink()

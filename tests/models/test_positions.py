@@ -125,7 +125,7 @@ def test_time_of_an_image_is_not_scaled():
         ([TEXT, VIDEO], [MediaGrid(1, 2, 4, True)], "the video at token 1 needs 2 video tokens"),
         ([IMAGE, IMAGE], [MediaGrid(1, 2, 4, True)], "the video at token 0 needs 2 video tokens"),
         ([VIDEO] * 3, [MediaGrid(1, 2, 4, True)], "1 more image or video tokens"),
-        ([TEXT], [MediaGrid(1, 2, 2, False)], "room for fewer"),
+        ([TEXT], [MediaGrid(1, 2, 2, False)], "places for fewer"),
     ],
 )
 def test_media_that_do_not_fill_their_tokens_are_refused(tokens, media, message):

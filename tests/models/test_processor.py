@@ -136,7 +136,7 @@ def test_an_explicit_shape_is_taken_and_one_too_small_refused(processor):
     prompt = processor.tree_prompt([scene], TreeShape(rows=3, patches=64, scene=192, question=40))
     assert prompt.vision.patches.shape == (1, 3, 64, 1176)
     assert prompt.scene_tokens.shape == (1, 192) and prompt.question_tokens.shape == (1, 1, 40)
-    with pytest.raises(InputError, match="rows 1 is too small, these scenes need 2"):
+    with pytest.raises(InputError, match="rows 1 is too small; these scenes need 2"):
         processor.tree_prompt([scene], TreeShape(rows=1, patches=64, scene=192, question=40))
     with pytest.raises(InputError, match="scene 8 is too small"):
         processor.tree_prompt([scene], TreeShape(rows=2, patches=64, scene=8, question=40))
@@ -209,7 +209,7 @@ def test_decoding_stops_at_the_length_and_leaves_special_tokens_out(processor):
         (ScenePrompt((video(2, 56, 56),), ("a<|im_end|>",)), "contains <|im_end|>"),
         (ScenePrompt(("<|video_pad|>", video(2, 56, 56)), (COUNT,)), "contains <|video_pad|>"),
         (ScenePrompt((video(2, 56, 56),), (COUNT,), system="<|im_start|>"), "system prompt: contains"),
-        (ScenePrompt((video(2, 56, 56),), ("a\udcff?",)), "its character 2 is not Unicode"),
+        (ScenePrompt((video(2, 56, 56),), ("a\udcff?",)), "character 2 is not valid Unicode"),
         (ScenePrompt((video(2, 56, 56),), ()), "at least one question"),
         (ScenePrompt((Video(np.zeros((0, 56, 56, 3), np.uint8)),), (COUNT,)), "has no pixels"),
         (ScenePrompt((image(28, 6000),), (COUNT,)), "200 times"),
@@ -305,16 +305,26 @@ def test_pixel_limits_are_those_that_transformers_reads(folders, tmp_path, files
     [
         ("config.json", lambda raw: raw | {"video_token_id": 3}, r"<\|video_pad\|> is \d+ in the tokenizer, 3"),
         ("config.json", lambda raw: raw | {"vocab_size": 64}, "more tokens than config.json's vocab_size 64"),
-        ("generation_config.json", lambda raw: {"eos_token_id": 3}, "does not hold"),
+        ("generation_config.json", lambda raw: {"eos_token_id": 3}, r"must include the id of <\|im_end\|>"),
         ("chat_template.jinja", lambda _: None, "no chat template"),
         ("tokenizer.json", lambda _: {"not": "a tokenizer"}, "no usable tokenizer"),
-        ("preprocessor_config.json", lambda raw: raw | {"patch_size": 16}, "patch_size 16 is 14 in config.json"),
+        ("preprocessor_config.json", lambda raw: raw | {"patch_size": 16}, "patch_size is 16, but 14 in config.json"),
         ("preprocessor_config.json", lambda raw: raw | {"image_mean": [0.5] * 3}, "image_mean"),
         ("preprocessor_config.json", lambda raw: raw | {"image_mean": 0.5}, "image_mean 0.5 is not supported"),
         ("preprocessor_config.json", lambda raw: raw | {"image_std": ["x", 1, 1]}, "image_std .* is not supported"),
         ("preprocessor_config.json", lambda raw: raw | {"size": 5}, "image processor: it and its size must be JSON"),
         ("tokenizer.json", lambda _: None, "has no tokenizer"),
-        ("video_preprocessor_config.json", lambda raw: raw | {"size": {"longest_edge": "x"}}, "max_pixels 'x'"),
+        ("video_preprocessor_config.json", lambda raw: raw | {"size": {"longest_edge": "x"}}, "size.longest_edge 'x'"),
+        (
+            "video_preprocessor_config.json",
+            lambda raw: raw | {"size": {"shortest_edge": 9000, "longest_edge": 8000}},
+            "video processor: pixel limits 9000 to 8000",
+        ),
+        (
+            "video_preprocessor_config.json",
+            lambda raw: raw | {"cap_pixels_per_frame": True, "max_video_tokens": "5000"},
+            "max_video_tokens '5000' must be an integer",
+        ),
     ],
 )
 def test_folders_that_do_not_fit_together_are_refused(folders, tmp_path, file, change, message):

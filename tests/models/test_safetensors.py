@@ -105,11 +105,11 @@ def test_bytes_of_files_are_copied_as_they_are_and_none_is_missed(tmp_path):
         ({"a": tensor(offsets=[8, 0])}, bytes(8), "data_offsets must be"),
         ({"a": tensor(offsets=[0, 8, 16])}, bytes(8), "data_offsets must be"),
         ({"a": tensor(offsets=[0, 8])}, bytes(4), "cut off"),
-        ({"a": tensor(), "b": tensor()}, bytes(8), "starts at byte 0, the one before ends at 8"),
+        ({"a": tensor(), "b": tensor()}, bytes(8), "starts at byte 0, but the one before it ends at 8"),
         ({"a": tensor(offsets=[8, 16])}, bytes(16), "starts at byte 8"),
         ({"a": tensor()}, bytes(12), "end at byte 8, the data at 12"),
         ({"a": tensor(), "__metadata__": {"format": 1}}, bytes(8), "__metadata__"),
-        (b'{"a":1,"a":2}', b"", "stands twice"),
+        (b'{"a":1,"a":2}', b"", "is listed twice"),
     ],
 )
 def test_broken_headers_are_one_line_that_names_file_and_tensor(tmp_path, header, data, message):
@@ -130,7 +130,7 @@ def test_files_too_short_for_their_header_are_refused(tmp_path, content):
 def test_a_pointer_of_git_lfs_is_called_that(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4418050848\n")
-    with pytest.raises(InputError, match=r"model.safetensors: is a pointer of Git LFS"):
+    with pytest.raises(InputError, match=r"model.safetensors: is a Git LFS pointer, not the weights"):
         open_safetensors(path)
 
 

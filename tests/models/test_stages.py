@@ -77,7 +77,7 @@ def test_an_adapter_of_another_rank_than_its_config_says_is_not_merged(folder):
     """Scaling is alpha / rank: it would be merged with another weight than it was trained with."""
     base = open_folder(folder)
     adapter = random_adapter(base.config, LoraConfig(4, 2.0, LANGUAGE_ATTENTION), seed=0)
-    with pytest.raises(InputError, match=r"is \[2, 4, 32\], rank 8 of this model needs \[2, 8, 32\]"):
+    with pytest.raises(InputError, match=r"is \[2, 4, 32\], but must be \[2, 8, 32\] for rank 8"):
         merged_weights(base, [Stage(adapter.weights, LoraConfig(8, 2.0, LANGUAGE_ATTENTION))])
 
 

@@ -1,8 +1,8 @@
 """`config.json` and `generation_config.json` of Qwen2-VL and Qwen2.5-VL folders.
 
 Three forms of `config.json` exist: the flat one of the published checkpoints (text fields at the top level,
-`rope_scaling`), one with a nested `text_config`, and transformers 5's (`rope_parameters`). What a file leaves out has
-the default of transformers' configuration classes, because transformers writes only what differs from them.
+`rope_scaling`), one with a nested `text_config`, and transformers 5's (`rope_parameters`). Missing fields have the
+defaults of transformers' configuration classes, because transformers writes only what differs from them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ARCHITECTURES: dict[str, str] = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 DTYPES = ("float32", "bfloat16", "float16")
-MAX_LAYERS = 1000  # every layer has names of its own: a number without sense must not fill the memory with them
+MAX_LAYERS = 1000  # names are made for every layer: a nonsense number must not fill the memory
 
-# Defaults of transformers' configuration classes, under the names of the files.
+# Defaults of transformers' configuration classes, under the names in the files.
 _TEXT_DEFAULTS: dict[str, Any] = {
     "vocab_size": 152064,
     "hidden_size": 8192,
@@ -70,31 +70,30 @@ _TOKEN_DEFAULTS = {
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The model of a Hugging Face folder. Anything that this package cannot compute exactly is an `InputError`."""
+    """The model of a Hugging Face folder. A model that this package cannot compute exactly is an `InputError`."""
     path = folder / CONFIG_FILE
     return parse_config(read_json_object(path, missing="a model is a Hugging Face folder"), str(path))
 
 
 def parse_config(raw: Mapping[str, Any], where: str = CONFIG_FILE) -> ModelConfig:
-    """Read a `config.json` in any of its forms; `where` names it in errors."""
+    """The model in a `config.json` of any form; `where` names the file in errors."""
     found, families = raw.get("model_type"), get_args(Family)
     if found not in families:
         raise InputError(f"{where}: model_type {found!r} is not one of {', '.join(families)}")
     family: Family = families[families.index(found)]
-    nested = raw.get("text_config")
-    fields = _Fields(nested if nested is not None else raw, f"{where} text_config" if nested is not None else where)
-    vision = _Fields(raw.get("vision_config") or {}, f"{where} vision_config")
     top = _Fields(raw, where)
+    fields = top if raw.get("text_config") is None else top.object("text_config")
+    vision = top.object("vision_config")
     dtype = str(fields.first("torch_dtype", "dtype") or top.first("torch_dtype", "dtype") or "float32")
     if dtype not in DTYPES:
         raise InputError(f"{where}: dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    tied = bool(raw.get("tie_word_embeddings", False)) or bool(fields.raw.get("tie_word_embeddings", False))
+    tied = top.flag("tie_word_embeddings") or fields.flag("tie_word_embeddings")
     text = _text_config(fields, tied)
     tower = _vision_config(family, vision)
     if tower.out_hidden_size != text.hidden_size:
         raise InputError(
-            f"{where}: the vision tower gives tokens of width {tower.out_hidden_size}, "
-            f"the language model takes {text.hidden_size}"
+            f"{where}: the vision tower's tokens have width {tower.out_hidden_size}, "
+            f"but the language model's hidden_size is {text.hidden_size}"
         )
     tokens = {name: top.integer(name, default, minimum=0) for name, default in _TOKEN_DEFAULTS.items()}
     return ModelConfig(**tokens, family=family, text=text, vision=tower, dtype=dtype)
@@ -146,7 +145,7 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-    """What a folder says about sampling. Any of `eos_token_ids` ends an answer."""
+    """A folder's settings for sampling. Each of `eos_token_ids` ends an answer."""
 
     eos_token_ids: tuple[int, ...]
     pad_token_id: int
@@ -154,23 +153,21 @@ class GenerationConfig:
 
 
 def read_generation_config(folder: Path) -> GenerationConfig:
-    """`generation_config.json`, or where it is missing the token ids of `config.json`."""
+    """`generation_config.json`; if it has no end-of-sequence id, then with the token ids of `config.json`."""
     path = folder / GENERATION_FILE
     raw = read_json_object(path) if path.is_file() else {}
     if raw.get("eos_token_id") is None:
         path = folder / CONFIG_FILE
-        config = read_json_object(path)
-        for given in (config.get("text_config") or {}, config):
+        top = _Fields(read_json_object(path), str(path))
+        for given in (top.object("text_config").raw, top.raw):
             raw |= {name: given[name] for name in ("eos_token_id", "pad_token_id") if given.get(name) is not None}
     eos = raw.get("eos_token_id")
     eos = eos if isinstance(eos, list) else [eos]
     if not eos or not all(_is_integer(token) and token >= 0 for token in eos):
         raise InputError(f"{path}: eos_token_id {raw.get('eos_token_id')!r} must be a token id or a list of them")
-    pad = raw.get("pad_token_id", eos[0])
-    penalty = raw.get("repetition_penalty") or 1.0
-    if not isinstance(penalty, int | float) or not penalty > 0:
-        raise InputError(f"{path}: repetition_penalty {penalty!r} must be a positive number")
-    return GenerationConfig(tuple(eos), pad if isinstance(pad, int) else eos[0], float(penalty))
+    fields = _Fields(raw, str(path))
+    pad, penalty = fields.integer("pad_token_id", eos[0], minimum=0), fields.positive("repetition_penalty", 1.0)
+    return GenerationConfig(tuple(eos), pad, penalty)
 
 
 class _Fields:
@@ -183,6 +180,17 @@ class _Fields:
 
     def first(self, *names: str) -> Any:
         return next((self.raw[name] for name in names if self.raw.get(name) is not None), None)
+
+    def object(self, name: str) -> _Fields:
+        """The object under this name; an empty one if there is none."""
+        value = self.raw.get(name)
+        return _Fields({} if value is None else value, f"{self.where} {name}")
+
+    def flag(self, name: str) -> bool:
+        value = self.raw.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise InputError(f"{self.where}: {name} {value!r} must be true or false")
+        return bool(value)
 
     def integer(self, name: str, default: int, minimum: int = 1) -> int:
         value = self.raw.get(name)
@@ -243,7 +251,8 @@ def _text_config(fields: _Fields, tied: bool) -> TextConfig:
 
 def _rope(fields: _Fields) -> tuple[float, tuple[int, int, int]]:
     """Theta and M-RoPE sections from `rope_scaling` (flat, nested) or `rope_parameters` (transformers 5)."""
-    rope = _Fields(fields.first("rope_scaling", "rope_parameters") or {}, f"{fields.where} rope")
+    given = fields.first("rope_scaling", "rope_parameters")
+    rope = _Fields({} if given is None else given, f"{fields.where} rope")
     kind = rope.first("rope_type", "type") or "default"
     if kind not in ("default", "mrope"):
         raise InputError(f"{rope.where}: type {kind!r} is not supported; it must be 'mrope' or 'default'")
@@ -261,7 +270,10 @@ def _vision_config(family: Family, fields: _Fields) -> VisionConfig:
     window, indexes, rate = 0, [], 0
     if family == "qwen2_vl":
         width = fields.integer("embed_dim", defaults["embed_dim"])
-        inner = int(width * fields.positive("mlp_ratio", defaults["mlp_ratio"]))
+        ratio = fields.positive("mlp_ratio", defaults["mlp_ratio"])
+        if not (width * ratio).is_integer():
+            raise InputError(f"{fields.where}: mlp_ratio {ratio} times embed_dim {width} must be an integer")
+        inner = int(width * ratio)
         out = fields.integer("hidden_size", defaults["hidden_size"])
     else:
         width = fields.integer("hidden_size", defaults["hidden_size"])

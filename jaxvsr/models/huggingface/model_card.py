@@ -1,4 +1,4 @@
-"""The README.md of an exported model: where it comes from, under which terms, what it scores, and how it was made."""
+"""The README.md of an exported model: its base, licence, training data, scores, and the commands that made it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 README = "README.md"
-# Front matter that says under which licence a model stands (https://huggingface.co/docs/hub/repositories-licenses).
+# The front matter's licence fields (https://huggingface.co/docs/hub/repositories-licenses).
 LICENCE_FIELDS = ("license", "license_name", "license_link")
-# How the rest of the world computes positions behind a video; see `positions.py`.
+# How other software computes positions after a video; see `positions.py`.
 SERVING_NOTE = (
-    "Positions: text behind a video starts one past the maximum over time, height and width, as in Qwen's own release, "
-    "transformers up to 5.2, and vLLM. transformers 5.3 to 5.23 start it earlier where a video is longer than wide; "
-    "pass `position_ids` there."
+    "Positions: text after a video starts one past the maximum over time, height and width, as in Qwen's own release, "
+    "transformers up to 5.2, and vLLM. transformers 5.3 to 5.23 ignore the time and start it earlier after a long "
+    "video; pass `position_ids` there."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSource:
-    """A data folder that a run was trained on, and what its card says of sources and terms, links included."""
+    """A data folder that a run was trained on, and the sources and terms in its card, with links."""
 
     folder: str
     sources: tuple[str, ...] = ()
@@ -28,14 +28,14 @@ class DataSource:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreTable:
-    """Scores under a heading: a Markdown table, or lines."""
+    """Scores with a title: a Markdown table, or lines."""
 
     title: str
     text: str
 
 
 def base_licence(folder: Path) -> dict[str, str]:
-    """The licence fields in the front matter of a model folder's README.md; empty where it has none."""
+    """The licence fields in the front matter of a model folder's README.md; empty if it has none."""
     readme = folder / README
     if not readme.is_file():
         return {}
@@ -65,15 +65,16 @@ def model_card(
 
     Args:
         base: hub id of the base model, or its name as the user gave it.
-        on_hub: `base` is a hub id.
+        on_hub: whether `base` is a hub id.
         licence: `base_licence` of the base.
         what: one sentence on what this folder holds.
         origin: the run and step.
-        commands: those that trained the model and wrote the folder, in order.
-        data: what the run was trained on.
-        scores: what was measured, if anything was.
-        revision: of a hub id.
+        commands: the commands that trained the model and wrote the folder, in order.
+        data: the folders that the run was trained on.
+        scores: measured scores, if any.
+        revision: the hub id's revision.
         config: the run's config as YAML.
+        adapter: whether the folder is a PEFT adapter.
     """
     library = "peft" if adapter else "transformers"
     front = [f"base_model: {base}"] if on_hub else []
@@ -85,8 +86,8 @@ def model_card(
     lines += ["## Base model and data", "", f"- Base model: {link}{at}; {_terms(licence)}."]
     for one in data:
         lines.append(f"- Trained on `{one.folder}`:")
-        said = one.sources or ("its card names no source; look up its terms before you publish",)
-        lines += [f"  - {source}" for source in said]
+        sources = one.sources or ("its card names no source; check its terms before you publish",)
+        lines += [f"  - {source}" for source in sources]
     lines += ["", "## Scores", ""]
     for table in scores:
         lines += [f"{table.title}:", "", _below_section(table.text.strip()), ""]
@@ -99,7 +100,7 @@ def model_card(
 
 
 def _below_section(text: str) -> str:
-    """Markdown with its headings moved down as far as they belong under one of the card's own (`##`)."""
+    """Markdown with its headings moved down below the card's (`##`)."""
     found = re.findall(r"^(#+) ", text, re.MULTILINE)
     deeper = "#" * max(0, 3 - min(map(len, found), default=3))
     return re.sub(r"^(?=#+ )", deeper, text, flags=re.MULTILINE)
@@ -107,6 +108,6 @@ def _below_section(text: str) -> str:
 
 def _terms(licence: Mapping[str, str]) -> str:
     if "license" not in licence:
-        return "see its own licence"
+        return "see its licence"
     name, link = licence.get("license_name", licence["license"]), licence.get("license_link")
     return f"its licence ({name}{f', {link}' if link else ''}) applies"

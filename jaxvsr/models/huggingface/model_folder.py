@@ -1,7 +1,7 @@
 """Parameters out of a Hugging Face folder of sharded safetensors.
 
-Reading is lazy: opening a folder checks every header against the model's names and shapes, then a parameter, a slice of
-it or all of them are copied out of the mapped files, one tensor at a time.
+Reading is lazy: opening a folder checks every header against the model's names and shapes. A parameter, a slice of it
+or all of them are then copied from the mapped files, one tensor at a time.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-PARTIAL = ".partial"  # behind the name of a folder that is being written
-# Everything but the weights: copied as it is. No Python file ever is.
+PARTIAL = ".partial"  # ends the name of a folder that is being written
+# All files but the weights; an export copies them unchanged. Python files are never copied.
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "README.md")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_DTYPES = tuple(np.dtype(name) for name in ("float32", "bfloat16", "float16"))
-# How much of each tensor the content hash reads, at its start and at its end.
+# The content hash reads this much of each tensor at its start, and as much at its end.
 HASHED_BYTES = 4096
 
 # A weight by our name and its layer in a stack (None: all of them).
@@ -63,7 +63,7 @@ class ModelFolder:
         return tensors[layer if layer and len(tensors) > 1 else 0].dtype
 
     def where_bytes(self, name: str, layer: int | None = None) -> list[FileBytes]:
-        """Where the data of a parameter (our name), or of a layer of a stack, lies: one part after another."""
+        """The files' bytes of a parameter (our name), or of a layer of a stack, in order."""
         tensors = self._tensors(name)
         if layer is not None and len(tensors) > 1:
             tensors = tensors[layer : layer + 1]
@@ -74,7 +74,7 @@ class ModelFolder:
         return [FileBytes(parts[0].path, parts[0].offset + layer * nbytes, nbytes)]
 
     def read(self, name: str, index: tuple[slice | int, ...] = (), dtype: np.dtype | None = None) -> np.ndarray:
-        """One parameter (our name), or the part of it that `index` asks for, copied out of the files.
+        """One parameter (our name), or the part of it that `index` selects, copied from the files.
 
         Only the bytes of that part are read, so `jax.make_array_from_callback(shape, sharding, lambda index:
         folder.read(name, index))` gives every device just its slice.
@@ -93,7 +93,7 @@ class ModelFolder:
         return out
 
     def _tensors(self, name: str) -> list[_Tensor]:
-        """The tensors of the files that make up a parameter, layer by layer."""
+        """A parameter's tensors in the files, layer by layer."""
         layers: list[int | None] = [None]
         if self.style != "stacked" and stack_of(name):
             layers = list(range(parameter_shapes(self.config)[name].shape[0]))
@@ -123,7 +123,7 @@ class _Tensor:
         return np.broadcast_to(0, self.shape)[index].shape
 
     def read(self, index: tuple[slice | int, ...], dtype: np.dtype, out: np.ndarray | None = None) -> np.ndarray:
-        """The part that `index` asks for, in memory; a whole tensor is read in one go."""
+        """The part that `index` selects, in memory; a whole tensor is one read."""
         if out is None:
             out = np.empty(self.part_shape(index), dtype)
         whole = zip(index, self.shape, strict=False)
@@ -134,11 +134,11 @@ class _Tensor:
 
 
 def open_folder(path: Path) -> ModelFolder:
-    """Check config, index and headers of a folder. Missing, unexpected and mis-shaped weights are named."""
+    """Check config, index and headers of a folder. An error names a missing, unexpected or mis-shaped weight."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; a model is a Hugging Face folder")
     if path.name.endswith(PARTIAL):
-        raise InputError(f"{path}: was left by a conversion that was interrupted; run that again, which replaces it")
+        raise InputError(f"{path}: was left by an interrupted conversion; run that again, it replaces this folder")
     config = read_config(path)
     files, where = _open_shards(path)
     style = style_of(where)
@@ -167,9 +167,9 @@ def open_folder(path: Path) -> ModelFolder:
 
 
 def load_parameters(folder: ModelFolder | Path, dtype: np.dtype | str | None = None) -> dict[str, np.ndarray]:
-    """All parameters under our names. `dtype` None keeps each as it is in the files, which must then agree in a stack.
+    """All parameters under our names. `dtype` None keeps that of the files, which must then be the same within a stack.
 
-    Host memory peaks at the model's own size plus one tensor.
+    Host memory peaks at the model's size plus one tensor.
     """
     folder = folder if isinstance(folder, ModelFolder) else open_folder(folder)
     if dtype is None:
@@ -188,10 +188,10 @@ def check_stack_dtypes(folder: ModelFolder) -> None:
 
 
 def content_hash(folder: ModelFolder) -> str:
-    """A SHA-256 that tells checkpoints apart without reading them whole.
+    """A SHA-256 that tells checkpoints apart without reading all of their data.
 
-    It covers the model's shape and, as they lie in the files, every tensor's name, dtype, shape, and the first and last
-    4 KiB of its data.
+    It covers the model's shape and, as in the files, every tensor's name, dtype, shape, and the first and last 4 KiB of
+    its data.
     """
     digest = hashlib.sha256(repr(folder.config).encode())
     for name in sorted(folder.where):
@@ -209,7 +209,7 @@ def _open_shards(path: Path) -> tuple[dict[str, SafetensorsFile], dict[str, str]
         if not (path / SINGLE_FILE).is_file():
             if pickled := sorted(found for found in path.iterdir() if found.suffix in PICKLED):
                 raise InputError(f"{pickled[0]}: pickled weights are never loaded; convert them to safetensors")
-            raise InputError(f"{path}: neither {SINGLE_FILE} nor {INDEX_FILE} is there")
+            raise InputError(f"{path}: has neither {SINGLE_FILE} nor {INDEX_FILE}")
         single = open_safetensors(path / SINGLE_FILE)
         return {SINGLE_FILE: single}, dict.fromkeys(single.entries, SINGLE_FILE)
     index = path / INDEX_FILE
@@ -234,11 +234,11 @@ def _open_shards(path: Path) -> tuple[dict[str, SafetensorsFile], dict[str, str]
 
 
 def _check_tied_head(folder: ModelFolder) -> None:
-    """A head in the file of a tied model is a copy of the embedding, or the file contradicts its config."""
+    """If the files of a tied model have a head, it must be a copy of the embedding."""
     embedding = folder.read(EMBEDDING)
     head = folder.files[folder.where[HEAD]].view(HEAD)
     if embedding.dtype != head.dtype or not np.array_equal(embedding, head):
-        raise InputError(f"{folder.path}: {HEAD!r} differs from the embedding, though config.json ties them")
+        raise InputError(f"{folder.path}: {HEAD!r} differs from the embedding, but config.json ties them")
 
 
 def is_weight_file(file: object) -> bool:

@@ -1,6 +1,6 @@
 """Parameter names: ours, with the layers of a stack on a leading axis, and those of Hugging Face's files.
 
-| style | a weight of layer 3, and one of the tower's |
+| style | a weight of layer 3 in the language model, and in the tower |
 |---|---|
 | `stacked` (ours) | `language_model.layers.mlp.up_proj.weight` [L, out, in], `visual.blocks.attn.qkv.weight` |
 | `new` (transformers 5) | `model.language_model.layers.3.mlp.up_proj.weight`, `model.visual.blocks.3.attn.qkv.weight` |
@@ -21,7 +21,7 @@ HEAD, EMBEDDING = "lm_head.weight", "language_model.embed_tokens.weight"
 
 
 def file_name(name: str, layer: int | None, style: Style) -> str:
-    """Our name as a file has it; `layer` counts along the leading axis of a stack and is None outside of one."""
+    """The name in a file of our name; `layer` is the index in the stack, None outside of stacks."""
     if style == "stacked":
         return name
     stack = stack_of(name)
@@ -35,7 +35,7 @@ def file_name(name: str, layer: int | None, style: Style) -> str:
 
 
 def file_names(config: ModelConfig, style: Style) -> dict[str, tuple[str, int | None]]:
-    """Every name that a file of this style has, with our name and the layer it stands for."""
+    """Every name in files of this style, with our name and the layer (None: outside of stacks)."""
     names: dict[str, tuple[str, int | None]] = {}
     for name, leaf in parameter_shapes(config).items():
         layers = range(leaf.shape[0]) if style != "stacked" and stack_of(name) else [None]
@@ -44,7 +44,7 @@ def file_names(config: ModelConfig, style: Style) -> dict[str, tuple[str, int | 
 
 
 def file_shape(name: str, layer: int | None, config: ModelConfig) -> tuple[int, ...]:
-    """Shape of a parameter (our name), or of a layer of a stack, as a file has it."""
+    """Shape in the files of a parameter (our name), or of a layer of a stack."""
     shape = parameter_shapes(config)[name].shape
     return shape if layer is None else shape[1:]
 

@@ -1,7 +1,7 @@
-"""LoRA adapters in PEFT's format, out and in.
+"""Writing and reading LoRA adapters in PEFT's format.
 
 PEFT keeps one pair of matrices per module, `base_model.model.<module>.lora_A.weight` [r, in] and `.lora_B.weight`
-[out, r]; ours are stacked over layers like the weights they belong to.
+[out, r]; ours are stacked over layers like the weights that they adapt.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# Fields of adapter_config.json that change what the adapter computes, with the only values that we can honour.
+# Fields of adapter_config.json that change what the adapter computes, with the values that we support.
 _REQUIRED: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
     "lora_dropout": (0, 0.0),
     "init_lora_weights": (True, False, "gaussian"),  # others change the base weights as well (PiSSA, OLoRA, LoftQ)
 }
-# Fields that say where it came from or how to load it, or that are read below.
+# Fields about the adapter's origin or loading, and those that are read below.
 _IGNORED = {
     "auto_mapping", "base_model_name_or_path", "inference_mode", "lora_alpha", "megatron_core", "peft_version",
     "qalora_group_size", "r", "revision", "target_modules", "task_type", "use_rslora",
@@ -42,7 +42,7 @@ _IGNORED = {
 
 
 def join(adapters: Sequence[Stage]) -> Stage:
-    """One adapter that adds what all of them add: their ranks side by side, each B with its scaling in it."""
+    """One adapter that equals the sum of these: their ranks are concatenated, and each B includes its scaling."""
     if len(adapters) == 1:
         return adapters[0]
     rank, leaves = sum(adapter.rank for adapter in adapters), {}
@@ -61,7 +61,7 @@ def save_adapter(
     readme: str | None = None,
     revision: str | None = None,
 ) -> None:
-    """Write a PEFT folder. `base` is what PEFT loads the base model by: a hub id (at `revision`) or a folder."""
+    """Write a PEFT folder. `base` is where PEFT finds the base model: a hub id (at `revision`) or a folder."""
     check_adapter(adapter, config)
     assert adapter.lora is not None
     tensors = {}
@@ -94,9 +94,9 @@ def save_adapter(
 
 
 def load_adapter(folder: Path, config: ModelConfig) -> Stage:
-    """Read a PEFT folder, its modules under old or new names. Whatever we would compute otherwise is refused by name.
+    """Read a PEFT folder with old or new module names. An option that we do not support is refused by name.
 
-    rsLoRA (scaling by the root of the rank) is read as the alpha that gives the same scaling.
+    rsLoRA (scaling by the root of the rank) becomes the alpha that gives the same scaling.
     """
     path = folder / ADAPTER_CONFIG
     raw = read_json_object(path)
@@ -118,7 +118,7 @@ def load_adapter(folder: Path, config: ModelConfig) -> Stage:
 
 
 def module_pattern(leaves: Iterable[str]) -> str:
-    """A `target_modules` expression for exactly these modules in all layers, by full path, old names and new."""
+    """A `target_modules` expression for exactly these modules in all layers, by full path, with old and new names."""
     groups: dict[str | None, set[str]] = {}
     for name in leaves:
         module = re.sub(r"\.lora_[AB]$", "", name)
@@ -134,7 +134,7 @@ def module_pattern(leaves: Iterable[str]) -> str:
 
 
 def _scaled(adapter: Stage, module: str, adapters: Sequence[Stage]) -> tuple[np.ndarray, np.ndarray]:
-    """A, and B with the scaling in it; zeros where this adapter leaves the module alone."""
+    """A, and B times the scaling; zeros if this adapter does not adapt the module."""
     if f"{module}.lora_A" in adapter.weights:
         down, up = adapter.matrices(module)
         return down.astype(np.float32), up.astype(np.float32) * np.float32(adapter.scaling)
@@ -165,7 +165,7 @@ def _read_leaves(path: Path, config: ModelConfig) -> dict[str, np.ndarray]:
                 unread -= set(names)
                 break
     if unread:
-        raise InputError(f"{path}: {min(unread)!r} belongs to no linear layer of this {config.family} model")
+        raise InputError(f"{path}: {min(unread)!r} is for no linear layer of this {config.family} model")
     if not found:
         raise InputError(f"{path}: the adapter is empty")
     return found
@@ -180,7 +180,7 @@ def _check_fields(raw: Mapping[str, Any], path: Path) -> None:
         if name in raw and not any(raw[name] == value and type(raw[name]) is type(value) for value in accepted):
             raise InputError(f"{path}: {name} {raw[name]!r} is not supported; it must be {accepted[0]!r}")
     for name, value in raw.items():
-        # Everything else is a variant of LoRA, switched off by a false or empty value.
+        # Every other field is a variant of LoRA, and a false or empty value switches it off.
         if name not in _REQUIRED and name not in _IGNORED and value:
             raise InputError(f"{path}: {name} {value!r} is not supported; it must be left out")
 
@@ -190,5 +190,5 @@ def _layers(module: str, config: ModelConfig) -> list[int | None]:
 
 
 def _whole(alpha: float) -> int | float:
-    """PEFT's own type for alpha is an integer; fractions are kept where there are any."""
+    """An integer if it is whole: PEFT declares alpha as an integer."""
     return int(alpha) if alpha == int(alpha) else alpha

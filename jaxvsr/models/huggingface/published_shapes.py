@@ -1,4 +1,4 @@
-"""The shapes of the published checkpoints, for building a model of a known size without its folder."""
+"""The shapes of the published checkpoints, to build a model of a known size without its folder."""
 
 from __future__ import annotations
 

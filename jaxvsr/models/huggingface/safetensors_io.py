@@ -2,11 +2,11 @@
 
 A file is eight bytes N (little endian), N bytes of JSON header, and the data. The header maps a tensor's name to dtype,
 shape and [start, stop) in the data (https://github.com/huggingface/safetensors). Everything is checked before the first
-tensor is read; whatever is wrong is an `InputError` that names file and key. Tensors are mapped into memory one at a
-time, so reading a file never holds more than what is kept of it.
+tensor is read; every fault is an `InputError` that names file and key. Tensors are mapped into memory one at a time, so
+reading a file needs no more memory than what is kept of it.
 
-The `safetensors` package is not used, only compared with in the tests: it writes a file from all of its tensors at
-once, where an export makes them one by one and copies those that it does not change from file to file.
+The `safetensors` package is used only in the tests, to compare with: it needs all tensors of a file at once, but an
+export makes them one by one, and copies unchanged ones from file to file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 from jaxvsr.errors import InputError
 from jaxvsr.files import replacing
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_HEADER_BYTES = 100_000_000  # the format's limit
 MAX_AXES = 8
-MAX_ELEMENTS = 2**60  # NumPy refuses more, even where another axis is zero
+MAX_ELEMENTS = 2**60  # NumPy refuses more, even if another axis is zero
 _LENGTH_BYTES = 8
-_GIT_LFS = b"version "  # how the small file begins that a clone without Git LFS has in the place of a large one
+_GIT_LFS = b"version "  # the start of the small file that a clone without Git LFS has in place of a large one
 _COPY_BYTES = 2**20  # at a time
 
 _DTYPES: dict[str, np.dtype] = {
@@ -49,7 +49,7 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 @dataclasses.dataclass(frozen=True)
 class TensorEntry:
-    """What the header says about one tensor."""
+    """One tensor in the header."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -68,21 +68,21 @@ class SafetensorsFile:
     entries: Mapping[str, TensorEntry]
 
     def view(self, name: str) -> np.ndarray:
-        """The tensor as a read-only view of the file, to take parts of; its memory is the file's pages."""
+        """The tensor as a read-only view of the file; only the parts that are used are read."""
         entry = self.entries[name]
         if entry.nbytes == 0:
             return np.empty(entry.shape, entry.dtype)
         return np.memmap(self.path, entry.dtype, mode="r", offset=entry.offset, shape=entry.shape)
 
     def read(self, name: str, out: np.ndarray | None = None) -> np.ndarray:
-        """The whole tensor in memory, in `out` if that is given; `out` may have another dtype."""
+        """The whole tensor in memory, in `out` if given; `out` may have another dtype."""
         entry = self.entries[name]
         if out is None:
             out = np.empty(entry.shape, entry.dtype)
         if out.dtype != entry.dtype or not out.flags.c_contiguous or entry.nbytes == 0:
             out[...] = self.view(name)
             return out
-        # One large read: several times as fast as page faults on a disk.
+        # One large read: several times faster than page faults.
         with self.path.open("rb", buffering=0) as file:
             file.seek(entry.offset)
             rest = out.reshape(-1).view(np.uint8).data
@@ -101,7 +101,7 @@ def open_safetensors(path: Path) -> SafetensorsFile:
         with path.open("rb") as file:
             start = file.read(_LENGTH_BYTES)
             if start == _GIT_LFS:
-                raise InputError(f"{path}: is a pointer of Git LFS and not the weights; run `git lfs pull` there")
+                raise InputError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull` there")
             length = int.from_bytes(start, "little")
             if len(start) < _LENGTH_BYTES or length < 2 or length > min(MAX_HEADER_BYTES, size - _LENGTH_BYTES):
                 raise InputError(f"{path}: not a safetensors file, or cut off: {size} bytes, header of {length}")
@@ -113,24 +113,24 @@ def open_safetensors(path: Path) -> SafetensorsFile:
 
 @dataclasses.dataclass(frozen=True)
 class FileBytes:
-    """Bytes of a file, to be copied into another as they are."""
+    """Bytes of a file, to be copied into another unchanged."""
 
     path: Path
     offset: int
     nbytes: int
 
 
-# dtype and shape of a tensor that is to be written.
+# dtype and shape of a tensor to write.
 Entry = tuple[np.dtype, tuple[int, ...]]
-# A tensor that is to be written: in memory, or bytes of files one after another.
+# A tensor to write: in memory, or as consecutive bytes of files.
 Data = np.ndarray | Sequence[FileBytes]
 
 
 def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable[[str], Data]) -> None:
     """Write tensors one at a time, in the order of `entries` (by name); the file appears when it is complete.
 
-    `tensor(name)` is called when its turn has come, so no more than one of them has to be in memory. The data is on the
-    disk before the file gets its name: a machine that loses power leaves nothing that looks whole either.
+    `tensor(name)` is called when its turn comes, so only one of them has to be in memory. The data is on the disk
+    before the file gets its name: even a power failure leaves nothing that looks complete.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files that do not say so
     offset = 0
@@ -158,7 +158,7 @@ def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable
 
 
 def _copy_bytes(part: FileBytes, out: IO[bytes]) -> None:
-    """Append to `out`, through memory that is used again and stays in the processor's cache."""
+    """Append to `out`, through a buffer small enough to stay in the processor's cache."""
     rest, chunk = part.nbytes, memoryview(bytearray(min(_COPY_BYTES, part.nbytes)))
     with part.path.open("rb", buffering=0) as file:
         file.seek(part.offset)
@@ -195,10 +195,10 @@ def _check_header(header: bytes, data_bytes: int, path: Path) -> dict[str, Tenso
     covered = 0
     for start, stop, name in ranges:
         if start != covered:
-            raise InputError(f"{path}: tensor {name!r} starts at byte {start}, the one before ends at {covered}")
+            raise InputError(f"{path}: tensor {name!r} starts at byte {start}, but the one before it ends at {covered}")
         covered = stop
     if covered != data_bytes:
-        raise InputError(f"{path}: the tensors end at byte {covered}, the data at {data_bytes}")
+        raise InputError(f"{path}: the tensors end at byte {covered}, but the data at {data_bytes}")
     return {name: entries[name] for _, _, name in ranges}
 
 
@@ -209,14 +209,14 @@ def _check_tensor(fields: Any, where: str) -> tuple[np.dtype, tuple[int, ...], t
     if not isinstance(code, str) or code not in _DTYPES:
         raise InputError(f"{where}: dtype {str(code)[:20]!r} is not one of {', '.join(_DTYPES)}")
     if not _are_sizes(shape) or len(shape) > MAX_AXES or math.prod(axis or 1 for axis in shape) >= MAX_ELEMENTS:
-        raise InputError(f"{where}: shape must be at most {MAX_AXES} non-negative integers that memory could hold")
+        raise InputError(f"{where}: shape must be at most {MAX_AXES} non-negative integers that fit in memory")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise InputError(f"{where}: data_offsets must be two non-negative integers, in order")
     return _DTYPES[code], tuple(shape), (offsets[0], offsets[1])
 
 
 def _are_sizes(values: Any) -> bool:
-    """A list of integers that a file can have; JSON's integers have no end."""
+    """Whether this is a list of integers of at most 63 bits; JSON's have no limit."""
     if not isinstance(values, list):
         return False
     return all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 for value in values)
@@ -225,5 +225,5 @@ def _are_sizes(values: Any) -> bool:
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = dict(pairs)
     if len(keys) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name is listed twice")
     return keys

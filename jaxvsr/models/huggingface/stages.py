@@ -1,6 +1,6 @@
-"""Trained weights on top of a base model, and how they are merged into it.
+"""Trained weights on top of a base model, and merging them into it.
 
-The same merge makes the weights that a run starts from and those that are exported: stage after stage, each rounded
+The weights that a run starts from and those that are exported come from the same merge: stage after stage, each rounded
 once to the base's dtype.
 """
 
@@ -21,10 +21,10 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What one training adds to its base: an adapter, or (`lora` None) full weights in place of the base's.
+    """What one training run adds to its base: an adapter, or (`lora` None) full weights that replace the base's.
 
-    An adapter has `<module>.lora_A` [L, r, in] and `<module>.lora_B` [L, out, r] under our names, L being the layers of
-    a stack.
+    An adapter has `<module>.lora_A` [L, r, in] and `<module>.lora_B` [L, out, r] under our names; L are the layers of a
+    stack.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -32,7 +32,7 @@ class Stage:
 
     @property
     def modules(self) -> list[str]:
-        """The modules that an adapter adapts, sorted; none of full weights."""
+        """The modules that an adapter adapts, sorted; empty for full weights."""
         return sorted(name.removesuffix(".lora_A") for name in self.weights if name.endswith(".lora_A"))
 
     @property
@@ -42,13 +42,13 @@ class Stage:
 
     @property
     def rank(self) -> int:
-        """Of an adapter."""
+        """The rank of an adapter."""
         assert self.lora is not None
         return self.lora.rank
 
     @property
     def scaling(self) -> float:
-        """Of an adapter's output."""
+        """The factor of an adapter's output."""
         assert self.lora is not None
         return self.lora.scaling
 
@@ -73,7 +73,7 @@ def merged_weights(base: ModelFolder, stages: Sequence[Stage]) -> Weight:
     """The base's weights with each stage applied in turn.
 
     Raises:
-        InputError: an adapter does not fit the base, or has another rank than its config, which scales it, says.
+        InputError: an adapter does not fit the base, or its rank is not that of its config (which sets the scaling).
     """
     for stage in stages:
         if stage.lora is not None:
@@ -96,7 +96,7 @@ def merged_weights(base: ModelFolder, stages: Sequence[Stage]) -> Weight:
 
 
 def check_adapter(adapter: Stage, config: ModelConfig, where: str = "adapter") -> None:
-    """Every module is a linear layer of the model, and its two matrices fit it.
+    """Check that every module is a linear layer of the model, and that its two matrices fit.
 
     Raises:
         InputError: one does not.
@@ -104,13 +104,13 @@ def check_adapter(adapter: Stage, config: ModelConfig, where: str = "adapter") -
     shapes, rank = linear_modules(config), adapter.rank
     for module in adapter.modules:
         if module not in shapes:
-            raise InputError(f"{where}: {module!r} is no linear layer of this {config.family} model")
+            raise InputError(f"{where}: {module!r} is not a linear layer of this {config.family} model")
         *stack, fan_out, fan_in = shapes[module]
         for side, expected in (("A", (*stack, rank, fan_in)), ("B", (*stack, fan_out, rank))):
             name = f"{module}.lora_{side}"
             if name not in adapter.weights or tuple(adapter.weights[name].shape) != expected:
                 found = list(adapter.weights[name].shape) if name in adapter.weights else "missing"
-                raise InputError(f"{where}: {name!r} is {found}, rank {rank} of this model needs {list(expected)}")
+                raise InputError(f"{where}: {name!r} is {found}, but must be {list(expected)} for rank {rank}")
 
 
 def linear_modules(config: ModelConfig) -> dict[str, tuple[int, ...]]:

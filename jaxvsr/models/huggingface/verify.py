@@ -1,7 +1,7 @@
-"""Whether this package computes what transformers computes, on the user's own weights.
+"""Whether this package and transformers compute the same, with the user's weights.
 
-Both run in float32 on one made-up video and question, with the same tokens, pixels and positions (ours; see
-`positions.py` for why positions are passed). torch is needed, torchvision is not, and memory for one float32 copy of
+Both run in float32 on one synthetic video and question, with the same tokens, pixels and positions (ours; see
+`positions.py` for why positions are passed). This needs torch, but not torchvision, and memory for one float32 copy of
 the model at a time.
 """
 
@@ -35,7 +35,7 @@ FRAMES, SIDE, SECONDS_PER_FRAME = 6, 112, 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What two implementations said to the same prompt."""
+    """The results of two implementations for the same prompt."""
 
     prompt_tokens: int
     logit_scale: float  # largest absolute logit of transformers
@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def tokens_equal(self) -> int:
-        """How many greedy tokens agree before the first that does not."""
+        """How many greedy tokens are equal before the first that is not."""
         unequal = np.flatnonzero(self.ours != self.theirs)
         return int(unequal[0]) if len(unequal) else len(self.ours)
 
@@ -65,12 +65,12 @@ class _Sequence:
 
 
 def compare(folder: ModelFolder, answer_tokens: int = 32) -> Comparison:
-    """Logits of a prompt and greedy tokens behind it, by transformers and by this package."""
+    """Logits of a prompt and the greedy tokens after it, by transformers and by this package."""
     if folder.style == "stacked":
         raise InputError(f"{folder.path}: transformers cannot read this folder; convert it with to-hf first")
     sequence = _sequence(SceneProcessor.from_folder(folder.path))
     their_logits, theirs = _transformers(folder, sequence, answer_tokens)
-    with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless told
+    with jax.default_matmul_precision("highest"):  # accelerators otherwise multiply float32 with fewer bits
         our_logits, ours = _jax(folder, sequence, answer_tokens)
     return Comparison(
         prompt_tokens=len(sequence.tokens),
@@ -82,28 +82,29 @@ def compare(folder: ModelFolder, answer_tokens: int = 32) -> Comparison:
 
 
 def merging_difference(folder: ModelFolder, stages: Sequence[Stage]) -> float:
-    """How far rounding merged weights to the base's dtype moves the logits: the largest absolute difference.
+    """How much rounding merged weights to the base's dtype changes the logits: the largest absolute difference.
 
-    The prompt is the one of `compare`; compared are the merged weights and the base with one joined adapter beside it.
+    It compares the merged weights with the base plus one joined adapter, on the prompt of `compare`.
     """
     sequence = _sequence(SceneProcessor.from_folder(folder.path))
     joined, weight = join(stages), merged_weights(folder, stages)
     base = load_parameters(folder, "float32")
     with jax.default_matmul_precision("highest"):
-        beside = np.asarray(_forward(folder.config, {**base, **joined.weights}, sequence, joined.lora)(sequence.tokens))
+        unmerged = {**base, **joined.weights}
+        adapter_logits = np.asarray(_forward(folder.config, unmerged, sequence, joined.lora)(sequence.tokens))
         for module in joined.modules:
             name = f"{module}.weight"
             layers = range(len(base[name])) if stack_of(name) else None
             merged = np.stack([weight(name, layer) for layer in layers]) if layers is not None else weight(name, None)
             base[name] = merged.astype(np.float32)
         merged_logits = np.asarray(_forward(folder.config, base, sequence)(sequence.tokens))
-    return float(np.abs(merged_logits - beside).max())
+    return float(np.abs(merged_logits - adapter_logits).max())
 
 
 def _forward(
     config: ModelConfig, parameters: Mapping[str, np.ndarray], sequence: _Sequence, lora: LoraConfig | None = None
 ) -> Callable[[Int32[np.ndarray, "X"]], jax.Array]:
-    """Tokens to logits [X, vocab] in float32, by the plain forward pass; media and positions are the sequence's."""
+    """A function from tokens to logits [X, vocab] in float32, by the plain forward pass over the sequence's media."""
     definition, dtype = model_definition(config, lora), jnp.dtype("float32")
     weights = {name: jnp.asarray(leaf) for name, leaf in parameters.items()}
     vision = jax.tree.map(jnp.asarray, sequence.prompt.vision)
@@ -119,7 +120,7 @@ def _forward(
 
 
 def _sequence(processor: SceneProcessor) -> _Sequence:
-    """A video of drifting colours, so that no two frames are alike."""
+    """A video of moving colours, so that no two frames are equal."""
     rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE
     waves = [np.sin(6 * (rows * (c + 1) + columns * (3 - c)) + frame) for frame in range(FRAMES) for c in range(3)]
     frames = ((np.stack(waves).reshape(FRAMES, 3, SIDE, SIDE).transpose(0, 2, 3, 1) + 1) * 127).astype(np.uint8)
@@ -138,12 +139,12 @@ def _sequence(processor: SceneProcessor) -> _Sequence:
 def _jax(
     folder: ModelFolder, sequence: _Sequence, answer_tokens: int
 ) -> tuple[Float[np.ndarray, "X vocab"], Int32[np.ndarray, "R"]]:
-    """The plain forward pass, once more for each token: slow, and with nothing that could hide a difference."""
+    """The plain forward pass, repeated for each token: slow, but no cache can hide a difference."""
     length = len(sequence.tokens)
-    behind = sequence.positions[-1].max() + 1 + np.arange(answer_tokens)
+    answer_positions = sequence.positions[-1].max() + 1 + np.arange(answer_tokens)
     longer = _Sequence(
         np.concatenate([sequence.tokens, np.zeros(answer_tokens, np.int32)]),
-        np.concatenate([sequence.positions, np.repeat(behind[:, None], 3, axis=1)]).astype(np.int32),
+        np.concatenate([sequence.positions, np.repeat(answer_positions[:, None], 3, axis=1)]).astype(np.int32),
         np.concatenate([sequence.vision_index, np.full(answer_tokens, -1, np.int32)]),
         sequence.prompt,
     )
@@ -161,7 +162,7 @@ def _transformers(
     try:
         import torch
     except ImportError:
-        raise InputError("verify compares with transformers, which needs torch: pip install torch") from None
+        raise InputError("verify runs transformers, which needs torch: pip install torch") from None
     _hide_broken_torchvision()
     try:
         model_class = getattr(transformers, ARCHITECTURES[folder.config.family])
@@ -192,13 +193,13 @@ def _transformers(
         output = model(**inputs, use_cache=True)
         cache = "cache" if "cache" in output else "past_key_values"  # its name before transformers 5.24
         prompt_logits = output.logits[0].numpy().copy()
-        behind = int(sequence.positions[-1].max()) + 1
+        next_position = int(sequence.positions[-1].max()) + 1
         for step in range(answer_tokens):
             answer.append(int(output.logits[0, -1].argmax()))
             if step + 1 < answer_tokens:
                 output = model(
                     input_ids=torch.tensor([[answer[-1]]]),
-                    position_ids=torch.full((3, 1, 1), behind + step),
+                    position_ids=torch.full((3, 1, 1), next_position + step),
                     use_cache=True,
                     **{cache: output[cache]},
                 )
@@ -206,8 +207,8 @@ def _transformers(
 
 
 def _hide_broken_torchvision() -> None:
-    """A torchvision built for another torch fails when it is imported, and takes transformers' models with it. Those
-    do without, if they think that there is none; pixels come from our own processor."""
+    """A torchvision built for another torch fails on import, and transformers' models with it. They work without
+    torchvision if they find none; pixels come from our processor."""
     try:
         import torchvision  # noqa: F401
     except ImportError:
@@ -215,7 +216,7 @@ def _hide_broken_torchvision() -> None:
     except RuntimeError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
-        sys.modules["torchvision"] = None  # type: ignore[assignment]  # import's own sign for a module that is absent
+        sys.modules["torchvision"] = None  # type: ignore[assignment]  # how import marks a missing module
         is_available = transformers.utils.is_torchvision_available
         getattr(is_available, "cache_clear", lambda: None)()
 

@@ -1,6 +1,6 @@
-"""Parameters into a Hugging Face folder of sharded safetensors.
+"""Writing parameters to a Hugging Face folder of sharded safetensors.
 
-A written folder has the names, the dtypes and the division into files of the folder that its weights came from.
+A written folder has the names, the dtypes and the split into files of the folder that its weights came from.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 
 LAYOUT_FILE = "hf_layout.json"  # in a folder of `from-hf`: names and files of the Hugging Face folder
 MAX_SHARD_BYTES = 5_000_000_000  # Hugging Face's
-# What the disk says while a folder is written, when it is not a mistake of ours.
+# Errors of the disk while a folder is written, not faults in our code.
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
@@ -47,9 +47,9 @@ def save_folder(
 ) -> None:
     """Write a Hugging Face folder like `base`: the same names, dtypes, files and companions, with other weights.
 
-    `weight(name, layer)` gives each tensor in any float dtype when its turn has come; without it they are the base's,
-    and so are those that are not in `changed` (our names; None: all are). The base's are copied from file to file.
-    The base may be a folder of `from-hf`. `out` must not exist; it appears when it is complete.
+    `weight(name, layer)` gives each tensor in any float dtype when its turn comes; None: all are the base's. Tensors
+    that are not in `changed` (our names; None: all are in it) are the base's too, copied from file to file. The base
+    may be a folder of `from-hf`. `out` must not exist; it appears when it is complete.
     """
     style, files = _hugging_face_layout(base)
     tied = base.config.text.tie_word_embeddings
@@ -72,9 +72,9 @@ def save_folder(
 
 
 def save_stacked_folder(out: Path, base: ModelFolder) -> None:
-    """Write the weights under our names with the layers stacked, and beside them how they lay in `base`.
+    """Write the weights under our names with the layers stacked, and a file that records the layout of `base`.
 
-    Such a folder loads without stacking anything; `save_folder` gives the Hugging Face folder back bit for bit.
+    Such a folder loads without stacking; `save_folder` turns it back into the Hugging Face folder, bit for bit.
     """
     check_stack_dtypes(base)
     style, layout = _hugging_face_layout(base)
@@ -89,7 +89,7 @@ def write_shards(
     folder: Path, entries: Mapping[str, Entry], tensor: Callable[[str], Data], most: int | None = None
 ) -> None:
     """Write tensors in the order of `entries` into files of at most `most` bytes (None: Hugging Face's 5 GB), with an
-    index if they are several."""
+    index if there are several."""
     most, size, files = most or MAX_SHARD_BYTES, 0, [dict[str, Entry]()]
     for name, (dtype, shape) in entries.items():
         nbytes = math.prod(shape) * dtype.itemsize
@@ -109,9 +109,9 @@ def write_shards(
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into that gets its name when the block ends well, and is gone when it does not."""
+    """A folder to write into. It gets its name at the end of the block; after an error it is deleted."""
     try:
-        # A link cannot be replaced by a folder; where it leads would not be new.
+        # A folder cannot replace a link, and the link's target would not be new.
         taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
         partial = out.with_name(out.name + PARTIAL)
         if not taken and partial.exists():
@@ -130,7 +130,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
-            raise InputError(f"{out}: cannot be written ({_reason(error)}); nothing of it is left") from None
+            raise InputError(f"{out}: cannot be written ({_reason(error)}); the partial folder was deleted") from None
         raise
 
 
@@ -154,7 +154,7 @@ def _hugging_face_layout(folder: ModelFolder) -> tuple[Style, dict[str, list[str
     raw = read_json_object(path)
     style, files = raw.get("style"), raw.get("files")
     if style not in ("old", "new") or not isinstance(files, dict) or not all(map(is_weight_file, files)):
-        raise InputError(f"{path}: must name a style and files; convert the original folder again")
+        raise InputError(f"{path}: must have a style and files; convert the original folder again")
     names = [str(name) for listed in files.values() for name in (listed if isinstance(listed, list) else [])]
     expected = set(file_names(folder.config, style))
     tied = {HEAD} if folder.config.text.tie_word_embeddings else set()
@@ -164,7 +164,7 @@ def _hugging_face_layout(folder: ModelFolder) -> tuple[Style, dict[str, list[str
 
 
 def _write_index(folder: Path, where: Mapping[str, str]) -> None:
-    """The index of the shards that lie in `folder`, in Hugging Face's form."""
+    """The index of the shards in `folder`, in Hugging Face's form."""
     files = [open_safetensors(folder / file) for file in sorted(set(where.values()))]
     total = sum(entry.nbytes for file in files for entry in file.entries.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(where)}

@@ -1,7 +1,7 @@
 """Tokenizer and chat template of a model folder.
 
 The template is rendered by transformers (sandboxed jinja) and the text is tokenized whole, so tokens are Hugging
-Face's. No code of the folder is ever run.
+Face's. No code from the folder is ever run.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from jaxvsr.models.model_config import ModelConfig
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, VISION_PAD = "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
-# Without them transformers makes up an empty tokenizer instead of saying so.
+# If they are missing, transformers gives an empty tokenizer instead of an error.
 TOKENIZER_FILE, SLOW_TOKENIZER = "tokenizer.json", ("vocab.json", "merges.txt")
-# Tokens that give a prompt its structure: text that spells one out would change it.
+# Tokens that structure a prompt: text that contains one would change the structure.
 STRUCTURE_TOKENS = (IM_START, IM_END, "<|endoftext|>", VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD)
 
 # One message of a conversation, as chat templates take it.
@@ -40,17 +40,17 @@ class Chat:
     tokenizer: PreTrainedTokenizerBase
     template: str
     generation: GenerationConfig
-    vocab_size: int  # rows of the embedding, which may be more than the tokenizer has tokens
+    vocab_size: int  # rows of the embedding; may be more than the tokenizer's tokens
 
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig) -> Chat:
-        """Read tokenizer, template and end-of-sequence ids; they must fit the model's config."""
+        """Read tokenizer, template and end-of-sequence ids, and check that they fit the model's config."""
         if not (folder / TOKENIZER_FILE).is_file() and not all((folder / name).is_file() for name in SLOW_TOKENIZER):
             wanted = f"{TOKENIZER_FILE}, or {' and '.join(SLOW_TOKENIZER)}"
-            raise InputError(f"{folder}: has no tokenizer ({wanted}); copy it from the model that this one came from")
+            raise InputError(f"{folder}: has no tokenizer ({wanted}); copy it from this model's base")
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # transformers and tokenizers raise many kinds, tokenizers a bare Exception
+        except Exception as error:  # many types, and from tokenizers a bare Exception
             reason = str(error).strip().splitlines()
             raise InputError(
                 f"{folder}: no usable tokenizer ({reason[0] if reason else type(error).__name__})"
@@ -70,22 +70,22 @@ class Chat:
         return str(text)
 
     def tokens(self, text: str) -> Int32[np.ndarray, "X"]:
-        """Token ids; special tokens that stand in `text` become themselves."""
+        """Token ids. Special tokens in `text` become their own ids."""
         return np.array(self.tokenizer(text)["input_ids"], np.int32)
 
     def answer_tokens(self, answer: str) -> Int32[np.ndarray, "X"]:
-        """An answer to learn: stripped (a leading newline would merge with the template's), ended by `<|im_end|>`."""
+        """A training target: stripped (a leading newline would merge with the template's), then `<|im_end|>`."""
         check_text(answer, "answer")
         return self.tokens(answer.strip() + IM_END)
 
     def text(self, tokens: Int32[np.ndarray, "X"]) -> str:
-        """Tokens as text, special tokens left out."""
+        """Tokens as text, without special tokens."""
         ids = [int(token) for token in tokens]
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Any of these ends an answer."""
+        """Each of these ends an answer."""
         return self.generation.eos_token_ids
 
     @property
@@ -106,7 +106,7 @@ class Chat:
         }
         for token in STRUCTURE_TOKENS:
             if token not in vocabulary:
-                raise InputError(f"{folder}: the tokenizer has no {token}; it is not that of a Qwen2-VL or Qwen2.5-VL")
+                raise InputError(f"{folder}: the tokenizer has no {token}; it is not Qwen2-VL's or Qwen2.5-VL's")
         for token, expected in fields.items():
             if vocabulary[token] != expected:
                 raise InputError(
@@ -115,22 +115,22 @@ class Chat:
         if max(vocabulary.values()) >= self.vocab_size:
             raise InputError(f"{folder}: the tokenizer has more tokens than config.json's vocab_size {self.vocab_size}")
         if self.tokenizer.convert_tokens_to_ids(IM_END) not in self.eos_token_ids:
-            raise InputError(f"{folder}: eos_token_id {list(self.eos_token_ids)} does not hold {IM_END}")
+            raise InputError(f"{folder}: eos_token_id {list(self.eos_token_ids)} must include the id of {IM_END}")
 
 
 def check_text(text: str, what: str) -> None:
-    """Refuse text that spells out a token which structures prompts, and half characters that no tokenizer takes."""
+    """Refuse text with a token that structures prompts, or with half a character (a lone surrogate)."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{what}: its character {error.start + 1} is not Unicode text") from None
+        raise InputError(f"{what}: character {error.start + 1} is not valid Unicode") from None
     for token in STRUCTURE_TOKENS:
         if token in text:
-            raise InputError(f"{what}: contains {token}, which only the chat template may write")
+            raise InputError(f"{what}: contains {token}, which only the chat template may add")
 
 
 def _read_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template, looked for where Hugging Face's processors look, in their order."""
+    """The template, from the places where Hugging Face's processors look, in their order."""
     legacy, file = folder / "chat_template.json", folder / "chat_template.jinja"
     if legacy.is_file():
         template = read_json_object(legacy).get("chat_template")
@@ -140,6 +140,6 @@ def _read_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
         template = tokenizer.chat_template
     if not isinstance(template, str):
         raise InputError(
-            f"{folder}: no chat template; chat_template.json, chat_template.jinja or tokenizer_config.json has it"
+            f"{folder}: no chat template in chat_template.json, chat_template.jinja or tokenizer_config.json"
         )
     return template

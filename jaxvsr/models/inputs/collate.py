@@ -1,4 +1,4 @@
-"""Padding encoded scenes to one shape: the arrays of a scene tree."""
+"""Encoded scenes, padded to one shape: the arrays of a scene tree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCENE_MULTIPLE, QUESTION_MULTIPLE, PATCH_MULTIPLE = 64, 16, 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedScene:
-    """A scene before padding. `vision_row` and `vision_slot` say where a token's merged patch lies; -1: text."""
+    """A scene before padding. `vision_row` and `vision_slot` say where a token's merged patch is; -1: text."""
 
     tokens: Int32[np.ndarray, "V"]
     positions: Int32[np.ndarray, "V 3"]
@@ -39,14 +39,14 @@ class EncodedScene:
 class TreeShape:
     """The padded size of a scene tree's arrays."""
 
-    rows: int  # temporal patches and images of a scene
-    patches: int  # of a row, padding within windows included
-    scene: int  # tokens of the scene segment
-    question: int  # tokens of a question segment
+    rows: int  # temporal patches and images per scene
+    patches: int  # per row, with the padding of windows
+    scene: int  # tokens per scene segment
+    question: int  # tokens per question segment
 
 
 def smallest_shape(scenes: Sequence[EncodedScene], config: ModelConfig) -> TreeShape:
-    """The smallest bucket that all of these fit in. A scene without media has a row of padding."""
+    """The smallest bucket that fits all of these. A scene without media has one row of padding."""
     vision = config.vision
     multiple = (vision.window_size // vision.patch_size) ** 2 if vision.window_size else PATCH_MULTIPLE
     patches = [len(layout.raster) for scene in scenes for layout in scene.layouts]
@@ -59,7 +59,7 @@ def smallest_shape(scenes: Sequence[EncodedScene], config: ModelConfig) -> TreeS
 
 
 def collate(scenes: Sequence[EncodedScene], shape: TreeShape, config: ModelConfig) -> TreePrompt:
-    """Pad S scenes to `shape`. They must have the same number of questions, and fit."""
+    """Pad S scenes to `shape`. They must fit, and have the same number of questions."""
     counts = {len(scene.questions) for scene in scenes}
     if len(counts) != 1:
         raise InputError(f"scenes of one batch need the same number of questions, found {sorted(counts)}")
@@ -99,7 +99,7 @@ def collate(scenes: Sequence[EncodedScene], shape: TreeShape, config: ModelConfi
 
 
 def round_up(value: int, multiple: int) -> int:
-    """The next multiple of `multiple`."""
+    """The smallest multiple of `multiple` that is at least `value`."""
     return -(-value // multiple) * multiple
 
 
@@ -116,4 +116,4 @@ def _check_fit(scenes: Sequence[EncodedScene], shape: TreeShape, config: ModelCo
     }
     for name, least in needed.items():
         if getattr(shape, name) < least:
-            raise InputError(f"shape: {name} {getattr(shape, name)} is too small, these scenes need {least}")
+            raise InputError(f"shape: {name} {getattr(shape, name)} is too small; these scenes need {least}")

@@ -1,6 +1,6 @@
-"""Frames to rows of patches: resizing as Hugging Face's Qwen2-VL processors do, and the order in which the tower reads.
+"""Frames to rows of patches: resized as by Hugging Face's Qwen2-VL processors, in the order in which the tower reads.
 
-Everything stays uint8 here; the device normalises (`vision.normalise_pixels`).
+Everything here is uint8; pixels are normalised on the device (`vision.normalise_pixels`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxvsr.models.model_config import VisionConfig
 def resize_frames(
     frames: UInt8[np.ndarray, "F H W 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "F height width 3"]:
-    """Bicubic, by Pillow, each frame on its own."""
+    """Bicubic, by Pillow, frame by frame."""
     if frames.shape[1:3] == (height, width):
         return frames
     from PIL import Image
@@ -29,10 +29,10 @@ def resize_frames(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowLayout:
-    """Where the patches of one frame stand in a row of the tower.
+    """Where the patches of one frame are in a row of the tower.
 
-    `raster` is the patch's index in reading order over the frame (0 at padding). `unit_slot[u]` is where in the row,
-    counted in merge units, the u-th merged token of the language model stands.
+    `raster` is a patch's index in the frame, in reading order (0 for padding). `unit_slot[u]` is the place in the row,
+    counted in merge units, of the language model's u-th merged token.
     """
 
     raster: Int32[np.ndarray, "L"]
@@ -46,8 +46,8 @@ def row_layout(grid_height: int, grid_width: int, config: VisionConfig) -> RowLa
     """The order of one frame's `grid_height × grid_width` patches.
 
     Merge units (2×2 patches) are consecutive. Without windows they run in reading order. With windows (Qwen2.5-VL) the
-    windows run in reading order and so do the units of each; a window at the right or lower border is smaller, and its
-    place is filled up with padding. Windows of 2×2 units in a frame of 3×3:
+    windows run in reading order and so do the units of each; a window at the right or lower border is smaller, and is
+    padded to full size. Windows of 2×2 units in a frame of 3×3:
 
         units of the frame    0 1 | 2      order in the row    0 1 3 4 | 2 5 . . | 6 7 . . | 8 . . .
                               3 4 | 5
@@ -83,7 +83,7 @@ def row_layout(grid_height: int, grid_width: int, config: VisionConfig) -> RowLa
 
 
 def pack_frames(frames: UInt8[np.ndarray, "F H W 3"], config: VisionConfig) -> UInt8[np.ndarray, "rows L C"]:
-    """Frames of a video to rows of patches in `row_layout`'s order; an odd count is filled with the last frame again.
+    """Frames of a video to rows of patches in `row_layout`'s order; an odd last frame is used twice.
 
     One image is a video of one frame. C runs over (channel, frame of the pair, height, width). Padding is zero.
     """

@@ -1,7 +1,7 @@
 """M-RoPE positions by the rule that the published checkpoints were trained with.
 
-Text counts up on all three axes alike. A vision block that starts at position p has time p + t, height p + row and
-width p + column, in merged tokens; Qwen2.5-VL's time is absolute. The text behind it starts one past the maximum over
+Text has equal positions on all three axes. A vision block that starts at position p has time p + t, height p + row and
+width p + column, in merged tokens; Qwen2.5-VL's time is absolute. The text after it starts one past the maximum over
 **all three** axes:
 
     A video of 3 temporal patches of 2 × 4 patches (1 × 2 merged tokens) between two text tokens:
@@ -11,8 +11,8 @@ width p + column, in merged tokens; Qwen2.5-VL's time is absolute. The text behi
     height   0  1 1 1 1 1 1  4
     width    0  1 2 1 2 1 2  4
 
-That is Qwen's own code, transformers up to 5.2, and vLLM. transformers 5.3 to 5.23 start the text behind a block after
-max(height, width) and ignore its time (https://github.com/huggingface/transformers/issues/45381).
+This is the rule of Qwen's code, transformers up to 5.2, and vLLM. transformers 5.3 to 5.23 ignore the time of a block:
+the text starts max(height, width) after the block's start (https://github.com/huggingface/transformers/issues/45381).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class MediaGrid:
     height: int  # patches
     width: int  # patches
     is_video: bool
-    seconds_per_patch: float = 1.0  # seconds from one temporal patch to the next; Qwen2.5-VL alone looks at it
+    seconds_per_patch: float = 1.0  # seconds from one temporal patch to the next; only Qwen2.5-VL uses it
 
     def merged(self, merge_size: int) -> tuple[int, int, int]:
         """(time, height, width) in tokens of the language model."""
@@ -45,20 +45,22 @@ class MediaGrid:
 def mrope_positions(
     tokens: Int[np.ndarray, "X"], grids: Sequence[MediaGrid], config: ModelConfig
 ) -> tuple[Int32[np.ndarray, "X 3"], int]:
-    """Positions (time, height, width) of every token of one sequence, and the position of the token behind it.
+    """Positions (time, height, width) of every token of one sequence, and the position of the next token.
 
-    Media placeholders in `tokens` are expanded: as many as the grid has merged tokens. Media that do not fill their
-    placeholders exactly are an `InputError`.
+    `tokens` has expanded placeholders: one per merged token of each grid.
+
+    Raises:
+        InputError: the placeholders are not exactly those of `grids`.
     """
     positions = np.empty((len(tokens), 3), np.int32)
     placeholder = (tokens == config.image_token_id) | (tokens == config.video_token_id)
     starts = np.flatnonzero(placeholder)
     at = next_position = 0
     for grid in grids:
-        behind = starts[np.searchsorted(starts, at) :]
-        if not len(behind):
-            raise InputError(f"prompt: {len(grids)} images and videos, but the tokens have room for fewer")
-        start = int(behind[0])
+        remaining = starts[np.searchsorted(starts, at) :]
+        if not len(remaining):
+            raise InputError(f"prompt: {len(grids)} images and videos, but the tokens have places for fewer")
+        start = int(remaining[0])
         next_position = _count_up(positions, at, start, next_position)
         block = vision_positions(grid, config)
         at = start + len(block)
@@ -76,8 +78,8 @@ def mrope_positions(
 def vision_positions(grid: MediaGrid, config: ModelConfig) -> Int32[np.ndarray, "U 3"]:
     """Positions of a block's merged tokens, counted from the block's start.
 
-    Qwen2.5-VL's time of temporal patch t of a video is `int(t · tokens_per_second · seconds_per_patch)` in float32, as
-    Hugging Face computes it.
+    In a video of Qwen2.5-VL, temporal patch t has time `int(t · tokens_per_second · seconds_per_patch)` in float32, as
+    in Hugging Face.
     """
     time, height, width = grid.merged(config.vision.spatial_merge_size)
     steps = np.arange(time, dtype=np.float32)
@@ -88,6 +90,6 @@ def vision_positions(grid: MediaGrid, config: ModelConfig) -> Int32[np.ndarray, 
 
 
 def _count_up(positions: Int32[np.ndarray, "X 3"], start: int, stop: int, first: int) -> int:
-    """Fill text positions in place; returns the next one."""
+    """Fill in text positions; returns the next one."""
     positions[start:stop] = np.arange(first, first + stop - start)[:, None]
     return first + stop - start

@@ -1,10 +1,10 @@
 """Scenes and questions to the arrays of a scene tree, and answers to tokens and back.
 
     scene     <|im_start|>user\\n <|vision_start|> <|video_pad|> × merged tokens <|vision_end|>  shared by all questions
-    question  How many chairs …<|im_end|>\\n<|im_start|>assistant\\n                             one for each question
+    question  How many chairs …<|im_end|>\\n<|im_start|>assistant\\n                             one per question
 
 Every prompt is one user turn: the media, with text before or between them, then the question. It is tokenized whole and
-split behind the last `<|vision_end|>`, so the two segments together are exactly Hugging Face's tokens.
+split after the last `<|vision_end|>`, so the two segments together are exactly Hugging Face's tokens.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.tree_batch import Rollouts, TreePrompt
 from jaxvsr.pixel_budget import PixelLimits, share_pixels, smart_resize
 
-ANSWER_MULTIPLE = 8  # answer lengths are rounded up to it
+ANSWER_MULTIPLE = 8  # answer lengths are rounded up to a multiple of it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Video:
-    """Frames in order, and when each was seen (seconds). Qwen2.5-VL's positions need the times."""
+    """Frames in order, and the time of each in seconds, which Qwen2.5-VL's positions need."""
 
     frames: UInt8[np.ndarray, "F H W 3"]
     timestamps: Float[np.ndarray, "F"] | None = None
 
     @property
     def seconds_per_frame(self) -> float | None:
-        """Mean distance of neighbouring frames: models know one constant rate."""
+        """Mean time between neighbouring frames: the models take one constant rate."""
         if self.timestamps is None:
             return None
         count = len(self.timestamps)
@@ -57,12 +57,12 @@ class ScenePrompt:
 
     media: tuple[Video | Image | str, ...]
     questions: tuple[str, ...]
-    system: str | None = None  # None: whatever the chat template does without a system message
+    system: str | None = None  # None: the chat template's default
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SceneProcessor:
-    """What stands between frames and text, and a model's arrays. Get one with `SceneProcessor.from_folder`."""
+    """Turns frames and text into a model's arrays. Get one with `SceneProcessor.from_folder`."""
 
     config: ModelConfig
     chat: Chat
@@ -73,9 +73,8 @@ class SceneProcessor:
     def from_folder(cls, folder: Path, *, max_pixels: int | None = None) -> SceneProcessor:
         """Read tokenizer, chat template and pixel limits of a model folder.
 
-        `max_pixels` is the budget of a frame or image: with it, whatever is larger is made smaller. Without it, frames
-        whose sides are multiples of a merged patch (28 pixels) are taken as they are, and others are resized within
-        the folder's own limits.
+        `max_pixels` is the most pixels per frame or image: larger ones are made smaller. Without it, frames whose sides
+        are multiples of a merged patch (28 pixels) keep their size, and others are resized within the folder's limits.
         """
         config = read_config(folder)
         unit = config.vision.patch_size * config.vision.spatial_merge_size
@@ -84,7 +83,7 @@ class SceneProcessor:
         return cls(config, Chat.from_folder(folder, config), read_processor_config(folder, config), max_pixels)
 
     def tree_prompt(self, scenes: Sequence[ScenePrompt], shape: TreeShape | None = None) -> TreePrompt:
-        """The arrays of S scenes with Q questions each; `shape` None takes the smallest bucket they fit in."""
+        """The arrays of S scenes with Q questions each; `shape` None is the smallest bucket that fits."""
         return self.collate([self.encode(scene) for scene in scenes], shape)
 
     def encode(self, scene: ScenePrompt) -> EncodedScene:
@@ -105,7 +104,7 @@ class SceneProcessor:
         return EncodedScene(tokens, positions, row, slot, question_start, questions, tuple(packed), layouts)
 
     def shape(self, scenes: Sequence[EncodedScene]) -> TreeShape:
-        """The smallest bucket that all of these fit in."""
+        """The smallest bucket that fits all of these."""
         return smallest_shape(scenes, self.config)
 
     def collate(self, scenes: Sequence[EncodedScene], shape: TreeShape | None = None) -> TreePrompt:
@@ -113,31 +112,31 @@ class SceneProcessor:
         return collate(scenes, shape or self.shape(scenes), self.config)
 
     def encode_answers(self, answers: Sequence[Sequence[Sequence[str]]], length: int | None = None) -> Rollouts:
-        """Answers `[S][Q][G]` as rollouts, each ended by `<|im_end|>`; without `length` in the smallest bucket."""
+        """Answers `[S][Q][G]` as rollouts that end in `<|im_end|>`; `length` None is the smallest bucket that fits."""
         tokens = [[[self.chat.answer_tokens(text) for text in group] for group in scene] for scene in answers]
         lengths = np.array([[[len(ids) for ids in group] for group in scene] for scene in tokens], np.int32)
         longest = int(lengths.max())
         length = length or round_up(longest, ANSWER_MULTIPLE)
         if longest > length:
-            raise InputError(f"an answer has {longest} tokens, with its {length} allowed; raise the answer length")
+            raise InputError(f"an answer has {longest} tokens, but only {length} fit; raise the answer length")
         padded = np.zeros((*lengths.shape, length), np.int32)
         for s, q, g in np.ndindex(*lengths.shape):
             padded[s, q, g, : lengths[s, q, g]] = tokens[s][q][g]
         return Rollouts(padded, lengths)
 
     def decode(self, rollouts: Rollouts) -> list[list[list[str]]]:
-        """The text of every rollout, `[S][Q][G]`, special tokens left out."""
+        """The text of every rollout, `[S][Q][G]`, without special tokens."""
         tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
         return [
             [self.texts(*group) for group in zip(*scene, strict=True)] for scene in zip(tokens, length, strict=True)
         ]
 
     def texts(self, tokens: Int32[np.ndarray, "N R"], length: Int32[np.ndarray, " N"]) -> list[str]:
-        """The text of every answer, special tokens left out."""
+        """The text of every answer, without special tokens."""
         return [self.chat.text(ids[:n]) for ids, n in zip(tokens, length, strict=True)]
 
     def frame_size(self, count: int, height: int, width: int, *, is_video: bool) -> tuple[int, int]:
-        """(height, width) in pixels at which the model sees `count` frames of `height` × `width`."""
+        """(height, width) in pixels to which `count` frames of `height` × `width` are resized for the model."""
         unit = self.config.vision.patch_size * self.config.vision.spatial_merge_size
         limits = self.limits.video if is_video else self.limits.image
         if self.max_pixels is not None:
@@ -160,10 +159,9 @@ class SceneProcessor:
         vision = self.config.vision
         seconds = 1.0
         if isinstance(item, Video) and vision.tokens_per_second:
-            a_frame = item.seconds_per_frame
-            if a_frame is None:
+            if item.seconds_per_frame is None:
                 raise InputError("a video needs timestamps: this model's positions are in seconds")
-            seconds = a_frame * vision.temporal_patch_size
+            seconds = item.seconds_per_frame * vision.temporal_patch_size
         return MediaGrid(
             rows, size[0] // vision.patch_size, size[1] // vision.patch_size, isinstance(item, Video), seconds
         )
@@ -171,7 +169,7 @@ class SceneProcessor:
     def _segments(
         self, scene: ScenePrompt, grids: Sequence[MediaGrid]
     ) -> tuple[Int32[np.ndarray, "V"], tuple[Int32[np.ndarray, "T"], ...]]:
-        """Expanded tokens up to the last `<|vision_end|>`, and those of each question behind it."""
+        """Expanded tokens up to the last `<|vision_end|>`, and those of each question after it."""
         shared: np.ndarray | None = None
         questions = []
         for question in scene.questions:
@@ -182,7 +180,7 @@ class SceneProcessor:
             split = int(ends[-1]) + 1 if len(ends) else 0
             if shared is not None and not np.array_equal(shared, tokens[:split]):
                 raise InputError(
-                    f"question {question[:40]!r}: the tokens of its scene differ from the first question's"
+                    f"question {question[:40]!r}: its scene has other tokens than the first question's scene"
                 )
             shared = tokens[:split]
             questions.append(tokens[split:])
@@ -212,7 +210,7 @@ class SceneProcessor:
 
 
 def _messages(scene: ScenePrompt, question: str) -> list[Message]:
-    """One user turn, in the form that chat templates take."""
+    """One user turn, as chat templates take it."""
     content: list[Message] = []
     for item in (*scene.media, question):
         if isinstance(item, str):

@@ -1,7 +1,7 @@
-"""What a model folder's processor files say about pixels.
+"""The pixel limits in a model folder's processor files.
 
-Three places exist, and Hugging Face looks in this order: `processor_config.json` (transformers 5, nested),
-`video_preprocessor_config.json` for video, `preprocessor_config.json` for images and, where nothing else is, for video.
+Hugging Face looks in three places, in this order: `processor_config.json` (transformers 5, nested),
+`video_preprocessor_config.json` for video, `preprocessor_config.json` for images and, without the others, for video.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, prefixed
 from jaxvsr.files import read_json_object
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
@@ -29,9 +29,9 @@ _MAX_VIDEO_TOKENS = 128_000
 
 @dataclasses.dataclass(frozen=True)
 class ProcessorConfig:
-    """Pixel limits of an image and of a frame of a video.
+    """Pixel limits per image and per frame of a video.
 
-    `max_video_tokens` is set where the folder also caps the whole video (`cap_pixels_per_frame`).
+    `max_video_tokens` is set if the folder also limits the whole video (`cap_pixels_per_frame`).
     """
 
     image: PixelLimits
@@ -40,7 +40,7 @@ class ProcessorConfig:
 
 
 def read_processor_config(folder: Path, config: ModelConfig) -> ProcessorConfig:
-    """Read the limits, and check that patches and normalisation are the model's own."""
+    """Read the limits, and check that patches and normalisation are those of the model."""
     nested = _read(folder / PROCESSOR_FILE)
     image_path, video_path = folder / IMAGE_FILE, folder / VIDEO_FILE
     image = nested.get("image_processor") or _read(image_path)
@@ -49,12 +49,12 @@ def read_processor_config(folder: Path, config: ModelConfig) -> ProcessorConfig:
         if not isinstance(raw, dict) or not isinstance(raw.get("size") or {}, dict):
             raise InputError(f"{folder}: {what} processor: it and its size must be JSON objects")
     if not image and not video:
-        raise InputError(
-            f"{folder}: no {IMAGE_FILE} or {PROCESSOR_FILE}; copy it from the model that this one came from"
-        )
+        raise InputError(f"{folder}: no {IMAGE_FILE} or {PROCESSOR_FILE}; copy it from this model's base")
     for raw, what in ((image, "image"), (video, "video")):
         _check_constants(raw, config, f"{folder}: {what} processor")
     cap = video.get("max_video_tokens", _MAX_VIDEO_TOKENS) if video.get("cap_pixels_per_frame") else None
+    if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
+        raise InputError(f"{folder}: video processor: max_video_tokens {cap!r} must be an integer of at least 1")
     return ProcessorConfig(
         _limits(image, _IMAGE_LIMITS, f"{folder}: image processor"),
         _limits(video, _VIDEO_LIMITS, f"{folder}: video processor"),
@@ -63,19 +63,20 @@ def read_processor_config(folder: Path, config: ModelConfig) -> ProcessorConfig:
 
 
 def _limits(raw: dict[str, Any], default: PixelLimits, where: str) -> PixelLimits:
-    """`min_pixels` and `max_pixels` win over `size`, whose keys were also once called so."""
+    """`min_pixels` and `max_pixels` come before `size`, whose keys once had these names too."""
     size = raw.get("size") or {}
     found = []
     for name, edge, fallback in (
         ("min_pixels", "shortest_edge", default.minimum),
         ("max_pixels", "longest_edge", default.maximum),
     ):
-        values = (raw.get(name), size.get(edge), size.get(name), fallback)
-        value = next(value for value in values if value is not None)
+        values = {name: raw.get(name), f"size.{edge}": size.get(edge), f"size.{name}": size.get(name), "": fallback}
+        key, value = next((key, value) for key, value in values.items() if value is not None)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise InputError(f"{where}: {name} {value!r} must be an integer")
+            raise InputError(f"{where}: {key} {value!r} must be an integer")
         found.append(value)
-    return PixelLimits(*found)
+    with prefixed(where):
+        return PixelLimits(*found)
 
 
 def _check_constants(raw: dict[str, Any], config: ModelConfig, where: str) -> None:
@@ -87,7 +88,7 @@ def _check_constants(raw: dict[str, Any], config: ModelConfig, where: str) -> No
     }
     for name, value in expected.items():
         if raw.get(name, value) != value:
-            raise InputError(f"{where}: {name} {raw[name]!r} is {value} in config.json")
+            raise InputError(f"{where}: {name} is {raw[name]!r}, but {value} in config.json")
     for name, constant in (("image_mean", PIXEL_MEAN), ("image_std", PIXEL_STD)):
         values = raw.get(name, constant)
         numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)

@@ -1,7 +1,7 @@
-"""A model folder of a published shape with random weights, to measure with: no tokenizer, no download.
+"""A model folder of a published shape with random weights, for measuring: no tokenizer, no download.
 
-Tensors are drawn and written one at a time, in the names and the order of the published checkpoints, so a folder of any
-size needs the memory of its largest tensor.
+Tensors are drawn and written one at a time, with the names and in the order of the published checkpoints. A folder of
+any size needs only the memory of its largest tensor.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python launch/convert.py tiny OUT --seed 0
 
-Weights are random. What differs from the published models: widths and depths, a vocabulary of about a thousand tokens,
-and a rotary base that gives heads of width 32 a signal on all three axes.
+Weights are random. It differs from the published models in width and depth, in a vocabulary of about a thousand tokens,
+and in a rotary base that gives heads of width 32 a signal on all three axes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jaxvsr.models.tiny.tiny_text import tokenizer_corpus
 from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
 from jaxvsr.pixel_budget import MERGED_PATCH, MIN_PIXELS, TOKEN_PIXELS, PixelLimits
 
-# Qwen2-VL's, in its order; they follow the vocabulary.
+# Qwen2-VL's, in its order; their ids come after the vocabulary.
 SPECIAL_TOKENS = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -81,13 +81,13 @@ class TinyShape:
     heads: int = 4
     key_value_heads: int = 2
     vision_layers: int = 2
-    rope_theta: float = 18.0  # the published 1e6 leaves the width axis of a narrow head almost no signal
+    rope_theta: float = 18.0  # with the published 1e6 the width axis of a narrow head has almost no signal
 
 
 def tiny_config(
     tokenizer: Tokenizer, shape: TinyShape, family: Family = "qwen2_vl", dtype: str = "float32"
 ) -> ModelConfig:
-    """The model around a tokenizer. Qwen2.5-VL gets windows of 56 pixels and full attention in its last tower layer."""
+    """The model for a tokenizer. Qwen2.5-VL gets windows of 56 pixels and full attention in its last tower layer."""
     half, width = shape.width // shape.heads // 2, shape.width
     spatial = 3 * half // 8  # Qwen2-VL's proportions: 16, 24, 24 of 64
     if family == "qwen2_vl":
@@ -127,7 +127,8 @@ def write_tiny_model(
     shape = shape or TinyShape()
     if shape.width % (4 * shape.heads) or shape.heads % shape.key_value_heads:
         raise InputError(
-            f"width {shape.width} must divide by 4 · {shape.heads} heads, these by {shape.key_value_heads}"
+            f"width {shape.width} must be a multiple of 4 · {shape.heads} (heads), "
+            f"and heads a multiple of {shape.key_value_heads} (key heads)"
         )
     tokenizer = train_tokenizer()
     config = tiny_config(tokenizer, shape, family, dtype)
@@ -148,7 +149,7 @@ def write_tiny_model(
 
 
 def train_tokenizer() -> Tokenizer:
-    """Byte-level BPE as Qwen2's, merged until every word of the corpus is one token."""
+    """Byte-level BPE like Qwen2's, merged until every word of the corpus is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -170,8 +171,8 @@ def train_tokenizer() -> Tokenizer:
 def random_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
     """Initial weights under our names.
 
-    Matrices are normal with standard deviation 1/√(fan in), those that write to the residual stream smaller by
-    √(2 · layers) (GPT-2); embeddings have Qwen2's, norms are one, biases zero.
+    Matrices are normal with standard deviation 1/√(fan in), divided by √(2 · layers) if they write to the residual
+    stream (GPT-2). Embeddings have Qwen2's standard deviation, norms are one, biases zero.
     """
     rng = np.random.default_rng(seed)
     weights = {}
@@ -193,7 +194,7 @@ def random_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
 
 
 def _companions(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict]:
-    """All JSON files of the folder but the tokenizer."""
+    """All JSON files of the folder except the tokenizer."""
     end_of_text, im_end = tokenizer.token_to_id("<|endoftext|>"), tokenizer.token_to_id(IM_END)
     pixels = {
         "do_convert_rgb": True,

@@ -1,7 +1,7 @@
 """Text that the tiny model's tokenizer is trained on: every word of it becomes one token.
 
-The sentences are the question templates of VSI-100k and VSI-Bench with their prompts; other text still works, in more
-tokens (the vocabulary holds all 256 bytes).
+The sentences are the question templates of VSI-100k and VSI-Bench with their prompts. Other text works too, in more
+tokens (the vocabulary has all 256 bytes).
 """
 
 from __future__ import annotations
@@ -91,5 +91,5 @@ ANSWERS = ("left", "right", "back", "front-left", "front-right", "back-left", "b
 
 
 def tokenizer_corpus() -> list[str]:
-    """Every sentence with every category, and every answer on its own."""
+    """Every sentence with every category, then every answer."""
     return [text.replace("{x}", category) for text in SENTENCES for category in CATEGORIES] + list(ANSWERS)
