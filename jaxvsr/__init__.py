@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxvsr.api.train_and_evaluate import Trained, evaluate, train, tree_logprobs
     from jaxvsr.config.algorithm import AdvantageRule, Objective
     from jaxvsr.config.algorithm import OptimizerConfig as Optimizer
-    from jaxvsr.errors import InputError
+    from jaxvsr.errors import InputError, NotFiniteError
     from jaxvsr.models.lora import LoraConfig as Lora
     from jaxvsr.rewards.registry import Reward
 
@@ -32,6 +32,7 @@ _PUBLIC = {
     "AdvantageRule": "jaxvsr.config.algorithm",
     "InputError": "jaxvsr.errors",
     "Lora": "jaxvsr.models.lora:LoraConfig",
+    "NotFiniteError": "jaxvsr.errors",
     "Objective": "jaxvsr.config.algorithm",
     "Optimizer": "jaxvsr.config.algorithm:OptimizerConfig",
     "Policy": "jaxvsr.api.policy",
@@ -49,6 +50,7 @@ __all__ = [
     "AdvantageRule",
     "InputError",
     "Lora",
+    "NotFiniteError",
     "Objective",
     "Optimizer",
     "Policy",

@@ -20,9 +20,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, NotFiniteError
 
 EXIT_INPUT_ERROR = 2
+EXIT_NOT_FINITE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 
 Thing = TypeVar("Thing")
@@ -40,14 +41,15 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Run `command(argv)` and return its exit code; `InputError` becomes one line on stderr and code 2."""
+    """Run `command(argv)` and return its exit code; `InputError` becomes one line on stderr and code 2,
+    `NotFiniteError` one line and code 3."""
     # Without torch, transformers would say at import that it has no models. Tokenizers are all that is wanted of it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         return command(argv)
-    except InputError as error:
+    except (InputError, NotFiniteError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_INPUT_ERROR
+        return EXIT_INPUT_ERROR if isinstance(error, InputError) else EXIT_NOT_FINITE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

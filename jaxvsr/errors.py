@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake ends in, and what a library's exception says in one line of it."""
+"""The exceptions that end a command with one line, and what a library's exception says in one line of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ class InputError(ValueError):
 
     The message is one line that names the thing and says what would be right.
     `launch/` prints it and exits with code 2.
+    """
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss, a gradient or a weight is infinite or not a number.
+
+    The message is one line that says in which step and which. `launch/` prints it and exits with code 3.
     """
 
 

@@ -7,7 +7,8 @@
     python launch/train.py --run-dir runs/mine --resume                 continue where it stopped
 
 Every flag is a field of the config; --set reaches all of them. Ctrl-C, SIGTERM and --time-limit save and stop.
-Exit codes: 0 all steps done or time limit reached, 2 something given is wrong, 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 all steps done or time limit reached, 2 something given is wrong, 3 a loss, gradient or weight is not
+finite, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from jaxvsr.data.loader import SceneBatch
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import scene_shards
 from jaxvsr.devices.processes import SceneAxis
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, NotFiniteError
 from jaxvsr.grpo import phases
 from jaxvsr.grpo.batches import BatchBuilder, HostBatch
 from jaxvsr.grpo.compiled_step import CompiledStep, TrainState
@@ -47,6 +47,7 @@ from jaxvsr.rewards.registry import Reward, RewardFunction
 from jaxvsr.rewards.scoring import score_completions
 from jaxvsr.runs.model_source import Model
 from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter
+from jaxvsr.training.not_finite import what_is_not_finite
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,6 +188,10 @@ class Policy:
 
         Returns:
             The new state, and the metrics of the step as in metrics.jsonl.
+
+        Raises:
+            InputError: rewards, rollouts or objective do not fit.
+            NotFiniteError: the loss, the gradient or a weight is not finite.
         """
         given = np.array(rewards, np.float64)
         if given.shape != rollouts.length.shape:
@@ -209,6 +214,8 @@ class Policy:
         reference = phases.reference(run, rollouts.placed, rollouts.sampled.rollouts)
         scored = phases.score(run, batch, rewarded)
         state, metrics = phases.update(run, state, rollouts.placed, rollouts.sampled, reference, scored)
+        if (broken := what_is_not_finite(metrics)) is not None:
+            raise NotFiniteError(f"update: {broken}; the state that was given is as it was")
         tokens = phases.token_metrics(run, batch, rollouts.length, rollouts.settings.answer_tokens)
         return state, {**metrics, **scored.metrics, **tokens}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jaxvsr.api.scenes_in_memory import Scene, scene_batches
 from jaxvsr.config.config_file import find_config, read_config
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.mesh_shape import DeviceKind
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, NotFiniteError
 from jaxvsr.files import read_rows
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.prompts import prompt_from
@@ -63,6 +63,7 @@ def train(
 
     Raises:
         InputError: something that was given is wrong.
+        NotFiniteError: a loss, a gradient or a weight is not finite; with `run_dir` the last state that is, is saved.
     """
     from jaxvsr.runs.run_folder import RunFolder
     from jaxvsr.training.assemble import ready_run
@@ -92,6 +93,7 @@ def train(
         print(line)
     with contextlib.ExitStack() as stack:
         if run_dir is None:  # nothing is kept
+            stack.enter_context(_without_folder())
             run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
         folder = RunFolder(Path(run_dir))
         ready = stack.enter_context(
@@ -110,6 +112,15 @@ def train(
         state, ended = train_loop(ready.run, ready.state, stop, first=ready.first)
         policy = Policy(ready.policy, prompt_from(settings.data.prompt))
         return Trained(policy, state, list(read_rows(folder.metrics)), list(read_rows(folder.samples)), ended)
+
+
+@contextlib.contextmanager
+def _without_folder() -> Iterator[None]:
+    """Lines about a run that is not kept name no folder of it."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{str(error).partition('; ')[0]}; with run_dir the state before it is kept") from None
 
 
 def _check_scenes(config: TrainConfig, scenes: Iterable[Scene]) -> None:

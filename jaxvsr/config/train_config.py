@@ -132,9 +132,11 @@ class UpdateSettings:
 
     inner_steps: int = 1  # optimizer updates on the same rollouts
     accumulation: int = 1  # parts that the scenes of a step are computed in, one after the other, to save memory
+    skip_not_finite: int = 0  # steps in a row whose update is left out where it is not finite; one more ends the run
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "inner_steps", "accumulation")
+        _at_least(self, 0, "skip_not_finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,4 +255,4 @@ class TrainConfig:
 
 
 # What may change in a resumed run: nothing that a finished step depended on.
-CHANGEABLE = ("steps", "mesh", "intervals", "logging")
+CHANGEABLE = ("steps", "mesh", "intervals", "logging", "update.skip_not_finite")

@@ -46,7 +46,7 @@ AnyObjective = Objective | PreferenceObjective | SupervisedObjective
 class TrainState:
     """All that a step changes."""
 
-    step: Int32[Array, ""]  # optimizer steps taken
+    step: Int32[Array, ""]  # updates, those that were left out because they were not finite too
     trainable: dict[str, Array]  # by flat parameter name
     optimizer: Any  # optax's state of them
     seed: UInt32[Array, ""]  # of every random number of the run
@@ -177,9 +177,10 @@ class CompiledStep:
     def update(
         self, state: TrainState, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        """One optimizer step.
+        """One optimizer step; where loss or gradient is not finite, weights and optimizer stay as they were.
 
-        Metrics: `loss`, `grad_norm`, `entropy` (nats per token), and the objective's.
+        Metrics: `loss`, `grad_norm`, `weight_norm` (of the trainable weights after the step), `entropy` (nats per
+        token), and the objective's.
         """
         return self.programs["update"](state, self.policy.frozen, prompt, rollouts, inputs, self.temperature)
 
@@ -255,9 +256,15 @@ class CompiledStep:
             gradients, stacked = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, state.trainable), parts)
             metrics = merge_metrics(stacked)
             loss = metrics.pop("loss")
+        grad_norm = optax.tree.norm(gradients)
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trainable)
-        trainable = optax.apply_updates(state.trainable, updates)
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
+        finite, before = jnp.isfinite(loss) & jnp.isfinite(grad_norm), (state.trainable, state.optimizer)
+        trainable, optimizer = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (optax.apply_updates(state.trainable, updates), optimizer),
+            before,
+        )
+        metrics = {"loss": loss, "grad_norm": grad_norm, "weight_norm": optax.tree.norm(trainable), **metrics}
         return self._constrain_state(TrainState(state.step + 1, trainable, optimizer, state.seed)), metrics
 
 

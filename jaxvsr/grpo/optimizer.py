@@ -38,6 +38,11 @@ def learning_rate_schedule(
     return learning_rate
 
 
+def updates_taken(optimizer: Any) -> int:
+    """Updates that an optimizer's state has seen: where its schedule and its bias correction are."""
+    return int(next(count for _, count in optax.tree.get_all_with_path(optimizer, "count")))
+
+
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Clipping, then AdamW. Updates are to be added to the parameters (`optax.apply_updates`)."""
     adamw = optax.adamw(

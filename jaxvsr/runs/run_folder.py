@@ -101,10 +101,10 @@ def make_run_folder(path: Path, config: TrainConfig) -> RunFolder:
 
 
 def check_resume(before: TrainConfig, now: TrainConfig, path: Path) -> None:
-    """Refuse a change of anything but steps, mesh, intervals and logging."""
+    """Refuse a change of anything but `CHANGEABLE`."""
     old, new = dict(flat_fields(to_tree(before))), dict(flat_fields(to_tree(now)))
     for field in {**old, **new}:
-        if old.get(field) != new.get(field) and field.split(".")[0] not in CHANGEABLE:
+        if old.get(field) != new.get(field) and not {field, field.split(".")[0]}.intersection(CHANGEABLE):
             raise InputError(
                 f"--resume: {field} was {old.get(field)!r} in {path}, now it is {new.get(field)!r}; "
                 f"only {', '.join(CHANGEABLE)} may change within a run"

@@ -10,8 +10,9 @@ from jaxvsr.devices.processes import largest_of_processes
 from jaxvsr.grpo import phases
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
-from jaxvsr.grpo.optimizer import learning_rate_schedule
+from jaxvsr.grpo.optimizer import learning_rate_schedule, updates_taken
 from jaxvsr.grpo.steps import StepResult, grpo_step, supervised_step
+from jaxvsr.training.not_finite import NotFiniteWatch
 from jaxvsr.training.run_context import RunContext
 from jaxvsr.training.sample_log import hacking_rows, sample_rows
 from jaxvsr.training.stopping import EXIT_CODES, StopRequest
@@ -26,12 +27,16 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
     """Steps `first` + 1 to `config.steps`; returns the state and why it ended (a key of `stopping.EXIT_CODES`).
 
     Every step writes a row; checkpoints are made at their interval, at the end, and where the run is stopped.
+
+    Raises:
+        NotFiniteError: a loss, a gradient or a weight is not finite; the last state that is, is saved.
     """
     config, intervals = run.config, run.config.intervals
     for function in run.step.compiled.functions:
         function.on_compile = run.compile_times.starts
     schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
     batches, watch, reason = run.batches(first), VideoGainWatch(config), ALL_STEPS
+    not_finite = NotFiniteWatch(run, first)
     for number in range(first + 1, config.steps + 1):
         start = time.perf_counter()
         with run.step.clock("data"):
@@ -41,15 +46,21 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
             if number > first + 1:
                 run.checkpoints.save(number - 1, state, run.record, None)
             break
+        learning_rate = float(schedule(updates_taken(state.optimizer)))
         result, gain = _step(run, state, batch, watch.due(number))
         state, seconds = result.state, time.perf_counter() - start
         run.compile_times.record(run.step.compiled.functions)
         row = {
             **result.metrics,
             **gain,
-            "learning_rate": float(schedule((number - 1) * config.update.inner_steps)),
+            **not_finite.left_out(state),
+            "learning_rate": learning_rate,
             **_step_costs(run, seconds, result.metrics["tokens"]),
         }
+        if not not_finite.may_go_on(number, result.metrics):
+            _write(run, number, row, batch, result)
+            batches.close()
+            raise not_finite.error(number, result.metrics, state)
         if number == 1:
             _check_start(run, row)
         _warn(run, watch, row)

@@ -208,3 +208,31 @@ def test_settings_that_would_be_dropped_are_refused(fields: dict[str, Any], mess
     given = {"scenes": scenes(), "rewards": [letters_reward], "data__scenes": 2, "data__questions": 2, "quiet": True}
     with pytest.raises(InputError, match=message):
         jaxvsr.train(**{**given, **fields})
+
+
+@pytest.mark.slow
+def test_an_update_that_is_not_finite_is_said_and_changes_nothing(policy: jaxvsr.Policy) -> None:
+    state = policy.start()
+    batch = policy.batch(scenes())
+    broken = dataclasses.replace(state, trainable={name: leaf * np.nan for name, leaf in state.trainable.items()})
+    rollouts = policy.sample(broken, batch, group=2, answer_tokens=4)
+    rewards = np.arange(8.0).reshape(2, 2, 2)
+    with pytest.raises(
+        jaxvsr.NotFiniteError, match=r"^update: the loss is not finite \(loss nan\); the state that was"
+    ):
+        policy.update(broken, batch, rollouts, rewards)
+    _, metrics = policy.update(state, batch, policy.sample(state, batch, group=2, answer_tokens=4), rewards)
+    assert np.isfinite(metrics["loss"]) and metrics["weight_norm"] > 0
+
+
+@pytest.mark.slow
+def test_training_that_diverges_raises_in_python_too(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "config": "demo-grpo", "scenes": scenes(), "rewards": [letters_reward], "quiet": True, "steps": 4,
+        "data__scenes": 2, "data__questions": 2, "data__frames": 4, "intervals__evaluate": 0,
+        "intervals__checkpoint": 1, "model__path": "rooms-base", "optimizer__learning_rate": 1e30,
+    }  # fmt: skip
+    # The learning rate of step 1 is 0.
+    with pytest.raises(jaxvsr.NotFiniteError, match=r"^step 2: the weights are not finite .*run/checkpoints/1: start"):
+        jaxvsr.train(**settings, run_dir=tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*")] == ["1"]

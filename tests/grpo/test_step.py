@@ -6,14 +6,16 @@ import numpy as np
 import optax
 import pytest
 
-from jaxvsr.config.algorithm import Objective
+from jaxvsr.config.algorithm import Objective, OptimizerConfig
 from jaxvsr.grpo.advantages import gather_informative
-from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, Policy, start_state
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, Policy, TrainState, start_state
 from jaxvsr.grpo.objectives import step_normaliser
+from jaxvsr.grpo.optimizer import make_optimizer, updates_taken
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, tree_logprobs
+from jaxvsr.training.not_finite import what_is_not_finite
 from tests.support.trees import random_parameters, random_tree, small_config
 
 
@@ -83,3 +85,38 @@ def test_sampling_with_adapters_keeps_the_log_probabilities_of_the_update() -> N
     np.testing.assert_allclose(sampled.logprobs, expected, rtol=0, atol=1e-5)
     base, _ = tree_logprobs(bind(model_definition(config), frozen), prompt, sampled.rollouts, 0.8, ForwardOptions())
     assert np.abs(np.asarray(base - expected)).max() > 1e-2, "the adapters matter here"
+
+
+def test_an_update_that_is_not_finite_leaves_weights_and_optimizer_as_they_were() -> None:
+    config, lora = small_config("qwen2_vl"), LoraConfig(rank=2, alpha=4.0)
+    parameters = random_parameters(config, lora, jnp.float32)
+    trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
+    frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
+    case = random_tree(1, 1, 2)
+    prompt, rollouts = case.on_device
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2), 10)
+    step = CompiledStep(
+        Policy(config, lora, frozen), trainable, Objective(), optimizer, SamplingOptions(2, 5, ()), ForwardOptions(),
+        temperature=jnp.float32(1.0), donate_state=False,
+    )  # fmt: skip
+    start, old = start_state(trainable, optimizer, 0), jnp.full(case.mask.shape, -5.0)
+    prompt, mask = step.encode(start, prompt), jnp.asarray(case.mask)
+    normaliser = step_normaliser(mask, Objective())
+
+    def updated(state: TrainState, first: float) -> tuple[TrainState, dict[str, jax.Array]]:
+        advantages = jnp.array([[[first, -1.0]]], jnp.float32)
+        return step.update(state, prompt, rollouts, LossInputs(normaliser, mask, old, None, advantages))
+
+    moved, good = updated(start, 1.0)
+    assert what_is_not_finite({name: float(value) for name, value in good.items()}) is None
+    norm = np.sqrt(sum(np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in moved.trainable.values()))
+    assert float(good["weight_norm"]) == pytest.approx(norm, rel=1e-5)
+    after, bad = updated(moved, np.nan)
+    assert (
+        what_is_not_finite({name: float(value) for name, value in bad.items()}) == "the loss is not finite (loss nan)"
+    )
+    assert int(after.step) == 2 and updates_taken(after.optimizer) == 1
+    jax.tree.map(np.testing.assert_array_equal, (after.trainable, after.optimizer), (moved.trainable, moved.optimizer))
+    again, _ = updated(after, 1.0)
+    wanted, _ = updated(moved, 1.0)
+    jax.tree.map(np.testing.assert_array_equal, again.trainable, wanted.trainable)

@@ -45,7 +45,9 @@ def test_a_folder_that_is_no_run_is_not_written_into(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("change", ["steps=500", "mesh.spec=8", "intervals.checkpoint=7", "logging.project=p"])
+@pytest.mark.parametrize(
+    "change", ["steps=500", "mesh.spec=8", "intervals.checkpoint=7", "logging.project=p", "update.skip_not_finite=3"]
+)
 def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path) -> None:
     make_run_folder(tmp_path, config())
     assert config(change) != config()
@@ -57,7 +59,7 @@ def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path
     [
         (
             "sampling.group=4",
-            "sampling.group was 8 in .*, now it is 4; only steps, mesh, intervals, logging may change",
+            "sampling.group was 8 in .*, now it is 4; only steps, mesh, intervals, logging, update.skip",
         ),
         ("seed=3", "seed was 0 .* now it is 3"),
         ("lora=null", "lora"),

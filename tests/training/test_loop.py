@@ -1,6 +1,7 @@
 """The training loop on a stand-in for the compiled step: rows, samples, stopping, and resuming bit for bit."""
 
 import dataclasses
+import itertools
 import json
 import signal
 from collections.abc import Callable, Generator
@@ -19,7 +20,7 @@ from jaxvsr.config.train_config import (
     SamplingSettings,
     UpdateSettings,
 )
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, NotFiniteError
 from jaxvsr.files import read_rows
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
@@ -389,3 +390,82 @@ def test_dynamic_sampling_stops_when_enough_groups_inform(bench: Callable[..., B
     run = bench(tmp_path / "run", config(steps=1, sampling=sampling))
     train(run.context, fresh_state(), StopRequest())
     assert run.rows()[0]["draws"] == 1
+
+
+def not_finite_at(run: Bench, *updates: int, name: str = "grad_norm") -> None:
+    """The stand-in's updates of these numbers are not finite, and leave the weights as they were."""
+    update, count = run.step.update, itertools.count(1)
+
+    def broken(state: TrainState, *given: Any) -> Any:
+        new, metrics = update(state, *given)
+        if next(count) not in updates:
+            return new, metrics
+        kept = new if name == "weight_norm" else dataclasses.replace(state, step=new.step)
+        return kept, {**metrics, name: jnp.float32(jnp.nan)}
+
+    run.step.update = broken  # type: ignore[method-assign,assignment]
+
+
+@pytest.mark.parametrize(("name", "says"), [("loss", "the loss is"), ("grad_norm", "the gradient is")])
+def test_a_run_stops_at_the_first_number_that_is_not_finite_with_the_state_before_it(
+    bench: Callable[..., Bench], tmp_path: Path, name: str, says: str
+) -> None:
+    whole = bench(tmp_path / "whole", config(steps=4))
+    before, _ = train(whole.context, fresh_state(), StopRequest())
+    run = bench(tmp_path / "run", config())
+    not_finite_at(run, 5, name=name)
+    with pytest.raises(NotFiniteError, match=f"^step 5: {says} not finite .*{name} nan.*checkpoints/4: .*run@4 and a"):
+        train(run.context, fresh_state(), StopRequest())
+    assert [row["step"] for row in run.rows()] == [1, 2, 3, 4, 5] and run.rows()[-1][name] is None
+    assert run.context.checkpoints.steps == [4]
+    saved = run.context.checkpoints.restore(4, fresh_state(), RECORD)
+    assert int(saved.step) == 4
+    np.testing.assert_array_equal(np.asarray(saved.trainable["w"]), np.asarray(before.trainable["w"]))
+
+
+def test_the_state_before_it_is_saved_also_where_no_checkpoint_was_due(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config())
+    not_finite_at(run, 3)
+    with pytest.raises(NotFiniteError, match=r"run/checkpoints/2: start from it with --model \S+/run@2"):
+        train(run.context, fresh_state(), StopRequest())
+    again = bench(tmp_path / "run", config(), first=2)
+    restored = again.context.checkpoints.restore(2, fresh_state(), RECORD)
+    resumed, _ = train(again.context, restored, StopRequest(), first=2)
+    whole = bench(tmp_path / "whole", config())
+    final, _ = train(whole.context, fresh_state(), StopRequest())
+    np.testing.assert_array_equal(np.asarray(resumed.trainable["w"]), np.asarray(final.trainable["w"]))
+    assert without_times(again.rows()) == without_times(whole.rows())
+
+
+@pytest.mark.parametrize(("first_step", "changes"), [(1, {}), (2, {"name": "weight_norm"})])
+def test_a_state_that_is_not_finite_is_never_saved(
+    bench: Callable[..., Bench], tmp_path: Path, first_step: int, changes: dict[str, str]
+) -> None:
+    run = bench(tmp_path / "run", config(intervals=IntervalSettings(checkpoint=2)))
+    not_finite_at(run, first_step, **changes)
+    with pytest.raises(NotFiniteError, match=f"^step {first_step}: .*there is no checkpoint yet; try a lower"):
+        train(run.context, fresh_state(), StopRequest())
+    assert run.context.checkpoints.steps == []
+
+
+def test_updates_that_are_not_finite_are_left_out_and_counted_where_that_is_allowed(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config(update=UpdateSettings(skip_not_finite=2)))
+    not_finite_at(run, 2, 3, 5)
+    state, reason = train(run.context, fresh_state(), StopRequest())
+    assert reason == "all steps" and int(state.step) == 6
+    assert [row["updates_left_out"] for row in run.rows()] == [0, 1, 2, 2, 3, 3]
+    rates = [1e-5 * (1 - taken / 6) for taken in (0, 1, 1, 1, 2, 2)]  # the schedule goes by updates that were made
+    assert [row["learning_rate"] for row in run.rows()] == pytest.approx(rates)
+    lines = run.output.getvalue()
+    assert "warning: step 3: the gradient is not finite (grad_norm nan); its update is left out (2 in a row" in lines
+
+
+def test_more_in_a_row_than_allowed_end_the_run(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(update=UpdateSettings(skip_not_finite=2)))
+    not_finite_at(run, 2, 3, 4)
+    with pytest.raises(NotFiniteError, match=r"^step 4: .*checkpoints/3"):
+        train(run.context, fresh_state(), StopRequest())
