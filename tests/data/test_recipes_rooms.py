@@ -118,9 +118,10 @@ def check(row, recipe, room, ids, things, cloud, box, first_frame):
             assert float(row.answer) == pytest.approx(metres, abs=2e-4)
         else:
             metres = distances.obb_gap(box[first], box[second])
-            # A grid of 5 cm is up to 9 cm off, and one decimal; a round thing has several minimal boxes.
+            # Lines of the grids are 5 to 10 cm apart, and those on a face may be missing; one decimal; a round thing
+            # has several minimal boxes.
             slack = sum(0.21 * box[i].extent[0] for i in (first, second) if is_round(box[i]))
-            assert -0.06 - slack <= float(row.answer) - metres <= 0.15 + slack
+            assert -0.06 - slack <= float(row.answer) - metres <= 0.25 + slack
     elif kind == "object_rel_distance":
         target = ids[re.search(r"closest to the (.*)\?", row.question)[1]][0]
         options = [option[3:] for option in row.options]
@@ -130,6 +131,7 @@ def check(row, recipe, room, ids, things, cloud, box, first_frame):
             metres = {name: min(distances.obb_gap(box[target], box[i]) for i in ids[name]) for name in options}
         near = [target, *(i for name in options for i in ids[name])]
         slack = max((0.42 * box[i].extent[0] for i in near if is_round(box[i])), default=0) * (recipe == "vsi-bench")
+        slack += 0.1 * (recipe == "vsi-bench")  # the grids, less the margin between options
         assert metres[chosen(row)] <= min(metres.values()) + 1e-3 + slack
     elif kind == "obj_appearance_order":
         order = chosen(row).split(", ")
@@ -159,7 +161,13 @@ def moved(rooms, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "changed"), [*((recipe, {}) for recipe in OPTIONS), ("vsi-bench", {"categories": "all"})]
+    ("recipe", "changed"),
+    [
+        ("vsi100k", {}),
+        ("spatial-r1", {}),
+        ("vsi-bench", {"distance": "obb_exact"}),
+        ("vsi-bench", {"distance": "obb_exact", "categories": "all"}),
+    ],
 )
 def test_a_rigid_motion_with_the_matching_alignment_changes_no_answer(rooms, moved, recipe, changed):
     """Up to the float32 of the stored vertices: what SR prints to 0.1 mm may change in its last digit. All categories
@@ -173,6 +181,19 @@ def test_a_rigid_motion_with_the_matching_alignment_changes_no_answer(rooms, mov
             assert float(row.answer) == pytest.approx(float(other.answer), abs=tolerance)
         else:
             assert row.answer == other.answer
+
+
+def test_a_rigid_motion_changes_distances_between_vsi_benchs_grids_by_centimetres(rooms, moved):
+    """Which points of a face are still in their box is a matter of rounding."""
+    asked = {"tasks": ("object_abs_distance",), "per_task": None, "categories": "all"}
+    before, after = (
+        {(row.scene, row.question): float(row.answer) for row in ask(root, "vsi-bench", **asked)}
+        for root in (rooms, moved)
+    )
+    both = before.keys() & after.keys()
+    changes = np.array([after[key] - before[key] for key in both])
+    assert len(both) >= 25 and len(both) >= 0.9 * len(before.keys() | after.keys())
+    assert np.abs(changes).max() < 0.25 and (np.abs(changes) < 0.01).mean() > 0.25
 
 
 def test_another_mesh_changes_oriented_boxes_not_and_mean_points_within_the_objects(rooms):

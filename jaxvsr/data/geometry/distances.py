@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from scipy.optimize import lsq_linear
 from scipy.spatial import cKDTree
 
@@ -50,102 +49,39 @@ def obb_gap(first: OrientedBox, second: OrientedBox) -> float:
     return 0.0 if gap < 1e-9 else gap
 
 
-def obb_grid_distance(first: OrientedBox, second: OrientedBox, spacing_m: float = 0.05) -> float:
-    """Smallest distance between grid points of the outer parts of two oriented boxes, metres.
-
-    VSI-Bench's definition (VLM-3R's generator): a grid of `spacing_m` in each box, of which only the points are kept
-    that are more than a quarter of the extent from the centre along some axis.
-    """
-    return point_cloud_distance(shell_grid(first, spacing_m), shell_grid(second, spacing_m))
+def obb_grid_distance(first: OrientedBox, second: OrientedBox) -> float:
+    """VSI-Bench's definition: the smallest distance between the grid points of two oriented boxes, metres."""
+    return point_cloud_distance(shell_grid(first), shell_grid(second))
 
 
 def shell_grid(box: OrientedBox, spacing_m: float = 0.05) -> Float64[np.ndarray, "P 3"]:
-    """The grid points of the outer parts of a box, metres; there are some on every face."""
-    axes = [_grid_lines(e, spacing_m) for e in box.extent]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    outer = (np.abs(grid) > box.extent / 4).any(axis=1)
-    # A box without any extent is a single point, which is not farther than a quarter of 0 from itself.
-    kept = grid[outer] if outer.any() else grid
-    return box.center + kept @ box.axes
+    """The grid points of the outer parts of a box, metres, as VLM-3R's generator has them; at least one.
 
-
-def surface_grid(box: OrientedBox, spacing_m: float = 0.05) -> Float64[np.ndarray, "P 3"]:
-    """The points of `shell_grid` on the box's faces. If two boxes do not overlap, their nearest grid points are among
-    these: the nearest grid point to a point outside a box is found axis by axis, and is on a face that the point is
-    beyond."""
-    grid = shell_grid(box, spacing_m)
-    on_face = np.abs(np.abs((grid - box.center) @ box.axes.T) - box.extent / 2) < 1e-9
-    return grid[on_face.any(axis=1)]
-
-
-def grid_distance_from(points: Float64[np.ndarray, "P 3"], box: OrientedBox, spacing_m: float = 0.05) -> float:
-    """Smallest distance between points (P ≥ 1) and the `shell_grid` of a box, metres. It needs no search, because the
-    nearest grid point is found axis by axis."""
-    shell = _ShellLines.of(box, spacing_m)
-    along = (points - box.center) @ box.axes.T + box.extent / 2
-    bound = float(shell.squares(along[::_PROBED]).min())
-    # Only points within this distance of the box can be nearer.
-    near = along[(np.abs(along - box.extent / 2) <= box.extent / 2 + np.sqrt(bound)).all(axis=1)]
-    return float(np.sqrt(shell.squares(near).min(initial=bound)))
-
-
-_PROBED = 16  # every 16th point is measured first, which bounds the distance
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _ShellLines:
-    """The grid lines of a box's `shell_grid` along each axis, measured from the box's lowest corner.
-
-    Line i is i spacings from the low face, up to line `last`; the high face follows at any distance. The lines up to
-    `low` and from `high` on are in the outer parts.
+    A side of length e has ceil(e / spacing) lines, evenly from face to face; a side that is no longer than the spacing
+    has one, on its low face. Kept are the points that are more than a quarter of the extent from the centre along some
+    axis and that still lie in the box after they have been turned and moved into place. Rounding puts about half of
+    the points of a face just outside, so that distances may change by some centimetres when a scan is turned. If none
+    is left, the grid has half the spacing.
     """
-
-    extent: Float64[np.ndarray, " 3"]
-    spacing_m: float
-    last: Int64[np.ndarray, " 3"]
-    low: Int64[np.ndarray, " 3"]
-    high: Int64[np.ndarray, " 3"]
-
-    @staticmethod
-    def of(box: OrientedBox, spacing_m: float) -> _ShellLines:
-        """The lines of a box."""
-        lines = [(_grid_lines(e, spacing_m), e / 4) for e in box.extent]
-        last = np.array([max(len(line) - 2, 0) for line, _ in lines])
-        low = np.array([np.count_nonzero(line[:-1] < -inner) - 1 for line, inner in lines])
-        high = np.array([np.count_nonzero(line <= inner) for line, inner in lines])
-        return _ShellLines(box.extent, spacing_m, last, low, high)
-
-    def squares(self, along: Float64[np.ndarray, "P 3"]) -> Float64[np.ndarray, " P"]:
-        """Squared distances from places to the nearest point of the shell.
-
-        The nearest point of the whole grid is on the nearest line of each axis. In the shell, one axis has a line of
-        the outer parts instead: the axis for which this costs least.
-        """
-        number, from_face = np.round(along / self.spacing_m), np.abs(along - self.extent)
-        whole = np.minimum(np.abs(along - np.clip(number, 0, self.last) * self.spacing_m), from_face)
-        below = np.abs(along - np.minimum(np.maximum(number, 0), self.low) * self.spacing_m)
-        above = np.abs(along - np.minimum(np.maximum(number, self.high), self.last) * self.spacing_m)
-        outer = np.minimum(
-            np.minimum(np.where(self.low >= 0, below, np.inf), np.where(self.high <= self.last, above, np.inf)),
-            np.where(self.extent > 0, from_face, np.inf),
-        )
-        squares = whole * whole
-        costs = (outer * outer - squares).min(axis=1)
-        # A box without any extent is a single point, which is its shell.
-        return np.asarray(squares.sum(axis=1) + np.where(np.isfinite(costs), costs, 0.0))
+    extent = box.extent
+    lines = [np.linspace(-e / 2, e / 2, max(int(np.ceil(e / spacing_m)), 1)) for e in extent]
+    grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = grid[(np.abs(grid) > extent / 4).any(axis=1)]
+    if not len(grid):  # a box without any extent is a single point
+        return box.center[None]
+    points = grid @ box.axes + box.center
+    offset = points - box.center
+    # Added up from x to z, as Open3D's `crop` does: a matrix product rounds otherwise.
+    along = sum(offset[:, axis, None] * box.axes[:, axis] for axis in range(3))
+    inside = (np.abs(along) <= np.maximum(extent, _FLAT_METRES) / 2).all(axis=1)
+    if inside.any():
+        return points[inside]
+    # A box of less than a millimetre would need more points than a computer holds.
+    return points if len(grid) > _MOST_POINTS else shell_grid(box, spacing_m / 2)
 
 
-def _grid_lines(extent: float, spacing_m: float) -> Float64[np.ndarray, " L"]:
-    """A box's grid lines along one axis, from its centre: in steps from one face, and the other face."""
-    return np.unique(np.append(np.arange(-extent / 2, extent / 2, spacing_m), extent / 2))
-
-
-def boxes_apart(first: OrientedBox, second: OrientedBox) -> bool:
-    """Whether two boxes have no common point: a face normal or the cross product of two edges separates them."""
-    crosses = np.cross(first.axes[:, None], second.axes[None]).reshape(-1, 3)
-    directions = np.concatenate([first.axes, second.axes, crosses])
-    reach = sum(np.abs(directions @ box.axes.T) @ box.extent / 2 for box in (first, second))
-    return bool((np.abs(directions @ (second.center - first.center)) > reach + 1e-9).any())
+_FLAT_METRES = 1e-9  # Open3D's boxes are never thinner; ours are where an object's points are in one plane
+_MOST_POINTS = 100_000
 
 
 def point_cloud_distance(first: Float[np.ndarray, "P 3"], second: Float[np.ndarray, "R 3"]) -> float:

@@ -13,7 +13,8 @@ from jaxvsr.data.geometry import distances
 from jaxvsr.data.scannet.read_scan import Scene, SceneObject
 
 # `center` with centre "points" depends on how densely a scan samples each side of an object, `aabb_*` on the room's
-# rotation; `obb_*` and `points` on neither (`points` by no more than the spacing of the points).
+# rotation, `obb_grid` by some centimetres too (`shell_grid` says why); `obb_exact` and `points` on neither (`points` by
+# no more than the spacing of the points).
 DistanceDefinition = Literal["center", "aabb_exact", "aabb_sample", "obb_exact", "obb_grid", "points"]
 CenterDefinition = Literal["points", "aabb", "obb"]
 
@@ -63,8 +64,6 @@ class SceneDistances:
         self._definition = definition
         self._center = center
         self._clouds: dict[int, tuple[Float64[np.ndarray, "P 3"], cKDTree]] = {}
-        self._shells: dict[int, Float64[np.ndarray, "P 3"]] = {}
-        self._faces: dict[int, Float64[np.ndarray, "P 3"]] = {}
         self._metres: dict[tuple[int, int], float] = {}
 
     def __call__(self, first: SceneObject, second: SceneObject) -> float:
@@ -80,31 +79,17 @@ class SceneDistances:
         if self._definition not in ("points", "obb_grid"):
             rng = np.random.default_rng([*self._scene.encode(), first.id, second.id])
             return object_distance(first, second, self._definition, self._center, rng)
-        if self._definition == "obb_grid":
-            points = self._face_points if distances.boxes_apart(first.obb, second.obb) else self._shell_points
-            small, large = sorted((first, second), key=lambda item: len(points(item)))
-            return distances.grid_distance_from(points(small), large.obb)
         (small_cloud, _), (large_cloud, tree) = sorted(
             map(self._cloud, (first, second)), key=lambda cloud: len(cloud[0])
         )
         return distances.tree_distance(small_cloud, large_cloud, tree)
 
     def _cloud(self, item: SceneObject) -> tuple[Float64[np.ndarray, "P 3"], cKDTree]:
+        """An object's points, or the grid of its box, with their search tree."""
         if item.id not in self._clouds:
-            self._clouds[item.id] = (item.points, distances.search_tree(item.points))
+            points = item.points if self._definition == "points" else distances.shell_grid(item.obb)
+            self._clouds[item.id] = (points, distances.search_tree(points))
         return self._clouds[item.id]
-
-    def _shell_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
-        """An object's shell grid."""
-        if item.id not in self._shells:
-            self._shells[item.id] = distances.shell_grid(item.obb)
-        return self._shells[item.id]
-
-    def _face_points(self, item: SceneObject) -> Float64[np.ndarray, "P 3"]:
-        """The points of an object's shell grid on the faces of its box; enough if two boxes do not overlap."""
-        if item.id not in self._faces:
-            self._faces[item.id] = distances.surface_grid(item.obb)
-        return self._faces[item.id]
 
 
 @functools.lru_cache(maxsize=4)

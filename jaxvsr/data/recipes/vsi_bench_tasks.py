@@ -5,7 +5,8 @@ reproduce almost all of the published answers. Route planning was written by han
 
     count      categories with more than one instance
     size       unique categories, longest side of the minimal oriented box, whole centimetres
-    room       alpha shape (alpha 5) of 10,000 random points of the scene seen from above
+    room       alpha shape (alpha 5) of 10,000 random points of the scene seen from above; enclosed gaps count, as in
+               the package alphashape that it uses
     distance   unique categories, nearest points of 5 cm grids in the outer parts of the oriented boxes; rounded to
                decimetres, then left out below 0.2
     nearest    unique target, four other categories, their nearest instance; none nearer than 0.15, any two 0.15 apart
@@ -55,7 +56,7 @@ TEMPLATES = {
     COUNT: "How many {category}(s) are in this room?",
     SIZE: "What is the length of the longest dimension (length, width, or height) of the {category}, "
     "measured in centimeters?",
-    ROOM: "What is the size of this room (in square meters)?\nIf multiple rooms are shown, estimate the size of the "
+    ROOM: "What is the size of this room (in square meters)? \nIf multiple rooms are shown, estimate the size of the "
     "combined space.",
     DISTANCE: "Measuring from the closest point of each object, what is the distance between the {first} and the "
     "{second} (in meters)?",
@@ -135,7 +136,7 @@ class Options:
     direction_stray_corners: int = 2
     room_points: RoomPoints = "scene"
     room_radius: float = 0.2
-    room_fill_holes: bool = False
+    room_fill_holes: bool = True
     order_minimum_share: float = 0.001
     order_frames: int | None = 32
     order_margin_s: float = 1.0
