@@ -13,6 +13,11 @@ from typing import Any
 from jaxvsr.errors import InputError, one_line
 
 
+def partial_name(path: Path) -> Path:
+    """A hidden name beside `path` that no other process or thread has: what it is written to before it is renamed."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write a file to; it takes the place of `path` when the block ends without an error.
@@ -22,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with replacing(path) as partial:
             partial.write_bytes(data)
     """
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    partial = partial_name(path)
     try:
         yield partial
         os.replace(partial, path)

@@ -88,7 +88,7 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-frames", type=positive_int, help="with --fps (default: 768)")
     parser.add_argument("--max-pixels", type=positive_int, required=True, help="pixel budget per frame")
     parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which frames")
-    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="i/n", help="every n-th scene, from the i-th")
+    parser.add_argument("--shard", type=shard, metavar="i/n", help="only every n-th scene, from the i-th; default: all")
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
@@ -170,12 +170,11 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _rooms(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data.data_folder import check_can_be_added_to
+    from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.rooms.room_scans import DEFAULT_FRAMES, DEFAULT_SIZE, write_rooms
 
     start = time.monotonic()
-    check_can_be_added_to(arguments.out)
-    with progress("rooms", arguments.scenes) as on_scene:
+    with adding_to(arguments.out), progress("rooms", arguments.scenes) as on_scene:
         names = write_rooms(
             arguments.out,
             scenes=arguments.scenes,
@@ -189,7 +188,7 @@ def _rooms(arguments: argparse.Namespace) -> int:
 
 
 def _questions(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data.data_folder import check_can_be_added_to
+    from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.recipes.generate_questions import QuestionSettings, generate_questions, without_benchmarks
     from jaxvsr.data.recipes.recipe import load_recipe
     from jaxvsr.data.recipes.write_questions import QuestionSet, shard_line, write_question_set
@@ -198,40 +197,40 @@ def _questions(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     recipe = load_recipe(arguments.recipe)
     options = replace_fields(recipe.options, arguments.set)
-    check_can_be_added_to(arguments.out)
-    scans, left_out = without_benchmarks(list_scans(arguments.scans), arguments.include)
-    for benchmark, count in left_out.items():
-        print(f"left out {count} scans of {benchmark} (--include {benchmark} takes them, as held out)")
-    settings = QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
-    asked = shard_of(scans, arguments.shard or (1, 1))
-    with progress("questions", len(asked)) as on_done:
-        report = generate_questions(
-            asked, settings, out=arguments.out, census_over=scans, workers=arguments.workers, on_done=on_done
-        )
-    _account_for_broken(report.broken, len(asked), arguments.skip_broken)
-    if arguments.shard:
-        return _done([shard_line(arguments.out, arguments.shard, len(asked), len(scans))], start)
-    question_set = QuestionSet(recipe, settings, scans, left_out, arguments.heldout)
-    return _done(write_question_set(arguments.out, question_set, report), start)
+    with adding_to(arguments.out, shared=arguments.shard is not None):
+        scans, left_out = without_benchmarks(list_scans(arguments.scans), arguments.include)
+        for benchmark, count in left_out.items():
+            print(f"left out {count} scans of {benchmark} (--include {benchmark} takes them, as held out)")
+        settings = QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
+        asked = shard_of(scans, arguments.shard or (1, 1))
+        with progress("questions", len(asked)) as on_done:
+            report = generate_questions(
+                asked, settings, out=arguments.out, census_over=scans, workers=arguments.workers, on_done=on_done
+            )
+        _account_for_broken(report.broken, len(asked), arguments.skip_broken)
+        if arguments.shard:
+            return _done([shard_line(arguments.out, arguments.shard, len(asked), len(scans))], start)
+        question_set = QuestionSet(recipe, settings, scans, left_out, arguments.heldout)
+        return _done(write_question_set(arguments.out, question_set, report), start)
 
 
 def _frames(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data.data_folder import check_can_be_added_to, questions_in, write_frames_section
+    from jaxvsr.data.data_folder import adding_to, questions_in, write_frames_section
     from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
     from jaxvsr.data.video.scene_sources import scene_sources
 
     start = time.monotonic()
     settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
-    check_can_be_added_to(arguments.out)
-    found = scene_sources(arguments.scans, arguments.out, questions_in(arguments.out))
-    sources = shard_of(found.sources, arguments.shard)
-    with progress("frames", len(sources)) as on_done:
-        report = write_frames(sources, arguments.out, settings, workers=arguments.workers, on_done=on_done)
-    if report.written or report.kept:
-        write_frames_section(arguments.out)
-    _done([*found.lines(arguments.scans), *report.lines()], start)
-    _account_for_broken(report.broken, len(sources), arguments.skip_broken)
-    return 0
+    with adding_to(arguments.out, shared=arguments.shard is not None):
+        found = scene_sources(arguments.scans, arguments.out, questions_in(arguments.out))
+        sources = shard_of(found.sources, arguments.shard or (1, 1))
+        with progress("frames", len(sources)) as on_done:
+            report = write_frames(sources, arguments.out, settings, workers=arguments.workers, on_done=on_done)
+        if report.written or report.kept:
+            write_frames_section(arguments.out)
+        _done([*found.lines(arguments.scans), *report.lines()], start)
+        _account_for_broken(report.broken, len(sources), arguments.skip_broken)
+        return 0
 
 
 def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
@@ -249,6 +248,7 @@ def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
 
 
 def _features(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.features import write_features_section
     from jaxvsr.data.frames import FrameStore
     from jaxvsr.devices.choose_devices import choose_devices
@@ -260,29 +260,30 @@ def _features(arguments: argparse.Namespace) -> int:
 
     start = time.monotonic()
     scenes = FrameStore(arguments.out).scenes()
-    model = open_model(arguments.model, arguments.revision)
-    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=arguments.max_pixels)
-    (device,) = choose_devices("auto", MeshShape())
-    dtype = compute_dtype(arguments.dtype, device.platform)
-    with progress("features", len(scenes)) as on_done:
-        report = write_features(
-            arguments.out,
-            model,
-            processor,
-            dtype=dtype,
-            counts=arguments.frames,
-            views=(False, True) if arguments.mirror else (False,),
-            device=device,
-            on_done=on_done,
-        )
-    arrays = report.written + report.kept
-    write_features_section(arguments.out, report.name, model.name, dtype, arguments.max_pixels, arrays)
-    counts = f"{report.written} arrays written, {report.kept} there already"
-    return _done([f"features {report.name} of {len(scenes)} scenes: {counts}"], start)
+    with adding_to(arguments.out):
+        model = open_model(arguments.model, arguments.revision)
+        processor = SceneProcessor.from_folder(model.folder.path, max_pixels=arguments.max_pixels)
+        (device,) = choose_devices("auto", MeshShape())
+        dtype = compute_dtype(arguments.dtype, device.platform)
+        with progress("features", len(scenes)) as on_done:
+            report = write_features(
+                arguments.out,
+                model,
+                processor,
+                dtype=dtype,
+                counts=arguments.frames,
+                views=(False, True) if arguments.mirror else (False,),
+                device=device,
+                on_done=on_done,
+            )
+        arrays = report.written + report.kept
+        write_features_section(arguments.out, report.name, model.name, dtype, arguments.max_pixels, arrays)
+        counts = f"{report.written} arrays written, {report.kept} there already"
+        return _done([f"features {report.name} of {len(scenes)} scenes: {counts}"], start)
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from jaxvsr.data.data_folder import check_can_be_added_to
+    from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.importers.formats import parse_field_map
     from jaxvsr.data.importers.import_questions import ImportSettings, import_questions
     from jaxvsr.data.importers.mirrored_rows import add_mirrored_rows
@@ -296,12 +297,12 @@ def _import(arguments: argparse.Namespace) -> int:
         parse_field_map(arguments.map) if arguments.map else {},
         tuple(arguments.include),
     )
-    check_can_be_added_to(arguments.out)
-    report, pairing = import_questions(settings, arguments.out)
-    _done(write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed), start)
-    if arguments.mirror:
-        mirrored = add_mirrored_rows(arguments.out, settings.name, report.questions, arguments.videos)
-        print(f"{len(mirrored.rows):,} mirrored ones; {mirrored.line()}")
+    with adding_to(arguments.out):
+        report, pairing = import_questions(settings, arguments.out)
+        _done(write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed), start)
+        if arguments.mirror:
+            mirrored = add_mirrored_rows(arguments.out, settings.name, report.questions, arguments.videos)
+            print(f"{len(mirrored.rows):,} mirrored ones; {mirrored.line()}")
     return 0
 
 
@@ -315,9 +316,14 @@ def _tag(arguments: argparse.Namespace) -> int:
 
 
 def _trim(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.trimmed_splits import keep_scenes_with_questions
 
-    for split, (kept, out) in keep_scenes_with_questions(arguments.out, arguments.questions).items():
+    if not arguments.out.is_dir():
+        raise InputError(f"{arguments.out}: no such data folder")
+    with adding_to(arguments.out):
+        changed = keep_scenes_with_questions(arguments.out, arguments.questions)
+    for split, (kept, out) in changed.items():
         print(f"{split}: {kept} scenes with {arguments.questions} questions or more, {out} with fewer taken out")
     return 0
 

@@ -15,6 +15,7 @@ best-constant (one answer per question type, fitted on the training split).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
@@ -30,6 +31,7 @@ from jaxvsr.evaluation.answering.choose_questions import choose_questions
 from jaxvsr.evaluation.benchmarks import BENCHMARKS
 from jaxvsr.evaluation.evaluate_benchmark import Evaluation
 from jaxvsr.evaluation.output_folder import check_out
+from jaxvsr.locks import only_writer
 from jaxvsr.prompts import prompt_from
 from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
 from jaxvsr.rewards.svqa_r1 import check_model
@@ -173,12 +175,14 @@ def _command(argv: Sequence[str] | None) -> int:
     say: Callable[[str], None] = functools.partial(_say, arguments)
     options = _open_ended_options(arguments)
     evaluation = Evaluation(arguments.benchmark, arguments.out, chosen, say=say, **options)
-    if arguments.score:
-        evaluation.of_file(arguments.score, arguments.prompt)
-    elif arguments.model in BASELINES:
-        evaluation.of_baseline(arguments.model)
-    else:
-        _evaluate_model(arguments, evaluation)
+    # Of several processes the first writes.
+    with contextlib.nullcontext() if arguments.process_id else only_writer(arguments.out):
+        if arguments.score:
+            evaluation.of_file(arguments.score, arguments.prompt)
+        elif arguments.model in BASELINES:
+            evaluation.of_baseline(arguments.model)
+        else:
+            _evaluate_model(arguments, evaluation)
     say(f"\nwritten to {arguments.out}/{'series' if arguments.checkpoints else 'scores'}.json")
     return 0
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from jaxvsr.command_line import ArgumentParser, run, run_child
 from jaxvsr.errors import InputError, prefixed
+from jaxvsr.locks import only_writer
 
 if TYPE_CHECKING:
     from jaxvsr.study.commands import Command, Manifest
@@ -57,7 +58,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     from jaxvsr.config.config_file import find_config, parse_assignment
-    from jaxvsr.study.commands import Manifest, commands, only_study_in, plan_lines
+    from jaxvsr.study.commands import STUDY_LOCK, Manifest, commands, plan_lines
     from jaxvsr.study.definition import read_study
     from jaxvsr.study.results import write_results
 
@@ -74,8 +75,7 @@ def _command(argv: Sequence[str] | None) -> int:
     if arguments.dry_run:
         print("\n".join(plan_lines(study, planned, manifest, more)))
         return 0
-    out.mkdir(parents=True, exist_ok=True)
-    with only_study_in(out):
+    with only_writer(out, name=STUDY_LOCK):
         code = _run(planned, manifest)
         written = write_results(study, out, seeds)
     if written:

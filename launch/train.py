@@ -13,6 +13,7 @@ finite, 130 Ctrl-C, 143 SIGTERM.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
@@ -25,6 +26,7 @@ from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
 from jaxvsr.demo_stages import data_is_there, make_missing_data
 from jaxvsr.errors import InputError
+from jaxvsr.locks import only_writer
 
 if TYPE_CHECKING:
     from jaxvsr.config.train_config import TrainConfig
@@ -165,6 +167,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
     with (
         stop.listening(),
+        only_writer(run_path) if first_process else contextlib.nullcontext(),
         explain_out_of_memory(MeshShape(**dict(mesh.shape))),
         ready_run(
             config,

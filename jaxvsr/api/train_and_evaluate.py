@@ -65,6 +65,7 @@ def train(
         InputError: something that was given is wrong.
         NotFiniteError: a loss, a gradient or a weight is not finite; with `run_dir` the last state that is, is saved.
     """
+    from jaxvsr.locks import only_writer
     from jaxvsr.runs.run_folder import RunFolder
     from jaxvsr.training.assemble import ready_run
     from jaxvsr.training.heldout import benchmark_score
@@ -96,6 +97,7 @@ def train(
             stack.enter_context(_without_folder())
             run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
         folder = RunFolder(Path(run_dir))
+        stack.enter_context(only_writer(folder.path))
         ready = stack.enter_context(
             ready_run(
                 settings,

@@ -8,10 +8,11 @@ OUT/card.md             where all of it comes from
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
@@ -20,10 +21,32 @@ from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
 from jaxvsr.data.splits import SPLITS_FILE, read_splits
 from jaxvsr.errors import InputError
 from jaxvsr.files import write_text
+from jaxvsr.locks import only_writer, remove_partials
 from jaxvsr.pixel_budget import vision_tokens
 
 QUESTIONS_FILE = "questions.jsonl"
 CARD_FILE = "card.md"
+_CARD_LOCK = ".card.lock"
+
+
+# Where, and with what before their names, data commands write files and folders before they rename them.
+_BEGUN = ("", "frames/", "features/*/*/", "appearances/", "scans/", "images/", "questions.partial/*/")
+
+
+@contextlib.contextmanager
+def adding_to(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """What a command that writes into a data folder does inside of: it is the only one, or one of several shards.
+
+    What commands that died had begun to write is removed before.
+
+    Raises:
+        InputError: another command writes into the folder, or `check_can_be_added_to` refuses it.
+    """
+    with only_writer(folder, shared=shared):
+        if not shared:
+            remove_partials(folder, _BEGUN)
+        check_can_be_added_to(folder)
+        yield
 
 
 def check_can_be_added_to(folder: Path) -> None:
@@ -66,7 +89,8 @@ def write_card_section(folder: Path, section: str, text: str) -> None:
 
 def write_frames_section(folder: Path) -> None:
     """Write the card's section about the frames that are stored now."""
-    write_card_section(folder, "Frames", bullets(frame_facts(folder)))
+    with only_writer(folder, name=_CARD_LOCK, wait=True):  # shards may end at the same time
+        write_card_section(folder, "Frames", bullets(frame_facts(folder)))
 
 
 def bullets(facts: Mapping[str, object]) -> str:

@@ -95,7 +95,7 @@ class FeatureStore:
 def stored_sets(folder: Path) -> dict[str, str]:
     """The name of each set in a data folder → the model that made it."""
     sets = {}
-    for path in sorted((folder / FEATURES_DIR).glob("*/*/*/zarr.json")):
+    for path in sorted((folder / FEATURES_DIR).glob("*/*/[!.]*/zarr.json")):
         name = path.parents[2].name
         if name not in sets:
             sets[name] = str(array_attributes(path.parent, _WHAT, SCHEMA)["model"])

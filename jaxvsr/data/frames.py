@@ -53,7 +53,7 @@ class FrameStore:
 
     def scenes(self) -> list[str]:
         """Names of the stored scenes, sorted."""
-        return sorted(path.parent.name for path in (self.folder / FRAMES_DIR).glob("*/zarr.json"))
+        return sorted(path.parent.name for path in (self.folder / FRAMES_DIR).glob("[!.]*/zarr.json"))
 
     def attributes(self, scene: str) -> Mapping[str, Any]:
         """Provenance of a scene's frames: source, sampling rule, index sets, timestamps, checksum."""

@@ -15,6 +15,7 @@ import tensorstore as ts
 from jaxtyping import Int64, Shaped
 
 from jaxvsr.errors import InputError
+from jaxvsr.files import partial_name
 
 
 def write_array(
@@ -28,8 +29,7 @@ def write_array(
     recover_array(target)
     if target.exists() and not _is_array(target):
         raise InputError(f"{target}: exists and is not an array of jaxvsr; move it away (nothing in it was changed)")
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_name(target)
     spec = {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": f"{partial}{os.sep}"},
@@ -37,10 +37,14 @@ def write_array(
         "create": True,
         "store_data_equal_to_fill_value": True,  # black frames are data; a missing chunk is an error
     }
-    ts.open(spec).result().write(values).result()
-    if target.exists():
-        os.replace(target, _aside(target))
-    os.replace(partial, target)
+    try:
+        ts.open(spec).result().write(values).result()
+        if target.exists():
+            os.replace(target, _aside(target))
+        os.replace(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(_aside(target), ignore_errors=True)
 
 

@@ -8,7 +8,6 @@ a thought that names the objects of the question in its order: a form without an
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shutil
 from collections.abc import Collection
@@ -17,6 +16,7 @@ from pathlib import Path
 from jaxvsr.data.data_folder import QUESTIONS_FILE
 from jaxvsr.data.questions import Question, read_questions, write_questions
 from jaxvsr.errors import InputError
+from jaxvsr.locks import LOCK_FILE, only_maker
 
 TAGS = ("think", "observe")
 NO_OBJECT = "room"
@@ -52,9 +52,8 @@ def write_tagged(source: Path, out: Path, tag: str, categories: Collection[str])
         if (out / QUESTIONS_FILE).is_file() and read_questions(out / QUESTIONS_FILE) == tagged:
             return len(tagged)
         raise InputError(f"{out}: exists already, with other answers; name another folder, or delete it")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, ignore=shutil.ignore_patterns("scans", "*.partial", "features", "appearances"))
-    write_questions(partial / QUESTIONS_FILE, tagged)
-    os.replace(partial, out)
+    not_copied = shutil.ignore_patterns("scans", "*.partial", LOCK_FILE, "features", "appearances")
+    with only_maker(out) as partial:
+        shutil.copytree(source, partial, ignore=not_copied, dirs_exist_ok=True)
+        write_questions(partial / QUESTIONS_FILE, tagged)
     return len(tagged)

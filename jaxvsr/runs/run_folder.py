@@ -22,6 +22,7 @@ from jaxvsr.config.train_config import CHANGEABLE, TrainConfig
 from jaxvsr.errors import InputError, prefixed
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import read_rows, write_text
+from jaxvsr.locks import LOCK_FILE
 from jaxvsr.yaml_file import read_yaml
 
 
@@ -85,7 +86,7 @@ def check_run_folder(path: Path, config: TrainConfig, *, resume: bool) -> RunFol
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"run folder {path}: is a file")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir()):
         if not resume:
             raise InputError(f"run folder {path}: is not empty; give another --run-dir, or --resume to continue it")
         check_resume(folder.read_config(), config, path)

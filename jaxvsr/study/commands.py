@@ -8,14 +8,11 @@ STUDY/manifest.json          {"seed-0/grpo train": {"command": "…", "seconds":
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import shlex
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +24,7 @@ from jaxvsr.files import write_text
 from jaxvsr.study.definition import Arm, Study
 
 MANIFEST = "manifest.json"
+STUDY_LOCK = ".study.lock"  # the folder itself may be the data folder of a command, which locks it by itself
 UNTRAINED = "untrained"
 Kind = Literal["data", "train", "evaluate"]
 
@@ -158,25 +156,6 @@ class Manifest:
         row = {"command": command.text, "seconds": round(seconds, 1), "config": command.config}
         done = {**self.read(), command.key: row}
         write_text(self.out / MANIFEST, json.dumps(done, indent=1, ensure_ascii=False) + "\n")
-
-
-@contextlib.contextmanager
-def only_study_in(out: Path) -> Iterator[None]:
-    """A lock on a study's folder, released when the process ends: two studies at once would train into the same runs.
-
-    Raises:
-        InputError: another study holds it.
-    """
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise InputError(f"{out}: another study runs in it; wait for it, or take another --out") from None
-    try:
-        yield
-    finally:
-        os.close(folder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxvsr.data.data_folder import adding_to
 from jaxvsr.data.rooms.room import build_room
 from jaxvsr.data.rooms.room_scans import write_rooms
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.data.scannet.instance_masks import InstanceMasks
 from jaxvsr.data.scannet.sens import SensReader
 from jaxvsr.errors import InputError
+from jaxvsr.files import partial_name
 
 SEED, FRAMES, SIZE = 5, 12, (80, 60)
 INDICES = (0, 1, 2, 3)
@@ -153,10 +155,12 @@ def test_a_stopped_run_goes_on_and_other_arguments_are_refused(root: Path, tmp_p
     write_rooms(tmp_path, scenes=2, seed=SEED, frames=FRAMES, size=SIZE)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     # What a killed run leaves: a scan under its temporary name.
-    (tmp_path / "scans" / ".scene0002_00.partial" / "scene0002_00").mkdir(parents=True)
-    (tmp_path / "scans" / ".scene0002_00.partial" / "scene0002_00" / "scene0002_00.sens").write_bytes(b"half")
+    half = partial_name(tmp_path / "scans" / "scene0002_00") / "scene0002_00"
+    half.mkdir(parents=True)
+    (half / "scene0002_00.sens").write_bytes(b"half")
     done: list[str] = []
-    write_rooms(tmp_path, scenes=4, seed=SEED, frames=FRAMES, size=SIZE, on_scene=done.append)
+    with adding_to(tmp_path):
+        write_rooms(tmp_path, scenes=4, seed=SEED, frames=FRAMES, size=SIZE, on_scene=done.append)
     assert len(done) == 4 and hashes(tmp_path) == hashes(root)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     with pytest.raises(InputError, match="scene0000_00: exists and was not written by"):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics.uncertainty import Difference
+from jaxvsr.locks import only_writer
 from jaxvsr.report.summary import Run
-from jaxvsr.study.commands import MANIFEST, commands, only_study_in
+from jaxvsr.study.commands import MANIFEST, STUDY_LOCK, commands
 from jaxvsr.study.definition import Claim, read_study
 from jaxvsr.study.results import ArmResult, curve_metric, difference, differences_by_seed, reading
 from launch import build_data, evaluate, study, train
@@ -206,11 +208,11 @@ def test_a_manifest_without_configs_is_kept(place):
 
 def test_two_studies_at_once_in_one_folder_are_refused(place, capsys):
     Path("out").mkdir()
-    with only_study_in(Path("out")):
+    with only_writer(Path("out"), name=STUDY_LOCK):
         assert run_study() == 2
         error = capsys.readouterr().err
-        assert error == "error: out: another study runs in it; wait for it, or take another --out\n"
-        assert calls() == [] and list(Path("out").iterdir()) == []
+        assert error.count("\n") == 1 and error.startswith(f"error: out: process {os.getpid()} on ")
+        assert calls() == [] and [path.name for path in Path("out").iterdir()] == [STUDY_LOCK]
         assert run_study("--dry-run") == 0
     assert run_study("--arms", "base") == 0
 

@@ -19,6 +19,7 @@ from jaxvsr.data.scannet.read_scan import is_procedural
 from jaxvsr.data.video.media_index import MediaIndex, Medium
 from jaxvsr.data.video.video_sources import IMAGE_LIMIT_PIXELS
 from jaxvsr.errors import one_line
+from jaxvsr.files import partial_name
 
 IMAGES_DIR = "images"
 _SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
@@ -45,10 +46,9 @@ class Pairing:
     def __init__(self, out: Path, name: str, index: MediaIndex | None) -> None:
         self._index = index
         self._folder = out / IMAGES_DIR / name
-        self._partial = self._folder.with_name(f".{name}.partial")
+        self._partial = partial_name(self._folder)
         self._below = f"{IMAGES_DIR}/{name}"
         self._path_of: dict[str, str] = {}  # by scene
-        shutil.rmtree(self._partial, ignore_errors=True)
         self._made = [folder for folder in (self._folder.parent, out) if not folder.exists()]
 
     def place(self, row: SourceRow) -> Place | str:

@@ -35,6 +35,7 @@ from jaxvsr.data.scannet.instance_masks import write_instance_masks
 from jaxvsr.data.scannet.ply import Mesh, write_ply
 from jaxvsr.data.scannet.sens import SensFrame, SensHeader, write_sens
 from jaxvsr.errors import InputError
+from jaxvsr.files import partial_name
 
 GENERATOR_VERSION = 1  # goes up whenever a seed gives other bytes than before
 DEFAULT_FRAMES = 20
@@ -107,15 +108,16 @@ def _write_scan(scans: Path, seed: int, frames: int, size: tuple[int, int], inde
             return name
         raise InputError(f"{final}: exists and was not written by '{made_by}'; remove it or choose another folder")
     # The inner folder has the scan's name, because its files are named after it.
-    partial = scans / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_name(final)
     scan_dir = partial / name
-    scan_dir.mkdir(parents=True)
-    room = build_room(seed, index)
-    number, scan = room_and_scan(index)
-    _write_files(scan_dir, room, np.random.default_rng([seed, number, 1 + scan]), frames, size, made_by)
-    os.replace(scan_dir, final)
-    partial.rmdir()
+    try:
+        scan_dir.mkdir(parents=True)
+        room = build_room(seed, index)
+        number, scan = room_and_scan(index)
+        _write_files(scan_dir, room, np.random.default_rng([seed, number, 1 + scan]), frames, size, made_by)
+        os.replace(scan_dir, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return name
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ import numpy as np
 
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
+from jaxvsr.locks import only_maker
 from jaxvsr.models.huggingface.model_folder import (
     COMPANIONS,
     INDEX_FILE,
-    PARTIAL,
     SINGLE_FILE,
     ModelFolder,
     Weight,
@@ -113,23 +112,15 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         # A folder cannot replace a link, and the link's target would not be new.
         taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
-        partial = out.with_name(out.name + PARTIAL)
-        if not taken and partial.exists():
-            shutil.rmtree(partial)
-        if not taken:
-            partial.mkdir(parents=True)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise InputError(f"{out}: cannot be written ({_reason(error)})") from None
     if taken:
         raise InputError(f"{out}: {'is a link' if out.is_symlink() else 'exists and is not empty'}; give a new folder")
     try:
-        yield partial
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        with only_maker(out) as partial:
+            yield partial
+    except OSError as error:
+        if error.errno in _CANNOT_WRITE:
             raise InputError(f"{out}: cannot be written ({_reason(error)}); the partial folder was deleted") from None
         raise
 
