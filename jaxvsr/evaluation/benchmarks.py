@@ -20,7 +20,8 @@ from jaxvsr.evaluation.metrics.vsi_bench_scores import (
 from jaxvsr.evaluation.predictions import Prediction, with_missing
 from jaxvsr.evaluation.tables.published_rows import OPEN_ENDED, Q_SPATIAL, VSI_BENCH, Rows
 from jaxvsr.evaluation.tables.text_table import Cells, format_number, markdown_table, plain_table
-from jaxvsr.rewards.answers import extract_answer
+from jaxvsr.prompts import Prompt
+from jaxvsr.rewards.answers import final_answer
 from jaxvsr.rewards.svqa_r1 import MODEL
 
 BENCHMARKS = ("vsi-bench", "q-spatial", "open-ended")
@@ -55,7 +56,7 @@ def score_predictions(
     benchmark: str,
     predictions: Sequence[Prediction],
     *,
-    answer_of: Callable[[str], str] | None = None,
+    prompt: Prompt | None = None,
     questions: Iterable[Question] | None = None,
     judge: Judge | None = None,
     sentence_model: str | None = MODEL,
@@ -63,18 +64,18 @@ def score_predictions(
     """Score predictions with one of `BENCHMARKS`.
 
     Args:
-        answer_of: takes the answer out of a completion (`Prompt.answer`); without it the answer is the completion, in
-            open-ended its first `<answer>` pair.
+        prompt: says where the answer in a completion is. Without it the answer is the completion, in open-ended what
+            `final_answer` finds. The robust parsers find it by themselves, and only cut at the prompt's stop strings.
         questions: all that should have been answered.
         judge: only for open-ended.
         sentence_model: only for open-ended; None: its column is empty.
     """
     asked = None if questions is None else list(questions)
     if benchmark == "vsi-bench":
-        return _vsi_bench(predictions, answer_of or str, asked)
+        return _vsi_bench(predictions, prompt, asked)
     if benchmark == "q-spatial":
-        return _q_spatial(predictions, answer_of or str, asked)
-    return _open_ended(predictions, answer_of, asked, judge, sentence_model)
+        return _q_spatial(predictions, prompt, asked)
+    return _open_ended(predictions, prompt, asked, judge, sentence_model)
 
 
 def check_questions(benchmark: str, questions: Iterable[Question]) -> None:
@@ -92,11 +93,11 @@ def check_questions(benchmark: str, questions: Iterable[Question]) -> None:
 
 
 def _vsi_bench(
-    predictions: Sequence[Prediction], answer_of: Callable[[str], str], questions: Sequence[Question] | None
+    predictions: Sequence[Prediction], prompt: Prompt | None, questions: Sequence[Question] | None
 ) -> Result:
     rows = with_missing(predictions, questions)
-    official = score_vsi_bench(rows, parser="official", answer_of=answer_of)
-    robust = score_vsi_bench(rows, parser="robust", answer_of=answer_of)
+    official = score_vsi_bench(rows, parser="official", answer_of=prompt.answer if prompt else str)
+    robust = score_vsi_bench(rows, parser="robust", answer_of=prompt.completion if prompt else str)
     spread = {one.parser: score_intervals(rows, one) for one in (official, robust)}
 
     def line(name: str, n: int, of: Callable[[VsiBenchScores], float | None]) -> list[str]:
@@ -137,10 +138,11 @@ def _beside(
 
 
 def _q_spatial(
-    predictions: Sequence[Prediction], answer_of: Callable[[str], str], questions: Sequence[Question] | None
+    predictions: Sequence[Prediction], prompt: Prompt | None, questions: Sequence[Question] | None
 ) -> Result:
+    answer_of, completion_of = (prompt.answer, prompt.completion) if prompt else (str, str)
     official = score_q_spatial(predictions, parser="official", answer_of=answer_of, questions=questions)
-    robust = score_q_spatial(predictions, parser="robust", answer_of=answer_of, questions=questions)
+    robust = score_q_spatial(predictions, parser="robust", answer_of=completion_of, questions=questions)
     short = {"success_rate": "success", "samples_completed": "completed", "smape": "sMAPE"}
     short |= {"in_range_50_100": "50–100", "in_range_100_150": "100–150", "in_range_150_200": "150–200"}
     table = [["", "n", *short.values()]]
@@ -156,12 +158,12 @@ def _q_spatial(
 
 def _open_ended(
     predictions: Sequence[Prediction],
-    answer_of: Callable[[str], str] | None,
+    prompt: Prompt | None,
     questions: Sequence[Question] | None,
     judge: Judge | None,
     model: str | None,
 ) -> Result:
-    rule = answer_of or extract_answer
+    rule = prompt.answer if prompt else final_answer
     scores = score_open_ended(predictions, answer_of=rule, judge=judge, model=model, questions=questions)
     kinds = {"box_miou": "box", "box_accuracy_75": "box", "yes_no": "yes_no", "yes_no_judge": "yes_no"}
     kinds |= {"distance": "distance"}

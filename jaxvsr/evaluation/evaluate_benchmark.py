@@ -17,7 +17,7 @@ from jaxvsr.evaluation.metrics.open_ended import Judge
 from jaxvsr.evaluation.output_folder import PREDICTIONS_FILE, SETTINGS_FILE, write_result
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.evaluation.tables.text_table import format_number
-from jaxvsr.prompts import prompt_from
+from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.svqa_r1 import MODEL
 
 if TYPE_CHECKING:  # what a model needs imports JAX
@@ -55,8 +55,8 @@ class Evaluation:
         origin: dict[str, Any] = {"predictions": str(file), **provenance.read_provenance(file)}
         if prompt is not None:
             origin = provenance.with_extraction_of(prompt_from(prompt), origin)
-        answer_of = provenance.answer_rule(origin)
-        if answer_of is None and self.benchmark != "open-ended":
+        read_as = provenance.recorded_prompt(origin)
+        if read_as is None and self.benchmark != "open-ended":
             self.say(
                 f"{file}: no scores.json or settings.json beside it names the prompt, so whole completions are scored "
                 "(--prompt sets one)"
@@ -70,7 +70,7 @@ class Evaluation:
             predictions = kept
             choice = self.chosen.to_json()
             origin = {"data": choice.pop("data"), **origin, **choice}
-        result = self._score(predictions, answer_of=answer_of)
+        result = self._score(predictions, prompt=read_as)
         self._write(self.out, result, origin)
         self.say(result.to_text())
         return result
@@ -119,7 +119,7 @@ class Evaluation:
         if predictions is None:
             return None
         settings = answerer.settings
-        result = self._score(predictions, answer_of=settings.prompt.answer)
+        result = self._score(predictions, prompt=settings.prompt)
         origin = {"revision": revision} if revision else {}
         origin |= {**self._required().to_json(), **settings.media_fields(self._required().asked), "decoding": "greedy"}
         origin |= {**provenance.prompt_fields(settings.prompt), "commit": provenance.code_version()}
@@ -148,7 +148,7 @@ class Evaluation:
         self,
         predictions: Sequence[Prediction],
         *,
-        answer_of: Callable[[str], str] | None = None,
+        prompt: Prompt | None = None,
         questions: Sequence[Question] | None = None,
     ) -> Result:
         if questions is None and self.chosen is not None:
@@ -156,7 +156,7 @@ class Evaluation:
         return score_predictions(
             self.benchmark,
             predictions,
-            answer_of=answer_of,
+            prompt=prompt,
             questions=questions,
             judge=self.judge,
             sentence_model=self.sentence_model,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,19 +68,20 @@ def with_extraction_of(prompt: Prompt, origin: Mapping[str, Any]) -> dict[str, A
 
 def read_answers(path: Path) -> list[Prediction]:
     """predictions.jsonl with answers in place of completions, extracted as in the evaluation that wrote it."""
-    rule = answer_rule(read_provenance(path)) or str
+    prompt = recorded_prompt(read_provenance(path))
+    rule = prompt.answer if prompt else str
     return [
         dataclasses.replace(one, prediction=None if one.prediction is None else rule(one.prediction))
         for one in read_predictions(path)
     ]
 
 
-def answer_rule(origin: Mapping[str, Any]) -> Callable[[str], str] | None:
-    """From completion to answer, by the recorded extraction rule and stop strings; None if none are recorded."""
+def recorded_prompt(origin: Mapping[str, Any]) -> Prompt | None:
+    """A prompt with the recorded extraction rule and stop strings; None if none are recorded."""
     extraction, stop = origin.get("extraction"), origin.get("stop", [])
     if extraction not in EXTRACTION or not isinstance(stop, list) or not all(isinstance(text, str) for text in stop):
         return None
-    return Prompt("recorded", "", "{question}", 1, extraction, stop=tuple(stop)).answer
+    return Prompt("recorded", "", "{question}", 1, extraction, stop=tuple(stop))
 
 
 def code_version() -> str:

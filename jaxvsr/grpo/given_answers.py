@@ -11,7 +11,8 @@ from typing import Literal
 from jaxvsr.config.algorithm import Difficulty
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-from jaxvsr.rewards.answers import answer_letter, words_match
+from jaxvsr.rewards.answers import words_match
+from jaxvsr.rewards.option_letter import answer_letter
 
 _LEVELS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
 

@@ -1,20 +1,26 @@
-"""Reading an answer from text: tags, option letters, words. Every function accepts any string."""
+"""Reading an answer from text: tags, announcements, words. Every function accepts any string."""
 
 from __future__ import annotations
 
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 _SPACE = re.compile(r"\s+")
 _ARTICLE = re.compile(r"^(?:the|an|a)\s+(?=\S)")
 _QUOTES = string.punctuation + "\u2018\u2019\u201c\u201d\u2026"
 
-# "the answer is C", "Answer: 3": the answer follows the last of these.
-_ANNOUNCED = re.compile(r"\b(?:final\s+)?answer\s*(?:is|:|=)+\s*:?\s*", re.IGNORECASE)
-_LETTER_FIRST = re.compile(r"^[\s\"'`*(\[]*([A-Za-z])(?:[\s\"'`*]*[)\].:,]|[\"'`*\]]*\s*$|\*+)")
-_LETTER_ANYWHERE = re.compile(r"(?:\(([A-Z])\)|(?i:\boption)\s+([A-Za-z])\b|\b([B-Z])\b)")
+# "the answer is C", "**Answer:** 3", "Final: left", "答案是", "\\boxed{": the answer follows the last of these.
+ANNOUNCED = (
+    r"(?i:\b(?:final\s+)?answer[\s*_\"'`]*(?:(?:is|would\s+be|should\s+be|must\s+be)\b|[:=])[\s:=*_]*)"
+    r"|(?i:\bfinal(?:\s+(?:choice|result|decision))?[*_]*\s*[:=][\s*_]*)"
+    r"|答案\s*(?:应该|应|應該|應)?\s*[是为為选選:\uff1a=]*\s*"
+    r"|\\f?boxed\s*\{\s*"
+)
+_ANNOUNCED = re.compile(ANNOUNCED)
+_THOUGHT_TAG = re.compile(r"<(/?)(?:think|thinking|observe)>")
+_ANY_TAG = re.compile(r"<\s*(/?)\s*(think|thinking|observe|answer)\s*>", re.IGNORECASE)
 
 
 def tag_text(text: str, tag: str = "answer") -> str | None:
@@ -76,47 +82,46 @@ def words_match(prediction: str, answer: str) -> bool:
     return predicted == target if target else prediction.strip() == answer.strip()
 
 
-def option_text(option: str) -> str:
-    """ "C. trash can" -> "trash can"; an option without a letter stays as it is."""
-    return re.sub(r"^\s*[A-Z][.):]\s*", "", option).strip()
-
-
-def answer_letter(answer: str, options: Sequence[str] | None) -> str | None:
-    """The upper-case letter of a true answer written as "C", "C.", "C. sofa" or, with options, "sofa"; else None."""
-    match = re.match(r"^\s*\(?([A-Za-z])(?:\s*$|[.):])", answer)
-    if match:
-        return match[1].upper()
-    for index, option in enumerate((options or ())[:26]):
-        if words_match(answer, option_text(option)):
-            return string.ascii_uppercase[index]
-    return None
-
-
-def choice_letter(text: str, options: Sequence[str] | None = None) -> str | None:
-    """The option that `text` picks, as an upper-case letter, or None.
-
-    Reads what follows the last "answer is" or "Answer:", else the whole text. In this order: a letter at the start
-    ("C", "c)", "(C)", "**C**", "C. sofa"); the text of exactly one option, with or without its letter; the only letter
-    that is a word of its own ("I pick (B)").
-    """
-    text = announced_answer(text)
-    allowed = string.ascii_uppercase[: len(options)] if options else string.ascii_uppercase
-    match = _LETTER_FIRST.match(text)
-    if match and match[1].upper() in allowed:
-        return match[1].upper()
-    predicted = normalise_word(text)
-    named = {
-        letter
-        for letter, option in zip(string.ascii_uppercase, options or (), strict=False)
-        if predicted
-        and predicted in (normalise_word(option_text(option)), normalise_word(f"{letter} {option_text(option)}"))
-    }
-    free = {next(filter(None, groups)).upper() for groups in _LETTER_ANYWHERE.findall(text)} - {"I"}
-    letters = named or {letter for letter in free if letter in allowed}
-    return letters.pop() if len(letters) == 1 else None
-
-
 def announced_answer(text: str) -> str:
-    """What follows the last "answer is" or "Answer:", or the whole text."""
+    """What follows the last "answer is", "Answer:", "Final:", "答案是" or "\\boxed{"; the whole text without any."""
     announced = list(_ANNOUNCED.finditer(text))
     return text[announced[-1].end() :] if announced else text
+
+
+def final_answer(text: str) -> str:
+    """The answer in a completion whose thought is never read: the last `<answer>` pair outside of it that is not empty,
+    else what follows the thought, else what stands before it.
+
+    A thought is what `<think>` or `<observe>` encloses, in any case. One that is never closed goes on to the end; one
+    that was opened by the prompt ends at its `</think>`. An `<answer>` that is never closed ends with the text.
+
+    >>> final_answer("<think>It goes in <answer> </answer> tags. I count 4.</think> <answer>5</answer>")
+    '5'
+    >>> final_answer("Three or four? I see four.</think>\\n4")
+    '4'
+    """
+    before, after = _outside_of_thoughts(_ANY_TAG.sub(lambda tag: f"<{tag[1]}{tag[2].lower()}>", text))
+    outside = f"{before}\n{after}"
+    pairs = [outside[start + len("<answer>") : end - len("</answer>")] for start, end in tag_pairs(outside, "answer")]
+    for pair in reversed(pairs):
+        if answer := _ANY_TAG.sub(" ", pair).strip():
+            return answer
+    _, opened, rest = after.rpartition("<answer>")
+    for part in (rest if opened else "", after, before):
+        if answer := _ANY_TAG.sub(" ", part).strip():
+            return answer
+    return ""
+
+
+def _outside_of_thoughts(text: str) -> tuple[str, str]:
+    """What stands before and between the thoughts, and what follows the last one; without a thought all follows."""
+    outside: list[str] = []
+    start, inside = 0, False
+    for tag in _THOUGHT_TAG.finditer(text):
+        closes = bool(tag[1])
+        if closes and not inside:  # all before it is a thought, which the prompt or another tag began
+            outside.clear()
+        elif not inside:
+            outside.append(text[start : tag.start()])
+        inside, start = not closes, tag.end()
+    return "\n".join(outside), "" if inside else text[start:]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from jaxvsr.rewards.answers import answer_letter, choice_letter, extract_answer, tagged_completion, words_match
+from jaxvsr.rewards.answers import extract_answer, tagged_completion, words_match
 from jaxvsr.rewards.numerals import parse_number
+from jaxvsr.rewards.option_letter import answer_letter, choice_letter
 from jaxvsr.rewards.vsi_bench import number_reward
 
 Numeric = Literal["bounded", "negated", "mra"]

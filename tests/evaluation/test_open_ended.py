@@ -42,6 +42,25 @@ def test_boxes_are_read_behind_the_first_bracket():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        '[{"label": "chair 2", "bbox_2d": [1658, 549, 1837, 1033]}]',
+        '```json\n[\n {"bbox_2d": [1658, 549, 1837, 1033], "label": "chair 2"},\n {"bbox_2d": [1, 2, 3, 4]}\n]\n```',
+        "[{'label': 'chair (2)', 'bbox_2d': [1658, 549, 1837, 1033]}]",
+        '["chair 2", 1658, 549, 1837, 1033]',
+        '{"label": "2 chairs", "x1": 1658, "y1": 549, "x2": 1837, "y2": 1033}',
+        '{"label": "chair 2", "box": [[1658, 549], [1837, 1033]]}',
+        "chair (2): <box>(1658,549),(1837,1033)</box>",
+        '{"label": "chair 2", "bbox_2d": "[1658, 549, 1837, 1033]"}',
+        '[{"label": "chair 2", "bbox_2d": [1658, 549, 1837, 1033',
+        "The 2 chairs (3 legs each) are at [1658, 549, 1837, 1033]",
+    ],
+)
+def test_the_numbers_of_a_label_are_no_corners(text):
+    assert parse_box(text) == (1658, 549, 1837, 1033)
+
+
+@pytest.mark.parametrize(
     ("said", "answer", "right"),
     [
         *[("1 m", "50 cm", True), ("1.01 m", "50 cm", False), ("25 cm", "50 cm", True), ("24 cm", "0.5 meters", False)],

@@ -255,7 +255,8 @@ def test_word_answers_of_a_benchmark_type_are_said_to_be_no_benchmark_questions(
         *[
             ("<answer>C</answer>", "choice", "C", 1),
             ("B or C", "choice", "B", 0),
-            ("I pick the trash can.", "choice", "C", 0),
+            ("I pick the trash can.", "choice", "C", 1),
+            ("I see a trash can.", "choice", "C", 0),
         ],
         *[
             ("3m", "number", "3", 1),

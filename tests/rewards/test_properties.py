@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxvsr.config.reward_terms import rewards_from
-from jaxvsr.rewards.answers import choice_letter, extract_answer, normalise_word, tag_text
+from jaxvsr.rewards.answers import extract_answer, normalise_word, tag_text
 from jaxvsr.rewards.hacking import hack_shares, hacks
 from jaxvsr.rewards.numerals import parse_length_cm, parse_number, parse_numbers
+from jaxvsr.rewards.option_letter import choice_letter
 from jaxvsr.rewards.registry import REWARDS
 from jaxvsr.rewards.scoring import score_completions
 from tests.support.answers import random_completion
@@ -170,7 +171,7 @@ def test_long_hostile_strings_are_scored_without_hanging(piece, alarm):
         check_range(term, [text], TRUTHS[:1])
     assert set(hacks([text], ["How many?"], "think")["repeated_tags"]) == {"<" in piece}
     assert parse_length_cm(text) is None
-    assert choice_letter(text, OPTIONS) is None
+    assert choice_letter(text, OPTIONS) == ("A" if "A" in piece else None)
 
 
 def test_long_tags_that_never_close_are_scored_without_hanging(alarm):

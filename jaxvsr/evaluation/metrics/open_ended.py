@@ -8,6 +8,7 @@ Without a judge its columns are None, and without a sentence model the similarit
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,13 +19,16 @@ from jaxvsr.errors import InputError, described
 from jaxvsr.evaluation.metrics.bleu import corpus_bleu, sentence_bleu, tokenize
 from jaxvsr.evaluation.metrics.open_ended_types import OpenEndedType, open_ended_type, reasoning_words, yes_or_no
 from jaxvsr.evaluation.predictions import Prediction, missing_note, with_missing
-from jaxvsr.rewards.answers import extract_answer
+from jaxvsr.rewards.answers import final_answer
 from jaxvsr.rewards.numerals import parse_length_cm, parse_number, parse_numbers
 from jaxvsr.rewards.svqa_r1 import MODEL, svqa_semantic
 
 # judge(question, true answer, predicted answer) -> whether it is right: True, False, 1 or 0
 Judge = Callable[[str, str, str], bool]
 IOU_RIGHT = 0.75
+_BRACKET = re.compile(r"[\[\](){}]")
+_QUOTED = re.compile(r"""(["'])([^"'\[\](){},\n]*)\1""")
+_BOX_CHARACTERS = 400  # of four numbers with their names; longer brackets hold more than a box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +59,32 @@ def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def parse_box(text: str) -> tuple[float, float, float, float] | None:
-    """The first four numbers after the first bracket, or of the whole text if it has none; None for fewer."""
-    bracket = min((at for at in (text.find("["), text.find("(")) if at >= 0), default=0)
-    numbers = parse_numbers(text[bracket:])
-    return None if len(numbers) < 4 else (numbers[0], numbers[1], numbers[2], numbers[3])
+    """The first four numbers of the first innermost bracket that has as many, so that a label's numbers are none of
+    them: `[{"label": "chair 2", "bbox_2d": [1, 2, 3, 4]}]`.
+
+    Else the numbers of two brackets of a pair each, "(1, 2), (3, 4)"; else the first four after the first bracket, or
+    of the whole text; None for fewer.
+    """
+    text = _QUOTED.sub(lambda quoted: " " if re.search(r"[^\W\d_]", quoted[2]) else quoted[0], text)
+    opened: list[int] = []
+    pair: tuple[int, list[float]] = (0, [])  # the last bracket of two numbers: where it starts, the numbers
+    for bracket in _BRACKET.finditer(text):
+        if bracket[0] in "[({":
+            opened.append(bracket.end())
+        elif opened:
+            start = opened.pop()
+            numbers = parse_numbers(text[start : bracket.start()]) if bracket.start() - start <= _BOX_CHARACTERS else []
+            if len(numbers) == 2 and len(pair[1]) == 2 and start > pair[0]:
+                numbers = pair[1] + numbers
+            if len(numbers) >= 4:
+                return numbers[0], numbers[1], numbers[2], numbers[3]
+            pair = (start, numbers)
+    first = re.search(r"[\[(]", text)
+    for start in (opened[-1] if opened else 0, first.start() if first else 0):  # a bracket that was cut off
+        numbers = parse_numbers(text[start:])
+        if len(numbers) >= 4:
+            return numbers[0], numbers[1], numbers[2], numbers[3]
+    return None
 
 
 def distance_right(prediction: str, answer: str) -> bool | None:
@@ -78,7 +104,7 @@ def distance_right(prediction: str, answer: str) -> bool | None:
 def score_open_ended(
     predictions: Sequence[Prediction],
     *,
-    answer_of: Callable[[str], str] = extract_answer,
+    answer_of: Callable[[str], str] = final_answer,
     judge: Judge | None = None,
     model: str | None = MODEL,
     questions: Iterable[Question] | None = None,

@@ -21,7 +21,7 @@ from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics.vsi_bench_scores import Parser
 from jaxvsr.evaluation.predictions import Prediction, missing_note, with_missing
-from jaxvsr.rewards.answers import extract_answer
+from jaxvsr.rewards.answers import final_answer
 from jaxvsr.rewards.numerals import CENTIMETRES, parse_length_cm
 
 FACTOR = 2.0
@@ -77,9 +77,10 @@ def official_length_cm(text: str) -> tuple[float | None, str | None]:
 
 
 def robust_length_cm(text: str) -> float | None:
-    """`official_length_cm`, else the first length with a unit in the answer ("about 2.5 meters")."""
+    """`official_length_cm` of what follows the thought, else its first length with a unit ("about 2.5 meters")."""
+    text = final_answer(text)
     value, _ = official_length_cm(text)
-    return parse_length_cm(extract_answer(text)) if value is None else value
+    return parse_length_cm(text) if value is None else value
 
 
 def true_length_cm(question: Question) -> float:

@@ -20,14 +20,9 @@ from jaxvsr.data.importers.vsi_bench_download import KINDS
 from jaxvsr.data.questions import Question
 from jaxvsr.evaluation.metrics.uncertainty import bootstrap_intervals
 from jaxvsr.evaluation.predictions import Prediction, missing_note, with_missing
-from jaxvsr.rewards.answers import (
-    announced_answer,
-    answer_letter,
-    choice_letter,
-    extract_answer,
-    normalise_word,
-)
+from jaxvsr.rewards.answers import announced_answer, final_answer, normalise_word
 from jaxvsr.rewards.numerals import parse_number
+from jaxvsr.rewards.option_letter import answer_letter, choice_letter
 from jaxvsr.rewards.vsi_bench import answer_score, mean_relative_accuracy, to_float
 
 Parser = Literal["official", "robust"]
@@ -103,7 +98,8 @@ def score_vsi_bench(
     """Score predictions by kind of answer; text and box are not scored here.
 
     Args:
-        answer_of: takes the answer out of a completion (`Prompt.answer`), before the parser.
+        answer_of: before the official parser, takes the answer out of a completion (`Prompt.answer`); before the
+            robust one, which finds it itself, only cuts at stop strings (`Prompt.completion`).
         questions: all that should have been answered; those without a prediction score 0, as does a prediction of None.
     """
     rows = with_missing(predictions, questions)
@@ -164,13 +160,14 @@ def _score_one(row: Prediction, parser: Parser, answer_of: Callable[[str], str],
 
 
 def robust_score(prediction: str, question: Question, words: frozenset[str] = frozenset()) -> float:
-    """The score after a parser that reads `<answer>` tags and "the answer is", and numbers and letters anywhere.
+    """The score after a parser that reads tags and "the answer is", and numbers and letters anywhere in the answer; a
+    thought is never the answer (`final_answer`).
 
     number   the first number, in digits or words
     choice   `choice_letter`
     word     the only one of `words` (all answers of this question type, normalised) that is mentioned
     """
-    prediction = extract_answer(prediction)
+    prediction = final_answer(prediction)
     if question.answer_kind == "number":
         number = parse_number(announced_answer(prediction))
         return mean_relative_accuracy(number, to_float(question.answer))
