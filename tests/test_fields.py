@@ -63,7 +63,7 @@ class Outer:
     several: str | tuple[str, ...] = ()
 
 
-def test_a_tree_comes_back_as_it_was():
+def test_a_tree_of_fields_is_read_back_equal():
     outer = Outer("a", Inner(0.25), Inner(1.0), ((1, 2), ()), "two", ("x", "y"))
     assert read_fields(Outer, to_tree(outer)) == outer
     assert dict(flat_fields(to_tree(outer)))["inner.share"] == 0.25
@@ -90,19 +90,19 @@ def test_a_tree_comes_back_as_it_was():
         ([1], "^expected fields .*, found \\[1\\]$"),
     ],
 )
-def test_a_mistake_in_a_tree_is_one_line(tree, says):
+def test_a_mistake_in_a_tree_is_refused_in_one_line(tree, says):
     with pytest.raises(InputError, match=says):
         read_fields(Outer, tree)
 
 
-def test_people_write_configs_loosely():
+def test_loose_reading_accepts_numbers_as_text_and_text_as_numbers():
     tree = {"name": 2026, "lists": [[1.0], []], "inner": {"share": "1e-1"}}
     assert read_fields(Outer, tree, loose=True) == Outer("2026", Inner(0.1), lists=((1,), ()))
     assert read_fields(Settings, {"names": "a,f(b,c)"}, loose=True).names == ("a", "f(b,c)")
     assert read_fields(Settings, {"names": 7}, loose=True).names == ("7",)
 
 
-def test_types_of_fields_by_their_path():
+def test_types_of_fields_are_found_by_path():
     assert hint_of(Outer, "other.share") is float and hint_of(Outer, "name") is str
     with pytest.raises(KeyError):
         hint_of(Outer, "other.name")

@@ -14,7 +14,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.files import read_json, read_json_object, read_rows, replacing, write_text
 
 
-def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path):
+def test_a_file_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path):
     path = tmp_path / "table.csv"
     write_text(path, "old")
     with replacing(path) as partial:
@@ -25,7 +25,7 @@ def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path: Path, error: type[BaseException]):
+def test_after_an_error_only_the_old_file_remains(tmp_path: Path, error: type[BaseException]):
     path = tmp_path / "table.csv"
     write_text(path, "old")
     with pytest.raises(error), replacing(path) as partial:
@@ -65,7 +65,7 @@ def test_two_writers_of_one_file_have_different_names(tmp_path: Path):
         (b"[1]", "file.json: expected a JSON object, found list"),
     ],
 )
-def test_what_is_no_json_object_ends_in_one_line(tmp_path: Path, data: bytes | None, line: str):
+def test_a_file_that_is_not_a_json_object_is_refused_in_one_line(tmp_path: Path, data: bytes | None, line: str):
     path = tmp_path / "file.json"
     if data is not None:
         path.write_bytes(data)

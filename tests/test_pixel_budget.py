@@ -23,13 +23,13 @@ def test_smart_resize_equals_transformers(height, width, least, more):
 
 
 @given(st.integers(20, 2000), st.integers(20, 2000), st.integers(3136, 500_000))
-def test_a_budget_has_the_minimum_of_transformers(height, width, budget):
+def test_a_budget_has_transformers_minimum(height, width, budget):
     theirs = image_processing_qwen2_vl.smart_resize(height, width, 28, 56 * 56, budget)
     assert smart_resize(height, width, PixelLimits.at_most(budget)) == theirs
 
 
 @given(st.integers(100, 3000), st.integers(100, 3000), st.integers(784, 500_000))
-def test_a_size_keeps_to_its_budget_and_to_whole_patches(height, width, budget):
+def test_a_size_is_within_its_budget_and_made_of_whole_patches(height, width, budget):
     high, wide = smart_resize(height, width, PixelLimits.at_most(budget))
     assert high % 28 == wide % 28 == 0
     assert high * wide <= budget or min(high, wide) == 28  # a side never falls below one merged patch

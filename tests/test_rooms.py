@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -80,7 +81,7 @@ def test_a_room_imports_only_those_below_it(room: str):
             assert beyond == [], f"{module} imports {beyond}"
 
 
-def test_the_table_has_no_room_that_is_gone():
+def test_every_room_in_the_table_exists():
     named = {name for allowed in MAY_IMPORT.values() for name in allowed.split()} | set(MAY_IMPORT)
     assert {name for name in named if f"jaxvsr.{name}" not in MODULES} == set()
 
@@ -108,6 +109,22 @@ def test_importing_jaxvsr_is_light():
     printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     heavy = {"numpy", "jax", "flax", "yaml", "transformers", "torch", "orbax", "grain", "tensorstore"}
     assert {name.partition(".")[0] for name in printed.stdout.split()}.isdisjoint(heavy)
+
+
+def test_no_test_file_imports_another():
+    """What tests share is in `tests/support`."""
+    beyond = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        found = {name for name in names if re.search(r"(^\.|\btest_|\bconftest\b)", name)}
+        if found:
+            beyond[path.relative_to(ROOT)] = found
+    assert beyond == {}
 
 
 def test_folders_are_small_and_no_two_modules_have_one_name():

@@ -73,7 +73,7 @@ def test_a_reward_function_gets_the_texts_and_the_fields_of_their_questions(poli
 
 
 @pytest.mark.slow
-def test_answers_do_not_depend_on_the_batches_and_the_last_one_compiles_nothing(
+def test_answers_do_not_depend_on_batch_size_and_a_smaller_last_batch_compiles_nothing(
     policy: jaxvsr.Policy, data: Path
 ) -> None:
     scenes = list(jaxvsr.read_scenes(data, frames=2, limit=5))
@@ -93,7 +93,9 @@ def test_answers_do_not_depend_on_the_batches_and_the_last_one_compiles_nothing(
 
 
 @pytest.mark.slow
-def test_a_saved_folder_answers_and_scores_as_evaluate_py(policy: jaxvsr.Policy, data: Path, tmp_path: Path) -> None:
+def test_a_saved_folder_gives_the_answers_and_scores_of_evaluate_py(
+    policy: jaxvsr.Policy, data: Path, tmp_path: Path
+) -> None:
     """Also with a repetition penalty, which Qwen2.5-VL's folders have."""
     folder = tmp_path / "model"
     shutil.copytree(open_model("rooms-base").folder.path, folder)
@@ -119,7 +121,7 @@ def test_a_saved_folder_answers_and_scores_as_evaluate_py(policy: jaxvsr.Policy,
 
 
 @pytest.mark.slow
-def test_a_model_is_asked_as_it_was_trained_unless_a_prompt_is_named(data: Path, tmp_path: Path) -> None:
+def test_answers_use_the_training_prompt_unless_another_is_named(data: Path, tmp_path: Path) -> None:
     run, sampling = tmp_path / "run", ("sampling.group=2", "sampling.answer_tokens=2")
     parts = ("data.scenes=2", "data.questions=1", "data.frames=2", "lora.rank=2", *sampling)
     sets = [text for part in parts for text in ("--set", part)]
@@ -148,14 +150,16 @@ def test_train_takes_the_same_settings_as_a_policy(data: Path, tmp_path: Path) -
         np.testing.assert_array_equal(leaf, start.trainable[name])  # at a learning rate of 0
 
 
-def test_settings_under_a_wrong_name_are_one_line() -> None:
+def test_an_unknown_setting_is_refused_in_one_line() -> None:
     for name in ("optimizer", "adapter"):
         with pytest.raises(InputError, match=rf"^{name}: a LoraConfig is no part of that name in a config$"):
             given: dict[str, Any] = {name: jaxvsr.Lora()}
             jaxvsr.train(**given)
 
 
-def test_compiled_programs_are_kept_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_programs_are_cached_in_the_folder_of_the_environment_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     try:
         jax.config.update("jax_compilation_cache_dir", None)

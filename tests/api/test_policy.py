@@ -44,7 +44,7 @@ def leaves(state: object) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(state))]
 
 
-def test_importing_jaxvsr_loads_nothing_heavy_and_every_name_is_there() -> None:
+def test_importing_jaxvsr_is_light_and_every_public_name_exists() -> None:
     code = (
         "import sys, jaxvsr; assert not {'jax', 'numpy', 'flax'} & set(sys.modules), 'heavy'; "
         "assert set(jaxvsr.__all__) <= set(dir(jaxvsr)); [getattr(jaxvsr, name) for name in jaxvsr.__all__]"
@@ -56,7 +56,7 @@ def test_importing_jaxvsr_loads_nothing_heavy_and_every_name_is_there() -> None:
 
 
 @pytest.mark.slow
-def test_a_cell_run_twice_gives_the_same_and_leaves_its_state_alone(policy: jaxvsr.Policy) -> None:
+def test_running_a_cell_twice_gives_equal_results_and_does_not_change_the_state(policy: jaxvsr.Policy) -> None:
     state = policy.start(seed=3)
     before, batch = leaves(state), policy.batch(scenes())
     results = []
@@ -74,7 +74,7 @@ def test_a_cell_run_twice_gives_the_same_and_leaves_its_state_alone(policy: jaxv
 
 
 @pytest.mark.slow
-def test_a_step_by_hand_is_the_step_of_the_training_loop(policy: jaxvsr.Policy, tmp_path: Path) -> None:
+def test_a_step_by_hand_equals_a_step_of_the_training_loop(policy: jaxvsr.Policy, tmp_path: Path) -> None:
     """Random numbers belong to the questions: the loop samples the same answers, in whatever order its scenes are."""
     lora = policy.config.lora
     assert lora is not None
@@ -104,7 +104,7 @@ def test_a_step_by_hand_is_the_step_of_the_training_loop(policy: jaxvsr.Policy, 
 
 
 @pytest.mark.slow
-def test_saved_folders_answer_as_the_state_did(policy: jaxvsr.Policy, tmp_path: Path) -> None:
+def test_saved_folders_give_the_answers_of_the_state(policy: jaxvsr.Policy, tmp_path: Path) -> None:
     start, asked = policy.start(), scenes(1)
     noisy = {name: leaf + 0.1 for name, leaf in start.trainable.items()}
     state = dataclasses.replace(start, trainable=noisy)
@@ -137,7 +137,7 @@ def test_log_probabilities_of_sampled_tokens_are_those_of_the_sampler(policy: ja
     assert compared
 
 
-def test_wrong_scenes_are_one_line(policy: jaxvsr.Policy, without_type_checks: None) -> None:
+def test_wrong_scenes_are_refused_in_one_line(policy: jaxvsr.Policy, without_type_checks: None) -> None:
     for message, wrong in [
         ("must be a list", lambda: jaxvsr.Scene(frames(0), "How many?")),
         ("one entry per question, of which there are 2", lambda: jaxvsr.Scene(frames(0), QUESTIONS, ["1"])),
@@ -161,7 +161,7 @@ def test_rewards_of_another_shape_are_refused(policy: jaxvsr.Policy) -> None:
 
 
 @pytest.mark.slow
-def test_scenes_of_an_iterator_end_the_run_and_nothing_is_lost() -> None:
+def test_a_run_ends_with_its_iterator_of_scenes_and_keeps_everything() -> None:
     common: dict[str, Any] = {"data__scenes": 2, "data__questions": 2, "sampling__answer_tokens": 4, "quiet": True}
     trained = jaxvsr.train(scenes=iter(scenes(5)), rewards=[letters_reward], steps=4, **common)
     assert trained.ended == "scenes used up" and [row["step"] for row in trained.metrics] == [1, 2]
@@ -172,7 +172,7 @@ def test_scenes_of_an_iterator_end_the_run_and_nothing_is_lost() -> None:
 
 
 @pytest.mark.slow
-def test_what_a_full_run_leaves_can_be_used_in_every_way(tmp_path: Path) -> None:
+def test_a_fully_trained_policy_answers_and_without_reference_refuses_beta(tmp_path: Path) -> None:
     trained = jaxvsr.train(
         scenes=scenes(), rewards=[letters_reward], steps=1, lora=None, data__scenes=2, data__questions=2, quiet=True,
         sampling__answer_tokens=4, run_dir=tmp_path / "run", update__inner_steps=2, intervals__video_gain=1,
@@ -204,7 +204,7 @@ def test_what_a_full_run_leaves_can_be_used_in_every_way(tmp_path: Path) -> None
         ({"rewards": [letters_reward, letters_reward]}, "rewards: 'letters_reward' is listed twice"),
     ],
 )
-def test_settings_that_would_be_dropped_are_refused(fields: dict[str, Any], message: str) -> None:
+def test_settings_without_effect_are_refused(fields: dict[str, Any], message: str) -> None:
     given = {"scenes": scenes(), "rewards": [letters_reward], "data__scenes": 2, "data__questions": 2, "quiet": True}
     with pytest.raises(InputError, match=message):
         jaxvsr.train(**{**given, **fields})

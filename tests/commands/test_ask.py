@@ -54,19 +54,19 @@ def test_a_scan_is_opened_by_its_folder_and_by_its_sens_file(videos):
 
 
 @pytest.mark.parametrize("name", ["room.gif", "images"])
-def test_it_prints_answer_frames_tokens_and_seconds(videos, model, capsys, name):
+def test_ask_prints_answer_frames_tokens_and_seconds(videos, model, capsys, name):
     assert ask(model, videos / name, "--frames", "4") == 0
     answer, _, line = capsys.readouterr().out.splitlines()
     assert answer
     assert line.startswith("4 of 6 frames, 12 video tokens, ")  # 4/2 rows of 2×3 merged patches
 
 
-def test_without_frames_a_short_video_is_taken_whole(videos, model, capsys):
+def test_without_frames_all_frames_of_a_short_video_are_used(videos, model, capsys):
     assert ask(model, videos / "images", "--max-pixels", str(28 * 28)) == 0
     assert "6 of 6 frames, 3 video tokens" in capsys.readouterr().out
 
 
-def test_without_max_pixels_frames_get_the_size_that_the_models_folder_says(videos, model, capsys):
+def test_without_max_pixels_frames_have_the_size_of_the_model_folders_limits(videos, model, capsys):
     large = videos / "large"
     large.mkdir()
     for index in range(2):
@@ -90,7 +90,7 @@ def test_without_max_pixels_frames_get_the_size_that_the_models_folder_says(vide
         (None, "images", ("--frames", "x"), "expected an integer, found 'x'"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(videos, model, capsys, model_name, video, more, words):
+def test_a_mistake_ends_in_one_line_and_exit_code_2(videos, model, capsys, model_name, video, more, words):
     (videos / "broken.mp4").write_bytes(b"no video" * 100)
     (videos / "empty").mkdir(exist_ok=True)
     (videos / "mixed").mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(videos, model, capsys, model_name
 
 
 @pytest.mark.parametrize(("question", "words"), [(" ", "question is empty"), ("a<|im_end|>", "contains <|im_end|>")])
-def test_a_question_that_is_none_is_one_line_before_the_model_is_loaded(videos, model, capsys, question, words):
+def test_an_invalid_question_is_refused_before_the_model_is_loaded(videos, model, capsys, question, words):
     assert main(["--model", str(model), "--video", str(videos / "images"), "--device", "cpu", question]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
@@ -117,7 +117,7 @@ def test_more_tokens_than_the_context_window_are_refused_with_the_numbers(videos
     assert "the answer may be 100,000,000: the context window is 32,768 tokens" in error
 
 
-def test_running_out_of_memory_says_what_to_change(videos, model, capsys, monkeypatch):
+def test_an_out_of_memory_error_says_what_to_change(videos, model, capsys, monkeypatch):
     def full(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
 

@@ -48,7 +48,7 @@ def one_line(capsys) -> str:
     return captured.err
 
 
-def test_answers_on_procedural_rooms_equal_the_construction(rooms, tmp_path):
+def test_answers_on_procedural_rooms_equal_those_of_their_construction(rooms, tmp_path):
     by_scene = questions_of(
         rooms, tmp_path, "--set", "count_minimum=1", "--set", "center=aabb", "--set", "direction_per_scene=40"
     )
@@ -102,7 +102,7 @@ def test_a_rigid_motion_with_the_matching_alignment_changes_no_answer(rooms, tmp
     assert questions_of(moved, tmp_path / "a") == questions_of(rooms, tmp_path / "b")
 
 
-def test_the_number_of_workers_changes_no_row(rooms, monkeypatch):
+def test_rows_do_not_depend_on_the_number_of_workers(rooms, monkeypatch):
     monkeypatch.setattr("jaxvsr.data.recipes.generate_questions._SCANS_WORTH_PROCESSES", 2)
     scans = read_scan.list_scans(rooms)
     settings = QuestionSettings("vsi100k", Options(count_minimum=1, count_absent=True), 5)
@@ -112,7 +112,7 @@ def test_the_number_of_workers_changes_no_row(rooms, monkeypatch):
     assert done == [scan.name for scan in scans] and any(row.answer == "0" for row in alone.questions)
 
 
-def test_one_folder_from_rooms_to_batches(rooms, tmp_path, capsys):
+def test_rooms_questions_frames_and_batches_work_in_one_folder(rooms, tmp_path, capsys):
     out = tmp_path / "data"
     by_scene = questions_of(rooms, out, "--heldout", "0.34", "--set", "count_minimum=1", "--set", "per_task=2")
     assert "object_counting" in capsys.readouterr().out
@@ -135,7 +135,7 @@ def test_one_folder_from_rooms_to_batches(rooms, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_check_says_how_many_batches_of_a_config_come_a_second(rooms, tmp_path, capsys, monkeypatch):
+def test_check_prints_the_batches_per_second_of_a_config(rooms, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("jaxvsr.measure.batch_speed._MEASURED_SECONDS", 0.1)
     out, config = tmp_path / "data", tmp_path / "small.yaml"
     questions_of(rooms, out, "--heldout", "0", "--set", "count_minimum=1")
@@ -152,7 +152,7 @@ def test_check_says_how_many_batches_of_a_config_come_a_second(rooms, tmp_path, 
     assert "has 4 frames stored, not 8" in one_line(capsys)
 
 
-def test_commands_may_be_run_again_and_add_to_the_folder(rooms, tmp_path, capsys):
+def test_commands_run_again_add_to_the_folder(rooms, tmp_path, capsys):
     first = questions_of(rooms, tmp_path)
     splits = (tmp_path / "splits.json").read_bytes()
     questions = (tmp_path / "questions.jsonl").read_bytes()
@@ -167,7 +167,7 @@ def test_commands_may_be_run_again_and_add_to_the_folder(rooms, tmp_path, capsys
     assert f"frames of 0 scans written, of {SCENES} there already" in capsys.readouterr().out
 
 
-def test_benchmark_scenes_are_left_out_but_never_procedural_rooms(rooms, tmp_path, capsys):
+def test_benchmark_scenes_are_left_out_and_procedural_rooms_are_not(rooms, tmp_path, capsys):
     source = rooms / "scans/scene0000_00"
     for name, marked in (
         ("scene0568_00", False),
@@ -190,7 +190,7 @@ def test_benchmark_scenes_are_left_out_but_never_procedural_rooms(rooms, tmp_pat
     assert json.loads((tmp_path / "b/splits.json").read_text())["heldout"] == ["scene0568_02"]
 
 
-def test_broken_scans_end_the_command_unless_they_may_be_missing(rooms, tmp_path, capsys):
+def test_broken_scans_end_the_command_unless_skip_broken_is_set(rooms, tmp_path, capsys):
     scans = tmp_path / "broken"
     shutil.copytree(rooms / "scans", scans / "scans")
     sens = read_scan.sens_path(scans / "scans/scene0001_00")

@@ -213,7 +213,7 @@ def hub(folder, lora_run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("start", ["org/adapter", "run"])
-def test_what_starts_from_a_run_or_an_adapter_keeps_the_hub_id_of_its_base(start, hub, folder, tmp_path):
+def test_an_adapter_trained_from_a_run_or_adapter_names_the_hub_id_of_the_base(start, hub, folder, tmp_path):
     leaves = random_lora(open_folder(folder).config, 5)
     if start == "run":
         start = write_run(tmp_path / "run", "org/tiny", leaves)
@@ -225,16 +225,14 @@ def test_what_starts_from_a_run_or_an_adapter_keeps_the_hub_id_of_its_base(start
     assert "models--org--tiny" not in card
 
 
-def test_an_adapter_of_the_hub_is_merged_and_its_card_names_base_and_revision(hub, tmp_path):
+def test_an_adapter_from_the_hub_is_merged_and_its_card_names_base_and_revision(hub, tmp_path):
     assert command("to-hf", "org/adapter", tmp_path / "out", "--revision", "main") == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert "\nbase_model: org/tiny\n" in card and "at revision `v1`" in card
     assert "the adapter `org/adapter` merged in" in card and "to-hf org/adapter OUT --revision main\n" in card
 
 
-def test_a_revision_is_of_a_hub_id_alone_and_named_where_the_hub_does_not_have_it(
-    folder, lora_run, tmp_path, capsys, monkeypatch
-):
+def test_a_revision_needs_a_hub_id_and_a_missing_one_is_named(folder, lora_run, tmp_path, capsys, monkeypatch):
     for model in (folder, lora_run, f"{lora_run}@7", "rooms-base"):
         assert command("to-hf", model, tmp_path / "out", "--revision", "v2") == 2
         error = capsys.readouterr().err
@@ -258,7 +256,7 @@ def test_a_fully_trained_run_replaces_the_bases_weights(folder, tmp_path):
     assert not (tmp_path / "adapter").exists()
 
 
-def test_from_hf_and_to_hf_give_the_folder_back(folder, tmp_path):
+def test_to_hf_after_from_hf_gives_the_same_folder(folder, tmp_path):
     assert command("from-hf", folder, tmp_path / "stacked") == 0
     assert command("to-hf", tmp_path / "stacked", tmp_path / "back") == 0
     assert len(list((tmp_path / "back").iterdir())) == len(list(folder.iterdir()))
@@ -268,7 +266,7 @@ def test_from_hf_and_to_hf_give_the_folder_back(folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
-def test_verify_finds_a_tiny_model_the_same_and_a_changed_one_not(family, tiny_model, capsys, monkeypatch):
+def test_verify_passes_on_a_tiny_model_and_fails_on_a_changed_one(family, tiny_model, capsys, monkeypatch):
     assert command("verify", tiny_model(family, DEEP), "--tokens", 4) == 0
     assert "greedy: 4 of 4 tokens equal\nthe same model" in capsys.readouterr().out
     from jaxvsr.models.huggingface import verify
@@ -287,7 +285,7 @@ def test_verify_finds_a_tiny_model_the_same_and_a_changed_one_not(family, tiny_m
 
 
 @pytest.mark.slow
-def test_verify_needs_no_torchvision_that_works(tiny_model):
+def test_verify_works_with_a_broken_torchvision(tiny_model):
     """In a process of its own, without the repair of these tests, where the one of this environment may be broken."""
     script = [sys.executable, "launch/convert.py", "verify", str(tiny_model(shape=DEEP)), "--tokens", "2"]
     done = subprocess.run(script, cwd=Path(convert.__file__).parents[1], capture_output=True, text=True, timeout=300)
@@ -311,13 +309,13 @@ def test_random_weights_of_a_shape_are_a_folder_of_shards(tmp_path):
     assert abs(weight.std() - 0.02) < 1e-3 and not np.array_equal(weight[0], weight[1])
 
 
-def test_tiny_writes_what_the_flags_say(tmp_path, capsys):
+def test_the_tiny_command_follows_its_flags(tmp_path, capsys):
     assert command("tiny", tmp_path / "t", "--seed", 5, "--family", "qwen2_5_vl", "--dtype", "bfloat16") == 0
     assert "qwen2_5_vl, 1.61M parameters" in capsys.readouterr().out
     assert open_folder(tmp_path / "t").config.dtype == "bfloat16"
 
 
-def test_mistakes_are_one_line_and_exit_code_2(folder, lora_run, tmp_path, capsys):
+def test_mistakes_end_in_one_line_and_exit_code_2(folder, lora_run, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     for arguments, message in (

@@ -41,7 +41,7 @@ def test_the_config_names_the_folder_that_the_stages_make() -> None:
     assert read_config(find_config(demo_stages.CONFIG)).data.folders == (str(demo_stages.DATA),)
 
 
-def test_the_data_is_made_once_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_data_is_made_once_and_completely(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo_stages.make_missing_data(LAUNCH) == 0
     shown = capsys.readouterr().out
     assert "the demo's data is not there yet; making it takes about half a minute" in shown
@@ -54,7 +54,7 @@ def test_the_data_is_made_once_and_whole(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "" and (demo_stages.DATA / "questions.jsonl").stat().st_mtime_ns == written
 
 
-def test_a_stage_that_was_stopped_is_run_again_whatever_it_left(ran: list[str]) -> None:
+def test_an_interrupted_stage_is_run_again(ran: list[str]) -> None:
     for left in ((), ("scans",), ("scans", "questions.jsonl"), ("scans", "questions.jsonl", "frames")):
         shutil.rmtree("runs", ignore_errors=True)
         for name in left:
@@ -67,7 +67,7 @@ def test_a_stage_that_was_stopped_is_run_again_whatever_it_left(ran: list[str]) 
         assert ran == [stage.title for stage in demo_stages.data_stages()[len(done) :]]
 
 
-def test_data_that_another_command_made_is_made_again(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_data_of_another_command_is_made_again(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo_stages.make_missing_data(LAUNCH) == 0
     ran.clear()
     monkeypatch.setattr(demo_stages, "HELDOUT_SHARE", 0.3)
@@ -75,7 +75,7 @@ def test_data_that_another_command_made_is_made_again(ran: list[str], monkeypatc
     assert ran == ["questions"] and "--heldout 0.3" in json.loads(JOURNAL.read_text())["questions"]
 
 
-def test_a_folder_filled_by_hand_is_left_alone(ran: list[str]) -> None:
+def test_a_folder_filled_by_hand_is_not_changed(ran: list[str]) -> None:
     demo_stages.DATA.mkdir(parents=True)
     (demo_stages.DATA / "questions.jsonl").touch()
     assert demo_stages.make_missing_data(LAUNCH) == 0
@@ -102,7 +102,9 @@ def test_without_open3d_one_line_says_how_to_install_it(
 
 
 @pytest.mark.parametrize("other", ["--data", "--config", "data.folders"])
-def test_other_data_never_makes_the_demos(other: str, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demos_data_is_not_made_for_a_run_on_other_data(
+    other: str, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     copied = Path("mine.yaml")
     shutil.copy(find_config(demo_stages.CONFIG), copied)
     flags = {"--data": ["--data", "mine"], "--config": ["--config", str(copied)]}

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
-def test_the_picture_names_every_folder_of_the_package_and_none_that_is_not_there():
+def test_the_picture_names_exactly_the_folders_of_the_package():
     picture = (ROOT / "docs" / "house.svg").read_text(encoding="utf-8")
     named = dict(re.findall(r'<text[^>]* id="([^"]+)">([^<]+)</text>', picture))
     code = {path.parent for path in (ROOT / "jaxvsr").rglob("*.py")}
@@ -26,7 +26,7 @@ def test_the_picture_names_every_folder_of_the_package_and_none_that_is_not_ther
         assert folder == "title" or folder.endswith(text)
 
 
-def test_every_module_of_the_api_reference_is_there():
+def test_every_module_of_the_api_reference_exists():
     named = [name for page in DOCUMENTS for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)]
     assert len(named) > 20
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
@@ -42,7 +42,7 @@ def top_level_names(module: str) -> set[str]:
     return names
 
 
-def test_every_import_that_the_changelog_says_has_moved_is_where_it_says():
+def test_every_moved_import_of_the_changelog_works():
     table = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("### Moved imports")[2]
     rows = re.findall(r"^\| `([\w.]+)`(?:: ([^|]*))? \| `([\w.]+)`(?:: `(\w+)`)? \|$", table, re.MULTILINE)
     assert len(rows) == table.count("\n| `") > 150
@@ -51,7 +51,7 @@ def test_every_import_that_the_changelog_says_has_moved_is_where_it_says():
         assert expected <= top_level_names(module), f"{module}: {expected}"
 
 
-def test_what_the_guided_reading_points_at_is_in_the_file_that_it_names():
+def test_the_guided_reading_points_at_existing_code():
     page = (ROOT / "docs" / "algorithm.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[`[\w.]+`\]\(\.\./(jaxvsr/[\w/.]+)\) \| (.*) \|$", page, re.MULTILINE)
     assert len(rows) == 7
@@ -60,7 +60,7 @@ def test_what_the_guided_reading_points_at_is_in_the_file_that_it_names():
             assert re.search(rf"^(def|class) {name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), name
 
 
-def test_every_config_field_that_the_documents_set_is_there():
+def test_every_config_field_in_the_documents_exists():
     fields = {path for path, *_ in field_table()}
     rooms = {path.partition(".")[0] for path in fields}
     named = {
@@ -84,7 +84,7 @@ def test_the_first_example_of_the_algorithm_page_gives_the_advantages_that_it_sh
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/api/jaxvsr.md"])
-def test_the_python_on_the_page_trains_and_saves(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_python_code_of_the_page_trains_and_saves(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With two steps instead of twenty, on a video of eight pictures."""
     (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
@@ -98,7 +98,7 @@ def test_the_python_on_the_page_trains_and_saves(page: str, tmp_path: Path, monk
     assert Path("out/model.safetensors").is_file()
 
 
-def test_every_file_and_folder_that_the_documents_name_is_there():
+def test_every_file_and_folder_in_the_documents_exists():
     named = {
         (page.name, path)
         for page in DOCUMENTS
@@ -108,7 +108,7 @@ def test_every_file_and_folder_that_the_documents_name_is_there():
     assert [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()] == []
 
 
-def test_the_demos_page_shows_its_stages_as_they_are_typed():
+def test_the_demo_page_shows_the_commands_of_all_stages():
     page = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
     stages = demo_stages(Path("runs/demo"), 0)
     shown = re.findall(r"^    \[(\d+)/(\d+)\] (.*)\n    \$ (.*)$", page, re.MULTILINE)

@@ -55,7 +55,7 @@ def test_scoring_a_file_writes_official_and_robust_scores_and_a_table(tmp_path, 
     ]
 
 
-def test_a_prompt_given_or_recorded_beside_the_predictions_takes_the_answer_out(tmp_path):
+def test_scoring_extracts_answers_by_the_given_or_recorded_prompt(tmp_path):
     said = "<think>three or so</think><answer>2</answer>"
     write_predictions(tmp_path / "predictions.jsonl", [Prediction(question(0, "s"), said)])
     command = ["--score", str(tmp_path / "predictions.jsonl"), "--benchmark", "vsi-bench", "--out"]
@@ -68,7 +68,7 @@ def test_a_prompt_given_or_recorded_beside_the_predictions_takes_the_answer_out(
     assert read(tmp_path / "again" / "scores.json")["overall"] == 100
 
 
-def test_questions_of_the_data_folder_without_a_prediction_count(tmp_path, data):
+def test_questions_without_a_prediction_count_as_wrong(tmp_path, data):
     write_predictions(
         tmp_path / "p.jsonl", [Prediction(question(20, "scene0002_00"), "4"), Prediction(question(0, "x"), "2")]
     )
@@ -79,7 +79,7 @@ def test_questions_of_the_data_folder_without_a_prediction_count(tmp_path, data)
 
 
 @pytest.mark.parametrize("model", ["chance-random", "chance-frequency", "best-constant"])
-def test_rows_without_a_model_answer_the_held_out_split_and_can_be_scored_again(tmp_path, data, model):
+def test_baselines_answer_the_held_out_split_and_can_be_scored_again(tmp_path, data, model):
     out = tmp_path / "out"
     assert main(["--model", model, "--data", str(data), "--benchmark", "vsi-bench", "--out", str(out)]) == 0
     scores = read(out / "scores.json")
@@ -105,7 +105,7 @@ def test_q_spatial_is_scored_from_a_file(tmp_path):
     assert read(tmp_path / "o" / "scores.json")["success_rate"] == 100
 
 
-def test_a_killed_evaluation_is_scored_by_what_its_settings_say(tmp_path, capsys):
+def test_an_interrupted_evaluation_is_scored_with_its_recorded_settings(tmp_path, capsys):
     """It has no scores.json, and its completions must not be read in another way than when it is finished."""
     said = "<think>three</think><answer>2</answer>"
     write_predictions(tmp_path / "predictions.jsonl", [Prediction(question(0, "s"), said)])
@@ -126,7 +126,7 @@ def test_a_killed_evaluation_is_scored_by_what_its_settings_say(tmp_path, capsys
     assert (scores["overall"], scores["prompt"], scores["read_as"]) == (0, "vsgrpo-think-train", "vsi-bench")
 
 
-def test_questions_that_a_benchmark_cannot_score_are_said_before_a_model_is_looked_for(tmp_path, capsys):
+def test_questions_that_a_benchmark_cannot_score_are_refused_before_a_model_is_opened(tmp_path, capsys):
     for name, answer in (("text", "a red sofa"), ("long", "1.5")):
         (tmp_path / name).mkdir()
         write_questions(tmp_path / name / "questions.jsonl", [Question("q", "s", "open", "?", None, answer, "text")])
@@ -140,7 +140,7 @@ def test_questions_that_a_benchmark_cannot_score_are_said_before_a_model_is_look
         assert words in complaint and complaint.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_an_out_that_is_no_folder_is_said_before_anything_is_answered(tmp_path, capsys):
+def test_an_out_that_is_not_a_folder_is_refused_before_anything_is_answered(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for out in ("file", "file/below"):
         assert main(["--score", "absent", "--benchmark", "vsi-bench", "--out", str(tmp_path / out)]) == 2
@@ -155,7 +155,7 @@ def test_a_folder_given_twice_is_refused(tmp_path, data, capsys):
     assert "is listed twice" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_what_open_ended_scores_need_is_said_before_anything_is_answered(tmp_path, capsys):
+def test_missing_needs_of_open_ended_scores_are_refused_before_anything_is_answered(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     write_questions(tmp_path / "data" / "questions.jsonl", [Question("q", "s", "open", "?", None, "a sofa", "text")])
     command = ["--model", "nowhere", "--data", str(tmp_path / "data"), "--benchmark", "open-ended"]
@@ -184,7 +184,7 @@ def test_what_open_ended_scores_need_is_said_before_anything_is_answered(tmp_pat
         ([], "one of the arguments --score --model is required"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, words):
+def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path, capsys, arguments, words):
     assert main([*arguments, "--benchmark", "vsi-bench", "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()
     assert words in printed.err and len(printed.err.strip().splitlines()) == 1

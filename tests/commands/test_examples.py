@@ -35,7 +35,7 @@ def heights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def test_the_own_task_asks_for_heights_as_the_rooms_were_built(heights: Path) -> None:
+def test_the_custom_task_asks_for_the_heights_that_rooms_were_built_with(heights: Path) -> None:
     rows = read_questions(heights / "questions.jsonl")
     asked = [row for row in rows if row.mirror_of is None]
     assert asked and {row.question_type for row in rows} == {"object_height"}
@@ -45,7 +45,7 @@ def test_the_own_task_asks_for_heights_as_the_rooms_were_built(heights: Path) ->
         assert float(row.answer) == pytest.approx(100 * np.ptp(item.points[:, 2]), abs=0.5)
 
 
-def test_the_own_tasks_mirror_image_is_what_the_mirrored_room_gives(heights: Path) -> None:
+def test_mirror_images_of_the_custom_task_equal_questions_about_the_mirrored_room(heights: Path) -> None:
     rows = read_questions(heights / "questions.jsonl")
     recipe = load_recipe(RECIPE)
     (task,) = recipe.tasks(recipe.options, Census())
@@ -59,7 +59,7 @@ def test_the_own_tasks_mirror_image_is_what_the_mirrored_room_gives(heights: Pat
 
 
 @pytest.mark.slow
-def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(
+def test_the_custom_task_is_trained_with_mirror_images_and_evaluated(
     heights: Path, tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     settings = {
@@ -83,14 +83,14 @@ def test_the_own_task_is_trained_on_with_its_mirror_images_and_evaluated(
     assert "object_height" in json.loads((out / "scores.json").read_text())
 
 
-def test_the_own_reward_scores_numbers_and_leaves_words_alone() -> None:
+def test_the_custom_reward_scores_numbers_and_skips_words() -> None:
     (reward,) = rewards_from(f"{EXAMPLES / 'own_reward.py'}:within_a_tenth")
     columns = {"answer": ["100", "100", "100", "left"], "answer_kind": ["number", "number", "number", "word"]}
     scores = score_completions([reward], ["about 95 cm", "<answer>150</answer>", "no idea", "left"], columns)
     np.testing.assert_allclose(scores, [[1.0, 0.1, 0.0, np.nan]])
 
 
-def test_own_questions_are_paired_with_own_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_questions_are_paired_with_custom_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for clip in ("kitchen", "office"):
         (tmp_path / "videos" / clip).mkdir(parents=True)
         for number in range(3):

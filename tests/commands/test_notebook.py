@@ -53,7 +53,7 @@ def test_the_notebook_trains_a_model_that_answers_better_and_saves_it(tmp_path: 
     assert (Path(found["folder"]) / "model.safetensors").is_file() and found["again"] == found["after"]
 
 
-def test_the_stored_notebook_was_run_in_order_and_is_small():
+def test_the_stored_notebook_was_run_in_order_and_its_file_is_small():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

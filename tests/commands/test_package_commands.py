@@ -71,7 +71,7 @@ def test_an_unknown_command_is_one_line_and_exit_code_2(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_help_works_and_an_unknown_flag_is_one_line(script: Path, tmp_path: Path):
+def test_help_works_and_an_unknown_flag_is_refused_in_one_line(script: Path, tmp_path: Path):
     helped = python(str(script), "--help", cwd=tmp_path)
     assert helped.returncode == 0 and "usage" in helped.stdout, helped.stderr
     wrong = python(str(script), "--no-such-flag", cwd=tmp_path)

@@ -172,7 +172,7 @@ def without_a_model(place: Path) -> dict[str, int]:
     return {line: run_line(line) for line in commands() if not needs_a_model(line)}
 
 
-def test_data_and_rows_without_a_model(without_a_model: dict[str, int]) -> None:
+def test_commands_of_the_papers_page_for_data_and_baselines_run(without_a_model: dict[str, int]) -> None:
     assert without_a_model == dict.fromkeys(without_a_model, 0)
     for line in without_a_model:
         if " questions " in line or " import " in line:
@@ -182,7 +182,7 @@ def test_data_and_rows_without_a_model(without_a_model: dict[str, int]) -> None:
 
 
 @pytest.mark.skipif(not os.environ.get("JAXVSR_ALL_PAPERS"), reason="long: JAXVSR_ALL_PAPERS=1 runs it")
-def test_trainings_evaluations_and_reports(without_a_model: dict[str, int]) -> None:
+def test_commands_of_the_papers_page_for_training_evaluation_and_reports_run(without_a_model: dict[str, int]) -> None:
     """In the page's order; a line that fails does not keep the others from running."""
     lines = [line for line in commands() if needs_a_model(line)]
     waiting = [line for line in lines if "--answers" in line]  # beside each other once both are there

@@ -12,7 +12,7 @@ CHOICE = Question("2", "s", "object_rel_distance", "Which is closest?", ("A. sto
 WORD = Question("3", "s", "object_rel_distance", "Which of these (sink, bed)is it?", None, "sink", "word")
 
 
-def test_vsi_bench_is_the_harness_byte_for_byte():
+def test_the_vsi_bench_prompt_equals_the_harness_byte_for_byte():
     prompt = PROMPTS["vsi-bench"]
     assert prompt.render(NUMBER) == (
         "These are frames of a video.\nHow many chair(s) are in this room?\n"
@@ -26,7 +26,7 @@ def test_vsi_bench_is_the_harness_byte_for_byte():
     assert prompt.answer("4\n\nBecause <answer>5</answer>") == "4"
 
 
-def test_training_prompts_of_vsgrpo():
+def test_training_prompts_of_vsgrpo_are_the_papers():
     assert PROMPTS["vsgrpo-vanilla-train"].render(WORD) == (
         "Which of these (sink, bed)is it?\nPlease provide the short answer with one or two words or a number."
     )
@@ -54,7 +54,7 @@ def test_training_prompts_of_vsgrpo():
     ]
 
 
-def test_evaluation_prompts_of_vsgrpo():
+def test_evaluation_prompts_of_vsgrpo_are_the_papers():
     ends = {
         "vsgrpo-vanilla": "Please answer the question using a single word or phrase.",
         "vsgrpo-think": "Let's think step by step and then answer the question using a single word or phrase.",
@@ -68,7 +68,7 @@ def test_evaluation_prompts_of_vsgrpo():
     assert [PROMPTS[name].stop for name in ends] == [("\n\n",), (), ()]
 
 
-def test_prompts_of_both_releases_of_spatial_r1():
+def test_prompts_of_spatial_r1_are_those_of_both_releases():
     assert PROMPTS["spatial-r1-april"].render(NUMBER) == (
         "Question:\nHow many chair(s) are in this room?\nOutput the thinking process in <think> </think> and final answer that is "
         "a single word or phrase in <answer> </answer>tags.\nThe output answer format should be as follows: "
@@ -86,7 +86,7 @@ def test_prompts_of_both_releases_of_spatial_r1():
     assert PROMPTS["spacer"].render(CHOICE) == "Question: " + may
 
 
-def test_prompts_of_svqa_r1_and_q_spatial():
+def test_prompts_of_svqa_r1_and_q_spatial_are_the_papers():
     assert PROMPTS["svqa-r1"].render(NUMBER) == (
         "How many chair(s) are in this room? First output the thinking process in <think> </think> tags and then output the "
         "final answer in <answer> </answer> tags."
@@ -102,7 +102,7 @@ def test_prompts_of_svqa_r1_and_q_spatial():
     assert "thinkg step by step" in PROMPTS["q-spatial-single"].template
 
 
-def test_texts_for_language_models_have_their_places():
+def test_prompts_of_language_models_have_their_placeholders():
     assert "{question}" in MIRROR_REWRITE and "{answer}" in MIRROR_REWRITE
     assert "{pred}, ground-truth answer: {gt}.\n" in YES_NO_JUDGE
 
@@ -117,7 +117,7 @@ def test_every_prompt_has_a_source_a_budget_and_renders_every_question():
             assert len(text.split(asked.question)) == 2
 
 
-def test_braces_in_a_question_stay_as_they_are():
+def test_braces_in_a_question_are_kept():
     asked = Question("1", "s", "t", "What is {options} or {question}?", ("A. x", "B. y"), "A", "choice")
     assert "What is {options} or {question}?\nOptions:\nA. x\nB. y\n" in PROMPTS["vsi-bench"].render(asked)
 
@@ -128,7 +128,7 @@ def test_a_choice_without_options_is_refused():
         PROMPTS["vsi-bench"].render(asked)
 
 
-def test_a_prompt_from_a_file(tmp_path):
+def test_a_prompt_file_renders_its_template(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "template: |-\n  Look.\n  {question}\nmax_answer_tokens: 8\nextraction: answer_tag\nstop: END\nthought_tag: think\n"
@@ -184,7 +184,7 @@ def test_a_template_that_places_the_options_itself_shows_them_once(tmp_path):
         ("{question} Answer with one number.", "expected fields (such as template and max_answer_tokens)"),
     ],
 )
-def test_a_wrong_prompt_file_ends_in_one_line(tmp_path, text, words):
+def test_a_wrong_prompt_file_is_refused_in_one_line(tmp_path, text, words):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
@@ -192,6 +192,6 @@ def test_a_wrong_prompt_file_ends_in_one_line(tmp_path, text, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_an_unknown_prompt_is_answered_with_the_names():
+def test_an_error_about_an_unknown_prompt_lists_the_names():
     with pytest.raises(InputError, match="'nonsense' is neither a file nor one of vsi-bench"):
         prompt_from("nonsense")

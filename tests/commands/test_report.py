@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_one_run_gets_its_page(report, folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_report_of_one_run_writes_its_page(report, folder: Path, capsys: pytest.CaptureFixture[str]):
     assert report([str(folder / "a-0")]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "a-0" / "report.html")
     assert "reward" in (folder / "a-0" / "report.html").read_text()
@@ -126,7 +126,7 @@ def test_each_column_of_a_comparison_is_read_as_its_evaluation_did(report, folde
         assert row["score/before"] == row["score/now"] == 100
 
 
-def test_several_runs_get_tables_and_curves(report, folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_report_of_several_runs_writes_tables_and_curves(report, folder: Path, capsys: pytest.CaptureFixture[str]):
     runs = [str(folder / name) for name in ("a-0", "a-1", "b-0")]
     out = folder / "summary"
     assert report([*runs, "--group-by", "intervals.samples", "--out", str(out)]) == 0
@@ -145,7 +145,7 @@ def test_several_runs_get_tables_and_curves(report, folder: Path, capsys: pytest
     assert "| intervals.samples=20 | 1 | 0.9000 |" in capsys.readouterr().out
 
 
-def test_answers_of_two_models_are_side_by_side_the_most_different_first(report, folder: Path, capsys):
+def test_answers_of_two_models_are_listed_side_by_side_with_the_largest_difference_first(report, folder: Path, capsys):
     rows = [json.loads(line) for line in (folder / "now" / "predictions.jsonl").read_text().splitlines()]
     rows[3]["prediction"], rows[4]["prediction"], rows[5]["prediction"] = "<b>9</b>", None, "9\ud800"
     (folder / "now" / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -190,7 +190,7 @@ def test_free_answers_have_no_score(report, folder: Path):
         (["a-0", "a-1", "--metrics", "no/such"], "no/such"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
+def test_a_mistake_ends_in_one_line_and_exit_code_2(
     report, folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch
 ):
     monkeypatch.chdir(folder)

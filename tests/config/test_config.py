@@ -19,7 +19,7 @@ def with_set(*assignments: str) -> TrainConfig:
     return read_config(None, [parse_assignment(text) for text in assignments])
 
 
-def test_a_config_survives_the_way_through_yaml() -> None:
+def test_a_config_written_as_yaml_is_read_back_equal() -> None:
     config = with_set(
         "data.folders=a:2,b", "lora.rank=4", "optimizer.learning_rate=1e-5", "mesh.spec=8", "intervals.time_limit=90",
         "rewards=0.5*svqa_format,vsgrpo_accuracy(numeric=mra,other=1),mine.py:f", "data.question_types=object_counting",
@@ -29,12 +29,12 @@ def test_a_config_survives_the_way_through_yaml() -> None:
     assert config_from(yaml.safe_load(to_yaml(config))) == config
 
 
-def test_full_fine_tuning_survives_too() -> None:
+def test_a_full_fine_tuning_config_written_as_yaml_is_read_back_equal() -> None:
     config = with_set("lora=null")
     assert config.lora is None and config_from(yaml.safe_load(to_yaml(config))) == config
 
 
-def test_flags_win_over_the_file_in_their_order(tmp_path: Path) -> None:
+def test_flags_override_the_file_and_later_flags_override_earlier_ones(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("steps: 7\ndata: {scenes: 2, folders: [x]}\nlora: null\n")
     config = read_config(
@@ -74,7 +74,7 @@ def test_flags_win_over_the_file_in_their_order(tmp_path: Path) -> None:
         ("steps", "expected field=value"),
     ],
 )
-def test_a_mistake_is_one_line_that_says_what_would_be_right(assignment: str, says: str) -> None:
+def test_a_mistake_is_refused_in_one_line_that_says_what_would_be_right(assignment: str, says: str) -> None:
     with pytest.raises(InputError, match=says) as error:
         with_set(assignment)
     assert "\n" not in str(error.value)
@@ -94,7 +94,7 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(assignment: str, sa
         ("gradient_accumulation_steps", "update.accumulation"),
     ],
 )
-def test_names_of_trl_and_easyr1_are_answered_with_the_field_here(there: str, here: str, tmp_path: Path) -> None:
+def test_an_error_about_a_name_of_trl_or_easyr1_gives_our_field(there: str, here: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"here it is {here}"):
         with_set(f"{there}=1")
     *parents, last = there.split(".")
@@ -107,14 +107,14 @@ def test_names_of_trl_and_easyr1_are_answered_with_the_field_here(there: str, he
         read_config(path)
 
 
-def test_the_answers_are_fields_that_exist() -> None:
+def test_the_fields_given_for_names_of_trl_and_easyr1_exist() -> None:
     fields = {path for path, *_ in field_table()} | {"lora", "rewards"}
     for answer in [*KNOWN_NAMES.values(), *KNOWN_PATHS.values()]:
         first = answer.split(" ")[0].rstrip(",")
         assert first in fields or first.startswith(("--", "nothing")), answer
 
 
-def test_every_field_says_what_it_means() -> None:
+def test_every_field_has_a_description() -> None:
     undocumented = [path for path, _, meaning in field_table() if not meaning]
     assert undocumented == []
 
@@ -148,7 +148,7 @@ def test_a_broken_file_is_named(text: str, says: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
-def test_given_answers_are_updated_on_once(objective: str) -> None:
+def test_sft_and_dpo_refuse_more_than_one_inner_step(objective: str) -> None:
     with pytest.raises(InputError, match=f"update.inner_steps 2: .*objective {objective} it must be 1"):
         with_set(f"objective={objective}", "update.inner_steps=2")
 
@@ -158,7 +158,7 @@ def test_a_missing_config_lists_the_recipes() -> None:
         find_config("nothing")
 
 
-def test_data_folders_carry_weights() -> None:
+def test_data_folders_can_have_weights() -> None:
     assert DataSettings(folders=("a:2", "b/c", "d:0.5")).weighted_folders() == (("a", 2.0), ("b/c", 1.0), ("d", 0.5))
     with pytest.raises(InputError, match="must be above 0"):
         DataSettings(folders=("a:0",)).weighted_folders()
@@ -188,7 +188,7 @@ def test_a_config_has_the_fields_of_the_one_that_it_extends(tmp_path: Path) -> N
     assert "extends" not in to_yaml(config) and config_from(yaml.safe_load(to_yaml(config))) == config
 
 
-def test_a_file_beside_wins_over_a_recipe_and_folders_can_be_named(tmp_path: Path) -> None:
+def test_extends_prefers_a_file_in_the_same_folder_and_takes_paths(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     write_configs(tmp_path / "mine", one="extends: vsgrpo-2b\n", two="extends: ../other\n")
     write_configs(tmp_path, other="steps: 3\n")
@@ -198,7 +198,7 @@ def test_a_file_beside_wins_over_a_recipe_and_folders_can_be_named(tmp_path: Pat
     assert read_config(tmp_path / "mine" / "one.yaml").steps == 4
 
 
-def test_another_prompt_than_the_bases_brings_its_own_token_budget(tmp_path: Path) -> None:
+def test_a_config_with_another_prompt_than_its_base_gets_the_prompts_token_budget(tmp_path: Path) -> None:
     write_configs(
         tmp_path,
         base="sampling: {answer_tokens: 9}\n",
@@ -225,7 +225,7 @@ def test_another_prompt_than_the_bases_brings_its_own_token_budget(tmp_path: Pat
         ("extends: vsgrpo-2b\ndata: {extends: vsgrpo-7b}\n", "mine.yaml: unknown field 'data.extends'"),
     ],
 )
-def test_a_base_that_cannot_be_read_is_one_line(text: str, says: str, tmp_path: Path) -> None:
+def test_a_base_config_that_cannot_be_read_is_refused_in_one_line(text: str, says: str, tmp_path: Path) -> None:
     write_configs(tmp_path, mine=text, back="extends: mine\n", wrong="stpes: 3\n", untyped="steps: many\n")
     with pytest.raises(InputError, match=says) as error:
         read_config(tmp_path / "mine.yaml")

@@ -80,7 +80,7 @@ def check_command(words: list[str]) -> None:
         assert (ROOT / script).is_file(), script
 
 
-def test_there_is_a_preset_for_every_experiment() -> None:
+def test_every_experiment_has_a_preset() -> None:
     names = {path.stem for path in PRESETS}
     assert names >= {*STATED, "vsgrpo-sft-2b", "vsgrpo-sft-7b", "vsgrpo-dpo-2b", "vsgrpo-dpo-7b", "rooms-2b"}
 
@@ -110,7 +110,7 @@ def size_of_an_update(config: TrainConfig) -> str:
 
 
 @EACH
-def test_the_header_gives_the_size_of_an_update_as_the_fields_do(path: Path) -> None:
+def test_the_update_size_in_the_header_equals_the_fields(path: Path) -> None:
     line = size_of_an_update(read_config(path))
     assert line in " ".join(header(path).split()), "the header must have these words"
 
@@ -141,7 +141,7 @@ def test_answers_are_as_long_as_the_prompt_allows_and_rewards_exist(path: Path) 
 
 @pytest.mark.parametrize("size", ["2b", "7b"])
 @pytest.mark.parametrize(("mode", "tag"), [("", None), ("-think", "think"), ("-observe", "observe")])
-def test_vsgrpos_modes_with_a_tag_have_a_format_reward_and_all_train_lora(
+def test_vsgrpo_recipes_train_lora_and_have_a_format_reward_if_their_prompt_has_a_tag(
     size: str, mode: str, tag: str | None
 ) -> None:
     config = read_config(ROOT / "configs" / f"vsgrpo-{size}{mode}.yaml")
@@ -224,7 +224,7 @@ def test_a_preset_plans_on_a_tiny_model_and_rooms_by_changing_paths(path: Path, 
     assert any(" questions; all of them once is " in line for line in lines)
 
 
-def test_vsgrpos_update_and_epoch(tmp_path: Path) -> None:
+def test_the_dry_run_of_vsgrpo_prints_its_update_and_epoch_sizes(tmp_path: Path) -> None:
     lines = []
     config = read_config(ROOT / "configs" / "vsgrpo-2b.yaml", [("--model", "model.path", str(tmp_path / "absent"))])
     with pytest.raises(InputError) as error:
@@ -253,7 +253,7 @@ def test_a_dry_run_stops_at_settings_that_the_run_would_refuse(tmp_path: Path, m
     assert "wandb is not installed" in error_of("logging.trackers=wandb")
 
 
-def test_a_prompt_brings_its_token_budget(tmp_path: Path) -> None:
+def test_a_prompt_sets_its_token_budget(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("data: {prompt: vsgrpo-think-train}\n")
     assert read_config(path).sampling.answer_tokens == 256

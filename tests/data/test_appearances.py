@@ -33,7 +33,7 @@ def masks():
 
 @pytest.mark.parametrize("minimum_pixels", [0, 1, 8, 30])
 @pytest.mark.parametrize("sampled", [None, 7, 20, 99])
-def test_first_appearances_equal_a_full_scan(masks, tmp_path, minimum_pixels, sampled):
+def test_first_appearances_equal_those_of_a_full_scan(masks, tmp_path, minimum_pixels, sampled):
     counts, flaws = count_appearances(write_scan(tmp_path, masks), None)
     looked_at = range(20) if sampled in (None, 20, 99) else np.linspace(0, 19, sampled, dtype=int).tolist()
     expected = {}
@@ -47,7 +47,7 @@ def test_first_appearances_equal_a_full_scan(masks, tmp_path, minimum_pixels, sa
     assert flaws == {"no_frame_times": 1} and counts.times_s[3] == pytest.approx(0.1)
 
 
-def test_frames_that_are_missing_keep_their_numbers(masks, tmp_path):
+def test_missing_frames_do_not_change_the_numbers_of_others(masks, tmp_path):
     scan = write_scan(tmp_path, masks)
     path = instance_masks_path(scan)
     entries = {name: zipfile.ZipFile(path).read(name) for name in zipfile.ZipFile(path).namelist()}
@@ -89,7 +89,7 @@ def test_masks_are_counted_once_and_again_when_they_change(masks, tmp_path, monk
     assert len(passes) == 4
 
 
-def test_a_stopped_count_leaves_nothing_behind_that_looks_whole(masks, tmp_path, monkeypatch):
+def test_an_interrupted_count_leaves_no_file_that_looks_complete(masks, tmp_path, monkeypatch):
     scan, cache = write_scan(tmp_path, masks), tmp_path / "cache"
 
     def stop(*arguments, **more):
@@ -126,7 +126,7 @@ def write_times(path, times_us):
     write_sens(path, header, [SensFrame(eye, time, time, bytes(3), bytes(2)) for time in times_us])
 
 
-def test_times_are_those_of_the_sens_and_a_broken_one_costs_only_them(masks, tmp_path):
+def test_times_come_from_the_sens_file_and_a_broken_one_loses_only_the_times(masks, tmp_path):
     scan = write_scan(tmp_path, masks)
     write_times(sens_path(scan), [7 + index * 40_000 for index in range(20)])
     counts, flaws = count_appearances(scan, None)

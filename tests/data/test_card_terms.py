@@ -15,7 +15,9 @@ TERMS = "http://kaldir.vc.in.tum.de/scannet/ScanNet_TOS.pdf"
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("kinds", [("room",), ("scan",), ("room", "scan")])
-def test_only_real_scans_stand_under_the_terms_of_scannet(recipe: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
+def test_only_cards_of_real_scans_name_the_terms_of_scannet(
+    recipe: str, kinds: tuple[str, ...], tmp_path: Path
+) -> None:
     loaded = load_recipe(recipe)
     scans, asked = [], []
     for number, kind in enumerate(kinds):

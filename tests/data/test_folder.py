@@ -53,7 +53,7 @@ def test_summaries_count_questions_scenes_and_answers():
     assert len({len(line) for line in table}) == 1
 
 
-def test_check_names_what_is_there_and_what_is_missing(tmp_path):
+def test_check_lists_present_and_missing_parts(tmp_path):
     with pytest.raises(InputError, match=r"not a data folder; expected questions\.jsonl, frames, splits\.json"):
         check_folder(tmp_path)
     write_questions(tmp_path / "questions.jsonl", [row(1), row(2, "scene0001_00"), row(3, "scene0002_00")])
@@ -83,7 +83,7 @@ def test_check_compares_checksums(tmp_path):
     assert "pixels differ from their checksum" in check_folder(tmp_path).missing[0]
 
 
-def test_what_two_recipes_ask_and_answer_differently_is_said(tmp_path):
+def test_check_reports_questions_that_two_recipes_answer_differently(tmp_path):
     def asked(id, answer, kind="number", options=None, **more):
         return Question(id, "a", "t", "How  many?", options, answer, kind, **more)
 

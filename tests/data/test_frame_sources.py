@@ -70,7 +70,7 @@ def lmms_eval(total, video_fps, fps, low, high):
 
 
 @pytest.mark.parametrize("rule", ["linspace", "qwen-vl-utils", "huggingface"])
-def test_sampling_by_frames_a_second_equals_the_sources(rule):
+def test_sampling_by_frames_per_second_equals_the_original_implementations(rule):
     pytest.importorskip("torch")
     theirs = {
         "linspace": lmms_eval, "qwen-vl-utils": qwen_vl_utils, "huggingface": transformers_sample_frames()
@@ -98,7 +98,7 @@ def test_sampling_by_frames_a_second_equals_the_sources(rule):
     assert compared > 300 and refused > 0
 
 
-def test_the_extra_frame_of_arange_is_as_rare_as_said():
+def test_arange_gives_an_extra_frame_in_3_to_6_percent_of_cases():
     torch = pytest.importorskip("torch")
     pairs = extra = 0
     for total in range(1, 1501, 7):
@@ -142,7 +142,7 @@ def videos(tmp_path_factory) -> Path:
     return root
 
 
-def test_every_kind_of_source_gives_the_same_frames_with_its_own_times(videos):
+def test_every_kind_of_source_gives_the_same_frames_and_its_times(videos):
     for name, seconds in (("clips/kitchen.mp4", 0.1), ("walk", 1.0), ("scene0000_00", 2 / 3), ("scene0001_00", 1 / 30)):
         source = open_video(videos / name)
         assert len(source) == 12 and source.fps == pytest.approx(1 / seconds)
@@ -194,7 +194,7 @@ def test_several_threads_store_the_frames_of_one_video_that_a_single_one_does(tm
     assert len(stored[0]) == 4 and stored[0] == stored[1]
 
 
-def test_where_all_sources_are_broken_no_frames_folder_is_left(tmp_path, capfd):
+def test_no_frames_folder_is_left_if_all_sources_are_broken(tmp_path, capfd):
     (tmp_path / "v").mkdir()
     (tmp_path / "v/a.mp4").write_bytes(b"no video" * 100)
     out = tmp_path / "out"
@@ -212,7 +212,7 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
         scene_sources(tmp_path, tmp_path / "out")
 
 
-def test_media_are_found_by_the_end_of_their_names(videos):
+def test_media_are_found_by_the_end_of_their_paths(videos):
     index = MediaIndex(videos, images=True)
     kinds = {medium.path.as_posix(): medium.kind for medium in index.media}
     assert kinds["scene0000_00"] == "scan" and kinds["walk"] == "folder" and kinds["walk/3.png"] == "image"
@@ -238,12 +238,12 @@ def test_shards_together_give_the_bytes_of_one_run(shards, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0"])
-def test_a_shard_that_cannot_be_is_refused(text, tmp_path, capsys):
+def test_an_impossible_shard_is_refused(text, tmp_path, capsys):
     assert main(["frames", str(tmp_path), str(tmp_path), "--frames", "1", "--max-pixels", "4000", "--shard", text]) == 2
     assert "expected i/n like 2/8" in capsys.readouterr().err
 
 
-def test_a_run_killed_between_two_renames_loses_no_count(tmp_path, monkeypatch):
+def test_a_run_killed_between_two_renames_keeps_all_frame_counts(tmp_path, monkeypatch):
     scan = write_sens_scan(tmp_path, "scene0000_00", frames=9)
     out = tmp_path / "out"
     write_scene_frames(scan, out, FrameSettings((4,), 4000))
@@ -269,7 +269,7 @@ def test_a_run_killed_between_two_renames_loses_no_count(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_point_goes_on_and_ends_with_the_same_bytes(tmp_path):
+def test_a_run_killed_at_any_point_is_resumed_and_gives_the_same_bytes(tmp_path):
     for index in range(8):
         write_sens_scan(tmp_path, f"scene000{index}_00", frames=12, height=480, width=640, seed=index)
     arguments = ["--frames", "4,8", "--max-pixels", "300000", "--workers", "1"]
@@ -308,7 +308,7 @@ def test_flaws_of_a_sens_are_counted(tmp_path):
     assert json.loads(path.read_text())["attributes"]["flaws"] == {"color_frames_differ": 3}
 
 
-def test_a_video_may_be_deleted_once_its_frames_are_stored(tmp_path):
+def test_stored_frames_are_used_after_their_video_is_deleted(tmp_path):
     scan, out = write_sens_scan(tmp_path, "scene0000_00", frames=9), tmp_path / "out"
     assert write_scene_frames(scan, out, FrameSettings((4,), 4000))
     (scan / "scene0000_00.sens").unlink()
@@ -318,7 +318,7 @@ def test_a_video_may_be_deleted_once_its_frames_are_stored(tmp_path):
     FrameStore(out).check("scene0000_00")
 
 
-def test_a_picture_is_upright_where_its_camera_says_how_it_was_held(tmp_path):
+def test_a_photo_is_turned_upright_by_its_orientation_tag(tmp_path):
     upright = np.zeros((40, 60, 3), np.uint8)
     upright[:, :30] = 255  # white on the left
     tag = Image.Exif()

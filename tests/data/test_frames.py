@@ -25,7 +25,7 @@ def decode(scan: Path, index: int) -> Image.Image:
 
 @pytest.mark.parametrize("total", [8, 9, 31, 32, 100, 1500, 5577])
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_sampling_rules_equal_their_sources(total, count):
+def test_sampling_rules_equal_the_original_implementations(total, count):
     torch = pytest.importorskip("torch")
     lmms_eval = np.linspace(0, total - 1, count, dtype=int).tolist()
     qwen_vl_utils = torch.linspace(0, total - 1, count).round().long().tolist()
@@ -65,7 +65,7 @@ def test_stored_frames_are_the_resized_frames_of_the_source(tmp_path):
     assert (flipped.pixels == frames.pixels[:, :, ::-1]).all() and (flipped.indices == frames.indices).all()
 
 
-def test_the_array_says_where_its_frames_come_from(tmp_path):
+def test_a_frames_array_records_its_source(tmp_path):
     scan = write_sens_scan(tmp_path, "scene0000_00")
     write_scene_frames(scan, tmp_path / "out", FrameSettings((4,), 6000, "huggingface"))
     path = tmp_path / "out/frames/scene0000_00/zarr.json"
@@ -86,7 +86,7 @@ def test_the_same_scan_gives_the_same_bytes(tmp_path):
     assert stored[0] == stored[1] and len(stored[0]) == 2
 
 
-def test_a_count_that_is_not_stored_is_refused_with_the_command_that_adds_it(tmp_path):
+def test_an_error_about_a_missing_frame_count_gives_the_command_that_adds_it(tmp_path):
     scan = write_sens_scan(tmp_path, "scene0000_00")
     out = tmp_path / "out"
     write_scene_frames(scan, out, FrameSettings((4,), 6000))
@@ -104,7 +104,7 @@ def test_a_count_that_is_not_stored_is_refused_with_the_command_that_adds_it(tmp
         FrameStore(tmp_path)
 
 
-def test_writing_again_keeps_what_is_there_and_refuses_another_budget_or_rule(tmp_path):
+def test_writing_again_keeps_stored_frames_and_refuses_another_budget_or_rule(tmp_path):
     scan = write_sens_scan(tmp_path, "scene0000_00")
     out = tmp_path / "out"
     assert write_scene_frames(scan, out, FrameSettings((4, 8), 6000))
@@ -159,7 +159,7 @@ def test_damaged_arrays_are_refused_and_never_read_as_black(tmp_path):
         FrameStore(out).read("scene0000_00", 4)
 
 
-def test_black_frames_are_stored_like_others(tmp_path, monkeypatch):
+def test_black_frames_are_stored_and_read_back(tmp_path, monkeypatch):
     scan = write_sens_scan(tmp_path, "scene0000_00")
     monkeypatch.setattr(
         "jaxvsr.data.scannet.sens.SensReader.color", lambda self, index: np.zeros((96, 128, 3), np.uint8)

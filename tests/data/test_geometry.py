@@ -61,7 +61,7 @@ def test_gap_of_axis_aligned_boxes_equals_that_of_oriented_ones(seed):
 
 @settings(max_examples=25, deadline=None)
 @given(seeds)
-def test_gap_of_oriented_boxes_survives_a_rigid_motion_and_the_order(seed):
+def test_gap_of_oriented_boxes_does_not_depend_on_a_rigid_motion_or_the_order(seed):
     rng = np.random.default_rng(seed)
     first, second = random_box(rng), random_box(rng)
     turn, shift = random_rotation(rng), rng.normal(size=3)
@@ -74,7 +74,7 @@ def test_gap_of_oriented_boxes_survives_a_rigid_motion_and_the_order(seed):
     assert distances.obb_gap(second, first) == pytest.approx(gap, abs=1e-8)
 
 
-def test_gap_of_boxes_in_known_positions():
+def test_gap_of_boxes_in_known_positions_is_the_computed_one():
     unit = OrientedBox(np.zeros(3), np.eye(3), np.ones(3))
     c = np.sqrt(0.5)
     turned = OrientedBox(np.array([2.0, 0, 0]), np.array([[c, c, 0], [-c, c, 0], [0, 0, 1.0]]), np.ones(3))
@@ -87,7 +87,7 @@ def test_gap_of_boxes_in_known_positions():
 
 @settings(max_examples=20, deadline=None)
 @given(seeds)
-def test_grid_and_sampled_distances_lie_a_little_above_the_exact_gap(seed):
+def test_grid_and_sampled_distances_are_at_least_the_exact_gap_and_close_to_it(seed):
     rng = np.random.default_rng(seed)
     first, second = random_box(rng), random_box(rng)
     gap = distances.obb_gap(first, second)
@@ -191,7 +191,7 @@ def test_point_cloud_distance_equals_all_pairs(seed):
 
 @settings(max_examples=100, deadline=None)
 @given(seeds)
-def test_directions_equal_coordinates_in_the_frame_of_who_stands_there(seed):
+def test_directions_equal_the_signs_of_coordinates_in_the_observers_frame(seed):
     """Turn the plane so that the facing direction is +y, VSI-Bench's own wording; then read off signs."""
     rng = np.random.default_rng(seed)
     stand, face, query = rng.uniform(-3, 3, (3, 3))
@@ -210,7 +210,7 @@ def test_directions_equal_coordinates_in_the_frame_of_who_stands_there(seed):
 
 @settings(max_examples=50, deadline=None)
 @given(seeds)
-def test_a_mirror_swaps_left_and_right_and_nothing_else(seed):
+def test_mirroring_swaps_only_left_and_right(seed):
     rng = np.random.default_rng(seed)
     places = rng.uniform(-3, 3, (3, 3))
     turn, mirrored = (float(directions.turn_degrees(*side)) for side in (places, places * [-1, 1, 1]))
@@ -221,7 +221,7 @@ def test_a_mirror_swaps_left_and_right_and_nothing_else(seed):
     assert mirrored == pytest.approx(360 - turn)
 
 
-def test_left_is_counter_clockwise_seen_from_above():
+def test_left_is_counter_clockwise_in_a_view_from_above():
     origin, north, west, east = np.zeros(3), np.array([0.0, 1, 0]), np.array([-1.0, 0, 5]), np.array([1.0, 0, -5])
     assert directions.side(float(directions.turn_degrees(origin, north, west))) == "left"
     assert directions.side(float(directions.turn_degrees(origin, north, east))) == "right"
@@ -234,7 +234,7 @@ def test_left_is_counter_clockwise_seen_from_above():
 
 @settings(max_examples=50, deadline=None)
 @given(seeds)
-def test_nearest_equals_sorting(seed):
+def test_nearest_equals_the_first_of_the_sorted_distances(seed):
     metres = list(np.random.default_rng(seed).uniform(0, 5, 4))
     index, margin = distances.nearest(metres)
     ordered = sorted(metres)
@@ -279,7 +279,7 @@ def test_alpha_shape_fills_enclosed_holes_only_when_asked():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_filled_alpha_shape_is_the_hull_without_what_is_open_to_the_outside(seed):
+def test_a_filled_alpha_shape_is_the_hull_without_parts_open_to_the_outside(seed):
     """Triangle by triangle over all points: whatever may be left out to save time must not count."""
     rng = np.random.default_rng(seed)
     points = floor_points(lambda x, y: x + y >= 0, rng, count=int(rng.integers(2000, 12000)))

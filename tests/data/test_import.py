@@ -42,7 +42,7 @@ def imported(source: Path, out: Path, *flags: object) -> list[Question]:
 
 
 @pytest.mark.parametrize("form", PUBLISHED)
-def test_a_row_of_every_form_is_recognised_and_becomes_ours(form, videos, tmp_path, capsys):
+def test_a_row_of_every_form_is_recognised_and_converted(form, videos, tmp_path, capsys):
     row, expected = PUBLISHED[form]
     assert detect(row) == form
     for flags in ((), ("--format", form)):
@@ -84,7 +84,7 @@ def test_several_turns_about_images_in_parquet_become_questions_about_one_scene(
     assert len([path for path in (out / "images").rglob("*") if path.is_file()]) == 2
 
 
-def test_rows_that_must_not_train_are_left_out_and_named(videos, tmp_path, capsys):
+def test_rows_that_must_not_be_trained_on_are_left_out_and_listed(videos, tmp_path, capsys):
     def row(number, question="How many bed(s) are in this room?", answer="2", video="kitchen", **more):
         return {"id": str(number), "question": question, "answer": answer, "video": video, **more}
 
@@ -125,7 +125,7 @@ def test_rows_that_must_not_train_are_left_out_and_named(videos, tmp_path, capsy
     assert len(kept) == 3 and json.loads((out / "splits.json").read_text())["heldout"] == ["scene0568_02"]
 
 
-def test_fields_of_other_names_are_mapped(videos, tmp_path):
+def test_fields_with_other_names_are_mapped(videos, tmp_path):
     row = {"problem": "How far?", "gold": "2.5", "clip": "kitchen.mp4", "cot": "<think>…</think>2.5", "extra": 1}
     source = write_rows(tmp_path / "mine.jsonl", [row])
     fields = "question=problem,answer=gold,video=clip,response=cot"
@@ -134,7 +134,7 @@ def test_fields_of_other_names_are_mapped(videos, tmp_path):
     assert question.response == "<think>…</think>2.5" and question.id == "import_mine-0"
 
 
-def test_two_imports_and_videos_of_one_name_live_in_one_folder(videos, tmp_path):
+def test_two_imports_with_equal_video_names_share_one_folder(videos, tmp_path):
     extra = tmp_path / "videos"
     for place in ("a", "b"):
         write_mp4(extra / place / "room.mp4", GREYS[:4])
@@ -153,7 +153,7 @@ def test_two_imports_and_videos_of_one_name_live_in_one_folder(videos, tmp_path)
     assert "'room.mp4' could be a/room.mp4 or b/room.mp4" in (out / "import_three-left-out.tsv").read_text()
 
 
-def test_pictures_of_one_room_never_part_between_training_and_held_out(videos, tmp_path):
+def test_pictures_of_one_room_are_in_the_same_split(videos, tmp_path):
     extra = tmp_path / "pictures"
     rows = []
     for scan in range(12):
@@ -246,7 +246,7 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(content, flags, s
     assert not out.exists()
 
 
-def test_a_name_that_leads_out_of_the_folder_is_never_followed(videos, tmp_path, capsys):
+def test_a_media_name_outside_of_the_folder_is_refused(videos, tmp_path, capsys):
     (tmp_path / "secret.png").write_bytes(picture_bytes("PNG"))
     (tmp_path / "v").mkdir()
     row = {"question": "What?", "answer": "1", "image": "../secret.png"}
@@ -261,7 +261,7 @@ def test_a_name_that_leads_out_of_the_folder_is_never_followed(videos, tmp_path,
     assert "leads out of the folder of videos" in capsys.readouterr().err
 
 
-def test_pictures_that_are_no_pictures_are_left_out(tmp_path, capsys):
+def test_unreadable_pictures_are_left_out(tmp_path, capsys):
     pytest.importorskip("pyarrow")
     import pyarrow
     import pyarrow.parquet
@@ -278,7 +278,7 @@ def test_pictures_that_are_no_pictures_are_left_out(tmp_path, capsys):
     assert len([path for path in (tmp_path / "out/images").rglob("*") if path.is_file()]) == 1
 
 
-def test_benchmark_scenes_are_known_by_whatever_a_row_or_a_file_calls_them(tmp_path):
+def test_benchmark_scenes_are_recognised_in_every_field_and_file_name(tmp_path):
     extra = tmp_path / "videos"
     for name in ("scannetpp_0d2ee665be", "41069025-rgb", "clip"):
         write_mp4(extra / f"{name}.mp4", GREYS[:4])
@@ -294,7 +294,7 @@ def test_benchmark_scenes_are_known_by_whatever_a_row_or_a_file_calls_them(tmp_p
     assert [kind for kind, _, _ in listed] == ["benchmark"] * 3 and "is a scene of vsi-bench" in listed[0][2]
 
 
-def test_benchmark_scenes_stay_held_out_where_the_splits_were_deleted(videos, tmp_path):
+def test_benchmark_scenes_stay_held_out_after_splits_are_deleted(videos, tmp_path):
     rows = [{"question": "How wide?", "answer": "2", "video": name} for name in ("scene0568_02", "scene0000_00")]
     out = tmp_path / "out"
     imported(write_rows(tmp_path / "one.jsonl", rows), out, "--videos", videos, "--include", "vsi-bench")
@@ -304,7 +304,7 @@ def test_benchmark_scenes_stay_held_out_where_the_splits_were_deleted(videos, tm
     assert json.loads((out / "splits.json").read_text())["heldout"] == ["scene0568_02"]
 
 
-def test_answers_are_compared_by_what_they_mean(videos, tmp_path):
+def test_answers_are_compared_by_meaning(videos, tmp_path):
     def row(question, answer, *options):
         return {"question": question, "answer": answer, "video": "kitchen", "options": list(options) or None}
 
@@ -336,7 +336,7 @@ def test_the_id_of_a_row_without_one_does_not_depend_on_other_rows(videos, tmp_p
     assert [one.id for one in kept] == ["import_set-2", "import_set-4", "import_set-row-4"]
 
 
-def test_an_import_in_place_of_another_of_its_name_says_so(videos, tmp_path, capsys):
+def test_replacing_an_import_of_the_same_name_is_reported(videos, tmp_path, capsys):
     sources = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

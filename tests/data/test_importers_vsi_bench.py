@@ -53,7 +53,7 @@ def download(tmp_path):
     return folder
 
 
-def test_all_rows_come_once_in_the_order_of_their_ids_with_kind_options_and_video(download):
+def test_all_rows_are_read_once_in_id_order_with_kind_options_and_video(download):
     (download / "test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in ROWS))  # the same questions again
     found = read_vsi_bench(download)
     assert [question.id for question in found.questions] == [f"vsi-bench-{one['id']}" for one in ROWS]
@@ -68,7 +68,7 @@ def test_all_rows_come_once_in_the_order_of_their_ids_with_kind_options_and_vide
 
 
 @pytest.mark.parametrize("witness", ["field", "files", "list", "none"])
-def test_what_was_pruned_is_read_from_each_of_the_three_places(tmp_path, witness):
+def test_the_pruned_ids_are_read_from_each_of_the_three_places(tmp_path, witness):
     if witness == "files":
         write_parquet(tmp_path / "test_debiased.parquet", [one for one in ROWS if one["id"] not in PRUNED])
         write_parquet(tmp_path / "test_pruned.parquet", [one for one in ROWS if one["id"] in PRUNED])
@@ -88,7 +88,7 @@ def test_what_was_pruned_is_read_from_each_of_the_three_places(tmp_path, witness
 
 
 @pytest.mark.parametrize("witness", ["field", "files", "list", "none"])
-def test_the_debiased_subset_comes_through_an_import(tmp_path, witness, capsys):
+def test_an_import_keeps_the_debiased_subset(tmp_path, witness, capsys):
     source, out = tmp_path / "set", tmp_path / "out"
     source.mkdir()
     for dataset, scene in SCENES.items():
@@ -141,7 +141,7 @@ def test_the_debiased_subset_comes_through_an_import(tmp_path, witness, capsys):
         (lambda folder: [path.unlink() for path in folder.glob("test*")], "expected VSI-Bench as downloaded"),
     ],
 )
-def test_contradictions_and_broken_files_are_one_line(download, change, words):
+def test_contradictions_and_broken_files_are_refused_in_one_line(download, change, words):
     change(download)
     if words is None:  # a column that is not the benchmark's is not read
         assert len(read_vsi_bench(download).questions) == len(ROWS) + 1
@@ -151,13 +151,13 @@ def test_contradictions_and_broken_files_are_one_line(download, change, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_parquet_of_absurd_size_is_refused_by_its_header(download, monkeypatch):
+def test_a_parquet_file_of_absurd_size_is_refused_by_its_header(download, monkeypatch):
     monkeypatch.setattr(source_rows, "_ROWS_LIMIT", 5)
     with pytest.raises(InputError, match="says it has 7 rows"):
         read_vsi_bench(download)
 
 
-def test_videos_are_read_from_the_zips_or_unpacked_and_nothing_stays(download, tmp_path, monkeypatch):
+def test_videos_are_read_from_zips_or_folders_and_no_temporary_file_remains(download, tmp_path, monkeypatch):
     places = tmp_path / "places"
     places.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(places))
@@ -192,14 +192,14 @@ def rezip(path, entries):
         (lambda path: rezip(path, [("scannet/scene0011_00.mp4", b"x" * 5000)]), "not a video that decord can read"),
     ],
 )
-def test_broken_and_hostile_zips_are_one_line(download, make, words):
+def test_broken_and_hostile_zips_are_refused_in_one_line(download, make, words):
     make(download / "scannet.zip")
     with pytest.raises(InputError) as error, BenchmarkVideos(download).open("scannet/scene0011_00.mp4"):
         pass
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_zip_entry_of_absurd_size_and_one_that_is_damaged_are_refused(download, monkeypatch):
+def test_a_zip_entry_of_absurd_size_and_a_damaged_one_are_refused(download, monkeypatch):
     path = download / "scannet.zip"
     data = bytearray(path.read_bytes())
     data[200] ^= 0xFF  # inside the entry's bytes: its checksum no longer fits
@@ -214,12 +214,12 @@ def test_a_zip_entry_of_absurd_size_and_one_that_is_damaged_are_refused(download
 
 
 @pytest.mark.parametrize("video", ["../scannet/x.mp4", "scannet/../../x.mp4", "x.mp4", "/etc/passwd", "a b/c.mp4"])
-def test_a_video_name_that_is_no_place_in_a_zip_is_refused(download, video):
+def test_a_video_name_that_is_not_an_entry_of_the_zip_is_refused(download, video):
     with pytest.raises(InputError, match=r"expected <source>/<scene>\.mp4"):
         BenchmarkVideos(download).check(video)
 
 
-def test_subsets_are_kept_by_name(tmp_path):
+def test_subsets_are_written_and_read_by_name(tmp_path):
     write_subsets(tmp_path, {"debiased": ["a", "b"]})
     write_subsets(tmp_path, {"small": ["a"]})
     assert read_subset(tmp_path, "debiased") == {"a", "b"} and read_subset(tmp_path, "small") == {"a"}
@@ -235,7 +235,7 @@ def test_subsets_are_kept_by_name(tmp_path):
         read_subset(tmp_path, "debiased")
 
 
-def test_options_that_are_one_text_are_refused_rather_than_taken_apart():
+def test_options_in_one_string_are_refused():
     row = {
         "id": 1, "dataset": "scannet", "scene_name": "scene0568_02", "question_type": "object_rel_distance",
         "question": "Which?", "ground_truth": "A", "options": "['A. x', 'B. y']",

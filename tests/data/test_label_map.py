@@ -112,7 +112,7 @@ def test_a_mask_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path):
         LabelMasks(write_zip(tmp_path / "huge.zip", {"label-filt/0.png": bytes(header)})).read_labels(0)
 
 
-def test_labels_of_the_mesh_that_are_no_labels_are_set_to_none_and_counted(tmp_path):
+def test_invalid_labels_of_the_mesh_become_none_and_are_counted(tmp_path):
     scan = write_scan(tmp_path)
     labels = np.array([1, 40, 50, 149, 0, 50], np.uint16)
     vertices, faces = np.zeros((6, 3), np.float32), np.array([[0, 1, 2]], np.int32)
@@ -124,7 +124,7 @@ def test_labels_of_the_mesh_that_are_no_labels_are_set_to_none_and_counted(tmp_p
         read_nyu40_labels(scan)
 
 
-def test_the_official_splits_are_whole_and_disjoint():
+def test_the_official_splits_are_complete_and_disjoint():
     package = importlib.resources.files("jaxvsr.data.scannet")
     lists = {name: (package / f"scannetv2_{name}.txt").read_text().split() for name in ("train", "val", "test")}
     assert {name: len(scans) for name, scans in lists.items()} == {"train": 1201, "val": 312, "test": 100}
@@ -133,7 +133,7 @@ def test_the_official_splits_are_whole_and_disjoint():
     assert official_split("scene0011_00") == "val" and official_split("kitchen") is None
 
 
-def test_check_tells_what_a_folder_of_scans_holds_and_lacks(tmp_path, capsys):
+def test_check_lists_what_a_folder_of_scans_has_and_lacks(tmp_path, capsys):
     write_scan(tmp_path, name="scene0000_00")
     write_scan(tmp_path, name="scene0011_00", info="sceneType = Hallway\n")
     odd = {"id": 2, "objectId": 2, "segments": [2], "label": "Ding"}

@@ -45,7 +45,7 @@ def contents(batch: SceneBatch) -> tuple:
 
 
 @given(st.integers(1, 40), st.data())
-def test_the_order_repeats_nothing_in_a_window_nor_before_every_item_has_come(count, data):
+def test_the_order_repeats_no_item_within_a_window_or_a_cycle(count, data):
     window = data.draw(st.integers(1, count))
     size = data.draw(st.integers(1, 3 * count))
     key = (data.draw(st.integers(0, 2**32)), 1)
@@ -58,12 +58,12 @@ def test_the_order_repeats_nothing_in_a_window_nor_before_every_item_has_come(co
     assert order_without_repeats(key, start, size, count, window).tolist() == order[start : start + size]
 
 
-def test_each_cycle_and_each_key_has_another_order():
+def test_orders_differ_between_cycles_and_keys():
     orders = {tuple(order_without_repeats((seed, 0), cycle * 30, 30, 30, 4)) for seed in range(4) for cycle in range(4)}
     assert len(orders) == 16
 
 
-def test_all_places_in_a_cycle_are_alike():
+def test_every_item_is_first_in_a_cycle_equally_often():
     """No item is favoured for the first place: χ² over 3,000 cycles of 6 items, p = 1e-6."""
     firsts = Counter(int(order_without_repeats((0,), cycle * 12, 1, 12, 4)[0]) for cycle in range(3000))
     expected = 3000 / 12
@@ -88,7 +88,7 @@ def test_an_epoch_visits_each_scene_once_and_a_cycle_asks_each_question_once(fol
             assert len(set(asked[2 * visit : 2 * visit + 2])) == 2
 
 
-def test_frames_are_those_of_the_scene_and_heldout_has_its_own(folder):
+def test_frames_are_those_of_the_scene_in_both_splits(folder):
     for batch in take(3, folder):
         for sample in batch.scenes:
             assert (sample.frames == FrameStore(folder).read(sample.scene, 2).pixels).all()
@@ -97,7 +97,7 @@ def test_frames_are_those_of_the_scene_and_heldout_has_its_own(folder):
     assert {sample.scene for batch in heldout for sample in batch.scenes} == {"scene0006_00"}
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_seed_others(folder):
+def test_equal_seeds_give_equal_batches_and_other_seeds_different_ones(folder):
     first, again, other = take(6, folder), take(6, folder), take(6, folder, seed=4)
     assert [contents(b) for b in first] == [contents(b) for b in again]
     assert [contents(b) for b in first] != [contents(b) for b in other]
@@ -105,13 +105,13 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_others(folder):
 
 
 @pytest.mark.parametrize("start", [1, 5, 23])
-def test_a_restart_goes_on_as_if_never_stopped(folder, start):
+def test_a_restarted_loader_gives_the_batches_of_an_uninterrupted_one(folder, start):
     whole = take(start + 4, folder)
     assert [contents(b) for b in take(4, folder, start_step=start)] == [contents(b) for b in whole[start:]]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_workers_changes_nothing(folder, workers):
+def test_batches_do_not_depend_on_the_number_of_workers(folder, workers):
     expected = [contents(b) for b in take(7, folder)]
     assert [contents(b) for b in take(7, folder, workers=workers)] == expected
     assert [contents(b) for b in take(4, folder, workers=workers, start_step=3)] == expected[3:]
@@ -147,7 +147,7 @@ def test_question_types_restrict_what_is_asked(folder):
         take(1, folder, question_types=["object_size"])
 
 
-def test_folders_come_as_often_as_their_weights_say(folder, tmp_path):
+def test_folders_are_drawn_in_proportion_to_their_weights(folder, tmp_path):
     other = write_data_folder(tmp_path, scenes=5, seed=50)
     batches = take(20, (folder, 2.0), (other, 1.0), scenes=3)
     own = {scene: FrameStore(folder).read(scene, 2).pixels.tobytes() for scene in FrameStore(folder).scenes()}
@@ -179,7 +179,7 @@ def test_the_pattern_of_folders_keeps_the_weights(weights):
         ({"seed": -1}, "must not be negative"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_the_first_batch(folder, changes, says):
+def test_settings_that_do_not_fit_the_data_are_refused_before_the_first_batch(folder, changes, says):
     with pytest.raises(InputError, match=says):
         take(1, folder, **changes)
 
@@ -197,7 +197,7 @@ def test_missing_parts_of_a_folder_are_named(tmp_path):
         take(1, (tmp_path, 0.0))
 
 
-def test_short_scenes_are_left_out_only_when_asked_and_with_a_word(folder, tmp_path, caplog):
+def test_scenes_with_few_questions_are_left_out_only_on_request_and_logged(folder, tmp_path, caplog):
     for name in ("splits.json",):
         (tmp_path / name).write_text((folder / name).read_text())
     (tmp_path / "frames").symlink_to(folder / "frames")
@@ -210,7 +210,7 @@ def test_short_scenes_are_left_out_only_when_asked_and_with_a_word(folder, tmp_p
     assert "left out 1 scenes with fewer than 2 questions" in caplog.text
 
 
-def test_mirrored_questions_are_never_asked_of_unmirrored_frames(folder, tmp_path):
+def test_mirrored_questions_get_mirrored_frames(folder, tmp_path):
     (tmp_path / "splits.json").write_text((folder / "splits.json").read_text())
     (tmp_path / "frames").symlink_to(folder / "frames")
     rows = read_questions(folder / "questions.jsonl")
@@ -219,7 +219,7 @@ def test_mirrored_questions_are_never_asked_of_unmirrored_frames(folder, tmp_pat
     assert [contents(b) for b in take(5, tmp_path)] == [contents(b) for b in take(5, folder)]
 
 
-def test_arrays_are_safe_to_write_to(folder):
+def test_writing_into_a_batch_does_not_change_later_batches(folder):
     sample = take(1, folder)[0].scenes[0]
     assert isinstance(sample.frames, np.ndarray) and sample.frames.flags.c_contiguous
 
@@ -236,7 +236,7 @@ def paired(folder, tmp_path_factory):
     return out
 
 
-def test_a_scene_and_its_mirror_image_sit_side_by_side(paired):
+def test_a_scene_and_its_mirror_image_are_adjacent(paired):
     for batch in take(12, paired, mirror="pairs", scenes=6):
         assert len({sample.scene for sample in batch.scenes}) == 3
         for view, image in zip(batch.scenes[0::2], batch.scenes[1::2], strict=True):
@@ -249,7 +249,7 @@ def test_a_scene_and_its_mirror_image_sit_side_by_side(paired):
             assert all(row.mirror_of is None for row in view.questions)
 
 
-def test_pairs_follow_the_order_of_single_views_and_a_question_without_an_image_is_not_asked(paired, caplog):
+def test_pairs_are_in_the_order_of_single_views_and_skip_questions_without_a_mirror_image(paired, caplog):
     batches = take(12, paired, mirror="pairs", scenes=6)
     assert "left out 1 of 30 questions without a mirror image" in caplog.text
     views = [sample.scene for batch in batches for sample in batch.scenes if not sample.mirrored]
@@ -259,7 +259,7 @@ def test_pairs_follow_the_order_of_single_views_and_a_question_without_an_image_
     assert len(asked) == 2 * 29 and "scene0000_00-0" not in asked
 
 
-def test_pairs_depend_on_seed_and_step_alone_and_never_part(paired):
+def test_pairs_depend_only_on_seed_and_step_and_stay_together(paired):
     whole = [contents(b) for b in take(7, paired, mirror="pairs", scenes=4)]
     assert [contents(b) for b in take(3, paired, mirror="pairs", scenes=4, start_step=4)] == whole[4:]
     shares = [
@@ -284,7 +284,7 @@ def test_pairs_that_do_not_fit_are_refused(paired, changes, says):
         take(1, paired, mirror="pairs", **changes)
 
 
-def test_mirror_images_that_are_not_there_or_stray_are_refused(folder, paired, tmp_path):
+def test_missing_and_unmatched_mirror_images_are_refused(folder, paired, tmp_path):
     with pytest.raises(InputError, match=r"no question has a mirror image .* data\.mirror=none"):
         take(1, folder, mirror="pairs")
     for name in ("splits.json", "frames"):

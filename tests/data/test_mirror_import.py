@@ -9,7 +9,7 @@ from jaxvsr.data.questions import read_questions
 from launch.build_data import main
 
 
-def test_imported_rows_are_mirrored_and_the_share_refused_is_said(tmp_path, capsys):
+def test_imported_rows_are_mirrored_and_the_refused_share_is_printed(tmp_path, capsys):
     videos, out = tmp_path / "images", tmp_path / "out"
     videos.mkdir()
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(videos / "a.png")

@@ -79,13 +79,13 @@ def test_sides_turns_and_boxes_are_swapped_and_back(text, mirrored):
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED)
-def test_what_rules_cannot_decide_is_refused_with_the_reason(text, reason):
+def test_texts_that_the_rules_cannot_mirror_are_refused_with_the_reason(text, reason):
     with pytest.raises(Undecided, match=reason):
         mirror_text(text)
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED)
-def test_what_is_refused_is_refused_from_either_side(text, reason):
+def test_a_refused_text_is_refused_in_its_mirrored_form_too(text, reason):
     """Else a text could be rewritten into one that is not rewritten back."""
     swap = {"left": "right", "right": "left"}
     other = re.sub(r"\b(left|right)\b", lambda word: swap[word[0]], text)
@@ -135,7 +135,7 @@ def row(number, question, answer, **fields):
     return Question(f"q{number}", "image", "text", question, None, answer, "text", **fields)
 
 
-def test_a_row_is_rewritten_as_a_whole_or_not_at_all():
+def test_a_row_is_rewritten_completely_or_not_at_all():
     asked = row(0, "Is A on the left?", "Yes, A is on the left side.", response="<think>A is to the left of B.</think>")
     twin = mirror_question(asked)
     assert (twin.question, twin.answer) == ("Is A on the right?", "Yes, A is on the right side.")

@@ -55,7 +55,7 @@ def test_scannets_vertex_layout_is_read_from_hand_written_bytes(tmp_path: Path, 
     assert mesh.labels is None
 
 
-def test_written_mesh_is_byte_for_byte_what_the_format_says(tmp_path: Path):
+def test_a_written_mesh_has_the_bytes_of_the_format(tmp_path: Path):
     path = tmp_path / "mesh.ply"
     write_ply(path, Mesh(np.array(VERTICES, np.float32), np.array(FACES, np.int32), np.array(COLORS, np.uint8)))
     assert path.read_bytes() == binary_bytes().replace(b"comment MLIB generated\n", b"")

@@ -50,7 +50,7 @@ def test_shards_on_several_machines_give_the_bytes_of_one_run(rooms, tmp_path, c
     assert any(row.answer == "0" for row in read_questions(whole / "questions.jsonl")), "the census is over all scans"
 
 
-def test_what_is_done_is_not_done_again_and_nothing_else_is_taken_for_it(rooms, tmp_path, monkeypatch):
+def test_finished_scenes_are_not_asked_again_unless_scan_or_settings_changed(rooms, tmp_path, monkeypatch):
     asked: list[str] = []
     real = generate_questions.ask_scene
     monkeypatch.setattr(
@@ -118,9 +118,7 @@ def test_impossible_shards_are_refused(rooms, tmp_path, capsys, shard):
 
 
 @pytest.mark.parametrize("recipe", ["spatial-r1", "vsi-bench"])
-def test_mirrored_rows_stand_beside_theirs_and_the_order_of_appearance_comes_from_the_masks(
-    rooms, tmp_path, capsys, recipe
-):
+def test_mirrored_rows_follow_their_originals_and_appearance_order_uses_the_masks(rooms, tmp_path, capsys, recipe):
     assert ask(rooms, tmp_path, "--mirror", *ORDERS, recipe=recipe) == 0
     printed = capsys.readouterr().out
     rows = {row.id: row for row in read_questions(tmp_path / "questions.jsonl")}
@@ -167,7 +165,7 @@ def test_scans_without_masks_are_counted_and_named(rooms, tmp_path, capsys):
     assert f"the first is {second.name}" in error and "not a readable zip" in error and error.count("\n") == 1
 
 
-def test_all_recipes_share_one_folder_and_one_pass_over_the_masks(rooms, tmp_path, monkeypatch):
+def test_all_recipes_can_share_one_folder_and_one_pass_over_the_masks(rooms, tmp_path, monkeypatch):
     from jaxvsr.data.scannet.instance_masks import InstanceMasks
 
     passes = []

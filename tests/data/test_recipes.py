@@ -223,7 +223,7 @@ def test_answers_of_vsi_bench_equal_brute_force(seed):
 @pytest.mark.parametrize(
     ("kind", "borders"), [("easy", (0, 135, 225)), ("medium", (0, 135, 225)), ("hard", (0, 90, 180, 270))]
 )
-def test_vsi_bench_asks_every_direction_that_its_rules_let_pass(kind, borders):
+def test_vsi_bench_asks_every_direction_that_its_rules_allow(kind, borders):
     scene = room(1)
     boxes = {item.category: item.obb for item in scene.objects if item.category in NAMES}
     expected = set()
@@ -249,7 +249,7 @@ def test_vsi_bench_asks_every_direction_that_its_rules_let_pass(kind, borders):
     assert {re.match(said, row.question).groups() for row in rows} == expected and len(rows) == len(expected) > 5
 
 
-def test_vsi_bench_rounds_a_distance_before_it_is_left_out_as_too_near():
+def test_vsi_bench_rounds_a_distance_before_comparing_it_with_the_minimum():
     cube = [1, 1, 1]
     scene = make_scene([("bed", [0, 0, 0], cube), ("sofa", [1.16, 0, 0], cube), ("lamp", [0, 1.14, 0], cube)])
     rows = ask("vsi-bench", scene, tasks=("object_abs_distance",))
@@ -331,7 +331,7 @@ def test_a_task_whose_mirror_contradicts_the_geometry_gives_no_mirrored_rows():
     assert [row.question_type for row in pairs] == [vsi100k.ROOM] and without == len(rows) - 1
 
 
-def test_a_mirrored_scene_is_the_scene_in_a_mirror():
+def test_a_mirrored_scene_has_mirrored_points_and_boxes():
     scene = room(2)
     image = mirrored_scene(scene)
     for item, other in zip(scene.objects, image.objects, strict=True):
@@ -363,7 +363,7 @@ def test_every_letter_is_right_equally_often():
     assert len(words) == 4 and max(words.values()) < 1.8 * min(words.values())
 
 
-def test_options_in_another_order_are_the_same_question():
+def test_two_questions_that_differ_in_option_order_are_one():
     candidates = [
         Candidate({"t": "tv"}, "a", ("a", "b")),
         Candidate({"t": "tv"}, "a", ("b", "a")),
@@ -377,7 +377,7 @@ def test_options_in_another_order_are_the_same_question():
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
-def test_no_recipe_asks_twice_and_ids_are_its_own(name):
+def test_questions_and_ids_of_every_recipe_are_unique(name):
     rows = [row for seed in range(2) for row in ask(name, room(seed), per_task=None)]
     assert len({row.id for row in rows}) == len(rows) == len({(r.scene, r.question, r.options) for r in rows})
     assert all(row.id.startswith(f"{RECIPES[name].RECIPE.name}-") for row in rows)
@@ -408,7 +408,7 @@ def test_the_bounds_of_spatial_r1_are_options():
     assert turned.keys() == answers("object_size_estimation").keys() and turned != answers("object_size_estimation")
 
 
-def test_one_stray_point_under_the_floor_does_not_cost_the_room():
+def test_one_stray_point_under_the_floor_does_not_change_the_room_size():
     scene = room(4)
     stray = np.append(scene.vertices, [[1, 1, -3]], axis=0).astype(np.float32)
     scene = dataclasses.replace(scene, vertices=stray)
@@ -491,7 +491,7 @@ def test_empty_rooms_have_no_questions(name):
 
 @settings(max_examples=8)
 @given(st.integers(0, 10_000))
-def test_turning_the_room_changes_oriented_definitions_not_and_axis_aligned_ones_within_bounds(seed):
+def test_turning_the_room_keeps_oriented_sizes_and_gaps_and_bounds_axis_aligned_ones(seed):
     """aabb: the longest side lies between that of the oriented box by √3 and its diagonal; gaps shrink and grow by no
     more than the objects' boxes do."""
     rng = np.random.default_rng(seed)

@@ -52,7 +52,7 @@ def chosen(row):
 
 
 @pytest.mark.parametrize("recipe", ["spatial-r1", "vsi-bench"])
-def test_answers_on_procedural_rooms_equal_the_construction(rooms, recipe):
+def test_answers_on_procedural_rooms_equal_those_of_their_construction(rooms, recipe):
     # All categories, because too few of VSI-Bench's come into view one after another here.
     more = {"categories": "all"} if recipe == "vsi-bench" else {}
     by_scene = {name: list(rows) for name, rows in itertools.groupby(ask(rooms, recipe, **more), lambda row: row.scene)}
@@ -196,7 +196,7 @@ def test_a_rigid_motion_changes_distances_between_vsi_benchs_grids_by_centimetre
     assert np.abs(changes).max() < 0.25 and (np.abs(changes) < 0.01).mean() > 0.25
 
 
-def test_another_mesh_changes_oriented_boxes_not_and_mean_points_within_the_objects(rooms):
+def test_another_mesh_keeps_oriented_boxes_and_moves_mean_points_only_within_objects(rooms):
     """Oriented boxes and their gaps follow from an object's corners; the mean of its points from where a scan has
     many: it stays within the box, and that is all that can be said."""
     worst = 0.0

@@ -22,7 +22,7 @@ def furniture(room: Room) -> list:
     return [item for item in room.objects if item.category in FURNITURE]
 
 
-def test_a_room_is_a_function_of_seed_and_index():
+def test_a_room_depends_only_on_seed_and_index():
     for index in (0, 5):
         again = build_room(3, index)
         assert [item.raw_label for item in again.objects] == [item.raw_label for item in ROOMS[index].objects]

@@ -33,13 +33,13 @@ def test_objects_have_their_points_in_the_aligned_frame(tmp_path: Path):
     np.testing.assert_allclose(scene.objects[1].obb.extent, [2**0.5, 0.5**0.5, 0], atol=1e-9)
 
 
-def test_a_scan_without_alignment_keeps_its_frame_and_says_so(tmp_path: Path):
+def test_a_scan_without_alignment_keeps_its_frame_and_counts_the_flaw(tmp_path: Path):
     scene = read_scene(write_scan(tmp_path, info="sceneType = Apartment\n"))
     assert not scene.has_axis_alignment and scene.flaws == {"no_axis_alignment": 1}
     np.testing.assert_array_equal(scene.vertices, np.array(VERTICES, np.float32))
 
 
-def test_a_mark_at_the_beginning_of_a_file_hides_no_alignment(tmp_path: Path):
+def test_an_alignment_after_a_byte_order_mark_is_read(tmp_path: Path):
     scene = read_scene(write_scan(tmp_path, info=f"\ufeffaxisAlignment = {ALIGNMENT}\n"))
     assert scene.has_axis_alignment and not scene.flaws
 
@@ -128,7 +128,7 @@ def test_deeply_nested_json_is_refused(tmp_path: Path):
         read_scene(scan)
 
 
-def test_scans_are_listed_in_both_layouts_and_their_absence_is_an_error(tmp_path: Path):
+def test_scans_are_listed_in_both_layouts_and_a_folder_without_scans_is_refused(tmp_path: Path):
     write_scan(tmp_path, name="scene0001_00")
     write_scan(tmp_path, name="scene0000_01")
     (tmp_path / "scans" / "notes").mkdir()
@@ -140,7 +140,7 @@ def test_scans_are_listed_in_both_layouts_and_their_absence_is_an_error(tmp_path
         list_scans(tmp_path / "nowhere")
 
 
-def test_scans_of_colour_frames_alone_are_listed_beside_others(tmp_path: Path):
+def test_scans_with_only_colour_frames_are_listed_too(tmp_path: Path):
     first = write_scan(tmp_path)
     second = tmp_path / "scans" / "scene0124_00"
     (second / "color").mkdir(parents=True)

@@ -21,7 +21,7 @@ def turned_box(seed: int, extent: tuple[float, float, float]) -> tuple[np.ndarra
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_oriented_box_of_a_turned_box_is_that_box(seed: int):
+def test_the_oriented_box_of_a_rotated_box_is_that_box(seed: int):
     points, turn = turned_box(seed, (0.4, 2.0, 1.1))
     box = minimal_oriented_box(points)
     np.testing.assert_allclose(box.extent, [2.0, 1.1, 0.4], atol=1e-9)
@@ -58,7 +58,7 @@ def test_the_oriented_box_holds_all_points_and_is_as_small_as_open3ds(seed: int)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_hulls_of_many_corners_are_as_wide_as_all_of_their_corners_say(seed: int):
+def test_widths_of_hulls_with_many_corners_equal_those_over_all_corners(seed: int):
     """Round things, long and flat ones; along random directions and along the axes."""
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(900, 3)) * rng.uniform(0.05, 3, 3)
@@ -91,7 +91,7 @@ def test_flat_straight_and_single_point_sets_have_boxes():
     np.testing.assert_array_equal(minimal_oriented_box(np.ones((7, 3))).center, [1, 1, 1])
 
 
-def test_axis_aligned_box_and_its_corners():
+def test_an_axis_aligned_box_holds_its_points_and_has_eight_corners():
     points = np.array([[0.0, 5.0, 1.0], [2.0, 4.0, -1.0], [1.0, 4.5, 0.0]])
     box = axis_aligned_box(points)
     np.testing.assert_array_equal(box.extent, [2, 1, 2])

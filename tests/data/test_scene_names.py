@@ -35,7 +35,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_name_that_is_no_plain_folder_name_is_refused_everywhere(name: str, tmp_path: Path) -> None:
+def test_a_scene_name_that_is_not_a_plain_folder_name_is_refused_everywhere(name: str, tmp_path: Path) -> None:
     row = {"id": "1", "scene": name, "question_type": "t", "question": "q", "answer": "1", "answer_kind": "number"}
     (tmp_path / "splits.json").write_text(json.dumps({"train": [name], "heldout": []}))
     for read in (
@@ -52,14 +52,12 @@ def test_a_name_that_is_no_plain_folder_name_is_refused_everywhere(name: str, tm
 
 
 @pytest.mark.parametrize("name", ["scene0000_00", "41069025", "Küche 2", "a.b", "x--y", "42446100_v2"])
-def test_names_as_data_sets_have_them_are_fine(name: str) -> None:
+def test_scene_names_of_known_data_sets_are_accepted(name: str) -> None:
     check_scene_name(name)
 
 
 @pytest.mark.parametrize("name", ["VICTIM", "."])
-def test_frames_of_a_hostile_scene_name_leave_every_folder_as_it_was(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hostile_scene_name_changes_no_folder(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     victim, out, pictures = tmp_path / "victim", tmp_path / "out", tmp_path / "pictures"
     for folder in (victim, out / "frames" / "kept", pictures):
         folder.mkdir(parents=True)
@@ -78,7 +76,7 @@ def test_frames_of_a_hostile_scene_name_leave_every_folder_as_it_was(
     assert (out / "frames" / "kept" / "zarr.json").read_text() == "{}"
 
 
-def test_only_arrays_that_were_written_as_such_are_replaced(tmp_path: Path) -> None:
+def test_only_arrays_written_by_jaxvsr_are_replaced(tmp_path: Path) -> None:
     mine, theirs = tmp_path / "array", tmp_path / "theirs"
     write_array(mine, np.zeros((2, 3), np.uint8), {"schema": 1})
     write_array(mine, np.ones((2, 3), np.uint8), {"schema": 1})

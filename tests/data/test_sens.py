@@ -59,7 +59,7 @@ def test_invalid_poses_are_none_and_counted(tmp_path: Path):
     np.testing.assert_array_equal(reader.pose(3), POSE + 1)
 
 
-def test_timestamps_are_seconds_and_fall_back_to_thirty_a_second(tmp_path: Path):
+def test_timestamps_are_in_seconds_and_default_to_30_frames_per_second(tmp_path: Path):
     poses = (POSE, POSE, POSE)
     reader = SensReader(written(tmp_path, sens_bytes(poses=poses, times=(5_000_000, 5_033_000, 6_000_000))))
     np.testing.assert_allclose(reader.timestamps, [0, 0.033, 1.0])
@@ -67,7 +67,7 @@ def test_timestamps_are_seconds_and_fall_back_to_thirty_a_second(tmp_path: Path)
     np.testing.assert_allclose(reader.timestamps, [0, 1 / 30, 2 / 30])
 
 
-def test_write_sens_gives_the_bytes_of_the_format(tmp_path: Path):
+def test_write_sens_writes_the_bytes_of_the_format(tmp_path: Path):
     header = SensHeader(
         sensor_name="StructureSensor",
         intrinsic_color=np.eye(4, dtype=np.float32),

@@ -17,7 +17,7 @@ scans = st.lists(
 
 
 @given(scans, st.floats(0, 0.9), st.integers(0, 5))
-def test_a_room_is_never_parted_and_no_scene_is_lost(scenes, share, seed):
+def test_scenes_of_one_room_share_a_split_and_every_scene_has_one(scenes, share, seed):
     splits = split_by_room(scenes, share, seed=seed)
     assert sorted(splits["train"] + splits["heldout"]) == sorted(set(scenes))
     assert not {room_of(s) for s in splits["train"]} & {room_of(s) for s in splits["heldout"]}
@@ -28,7 +28,7 @@ def test_a_room_is_never_parted_and_no_scene_is_lost(scenes, share, seed):
 
 
 @given(scans, scans)
-def test_scenes_added_later_leave_the_others_where_they_were(first, more):
+def test_scenes_added_later_do_not_move_others(first, more):
     before = split_by_room(first, 0.3)
     after = split_by_room(first + more, 0.3, before=before)
     for split in ("train", "heldout"):
@@ -40,7 +40,7 @@ def test_benchmark_scenes_are_always_held_out():
     assert "scene0011_00" in splits["heldout"] and len(splits["heldout"]) == 2
 
 
-def test_other_names_are_rooms_of_their_own():
+def test_scenes_with_other_names_are_separate_rooms():
     assert [room_of(name) for name in ("scene0000_01", "41069025", "0d2ee665be", "scene12_00")] == [
         "scene0000", "41069025", "0d2ee665be", "scene12_00"
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def test_scannet_validation_and_vsi_bench_scenes_are_known():
     assert named.count("vsi-bench") == 88 and named.count("scannet-val") == 312 - 88
 
 
-def test_a_benchmark_is_let_in_by_its_own_name_only():
+def test_a_benchmark_is_allowed_only_by_its_name():
     assert excluded_by("scene0568_00", ()) == "scannet-val" and excluded_by("scene0568_02", ()) == "vsi-bench"
     assert excluded_by("scene0568_00", ("scannet-val",)) is None
     assert excluded_by("scene0568_02", ("scannet-val",)) == "vsi-bench"
@@ -102,5 +102,5 @@ def test_a_benchmark_is_let_in_by_its_own_name_only():
         ("kitchen", None),
     ],
 )
-def test_a_benchmark_scene_is_found_inside_of_longer_names(name, owner):
+def test_a_benchmark_scene_is_found_within_longer_names(name, owner):
     assert benchmark_in(name) == owner

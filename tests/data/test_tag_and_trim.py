@@ -14,7 +14,7 @@ from launch.build_data import main
 ASKED = Question("q", "s", "object_abs_distance", "How far is the tv from the coffee table?", None, "2.3", "number")
 
 
-def test_tagged_responses_earn_the_modes_format_reward_and_keep_the_answer():
+def test_tagged_responses_get_the_format_reward_of_their_prompt_and_keep_the_answer():
     for tag, reward in (("think", vsgrpo_format_think), ("observe", vsgrpo_format_observe)):
         response = tagged_response(ASKED, tag, CATEGORIES)
         assert reward([response]) == [1.0] and extract_answer(response) == "2.3"
@@ -32,7 +32,7 @@ def row(name, scene, **fields):
     return Question(name, scene, "object_counting", "How many tv(s)in the room?", None, "1", "number", **fields)
 
 
-def test_a_tagged_folder_is_the_same_data_with_responses(tmp_path, capsys):
+def test_tagging_a_folder_only_adds_responses(tmp_path, capsys):
     data_folder(tmp_path / "data", [ASKED])
     command = ["tag", str(tmp_path / "data"), str(tmp_path / "out"), "--tag"]
     assert main([*command, "think"]) == 0

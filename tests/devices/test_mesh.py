@@ -31,7 +31,7 @@ from jaxvsr.models.sharding import parameter_spec, without_fsdp
         ("data=2, fsdp=3", MeshShape(data=2, fsdp=3)),
     ],
 )
-def test_a_mesh_is_spelled_as_a_number_or_as_axes(spec: str, shape: MeshShape) -> None:
+def test_a_mesh_is_given_as_a_number_or_as_axes(spec: str, shape: MeshShape) -> None:
     assert parse_mesh(spec) == shape
     assert parse_mesh(str(shape)) == shape
 
@@ -47,7 +47,7 @@ def test_a_mesh_is_spelled_as_a_number_or_as_axes(spec: str, shape: MeshShape) -
         ("-8", "'-8'"),
     ],
 )
-def test_a_misspelled_mesh_is_one_line_that_names_it(spec: str, named: str) -> None:
+def test_a_wrong_mesh_is_refused_in_one_line_that_names_it(spec: str, named: str) -> None:
     with pytest.raises(InputError, match=named) as error:
         parse_mesh(spec)
     assert "\n" not in str(error.value)
@@ -81,7 +81,7 @@ def tiny_config(key_heads: int = 2, hidden: int = 32) -> ModelConfig:
     return ModelConfig("qwen2_vl", text, vision, 90, 91, 92, 93, dtype="float32")
 
 
-def test_every_split_divides_and_nothing_of_size_is_left_whole() -> None:
+def test_every_split_is_even_and_every_large_parameter_is_split() -> None:
     mesh = {"data": 1, "fsdp": 2, "tensor": 2}
     config = tiny_config()
     whole = []
@@ -95,7 +95,7 @@ def test_every_split_divides_and_nothing_of_size_is_left_whole() -> None:
     assert whole == []
 
 
-def test_a_layer_that_fans_out_and_the_next_meet_on_tensor() -> None:
+def test_up_and_down_projections_are_split_over_tensor_on_their_shared_axis() -> None:
     mesh = {"data": 1, "fsdp": 4, "tensor": 2}
     assert parameter_spec("language_model.layers.mlp.up_proj.weight", (28, 8960, 1536), mesh) == PartitionSpec(
         None, "tensor", "fsdp"
@@ -105,12 +105,12 @@ def test_a_layer_that_fans_out_and_the_next_meet_on_tensor() -> None:
     assert without_fsdp(down) == PartitionSpec(None, None, "tensor")
 
 
-def test_what_does_not_divide_is_replicated() -> None:
+def test_parameters_that_do_not_divide_are_replicated() -> None:
     mesh = {"data": 1, "fsdp": 8, "tensor": 1}
     assert parameter_spec("visual.blocks.mlp.gate_proj.weight", (32, 3420, 1280), mesh) == PartitionSpec()
 
 
-def test_key_heads_are_never_cut_through() -> None:
+def test_key_heads_are_never_split() -> None:
     mesh = {"data": 1, "fsdp": 1, "tensor": 4}
     config = tiny_config(key_heads=2)
     name = "language_model.layers.self_attn.{}_proj.weight"
@@ -161,7 +161,7 @@ def test_several_processes_need_all_three_flags() -> None:
         choose_devices.join_processes("localhost:1234", 2, 2)
 
 
-def test_a_coordinator_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_coordinator_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose_devices, "_COORDINATOR_SECONDS", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -197,11 +197,11 @@ def test_eight_virtual_devices_on_a_machine_without_accelerators_say_so() -> Non
     assert (seen["rows"], seen["share"], seen["sum"]) == ([0, 8], [0, 1], 28.0)
 
 
-def test_one_device_is_not_called_virtual() -> None:
+def test_one_cpu_device_is_not_called_virtual() -> None:
     assert choose_devices.describe_devices(jax.devices()[:1], MeshShape()).startswith("1 CPU device (")
 
 
-def test_running_out_of_memory_names_the_function_and_its_bucket(monkeypatch) -> None:
+def test_an_out_of_memory_error_names_the_function_and_its_bucket(monkeypatch) -> None:
     function = CompiledFunction("update", lambda x: x + 1)
     for size in (2, 3):
         function(jnp.zeros(size))
@@ -224,7 +224,7 @@ def test_running_out_of_memory_names_the_function_and_its_bucket(monkeypatch) ->
         function(jnp.zeros(3))
 
 
-def test_running_out_of_memory_says_what_to_change_first() -> None:
+def test_an_out_of_memory_error_says_what_to_change_first() -> None:
     with (
         pytest.raises(InputError, match=r"1\.5GiB more .* first --set model\.remat=full"),
         choose_devices.explain_out_of_memory(MeshShape()),

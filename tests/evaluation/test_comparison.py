@@ -37,7 +37,7 @@ def test_the_best_number_beats_every_number_of_a_fine_grid(seed):
     assert best >= max(accuracy(value, answers) for value in np.arange(0, 25, 0.05)) - 1e-9
 
 
-def test_the_best_number_of_answers_that_may_be_zero():
+def test_the_best_number_for_answers_with_zeros_is_the_most_accurate():
     assert best_number([0, 0, 0, 5, 9]) == "0"
     assert float(best_number([0, 5, 5, 5])) == pytest.approx(5, rel=0.05)
     assert best_number([-1, -1]) == "-1" or accuracy(float(best_number([-1, -1])), [-1, -1]) == 1
@@ -58,14 +58,14 @@ def test_best_constants_go_by_kind_and_constant_predictions_by_type():
     assert [one.prediction for one in constant_predictions(constants, held)] == ["B", None]
 
 
-def test_chance_frequency_answers_the_most_frequent_answer_of_the_benchmark_itself():
+def test_chance_frequency_gives_the_most_frequent_answer_of_the_benchmark():
     rows = [make_question(index, answer=answer) for index, answer in enumerate(["2", "2", "3", "10"])]
     assert {one.prediction for one in chance_frequency(rows)} == {"2"}
     tie = [make_question(index, "route_planning", letter, "choice", OPTIONS) for index, letter in enumerate("BABA")]
     assert {one.prediction for one in chance_frequency(tie)} == {"A"}
 
 
-def test_chance_random_reaches_one_over_the_number_of_options_and_belongs_to_the_question():
+def test_chance_random_scores_one_over_the_number_of_options_and_depends_only_on_question_and_seed():
     rows = [
         make_question(index, "route_planning", random.Random(index).choice("ABCD"), "choice", OPTIONS)
         for index in range(2000)
@@ -81,7 +81,7 @@ def test_chance_random_reaches_one_over_the_number_of_options_and_belongs_to_the
     assert score_vsi_bench(chance_random(words)).overall == pytest.approx(50, abs=7)
 
 
-def test_paired_difference_is_the_textbook_one():
+def test_paired_difference_equals_the_textbook_formula():
     a, b = np.array([1.0, 0.5, 0.0, 1.0, np.nan]), np.array([0.0, 0.5, 0.5, 0.0, 1.0])
     found = paired_difference(a, b)
     differences = [1.0, 0.0, -0.5, 1.0]
@@ -145,14 +145,14 @@ def test_columns_that_answer_different_questions_are_refused():
         compare_predictions({})
 
 
-def test_free_answers_alone_are_refused_and_make_no_empty_table():
+def test_a_comparison_of_free_answers_only_is_refused():
     asked = [Question(f"q{index}", "picture", "distance", "How far?", None, "2 m", "text") for index in range(3)]
     said = [Prediction(one, "2 m") for one in asked]
     with pytest.raises(InputError, match=r"none of the 3 questions has a score .*kind text.*--answers"):
         compare_predictions({"a": said, "b": said}, differences=[("b", "a")])
 
 
-def test_published_averages_are_the_mean_of_their_tasks_but_for_the_three_known():
+def test_published_averages_are_the_mean_of_their_tasks_except_in_three_known_rows():
     off = {
         name
         for (_, name), row in VSI_BENCH.items()

@@ -77,7 +77,7 @@ def answers(path):
     return {row["id"]: row["prediction"] for row in read(path)}
 
 
-def test_answers_from_the_tree_equal_those_of_one_question_at_a_time(model, folder, data):
+def test_answers_in_a_tree_equal_answers_to_one_question_at_a_time(model, folder, data):
     prompt, media = PROMPTS["vsi-bench"], SceneMedia(2)
     asked = [(data, question) for question in make_questions()]
     together = [one for batch in answer_in_batches(model, prompt, asked, media, scenes=2) for one in batch]
@@ -124,7 +124,7 @@ def test_questions_per_row_compute_the_fewest_tokens(counts, scene, question):
     assert cost(chosen) == min(cost(width) for width in range(1, min(max(counts), MOST_QUESTIONS) + 1))
 
 
-def test_evaluate_writes_every_prediction_once_with_scores_and_where_they_come_from(folder, data, tmp_path, capsys):
+def test_evaluate_writes_every_prediction_once_with_scores_and_their_origin(folder, data, tmp_path, capsys):
     assert evaluate(folder, data, tmp_path / "out") == 0
     rows = read(tmp_path / "out" / "predictions.jsonl")
     assert [row["id"] for row in rows] == [question.id for question in make_questions()]
@@ -144,7 +144,7 @@ def test_evaluate_writes_every_prediction_once_with_scores_and_where_they_come_f
     assert json.loads((tmp_path / "s" / "scores.json").read_text())["blank"] is True
 
 
-def test_a_killed_evaluation_is_resumed_and_other_settings_start_anew(folder, data, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_evaluation_is_resumed_only_with_equal_settings(folder, data, tmp_path, monkeypatch, capsys):
     out, whole = tmp_path / "out", tmp_path / "whole"
     assert evaluate(folder, data, whole) == 0
     batches = []
@@ -202,7 +202,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(folder, data, tmp_path, ca
     assert not (tmp_path / "out").exists()
 
 
-def test_one_question_id_in_two_folders_is_refused(data, tmp_path, capsys):
+def test_a_question_id_in_two_folders_is_refused(data, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
     write_questions(other / "questions.jsonl", make_questions()[:1])

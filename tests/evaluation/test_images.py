@@ -95,7 +95,7 @@ def asked_alone(place, data):
     return said
 
 
-def test_pictures_of_different_sizes_are_answered_as_pictures_and_scored_again(place, tmp_path, capsys):
+def test_scenes_of_pictures_of_different_sizes_are_answered_and_scored_again(place, tmp_path, capsys):
     assert evaluate(place, "q-spatial", "q-spatial", tmp_path / "out") == 0
     assert "3 answers about 3 videos" in capsys.readouterr().out
     assert answers(tmp_path / "out") == asked_alone(place, "q-spatial")
@@ -107,7 +107,7 @@ def test_pictures_of_different_sizes_are_answered_as_pictures_and_scored_again(p
     assert {name: again[name] for name in scores} == scores
 
 
-def test_sets_of_one_two_and_three_pictures_are_judged_by_the_function_of_the_docs(place, tmp_path, capsys):
+def test_the_judge_of_the_docs_scores_sets_of_one_two_and_three_pictures(place, tmp_path, capsys):
     judge = ("--judge", f"{place / 'judge.py'}:judge", "--sentence-model", "none")
     assert evaluate(place, "sets", "open-ended", tmp_path / "out", *judge) == 0
     assert "6 answers about 3 videos" in capsys.readouterr().out

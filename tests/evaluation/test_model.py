@@ -93,7 +93,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_a_download_is_evaluated_as_it_is_and_its_debiased_subset_is_part_of_it(folder, download, tmp_path, capsys):
+def test_a_downloaded_benchmark_is_evaluated_with_its_debiased_subset(folder, download, tmp_path, capsys):
     out = tmp_path / "out"
     assert evaluate(folder, download, out) == 0
     assert "repetition penalty 1" in capsys.readouterr().out
@@ -136,13 +136,13 @@ def test_a_download_is_evaluated_as_it_is_and_its_debiased_subset_is_part_of_it(
         (["--checkpoints", "all"], "--checkpoints all: --model must be a run folder"),
     ],
 )
-def test_a_mistake_about_a_download_is_one_line(folder, download, tmp_path, capsys, more, words):
+def test_a_wrong_download_is_refused_in_one_line(folder, download, tmp_path, capsys, more, words):
     assert evaluate(folder, download, tmp_path / "out", *more) == 2
     complaint = capsys.readouterr().err
     assert words in complaint and len(complaint.strip().splitlines()) == 1
 
 
-def test_a_download_without_its_zips_or_frames_says_so_before_the_model_is_read(folder, download, tmp_path, capsys):
+def test_a_download_without_zips_or_frames_is_refused_before_the_model_is_read(folder, download, tmp_path, capsys):
     part = tmp_path / "part"
     part.mkdir()
     for path in download.glob("*.parquet"):
@@ -163,7 +163,7 @@ def test_a_download_without_its_zips_or_frames_says_so_before_the_model_is_read(
     assert "--frames is missing" in capsys.readouterr().err
 
 
-def test_rows_without_a_model_need_no_zips(download, tmp_path):
+def test_baselines_need_no_zips(download, tmp_path):
     part = tmp_path / "part"
     part.mkdir()
     for path in download.glob("*.parquet"):
@@ -215,14 +215,14 @@ def write_run(path, folder, steps, dtype="auto"):
     return path
 
 
-def test_auto_is_float32_on_cpu_only_and_a_setting_holds_everywhere():
+def test_dtype_auto_is_float32_only_on_cpu_and_other_settings_hold_everywhere():
     assert [compute_dtype("auto", platform) for platform in ("cpu", "gpu", "tpu")] == ["float32", *["bfloat16"] * 2]
     for setting in ("float32", "bfloat16"):
         assert {compute_dtype(setting, platform) for platform in ("cpu", "gpu", "tpu")} == {setting}
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
-def test_a_run_answers_in_the_dtype_that_it_was_trained_in(dtype, folder, tmp_path):
+def test_a_run_is_evaluated_in_its_training_dtype(dtype, folder, tmp_path):
     run = write_run(tmp_path / "run", folder, (5,), dtype)
     mesh, _ = open_mesh("cpu", "1")
     model = GreedyModel(open_model(str(run)), mesh, answer_tokens=2)
@@ -240,7 +240,9 @@ def test_predictions_of_a_run_in_another_dtype_are_not_resumed(folder, tmp_path)
     assert float32 == {**auto, "dtype": "float32"}
 
 
-def test_a_series_of_checkpoints_gives_the_score_by_step_with_one_program(folder, data, tmp_path, capsys, monkeypatch):
+def test_a_series_of_checkpoints_is_scored_per_step_with_one_compiled_program(
+    folder, data, tmp_path, capsys, monkeypatch
+):
     run = write_run(tmp_path / "run", folder, (5, 10, 20))
     assert evaluate(run, data, tmp_path / "out", "--checkpoints", "all") == 0
     printed = capsys.readouterr().out

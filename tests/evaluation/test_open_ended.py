@@ -16,7 +16,7 @@ def row(id, question, answer, prediction, kind="text"):
     return Prediction(Question(str(id), "image", "open", question, None, answer, kind), prediction)
 
 
-def test_bleu_of_nothing_is_zero_and_tokens_are_words_and_marks():
+def test_bleu_of_empty_texts_is_zero_and_tokens_are_words_and_punctuation():
     assert sentence_bleu([], ["a"], 1) == sentence_bleu(["a"], [], 1) == sentence_bleu(["a"], ["a"], 2) == 0
     assert tokenize("The sofa, it's 3.5 m!") == ["the", "sofa", ",", "it", "'", "s", "3", ".", "5", "m", "!"]
 
@@ -35,7 +35,7 @@ def test_iou_equals_a_count_of_cells():
         assert box_iou(one.tolist(), other.tolist()) == pytest.approx(expected)
 
 
-def test_boxes_are_read_behind_the_first_bracket():
+def test_boxes_are_read_after_the_first_bracket():
     assert parse_box("The 2 chairs are at [0.1, 0.2, 0.3, .4].") == (0.1, 0.2, 0.3, 0.4)
     assert parse_box("1 2 3 4") == (1, 2, 3, 4)
     assert parse_box("[1, 2, 3]") is None
@@ -91,7 +91,7 @@ def test_distances_are_right_from_half_to_twice(said, answer, right):
         ],
     ],
 )
-def test_yes_and_no_by_whole_aliases(text, value):
+def test_yes_and_no_are_recognised_by_whole_aliases(text, value):
     assert yes_or_no(text) is value
 
 
@@ -104,7 +104,7 @@ def test_yes_and_no_by_whole_aliases(text, value):
         ("What is this?", "A sofa", "other"),
     ],
 )
-def test_open_ended_types_by_the_papers_keyword_lists(question, answer, kind):
+def test_open_ended_types_follow_the_papers_keyword_lists(question, answer, kind):
     assert open_ended_type(question, answer) == kind
 
 
@@ -132,7 +132,7 @@ def no_sentence_bert(monkeypatch):
     )
 
 
-def test_columns_counted_by_hand(no_sentence_bert):
+def test_columns_equal_a_count_by_hand(no_sentence_bert):
     scores = score_open_ended(ROWS)
     assert scores.counts == {"questions": 5, "box": 1, "yes_no": 2, "distance": 1}
     assert scores.columns["box_miou"] == pytest.approx(80) and scores.columns["box_accuracy_75"] == 100
@@ -141,14 +141,14 @@ def test_columns_counted_by_hand(no_sentence_bert):
     assert any("no judge" in note for note in scores.notes) and any("1 of 5" in note for note in scores.notes)
 
 
-def test_without_a_sentence_model_its_column_is_empty_and_a_note_says_so():
+def test_without_a_sentence_model_its_column_is_empty_with_a_note():
     scores = score_open_ended(ROWS, model=None)
     assert scores.columns["sentence_bert"] is None and scores.to_json()["overall"] is None
     assert scores.columns["box_miou"] == pytest.approx(80)
     assert any("no sentence model was given" in note for note in scores.notes)
 
 
-def test_a_judge_fills_its_columns_and_its_fault_is_named(no_sentence_bert):
+def test_a_judge_fills_its_columns_and_its_error_is_named(no_sentence_bert):
     scores = score_open_ended(ROWS, judge=lambda question, answer, said: said.startswith("No") or "3 m" in said)
     assert scores.columns["judge"] == pytest.approx(40) and scores.columns["yes_no_judge"] == 50
     assert scores.to_json()["overall"] == pytest.approx(40)

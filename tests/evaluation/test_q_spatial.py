@@ -39,18 +39,18 @@ def boxed(value, unit):
         ("", None, None),
     ],
 )
-def test_lengths_are_read_as_by_the_benchmark(text, centimetres, unknown):
+def test_lengths_are_read_as_in_the_benchmark(text, centimetres, unknown):
     value, unit = official_length_cm(text)
     assert value == (None if centimetres is None else pytest.approx(centimetres)) and unit == unknown
 
 
-def test_the_robust_reading_takes_the_official_one_first():
+def test_the_robust_parser_prefers_the_official_reading():
     assert robust_length_cm("2 m wide; " + boxed("3", "m")) == 300
     assert robust_length_cm("<think>5 m</think><answer>about 2.5 meters</answer>") == 250
     assert robust_length_cm("no idea") is None
 
 
-def test_columns_counted_by_hand():
+def test_columns_equal_a_count_by_hand():
     rows = [
         row(1, "100 cm", boxed("100", "cm")),  # exact: success, 50-100
         row(2, "100 cm", boxed("2", "m")),  # exactly twice: in 150-200, no success
@@ -74,7 +74,7 @@ def test_columns_counted_by_hand():
     assert scores.to_json()["overall"] == scores.success_rate
 
 
-def test_the_papers_row_follows_from_whole_numbers_of_101_questions():
+def test_the_papers_row_is_consistent_with_101_questions():
     """SVQA-R1, Table 2: 59 successes, ranges 19, 19 and 22 of 101 completed samples, 60 in range for 59 successes:
     one exactly at
     twice or half."""
@@ -100,7 +100,7 @@ def test_a_ground_truth_without_a_unit_is_refused():
         score_q_spatial([row(1, "3", "3 m")])
 
 
-def test_nothing_completed_leaves_ranges_empty():
+def test_scores_without_readable_answers_have_no_ranges():
     scores = score_q_spatial([row(1, "1 m", "far")])
     assert scores.to_json()["smape"] is None and scores.success_rate == 0
 

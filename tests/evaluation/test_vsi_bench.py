@@ -131,7 +131,7 @@ def test_official_number_parsing_keeps_the_evaluators_quirks(prediction, score):
     assert answer_score(prediction, "3", "number") == score
 
 
-def test_cleaning_cuts_at_the_space_only():
+def test_cleaning_cuts_only_at_a_space():
     assert [clean(text) for text in ("A b", "A\nb", "x.. ", " A")] == ["A", "A\nb", "x", ""]
 
 
@@ -223,13 +223,13 @@ def test_unknown_types_are_scored_by_kind_and_stay_out_of_overall():
     ("truth", "said", "right", "words"),
     [("0", "0", 1, "zero"), ("0", "1", 0, "zero"), ("-2", "7", 1, "negative"), ("x", "1", 0, "not a number")],
 )
-def test_true_answers_that_the_metric_is_not_made_for_are_stated(truth, said, right, words):
+def test_target_answers_that_the_metric_does_not_fit_are_noted(truth, said, right, words):
     scores = score_vsi_bench([Prediction(make_question(1, answer=truth), said)])
     assert scores.overall == 100 * right
     assert any(words in note for note in scores.notes)
 
 
-def test_text_and_boxes_are_not_scored_and_said_so():
+def test_text_and_boxes_are_not_scored_and_a_note_says_so():
     scores = score_vsi_bench(
         [Prediction(make_question(1), "4"), Prediction(make_question(2, "caption", "a room", "text"), "a room")]
     )
@@ -237,7 +237,7 @@ def test_text_and_boxes_are_not_scored_and_said_so():
     assert any("kind text" in note for note in scores.notes)
 
 
-def test_word_answers_of_a_benchmark_type_are_said_to_be_no_benchmark_questions():
+def test_word_answers_of_a_benchmark_type_get_a_note_that_they_are_not_in_the_benchmark():
     scores = score_vsi_bench([Prediction(make_question(1, "object_rel_distance", "sink", "word"), "The sink.")])
     assert scores.overall == 100
     assert any("not comparable" in note for note in scores.notes)
@@ -273,7 +273,7 @@ def test_word_answers_of_a_benchmark_type_are_said_to_be_no_benchmark_questions(
         *[("It is to the left.", "word", "left", 1), ("left or right", "word", "left", 0), ("", "word", "left", 0)],
     ],
 )
-def test_the_robust_parser_reads_what_the_official_one_does_not(prediction, kind, answer, right):
+def test_the_robust_parser_reads_answers_that_the_official_one_misses(prediction, kind, answer, right):
     asked = make_question(1, "t", answer, kind, OPTIONS if kind == "choice" else None)
     assert robust_score(prediction, asked, frozenset({"left", "right"})) == right
 
@@ -284,7 +284,7 @@ def test_the_robust_parser_takes_the_longest_word_that_is_mentioned():
     assert robust_score("next to the trash can", make_question(1, "t", "can", "word"), words) == 0
 
 
-def test_robust_scores_are_total_and_bounded_on_10000_strings():
+def test_robust_scores_are_between_0_and_1_on_10000_strings():
     draw = random.Random(4)
     for _ in range(10_000):
         prediction = random_prediction(draw)
@@ -306,7 +306,7 @@ def test_bootstrap_intervals_agree_with_the_binomial_they_estimate():
     assert score_intervals(rows, scores) == found  # the seed decides
 
 
-def test_predictions_survive_writing_and_reading(tmp_path):
+def test_written_predictions_are_read_back_equal(tmp_path):
     rows = [
         Prediction(make_question(1, options=OPTIONS, kind="choice", answer="A"), "A\u2028\n\ud800 ☃"),
         Prediction(make_question(2), None),
@@ -356,7 +356,7 @@ def test_sample_logs_of_lmms_eval_are_read(tmp_path):
         ('{"prediction": "3", "ground_truth": "3", "question_type": "x"}', "'x' is not one of VSI-Bench's"),
     ],
 )
-def test_broken_prediction_files_end_in_one_line(tmp_path, text, words):
+def test_broken_prediction_files_are_refused_in_one_line(tmp_path, text, words):
     path = tmp_path / "predictions.jsonl"
     path.write_text(text)
     with pytest.raises(InputError) as error:

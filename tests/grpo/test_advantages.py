@@ -107,7 +107,7 @@ def test_equal_rewards_give_exactly_zero(rule, value):
     assert result.metrics["zero_advantage_groups"] == 4 and result.metrics["frac_reward_zero_std"] == 1
 
 
-def test_rollouts_without_any_reward_get_no_advantage_and_move_no_mean():
+def test_rollouts_without_any_reward_have_zero_advantage_and_are_left_out_of_means():
     rewards = np.array([[[[1.0, 0.0, np.nan, np.nan]]], [[[np.nan, np.nan, np.nan, 1.0]]]])
     result = group_advantages(rewards, [1.0, 1.0], AdvantageRule("none"))
     np.testing.assert_allclose(result.advantages.ravel(), [1 / 3, -2 / 3, 0, 1 / 3], rtol=1e-6)
@@ -135,7 +135,7 @@ def test_the_bucket_is_the_smallest_that_holds_every_informative_question_once(i
         assert sorted(bucket.index[s][bucket.real[s]]) == [q for q in range(questions) if informative[s, q]]
 
 
-def test_taking_questions_keeps_each_with_its_scene():
+def test_selected_questions_stay_with_their_scenes():
     values = np.arange(2 * 4 * 3).reshape(2, 4, 3)
     bucket = gather_informative(np.array([[False, True, False, True], [False, False, True, False]]))
     np.testing.assert_array_equal(bucket.index, [[1, 3], [2, 0]])

@@ -14,9 +14,7 @@ from jaxvsr.prompts import prompt_from
 
 
 @pytest.mark.parametrize("images", [False, True])
-def test_a_set_of_images_is_shown_as_images_and_a_video_as_a_video(
-    tiny_model: Callable[..., Path], images: bool
-) -> None:
+def test_image_sets_become_image_tokens_and_videos_video_tokens(tiny_model: Callable[..., Path], images: bool) -> None:
     processor = SceneProcessor.from_folder(tiny_model())
     frames = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), dtype=np.uint8)
     asked = (Question("a", "scene", "object_counting", "How many chairs?", None, "2", "number"),)

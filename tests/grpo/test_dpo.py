@@ -109,7 +109,7 @@ def test_dpo_equals_trl(loss_type):
         assert {name: float(value) for name, value in metrics.items()} == pytest.approx(expected_metrics, abs=1e-7)
 
 
-def test_dpo_micro_batches_add_up_and_pairs_that_fill_a_bucket_count_nothing():
+def test_dpo_micro_batches_add_up_and_padding_pairs_count_nothing():
     policy, reference, mask = (jnp.asarray(x) for x in random_pairs(0, (2, 3, 2)))
     mask = mask.at[1, 2].set(False)
 

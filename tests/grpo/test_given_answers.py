@@ -58,7 +58,7 @@ def test_harder_rejected_numbers_are_nearer_and_easy_ones_score_nothing() -> Non
             assert mean_relative_accuracy(wrong[0], float(answer)) == 0
 
 
-def test_rejected_words_are_of_the_same_kind_and_every_one_has_its_turn() -> None:
+def test_rejected_words_are_of_the_same_kind_and_all_of_them_are_used() -> None:
     names = [f"q{index}" for index in range(80)]
     text = "Which of these objects (sink, pillow, bed, guitar)is the closest to the bicycle?"
     rows = [Question(name, "s", "object_rel_distance", text, None, "sink", "word") for name in names]
@@ -78,14 +78,14 @@ def test_mixed_draws_every_level_and_the_same_one_for_the_same_question() -> Non
     assert [rejected_answer(row) for row in rows] == [rejected_answer(row) for row in rows]
 
 
-def test_sft_learns_the_response_where_the_row_has_one() -> None:
+def test_sft_targets_are_responses_if_rows_have_them() -> None:
     row = question("4", "number")
     assert target_answer(row) == "4"
     thought = "<think>Two here and two there.</think> <answer>4</answer>"
     assert target_answer(dataclasses.replace(row, response=thought)) == thought
 
 
-def test_dpo_compares_answers_of_one_form_also_where_the_row_has_a_response() -> None:
+def test_dpo_compares_answers_of_one_form_even_if_the_row_has_a_response() -> None:
     """A thought and its answer against a bare word would teach the form: the wrong answer is told by its length."""
     row = dataclasses.replace(question("left", "word"), response="<think>It is there.</think> <answer>left</answer>")
     builder("dpo", 5).check_answers([row])
@@ -100,7 +100,7 @@ def builder(objective: Any, answer_tokens: int) -> BatchBuilder:
     return BatchBuilder(processor, prompt_from("question"), objective, answer_tokens)
 
 
-def test_the_longest_answer_of_all_is_named_with_the_length_it_needs() -> None:
+def test_an_error_about_answer_length_names_the_longest_answer_and_its_length() -> None:
     rows = [question("left", "word", name="a"), question("right", "word", name="b"), question("back", "word", name="c")]
     builder("sft", 5).check_answers(rows)
     builder("grpo", 1).check_answers(rows)

@@ -203,7 +203,7 @@ def test_kl_estimators_have_their_closed_forms_and_mean():
 
 @pytest.mark.parametrize("ratio", ["token", "sequence_product", "sequence_mean"])
 @pytest.mark.parametrize("kl", ["k1", "k2", "k3", "k3_corrected"])
-def test_kl_term_of_every_ratio_is_its_sum_written_out(ratio, kl):
+def test_kl_term_of_every_ratio_equals_an_explicit_sum(ratio, kl):
     rng = np.random.default_rng(1)
     (policy, old, reference, advantages), lengths = random_rollouts(rng, BUCKET, spread=0.2)
     expected = []
@@ -287,7 +287,7 @@ def test_leaving_out_groups_without_advantage_changes_nothing(objective):
         assert float(metrics_a[name]) == pytest.approx(float(metrics_b[name]), abs=1e-14)
 
 
-def test_on_policy_ratio_metrics_are_zero_and_padding_counts_nowhere():
+def test_on_policy_ratio_metrics_are_zero_and_ignore_padding():
     arrays, lengths = random_rollouts(np.random.default_rng(4), (1, 2, 3, 5), spread=0.0, dtype=np.float32)
     _, _, metrics = our_loss(arrays, np.asarray(token_mask(lengths, 5)), Objective(), None)
     assert metrics["ratio_deviation"] == metrics["logprob_gap"] == metrics["clip_ratio"] == 0

@@ -63,7 +63,7 @@ def test_fifty_steps_equal_torch_adamw_under_the_hugging_face_schedule(schedule,
 
 
 @pytest.mark.parametrize("size", [1e-3, 0.3, 40.0])
-def test_clipping_equals_torchs_with_its_epsilon(size):
+def test_clipping_equals_torchs_including_its_epsilon(size):
     """A small limit makes the 1e-6 in torch's denominator visible."""
     rng, limit = np.random.default_rng(1), 1e-3
     gradients = {name: rng.standard_normal(shape).astype(np.float32) * size for name, shape in SHAPES.items()}

@@ -48,7 +48,7 @@ def test_seen_tokens_are_those_before_the_lengths():
         assert set(np.flatnonzero(found[s, q])) == {*scene.tolist(), *question.tolist()}
 
 
-def test_a_penalty_is_for_greedy_answers_alone():
+def test_a_repetition_penalty_is_only_for_greedy_answers():
     with pytest.raises(InputError, match=r"repetition_penalty 1\.05 must be positive, and 1 unless greedy"):
         SamplingOptions(1, 1, (), repetition_penalty=1.05)
     with pytest.raises(InputError, match="must be positive"):

@@ -77,13 +77,13 @@ def test_without_eos_every_rollout_has_its_full_length():
 
 
 @pytest.mark.parametrize("answer_tokens", [1, 2, 3])
-def test_answers_of_few_tokens_work(answer_tokens):
+def test_kept_logprobs_of_short_answers_equal_recomputed_ones(answer_tokens):
     out, scores, _ = _sampled(SamplingOptions(3, answer_tokens, eos_ids=()))
     np.testing.assert_allclose(out.logprobs, scores, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_draws_belong_to_the_question_not_to_its_place_in_the_batch():
+def test_draws_depend_on_the_question_and_not_on_its_place_in_the_batch():
     options = SamplingOptions(4, 6, eos_ids=(1, 2))
     first, _, _ = _sampled(options, scenes=3)
     moved, _, _ = _sampled(options, scenes=3, order=[2, 0, 1])
@@ -171,7 +171,7 @@ def test_draws_follow_the_softmax():
     assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-6
 
 
-def test_top_k_and_top_p_keep_what_they_should():
+def test_top_k_and_top_p_keep_the_most_likely_tokens():
     logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
     kept = lambda **options: np.isfinite(allowed_logits(logits, SamplingOptions(1, 1, (), **options))).tolist()  # noqa: E731
     assert kept(top_k=2) == [True, True, False, False]

@@ -63,7 +63,7 @@ def restated_advantages(form: list, meaning: list, delta: float, eta: float) -> 
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 0.8]), st.sampled_from([0.0, 1.0, 2.0, 10.0]))
-def test_advantages_are_those_of_the_papers_equations(seed: int, delta: float, eta: float) -> None:
+def test_advantages_equal_the_papers_equations(seed: int, delta: float, eta: float) -> None:
     rng = np.random.default_rng(seed)
     form = rng.integers(0, 2, (4, 3, 5)).astype(float)
     meaning = rng.uniform(-0.2, 1.0, (4, 3, 5))
@@ -78,7 +78,7 @@ def test_advantages_are_those_of_the_papers_equations(seed: int, delta: float, e
     assert metrics["view_consistency/penalised"] == pytest.approx((corrected[1] != meaning).mean())
 
 
-def test_rewards_of_all_processes_keep_every_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gathered_rewards_of_all_processes_are_bit_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reward of 0.1 that came as float32 would lie above a delta of 0.1, and two processes would differ from one."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(multihost_utils, "process_allgather", lambda array, tiled: np.asarray(array))
@@ -99,7 +99,9 @@ def test_without_named_rewards_nothing_is_corrected() -> None:
     assert corrected is scores and metrics == {}
 
 
-def test_the_correction_reaches_update_log_and_samples(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_the_corrected_reward_is_in_the_update_the_log_and_the_samples(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
     settings = config(steps=1, data=PAIRS, view_consistency=ViewConsistencySettings(("length",), delta=2.0, eta=0.5))
     run = bench(tmp_path / "run", settings)
     train(run.context, fresh_state(), StopRequest())
@@ -124,7 +126,7 @@ def test_the_correction_reaches_update_log_and_samples(bench: Callable[..., Benc
     "changes",
     [{"data": DataSettings(scenes=2)}, {"data": PAIRS, "objective": "sft"}],
 )
-def test_data_that_are_not_paired_are_refused(changes: dict[str, Any]) -> None:
+def test_unpaired_data_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"take data\.mirror=pairs and objective=grpo"):
         TrainConfig(view_consistency=ViewConsistencySettings(("meaning",)), **changes)
     with pytest.raises(InputError, match="scenes 3: must be even"):
@@ -138,7 +140,7 @@ def test_a_reward_that_the_run_does_not_have_is_named() -> None:
 
 
 @pytest.mark.parametrize(("paired", "shift"), [(False, 1), (True, 2)])
-def test_another_video_is_never_ones_own_nor_its_mirror_image(paired: bool, shift: int) -> None:
+def test_video_gain_pairs_no_scene_with_itself_or_its_mirror_image(paired: bool, shift: int) -> None:
     batch = batch_of(3)
     four = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf if leaf.dtype == bool else leaf + 1]), batch.prompt)
     keys = np.concatenate([batch.question_keys, batch.question_keys])
@@ -155,7 +157,7 @@ def test_another_video_is_never_ones_own_nor_its_mirror_image(paired: bool, shif
         assert vision.merged[s, 0, 0] == source
 
 
-def test_a_step_without_another_video_is_refused_at_the_start() -> None:
+def test_a_step_with_too_few_scenes_for_video_gain_is_refused_at_the_start() -> None:
     gain, none = IntervalSettings(video_gain=2), IntervalSettings()
     paired = dataclasses.replace(spatial(), data=dataclasses.replace(PAIRS, scenes=4), intervals=gain)
     for scenes, settings in ((1, config(intervals=gain)), (2, paired)):
@@ -166,7 +168,7 @@ def test_a_step_without_another_video_is_refused_at_the_start() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"eta": math.inf}, {"eta": -1.0}, {"eta": math.nan}, {"delta": math.nan}])
-def test_a_correction_that_would_make_rewards_disappear_is_refused(setting: dict[str, float]) -> None:
+def test_a_view_correction_with_infinite_or_nan_settings_is_refused(setting: dict[str, float]) -> None:
     """inf times a difference of 0 is nan, and a reward of nan "does not apply"."""
     with pytest.raises(InputError, match=f"{next(iter(setting))} "):
         ViewConsistencySettings(("meaning",), **setting)
@@ -193,7 +195,7 @@ def test_video_gain_is_the_difference_of_mean_rewards(bench: Callable[..., Bench
     assert rows[1]["video_gain"] > 0 and "seconds/video_gain" in rows[1]  # shorter texts earn less
 
 
-def test_a_model_that_does_not_look_gains_nothing_also_where_questions_are_drawn_again(
+def test_a_model_that_ignores_the_video_has_zero_gain_even_with_resampled_questions(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     """Draws that were chosen for being informative are no fair match for the first draw about another video."""
@@ -205,7 +207,7 @@ def test_a_model_that_does_not_look_gains_nothing_also_where_questions_are_drawn
     assert row["draws"] > 1 and row["video_gain"] == 0  # the stand-in's answers do not depend on the video
 
 
-def test_a_gain_near_zero_for_long_is_said_once() -> None:
+def test_a_long_gain_near_zero_is_reported_once() -> None:
     watch = VideoGainWatch(TrainConfig(intervals=IntervalSettings(video_gain=10)))
     assert [watch.due(step) for step in (1, 10, 15, 20)] == [False, True, False, True]
     said = [watch.warning(0.001, 0.3) for _ in range(WINDOW + 3)]
@@ -223,7 +225,7 @@ def test_video_gain_needs_another_scene() -> None:
         TrainConfig(data=PAIRS, intervals=intervals)
 
 
-def test_the_worst_tricks_of_a_step_are_kept(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_the_rollouts_with_most_tricks_of_a_step_are_logged(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=2, intervals=IntervalSettings(checkpoint=2, samples=2)))
     told = "<think> </think> <answer>1</answer>"
 

@@ -69,7 +69,7 @@ def changed_copy(source, target, change):
     return target
 
 
-def test_transformers_shards_are_read_as_what_was_written(tiny, sharded, family):
+def test_weights_in_transformers_shards_are_read_back_equal(tiny, sharded, family):
     opened = open_folder(sharded[family])
     assert len(opened.files) > 1
     assert opened.config == open_folder(tiny[family]).config
@@ -92,7 +92,7 @@ def test_layers_are_stacked_in_order(tiny, family):
     )
 
 
-def test_new_names_are_read_like_old_ones(tiny, tmp_path, family):
+def test_new_names_and_old_names_give_the_same_weights(tiny, tmp_path, family):
     config = open_folder(tiny[family]).config
     old = {pair: name for name, pair in file_names(config, "old").items()}
     tensors = all_tensors(tiny[family])
@@ -107,7 +107,7 @@ def test_new_names_are_read_like_old_ones(tiny, tmp_path, family):
 @pytest.mark.parametrize(
     "index", [(), (slice(1, 3),), (2,), (slice(None), slice(3, 9)), (slice(0, 1), slice(4), slice(2, 5)), (1, 7)]
 )
-def test_a_slice_is_that_part_of_the_whole(sharded, family, index):
+def test_a_slice_equals_that_part_of_the_whole_parameter(sharded, family, index):
     folder = open_folder(sharded[family])
     for name in ("language_model.layers.self_attn.q_proj.weight", "language_model.embed_tokens.weight"):
         whole = load_parameters(folder)[name]
@@ -117,7 +117,7 @@ def test_a_slice_is_that_part_of_the_whole(sharded, family, index):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_from_hugging_face_and_back_is_bit_for_bit(sharded, tmp_path, family, dtype):
+def test_a_folder_converted_from_hugging_face_and_back_is_bit_for_bit_the_same(sharded, tmp_path, family, dtype):
     source = tmp_path / "source"
     shutil.copytree(sharded[family], source)
     for path in source.glob("*.safetensors"):
@@ -152,7 +152,7 @@ def test_from_hugging_face_and_back_is_bit_for_bit(sharded, tmp_path, family, dt
             assert path.read_bytes() == (tmp_path / "back" / path.name).read_bytes()
 
 
-def test_layers_of_several_dtypes_come_back_as_they_were(tiny, tmp_path):
+def test_layers_of_several_dtypes_keep_their_dtypes(tiny, tmp_path):
     kept = "model.layers.1.mlp.up_proj.weight"
 
     def narrow(tensors):
@@ -227,7 +227,7 @@ def test_the_content_hash_sees_a_change_in_any_tensor(tiny, tmp_path):
     assert content_hash(open_folder(changed_copy(tiny["qwen2_vl"], tmp_path / "nudged", nudge))) != before
 
 
-def test_an_interrupted_export_leaves_nothing_that_looks_whole(tiny, tmp_path):
+def test_an_interrupted_export_leaves_no_folder_that_looks_complete(tiny, tmp_path):
     def interrupt(name, layer):
         raise KeyboardInterrupt
 
@@ -282,7 +282,7 @@ print(json.dumps({"parts": parts, "devices": devices, "names": len(whole)}))
         ("link", "is a link"),
     ],
 )
-def test_a_name_that_cannot_be_a_new_folder_is_one_line(tiny, tmp_path, name, what):
+def test_a_name_that_cannot_be_a_new_folder_is_refused_in_one_line(tiny, tmp_path, name, what):
     (tmp_path / "a file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.iterdir())
@@ -300,7 +300,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_an_interruption_left_is_no_model(tiny, tmp_path):
+def test_a_partial_folder_is_refused_as_a_model(tiny, tmp_path):
     shutil.copytree(tiny["qwen2_vl"], tmp_path / "out.partial")
     with pytest.raises(InputError, match="was left by an interrupted conversion"):
         open_folder(tmp_path / "out.partial")
@@ -413,7 +413,7 @@ def test_a_stacked_folder_without_its_layout_is_refused(tiny, tmp_path):
     for file in ("../evil", "config.json"):
         content["files"] = {file: []}
         layout.write_text(json.dumps(content))
-        with pytest.raises(InputError, match="must name a style and files"):
+        with pytest.raises(InputError, match="must have a style and files"):
             save_folder(tmp_path / "out", open_folder(tmp_path / "stacked"))
     layout.unlink()
     with pytest.raises(InputError, match=LAYOUT_FILE):

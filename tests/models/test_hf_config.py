@@ -149,7 +149,7 @@ def test_flat_nested_and_transformers_5_files_are_the_same_model(tmp_path):
 
 
 @pytest.mark.parametrize("family", HF_CLASSES)
-def test_what_a_file_leaves_out_has_transformers_defaults(family):
+def test_missing_fields_have_transformers_defaults(family):
     theirs = HF_CLASSES[family][0](rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]})
     tower = "hidden_size" if family == "qwen2_vl" else "out_hidden_size"
     rope = {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}

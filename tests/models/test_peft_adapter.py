@@ -117,7 +117,7 @@ def test_we_read_what_peft_writes(folder, tmp_path):
         np.testing.assert_allclose(ours[name].numpy(), value.numpy(), atol=1e-6)
 
 
-def test_an_adapter_survives_the_way_out_and_in(folder, tmp_path):
+def test_a_written_adapter_is_read_back_equal(folder, tmp_path):
     config = open_folder(folder).config
     for targets in (LANGUAGE_LINEAR, r".*visual\.(blocks\.\d+\.attn\.qkv|merger\.mlp\.[02])"):
         adapter = random_adapter(config, LoraConfig(4, 6.5, targets))
@@ -130,7 +130,7 @@ def test_an_adapter_survives_the_way_out_and_in(folder, tmp_path):
             np.testing.assert_array_equal(again.weights[name], leaf)
 
 
-def test_names_of_older_transformers_are_read(folders, tmp_path):
+def test_adapters_with_names_of_older_transformers_are_read(folders, tmp_path):
     config = open_folder(folders["qwen2_vl"]).config
     adapter = random_adapter(config, LoraConfig(4, 8.0, LANGUAGE_ATTENTION + r"|.*visual\.blocks\.\d+\.attn\.qkv"))
     save_adapter(tmp_path / "a", adapter, config, "x")
@@ -145,7 +145,7 @@ def test_names_of_older_transformers_are_read(folders, tmp_path):
         np.testing.assert_array_equal(again.weights[name], leaf)
 
 
-def test_rank_stabilised_scaling_is_the_same_function(folders, tmp_path):
+def test_an_adapter_with_rank_stabilised_scaling_gives_pefts_logits(folders, tmp_path):
     folder = folders["qwen2_vl"]
     adapted = get_peft_model(
         torch_model(folder), PeftConfig(r=4, lora_alpha=3, use_rslora=True, target_modules=["q_proj"])
@@ -160,7 +160,7 @@ def test_rank_stabilised_scaling_is_the_same_function(folders, tmp_path):
     np.testing.assert_allclose(logits(torch_model(tmp_path / "merged")), logits(adapted.eval()), atol=1e-4)
 
 
-def test_joined_adapters_add_what_each_of_them_adds(folders, tmp_path):
+def test_a_joined_adapter_equals_the_sum_of_its_adapters(folders, tmp_path):
     folder = folders["qwen2_vl"]
     base = open_folder(folder)
     stages = [

@@ -82,7 +82,9 @@ def hugging_face():
 
 
 @given(conversations, st.sampled_from([QWEN2, QWEN25]))
-def test_positions_equal_transformers_where_no_video_is_longer_than_wide(hugging_face, segments, config):
+def test_positions_equal_transformers_if_no_video_has_more_temporal_patches_than_its_sides(
+    hugging_face, segments, config
+):
     tokens, media = expand(segments)
     positions, following = mrope_positions(tokens, media, config)
     for grid in media:
@@ -106,7 +108,7 @@ def test_positions_equal_transformers_where_no_video_is_longer_than_wide(hugging
     assert following == int(delta) + len(tokens)
 
 
-def test_text_behind_a_long_video_starts_behind_its_time():
+def test_text_after_a_long_video_starts_after_its_last_time():
     # Worked out by hand: the video starts at 4; 16 temporal patches end at 4 + 15; 30 · 3.75 s · 2 a second is 105.
     video = MediaGrid(16, 16, 16, True)
     assert mrope_positions(*expand([4, video]), QWEN2)[1] == 20

@@ -90,7 +90,7 @@ def test_segments_joined_are_transformers_tokens_and_pixels(folder, processor, n
     np.testing.assert_array_equal(named, np.flatnonzero(prompt.vision.valid[0].reshape(-1, 4).all(axis=1)))
 
 
-def test_positions_are_those_of_the_whole_sequence(folder, processor):
+def test_scene_and_question_positions_are_those_of_the_whole_sequence(folder, processor):
     media, _ = CONVERSATIONS["video and image"]
     prompt = processor.tree_prompt([ScenePrompt(media, (COUNT,))])
     theirs = hugging_face_inputs(folder, media, COUNT)
@@ -101,7 +101,7 @@ def test_positions_are_those_of_the_whole_sequence(folder, processor):
     assert (positions[length:] == prompt.question_start[0] + np.arange(len(positions) - length)[:, None]).all()
 
 
-def test_an_answer_continues_transformers_tokens(folder, processor):
+def test_prompt_and_answer_tokens_equal_transformers_tokens_of_the_whole_text(folder, processor):
     media = (video(2, 56, 56),)
     for answer in ("left", "3", "  front-left\n", "Größe 🙂 2.5", ""):
         theirs = hugging_face_inputs(folder, media, COUNT, answer=answer.strip())["input_ids"][0].tolist()
@@ -131,7 +131,7 @@ def test_scenes_of_different_sizes_are_padded_on_the_right(processor):
         )
 
 
-def test_an_explicit_shape_is_taken_and_one_too_small_refused(processor):
+def test_an_explicit_shape_is_used_and_a_too_small_one_is_refused(processor):
     scene = ScenePrompt((video(4, 56, 56),), (COUNT,))
     prompt = processor.tree_prompt([scene], TreeShape(rows=3, patches=64, scene=192, question=40))
     assert prompt.vision.patches.shape == (1, 3, 64, 1176)
@@ -168,7 +168,7 @@ def test_nothing_recompiles_for_a_new_image_size_inside_a_bucket(folder, process
     assert traced == {"in_bucket": 1, "of_its_own": len(scenes)}
 
 
-def test_text_alone_is_a_scene_without_tokens(processor):
+def test_a_scene_without_media_has_no_scene_tokens(processor):
     prompt = processor.tree_prompt([ScenePrompt((), (COUNT,))])
     assert prompt.scene_length[0] == 0 and prompt.question_start[0] == 0
     assert not prompt.vision.valid.any()
@@ -187,7 +187,7 @@ def test_frames_are_resized_only_by_a_budget_or_to_whole_patches(folder, process
         SceneProcessor.from_folder(folder, max_pixels=100)
 
 
-def test_end_of_sequence_and_suppressed_tokens(processor):
+def test_end_of_sequence_and_suppressed_tokens_are_the_expected_ones(processor):
     vocabulary = processor.chat.tokenizer.get_vocab()
     assert processor.chat.eos_token_ids == (vocabulary["<|im_end|>"], vocabulary["<|endoftext|>"])
     suppressed = set(processor.chat.suppressed_token_ids)
@@ -215,7 +215,7 @@ def test_decoding_stops_at_the_length_and_leaves_special_tokens_out(processor):
         (ScenePrompt((image(28, 6000),), (COUNT,)), "200 times"),
     ],
 )
-def test_prompts_that_would_change_their_own_structure_are_refused(processor, scene, message):
+def test_prompts_with_structure_tokens_in_their_text_are_refused(processor, scene, message):
     with pytest.raises(InputError, match=message.replace("|", r"\|").replace("?", r"\?")):
         processor.encode(scene)
 
@@ -244,7 +244,7 @@ def test_scenes_with_different_numbers_of_questions_are_refused(processor):
         processor.tree_prompt([ScenePrompt((image(),), (COUNT,)), ScenePrompt((image(),), (COUNT, LEFT))])
 
 
-def test_a_processor_survives_pickling(processor):
+def test_a_pickled_processor_gives_equal_prompts(processor):
     scene = ScenePrompt((video(2, 56, 56),), (COUNT,))
     again = pickle.loads(pickle.dumps(processor))
     np.testing.assert_array_equal(again.tree_prompt([scene]).scene_tokens, processor.tree_prompt([scene]).scene_tokens)
@@ -375,7 +375,7 @@ def test_a_chat_template_that_writes_no_placeholder_is_refused(folders, tmp_path
         SceneProcessor.from_folder(copy).encode(ScenePrompt((image(),), (COUNT,)))
 
 
-def test_torch_is_not_needed(folders):
+def test_the_processor_works_without_torch(folders):
     script = """
 import importlib.util, sys
 find = importlib.util.find_spec

@@ -40,7 +40,7 @@ def tensor(dtype="F32", shape=(2,), offsets=(0, 8)):
         max_size=5,
     )
 )
-def test_what_we_write_the_safetensors_package_reads_and_the_other_way(tmp_path_factory, kinds):
+def test_files_are_exchanged_with_the_safetensors_package_in_both_directions(tmp_path_factory, kinds):
     folder, rng = tmp_path_factory.mktemp("tensors"), np.random.default_rng(0)
     tensors = {name: np.asarray(rng.normal(size=shape) * 9).astype(dtype) for name, (dtype, shape) in kinds.items()}
     save(folder / "ours.safetensors", tensors)
@@ -54,14 +54,14 @@ def test_what_we_write_the_safetensors_package_reads_and_the_other_way(tmp_path_
             np.testing.assert_array_equal(found, array)
 
 
-def test_bfloat16_survives_bit_for_bit(tmp_path):
+def test_bfloat16_tensors_are_read_back_bit_for_bit(tmp_path):
     array = np.arange(-700, 700, dtype=np.float32).astype(ml_dtypes.bfloat16).reshape(7, 200)
     save(tmp_path / "a.safetensors", {"w": array})
     assert open_safetensors(tmp_path / "a.safetensors").read("w").tobytes() == array.tobytes()
     assert safetensors.numpy.load_file(tmp_path / "a.safetensors")["w"].tobytes() == array.tobytes()
 
 
-def test_an_interrupted_write_leaves_nothing_under_the_name(tmp_path):
+def test_an_interrupted_write_leaves_no_file(tmp_path):
     def broken(name):
         raise KeyboardInterrupt
 
@@ -70,7 +70,7 @@ def test_an_interrupted_write_leaves_nothing_under_the_name(tmp_path):
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_bytes_of_files_are_copied_as_they_are_and_none_is_missed(tmp_path):
+def test_copied_tensors_have_the_bytes_of_their_source_and_a_wrong_size_is_refused(tmp_path):
     array = np.random.default_rng(0).normal(size=(7, 60_000)).astype(np.float32)  # more than is copied at a time
     (tmp_path / "raw").write_bytes(b"before" + array.tobytes() + b"after")
     entries = {"w": (array.dtype, array.shape)}
@@ -107,12 +107,12 @@ def test_bytes_of_files_are_copied_as_they_are_and_none_is_missed(tmp_path):
         ({"a": tensor(offsets=[0, 8])}, bytes(4), "cut off"),
         ({"a": tensor(), "b": tensor()}, bytes(8), "starts at byte 0, but the one before it ends at 8"),
         ({"a": tensor(offsets=[8, 16])}, bytes(16), "starts at byte 8"),
-        ({"a": tensor()}, bytes(12), "end at byte 8, the data at 12"),
+        ({"a": tensor()}, bytes(12), "end at byte 8, but the data at 12"),
         ({"a": tensor(), "__metadata__": {"format": 1}}, bytes(8), "__metadata__"),
         (b'{"a":1,"a":2}', b"", "is listed twice"),
     ],
 )
-def test_broken_headers_are_one_line_that_names_file_and_tensor(tmp_path, header, data, message):
+def test_broken_headers_are_refused_in_one_line_that_names_file_and_tensor(tmp_path, header, data, message):
     path = raw_file(tmp_path / "bad.safetensors", header, data)
     with pytest.raises(InputError, match=message) as caught:
         open_safetensors(path)
@@ -127,14 +127,14 @@ def test_files_too_short_for_their_header_are_refused(tmp_path, content):
         open_safetensors(path)
 
 
-def test_a_pointer_of_git_lfs_is_called_that(tmp_path):
+def test_a_git_lfs_pointer_is_named_as_one(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4418050848\n")
     with pytest.raises(InputError, match=r"model.safetensors: is a Git LFS pointer, not the weights"):
         open_safetensors(path)
 
 
-def test_a_fuzzed_header_never_crashes_and_never_eats_memory(tmp_path):
+def test_a_fuzzed_header_is_read_or_refused_without_large_allocations(tmp_path):
     """800 mutations: each is refused, or gives tensors that lie within the file."""
     rng = random.Random(0)
     original = tmp_path / "whole.safetensors"

@@ -34,7 +34,7 @@ def random_full_weights(config, seed):
     return Stage({name: rng.normal(size=leaf.shape).astype(np.float32) for name, leaf in leaves.items()}, None)
 
 
-def test_a_run_starts_from_the_very_bytes_that_are_exported(folder, tmp_path):
+def test_a_run_starts_from_the_bytes_that_an_export_writes(folder, tmp_path):
     model = open_model(str(folder))
     stages = (
         random_adapter(model.config, LoraConfig(4, 2.0, LANGUAGE_LINEAR), seed=1),
@@ -65,7 +65,7 @@ def test_stages_are_merged_in_order_and_rounded_one_by_one(folder):
     np.testing.assert_allclose(merged, expected.astype(np.float32), rtol=2**-7, atol=1e-6)
 
 
-def test_full_weights_of_a_stage_take_the_bases_place(folder):
+def test_full_weights_of_a_stage_replace_the_bases(folder):
     base = open_folder(folder)
     norm = np.full(32, 3.0, np.float32)
     weight = merged_weights(base, [Stage({"language_model.norm.weight": norm}, None)])
@@ -81,7 +81,7 @@ def test_an_adapter_of_another_rank_than_its_config_says_is_not_merged(folder):
         merged_weights(base, [Stage(adapter.weights, LoraConfig(8, 2.0, LANGUAGE_ATTENTION))])
 
 
-def test_merging_rounds_once():
+def test_merging_rounds_once_to_the_weights_dtype():
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(2, 6, 5)).astype("bfloat16")
     down, up = rng.normal(size=(2, 3, 5)).astype(np.float32), rng.normal(size=(2, 6, 3)).astype(np.float32)

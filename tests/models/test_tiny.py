@@ -55,7 +55,7 @@ def test_transformers_loads_the_folder_and_generates_from_a_video(folder):
     ]
 
 
-def test_the_code_on_the_page_about_serving_runs_and_passes_the_trained_positions(folder):
+def test_the_code_of_the_serving_page_runs_and_passes_the_trained_positions(folder):
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     frames, a_frame = np.zeros((10, 56, 56, 3), np.uint8), 2.0  # longer than wide: there the rules differ
@@ -143,7 +143,7 @@ def test_the_default_folder_is_small(folder):
     assert config.text.vocab_size <= 1024 and config.text.head_dim == 32
 
 
-def test_words_of_the_questions_are_single_tokens_and_digits_stand_alone(folder):
+def test_words_of_questions_and_digits_are_single_tokens(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pieces = tokenizer.backend_tokenizer.pre_tokenizer
     words = {piece for text in tokenizer_corpus() for piece, _ in pieces.pre_tokenize_str(text)}
@@ -155,7 +155,7 @@ def test_words_of_the_questions_are_single_tokens_and_digits_stand_alone(folder)
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_shape_family_and_dtype_are_what_was_asked_for(tmp_path):
+def test_a_tiny_model_has_the_given_shape_family_and_dtype(tmp_path):
     shape = TinyShape(width=64, text_layers=2, heads=2, key_value_heads=1, rope_theta=20.0)
     config = write_tiny_model(tmp_path / "small", 0, shape=shape, dtype="bfloat16")
     assert read_config(tmp_path / "small") == config

@@ -88,7 +88,7 @@ def test_tree_gradients_equal_separate_sequences(family, lora, trained, scenes, 
 
 
 @pytest.mark.slow
-def test_what_stands_behind_a_length_is_never_read():
+def test_padding_never_changes_a_result():
     with jax.enable_x64(True):
         config = small_config("qwen2_5_vl")
         parameters = random_parameters(config, None, jnp.float64)
@@ -122,7 +122,7 @@ def test_what_stands_behind_a_length_is_never_read():
         np.testing.assert_array_equal(np.where(case.mask, scores[0], 0), np.where(case.mask, scores[1], 0))
 
 
-def test_a_leak_between_siblings_would_be_seen(monkeypatch):
+def test_a_leak_between_sibling_rollouts_changes_the_result(monkeypatch):
     """The comparison above has teeth: let rollouts see one key of a sibling and it fails by orders of magnitude."""
     with jax.enable_x64(True):
         config = small_config("qwen2_vl")
@@ -161,7 +161,7 @@ def test_lora_switched_off_is_the_base_model_exactly():
 
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
-def test_going_backward_keeps_no_second_copy_of_the_frozen_weights(family, remat):
+def test_the_backward_pass_keeps_no_second_copy_of_the_frozen_weights(family, remat):
     config = small_config(family)
     parameters = random_parameters(config, EVERYWHERE, jnp.float32)
     frozen = {name: leaf for name, leaf in parameters.items() if "lora_" not in name}

@@ -63,5 +63,5 @@ def test_moving_average_equals_the_mean_of_the_window():
     ("value", "shown"),
     [(0.0, "0"), (0.63012, "0.63"), (1234.0, "1234"), (13440.0, "13.4k"), (7.69e-6, "7.69e-6"), (math.nan, "–")],
 )
-def test_numbers_are_short(value: float, shown: str):
+def test_numbers_are_printed_short(value: float, shown: str):
     assert number(value) == shown

@@ -75,7 +75,7 @@ def test_scores_show_every_number_and_mark_differences_beyond_two_standard_error
     assert classes.count("better") == 1 and classes.count("worse") == 0
 
 
-def test_before_and_after_show_the_question_with_most_steps_between():
+def test_before_and_after_show_the_question_with_the_most_steps_between():
     samples = [
         sampled(1, "a", ["1", "2"]),
         sampled(1, "b", ["1", "2"]),

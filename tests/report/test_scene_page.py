@@ -40,7 +40,7 @@ def ask(question_type: str, question: str, answer: str, options: tuple[str, ...]
     return Question("q", "toy", question_type, question, options, answer, "word")
 
 
-def test_longer_names_are_not_taken_for_shorter_ones(room: RoomToDraw) -> None:
+def test_an_object_name_within_a_longer_name_is_not_matched(room: RoomToDraw) -> None:
     assert room.mentioned("From the coffee table to the chairs and the bed") == ["coffee table", "chair", "bed"]
     assert room.mentioned("bedroom, doorway, chairman") == []
 
@@ -59,7 +59,7 @@ def test_a_distance_is_drawn_where_it_was_measured(room: RoomToDraw) -> None:
     assert draw_answer(room, ask("object_abs_distance", asked, "9.9")).note.endswith("none matches 9.9 m")
 
 
-def test_the_arrow_faces_where_the_question_says_and_mirrors_with_the_room(room: RoomToDraw) -> None:
+def test_the_arrow_has_the_questions_direction_and_is_mirrored_with_the_room(room: RoomToDraw) -> None:
     asked = "If I am standing by the bed and facing the door is the lamp to the left or the right of the door?"
     drawn = draw_answer(room, ask("object_rel_direction_easy", asked, "left"))
     facing, looked_for = drawn.marks

@@ -40,7 +40,7 @@ def test_final_value_is_the_last_tenth_for_rewards_and_the_last_for_evaluations(
     assert math.isnan(final_value(metrics, "no such metric"))
 
 
-def test_runs_are_grouped_by_a_field_or_by_everything_but_the_seed():
+def test_runs_are_grouped_by_a_field_or_by_all_settings_except_the_seed():
     assert {name: len(members) for name, members in group_runs(RUNS, "grpo.beta").items()} == {
         "grpo.beta=0.0": 3,
         "grpo.beta=0.04": 2,

@@ -20,19 +20,19 @@ QUESTION = "Is the table longer than 2 m?"
 
 
 @pytest.mark.parametrize(("completion", "trick"), TRICKS.items())
-def test_each_trick_is_seen(completion, trick):
+def test_each_trick_is_detected(completion, trick):
     assert hacks([completion], [QUESTION], "think")[trick].tolist() == [True]
 
 
-def test_an_earned_answer_shows_no_trick():
+def test_an_honest_answer_has_no_trick():
     assert not any(rows.any() for rows in hacks([EARNED], [QUESTION], "think").values())
 
 
-def test_plain_answers_are_no_trick_where_the_prompt_asks_for_no_tags():
+def test_a_plain_answer_is_no_trick_if_the_prompt_asks_for_no_tags():
     assert not any(rows.any() for rows in hacks(["4", "left"], [QUESTION] * 2, None).values())
 
 
-def test_robust_format_pays_for_the_earned_answer_alone():
+def test_robust_format_rewards_only_the_honest_answer():
     spam = "<think>" + "chair " * 200 + "</think><answer>4</answer>"
     long = "<think>I see four chairs around the table.</think><answer>" + "word " * 13 + "</answer>"
     format_tricks = [text for text, trick in TRICKS.items() if trick != "copied_number"]
@@ -53,7 +53,7 @@ def test_robust_format_pays_for_the_earned_answer_alone():
     assert robust_format([EARNED.replace("think>", "observe>")], tag="observe") == [1]
 
 
-def test_shares_are_over_the_batch():
+def test_shares_of_tricks_are_over_the_batch():
     shares = hack_shares(hacks(["4", EARNED, EARNED, EARNED], [QUESTION] * 4, "think"))
     assert shares == {
         "hacking/empty_thought": 0,
@@ -64,7 +64,7 @@ def test_shares_are_over_the_batch():
     assert set(hack_shares(hacks([], [], "think")).values()) == {0.0}
 
 
-def test_the_worst_have_most_tricks_and_then_the_highest_reward():
+def test_the_worst_rollouts_are_sorted_by_tricks_then_reward():
     texts = [EARNED, "4", "2", "<think></think><answer>2</answer>", "5"]
     found = hacks(texts, [QUESTION] * 5, "think")
     assert worst(found, np.array([1, 0.1, 0, 0.5, np.nan]), 3).tolist() == [3, 2, 1]

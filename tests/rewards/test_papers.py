@@ -60,7 +60,7 @@ def one(reward, completion, answer, kind, options=None, **extra):
         *[("nan", None), ("inf", None), ("1e400", None), ("", None), ("-", None), ("ten thousand", 10_000)],
     ],
 )
-def test_the_first_number_of_a_text(text, number):
+def test_the_first_number_of_a_text_is_read(text, number):
     assert parse_number(text) == number
 
 
@@ -84,7 +84,7 @@ def test_the_first_number_of_a_text(text, number):
         ],
     ],
 )
-def test_lengths_need_a_unit(text, centimetres):
+def test_lengths_without_a_unit_are_not_read(text, centimetres):
     assert parse_length_cm(text) == (None if centimetres is None else pytest.approx(centimetres))
 
 
@@ -107,7 +107,7 @@ def test_lengths_need_a_unit(text, centimetres):
         (5, None, 0, -10, 0),
     ],
 )
-def test_numeric_accuracy_of_vsgrpo(prediction, target, bounded, negated, mra):
+def test_numeric_scores_of_vsgrpo_have_known_values(prediction, target, bounded, negated, mra):
     given = [numeric_score(prediction, target, name) for name in ("bounded", "negated", "mra")]
     assert given == pytest.approx([bounded, negated, mra])
 
@@ -128,17 +128,17 @@ def test_numeric_accuracy_of_vsgrpo(prediction, target, bounded, negated, mra):
         ("[1,2,3,4]", "[1,2,3,4]", "box", None),
     ],
 )
-def test_accuracy_of_vsgrpo_goes_by_kind_of_answer(completion, answer, kind, value):
+def test_accuracy_of_vsgrpo_depends_on_the_kind_of_answer(completion, answer, kind, value):
     assert one(vsgrpo_accuracy, completion, answer, kind, OPTIONS if kind == "choice" else None) == value
 
 
-def test_formats_of_vsgrpo_want_the_modes_own_tag():
+def test_formats_of_vsgrpo_require_the_tag_of_their_mode():
     think, observe = "<think>a</think> <answer>b</answer>", "<observe>a</observe>\n<answer>b</answer>\n"
     assert vsgrpo_format_think([think, observe, think + "x", "4"]) == [1, 0, 0, 0]
     assert vsgrpo_format_observe([think, observe, "<think> </think> <answer>xx</answer>"]) == [0, 1, 0]
 
 
-def test_the_papers_hacks_pass_the_papers_own_rewards():
+def test_the_papers_rewards_accept_the_hacks_that_the_paper_reports():
     assert vsgrpo_format_think(["<think> </think> <answer>xx</answer>"]) == [1]
     padded = "<think></think><answer></answer>" * 20
     assert vsgrpo_length(["<think>a</think><answer>4</answer>", padded]) == [pytest.approx(34 / 300), 1]
@@ -186,13 +186,13 @@ def test_released_letter_parsing_of_spatial_r1_has_its_known_faults(text, letter
         ("<answer>3</answer><answer>4</answer>", "4", 0.6, 6 / 11, 0.6),
     ],
 )
-def test_numerical_reward_of_spatial_r1(completion, answer, ours, eleven, released):
+def test_numerical_reward_of_spatial_r1_has_known_values_in_both_parsings(completion, answer, ours, eleven, released):
     assert one(spatial_r1_nar, completion, answer, "number") == pytest.approx(ours)
     assert one(spatial_r1_nar, completion, answer, "number", thresholds=11) == pytest.approx(eleven)
     assert one(spatial_r1_nar, completion, answer, "number", parsing="released") == pytest.approx(released)
 
 
-def test_rewards_of_spatial_r1_say_none_where_they_do_not_apply():
+def test_rewards_of_spatial_r1_are_none_for_other_kinds_of_answers():
     assert one(spatial_r1_nar, "<answer>C</answer>", "C", "choice") is None
     assert one(spatial_r1_mar, "<answer>4</answer>", "4", "number") is None
 
@@ -209,7 +209,7 @@ def test_rewards_of_spatial_r1_say_none_where_they_do_not_apply():
         ("<answer>right</answer>", "left", "word", 0, 0),
     ],
 )
-def test_choice_reward_of_spatial_r1_scores_in_the_solutions_own_form(completion, answer, kind, ours, released):
+def test_choice_reward_of_spatial_r1_compares_in_the_solutions_form(completion, answer, kind, ours, released):
     options = OPTIONS if kind == "choice" else None
     assert one(spatial_r1_mar, completion, answer, kind, options) == ours
     assert one(spatial_r1_mar, completion, answer, kind, options, parsing="released") == released

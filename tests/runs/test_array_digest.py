@@ -28,7 +28,7 @@ def random_array(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarra
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_host_and_device_agree_whatever_the_chunks(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_and_device_digests_agree_for_every_chunk_size(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for shape in [(), (1,), (7,), (3, 5, 2), (0, 4)]:
         array = random_array(dtype, shape)
         on_host = digest(array)
@@ -40,7 +40,7 @@ def test_host_and_device_agree_whatever_the_chunks(dtype: str, monkeypatch: pyte
 
 
 @given(st.sampled_from(("float32", "bfloat16", "uint8", "int32")), st.integers(0, 10**6))
-def test_every_flipped_bit_and_every_swap_is_seen(dtype: str, seed: int) -> None:
+def test_every_flipped_bit_and_every_swap_changes_the_digest(dtype: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     array = random_array(dtype, (4, 6), seed)
     changed = array.copy()
@@ -54,7 +54,7 @@ def test_every_flipped_bit_and_every_swap_is_seen(dtype: str, seed: int) -> None
         assert digest(swapped.reshape(array.shape)) != digest(array)
 
 
-def test_the_sums_are_those_that_the_formula_names() -> None:
+def test_the_digest_equals_its_formula() -> None:
     words = [5, 2**31, 7]
     plain = sum(words) % 2**32
     weighted = sum(word * ((index * 0x9E3779B1 % 2**32) | 1) for index, word in enumerate(words)) % 2**32
@@ -72,7 +72,7 @@ def test_a_digest_does_not_depend_on_the_mesh() -> None:
 # Where a flip hits an index, tasks of Orbax complain of a loop that is closed.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_no_flipped_bit_of_a_checkpoint_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     """60 flips in the array data of a checkpoint: each is one line, or hits nothing that is read."""
     weights = np.random.default_rng(1).normal(size=(2, 64, 256)).astype(np.float32)
     state = start_state({NAME: jnp.asarray(weights)}, OPTIMIZER, seed=7)

@@ -26,7 +26,7 @@ from tests.support.checkpoint_states import LORA, NAME, OPTIMIZER, RECORD, asser
 from tests.support.models import SMALL
 
 
-def test_a_state_comes_back_bit_for_bit_with_its_record(tmp_path: Path) -> None:
+def test_a_saved_state_is_read_back_bit_for_bit_with_its_record(tmp_path: Path) -> None:
     written = Checkpoints(tmp_path / "checkpoints", keep=2)
     written.save(3, state_after(3), RECORD)
     written.close()
@@ -52,7 +52,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         checkpoints.restore(1, state_after(0), other)
 
 
-def test_an_interrupted_save_is_no_checkpoint(tmp_path: Path) -> None:
+def test_an_interrupted_save_is_not_listed_as_a_checkpoint(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(1, state_after(1), RECORD)
     checkpoints.close()
@@ -62,7 +62,7 @@ def test_an_interrupted_save_is_no_checkpoint(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, keep=2).steps == [1]
 
 
-def test_a_run_is_named_with_best_or_step(tmp_path: Path) -> None:
+def test_a_checkpoint_is_named_by_best_or_by_step(tmp_path: Path) -> None:
     config = TrainConfig(lora=LORA)
     run = make_run_folder(tmp_path / "runs" / "a@b", config)
     assert is_run(str(run.path)) and not is_run(str(tmp_path))
@@ -82,7 +82,7 @@ def test_a_run_is_named_with_best_or_step(tmp_path: Path) -> None:
         open_run(f"{run.path}@worst")
 
 
-def test_best_without_any_evaluation_says_what_is_missing(tmp_path: Path) -> None:
+def test_best_without_an_evaluation_is_refused_and_says_what_is_missing(tmp_path: Path) -> None:
     run = make_run_folder(tmp_path / "run", TrainConfig())
     checkpoints = Checkpoints(run.checkpoints, keep=1)
     checkpoints.save(1, state_after(1), RECORD)
@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it_and_the_steps_that_are_l
     assert open_run(str(run_of_two)).step == 1
 
 
-def test_a_damaged_state_is_not_resumed_from_and_its_weights_still_serve(run_of_two: Path) -> None:
+def test_a_damaged_optimizer_state_is_not_resumed_but_its_weights_are_read(run_of_two: Path) -> None:
     shutil.rmtree(run_of_two / "checkpoints" / "2" / "training")
     record = dataclasses.replace(RECORD, lora=LORA)
     with pytest.raises(InputError, match="checkpoints/2: the checkpoint is cut, damaged or empty"):
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
     assert [found["sum"] for found in seen] == [sum(range(128))] * 2
 
 
-def test_a_run_goes_on_from_its_own_record_whatever_became_of_the_run_it_started_from(tmp_path: Path) -> None:
+def test_a_run_is_resumed_from_its_record_even_if_the_run_it_started_from_is_gone(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "tiny", 0, shape=SMALL)
     stage = Stage({NAME: np.arange(256, dtype=np.float32).reshape(1, 4, 64)}, LoraConfig(rank=4))
     started = dataclasses.replace(open_model(str(tmp_path / "tiny")), name="runs/first", stages=(stage,))

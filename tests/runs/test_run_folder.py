@@ -30,7 +30,7 @@ def test_a_folder_that_is_not_empty_is_refused_without_resume(tmp_path: Path) ->
     assert check_run_folder(tmp_path / "run", config(), resume=True).read_config() == config()
 
 
-def test_resume_starts_afresh_where_nothing_is_there(tmp_path: Path) -> None:
+def test_resume_of_an_empty_folder_starts_from_step_0(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
         folder = check_run_folder(tmp_path / name, config(), resume=True)
@@ -66,7 +66,7 @@ def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path
         ("data.folders=d,e", r"data.folders was \['d'\] .* now it is \['d', 'e'\]"),
     ],
 )
-def test_anything_else_is_one_line_with_old_and_new(change: str, says: str, tmp_path: Path) -> None:
+def test_other_changed_settings_are_refused_with_old_and_new_value(change: str, says: str, tmp_path: Path) -> None:
     make_run_folder(tmp_path, config())
     with pytest.raises(InputError, match=says):
         check_run_folder(tmp_path, config(change), resume=True)
@@ -98,7 +98,7 @@ def test_logs_continue_after_the_restored_step(tmp_path: Path) -> None:
     assert [(row["step"], row["value"]) for row in read_rows(folder.metrics)] == [(1, 0), (2, 0), (3, 2), (4, 2)]
 
 
-def test_tensorboard_shows_what_metrics_hold_and_a_resumed_run_once(tmp_path: Path) -> None:
+def test_tensorboard_has_the_logged_metrics_and_a_resumed_run_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = RunFolder(tmp_path / "run")
@@ -113,7 +113,7 @@ def test_tensorboard_shows_what_metrics_hold_and_a_resumed_run_once(tmp_path: Pa
     assert [(event.step, event.value) for event in events.Scalars("reward/mean")] == [(1, 1.0), (2, 12.0), (3, 13.0)]
 
 
-def test_tensorboard_shows_a_run_once_that_began_again_without_a_checkpoint(tmp_path: Path) -> None:
+def test_tensorboard_has_a_run_restarted_without_a_checkpoint_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = make_run_folder(tmp_path / "run", config())
@@ -160,7 +160,7 @@ class StandInWandb(types.ModuleType):
         return types.SimpleNamespace(id=run_id, starting_step=max(there, default=-1) + 1, log=log, finish=lambda: None)
 
 
-def test_wandb_gets_project_name_group_and_tags_and_a_resumed_run_is_the_same(
+def test_wandb_gets_project_name_group_and_tags_and_a_resumed_run_keeps_its_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb = StandInWandb()
@@ -189,7 +189,7 @@ def test_wandb_gets_project_name_group_and_tags_and_a_resumed_run_is_the_same(
     assert (wandb.runs[2]["id"], wandb.runs[2]["resume"], wandb.runs[2]["name"]) == ("run1", None, "other")
 
 
-def test_a_tracker_that_is_not_installed_is_said_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="wandb is not installed: pip install"):
         check_trackers(config("logging.trackers=tensorboard,wandb").logging)

@@ -104,7 +104,7 @@ def rows_of(folder: str) -> dict[int, dict[str, Any]]:
     return {row.pop("step"): row for row in rows}
 
 
-def test_a_killed_run_goes_on_as_the_same_run_with_every_step_once(server: Server, place: Path) -> None:
+def test_a_killed_run_resumes_as_the_same_wandb_run_with_every_step_once(server: Server, place: Path) -> None:
     server.kill_after = 3  # its last checkpoint is that of step 2
     with pytest.raises(Killed):
         run("killed")
@@ -121,7 +121,7 @@ def test_a_killed_run_goes_on_as_the_same_run_with_every_step_once(server: Serve
     }
 
 
-def test_rows_that_a_kill_kept_from_the_server_are_sent_when_the_run_goes_on(server: Server, place: Path) -> None:
+def test_rows_that_were_not_sent_before_a_kill_are_sent_on_resume(server: Server, place: Path) -> None:
     server.kill_after = 3
     with pytest.raises(Killed):
         run("lost")
@@ -133,7 +133,7 @@ def test_rows_that_a_kill_kept_from_the_server_are_sent_when_the_run_goes_on(ser
     assert server.runs["run0"][2] == rows_of("lost")[2]
 
 
-def test_a_part_without_wandb_keeps_the_id_and_its_rows_are_sent_later(server: Server, place: Path) -> None:
+def test_rows_of_a_part_without_wandb_are_sent_later_under_the_same_id(server: Server, place: Path) -> None:
     assert run("parted", "--steps", "2") == 0
     assert run("parted", "--resume", "--steps", "4", "--set", "logging.trackers=") == 0
     assert kept_id("parted", 4) == "run0" and sorted(server.runs["run0"]) == [1, 2]
@@ -141,7 +141,7 @@ def test_a_part_without_wandb_keeps_the_id_and_its_rows_are_sent_later(server: S
     assert server.resumes == [None, "must"] and sorted(server.runs["run0"]) == [1, 2, 3, 4, 5]
 
 
-def test_offline_the_newest_folder_holds_the_whole_run(
+def test_the_newest_offline_folder_has_the_whole_run(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -151,7 +151,7 @@ def test_offline_the_newest_folder_holds_the_whole_run(
     assert sorted(server.runs["run0/2"]) == [1, 2, 3, 4] and server.refused == []
 
 
-def test_a_run_that_the_server_does_not_know_is_one_line(
+def test_a_run_unknown_to_the_server_is_refused_in_one_line(
     server: Server, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("gone", "--steps", "2") == 0

@@ -93,7 +93,7 @@ def calls():
     return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_a_study_runs_every_arm_once_and_writes_table_and_figure(place, capsys):
+def test_a_study_runs_every_arm_once_and_writes_a_table_and_a_figure(place, capsys):
     assert run_study() == 0
     assert calls() == ["build_data", "evaluate", *["train", "evaluate"] * 2]
     lines = Path("calls.txt").read_text().splitlines()
@@ -145,7 +145,7 @@ def test_done_commands_are_kept_when_seeds_are_added(place):
     assert row in page.replace("  ", " ").replace("  ", " ") and "| by seed |" in page
 
 
-def test_a_stopped_arm_continues_and_the_table_says_what_is_missing(place, capsys):
+def test_an_interrupted_arm_is_continued_and_the_table_says_what_is_missing(place, capsys):
     Path("stop").touch()
     assert run_study() == 143
     assert "seed-0/low train" in capsys.readouterr().err
@@ -195,7 +195,7 @@ def test_a_base_config_that_changed_since_an_arm_was_done_is_refused(place, caps
     assert len(calls()) == before
 
 
-def test_a_manifest_without_configs_is_kept(place):
+def test_a_manifest_of_an_older_version_without_configs_is_accepted(place):
     assert run_study() == 0
     path = Path("out", MANIFEST)
     rows = json.loads(path.read_text())
@@ -265,7 +265,7 @@ def test_chosen_arms_include_those_that_they_start_from(place):
         ),
     ],
 )
-def test_a_mistake_in_a_study_is_one_line(place, capsys, change, message):
+def test_a_mistake_in_a_study_is_refused_in_one_line(place, capsys, change, message):
     assert change[0] in STUDY
     Path("small.yaml").write_text(STUDY.replace(*change))
     assert run_study() == 2
@@ -286,14 +286,14 @@ def test_a_mistake_in_a_study_is_one_line(place, capsys, change, message):
         (["--config", "no-such"], "--config no-such: neither a file nor a recipe; recipes are papers"),
     ],
 )
-def test_a_wrong_flag_is_one_line(place, capsys, flags, message):
+def test_a_wrong_flag_is_refused_in_one_line(place, capsys, flags, message):
     assert run_study(*flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not Path("out").exists()
 
 
-def test_a_broken_manifest_is_one_line(place, capsys):
+def test_a_broken_manifest_is_refused_in_one_line(place, capsys):
     Path("out").mkdir()
     Path("out", MANIFEST).write_text("[1]")
     assert run_study() == 2
@@ -331,7 +331,7 @@ def test_standard_errors_over_several_seeds_include_the_spread_between_trainings
     assert differences_by_seed(wild, "c", "c") == {}
 
 
-def test_readings_say_where_the_study_disagrees_with_a_paper():
+def test_the_comparison_with_a_paper_says_where_the_study_disagrees():
     claimed, asked = Claim("a", "b", True), Claim("a", "b", False)
     assert reading(Difference(10, 5.0, 1.0), claimed) == "as in the paper"
     assert reading(Difference(10, -5.0, 1.0), claimed) == "opposite to the paper"
@@ -361,7 +361,7 @@ def test_the_commands_of_the_papers_study_are_parsed_by_their_scripts(tmp_path):
             parsers[command.arguments[0]].parse_args(command.arguments[1:])
 
 
-def test_evaluations_ask_no_mirror_images(tmp_path):
+def test_evaluations_leave_out_mirror_images(tmp_path):
     from jaxvsr.evaluation.answering.choose_questions import choose_questions
 
     seen = Question("c1", "c", "object_counting", "How many tv(s)in the room?", None, "1", "number")

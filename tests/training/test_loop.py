@@ -51,7 +51,7 @@ from tests.support.runs import (
 )
 
 
-def test_every_step_has_a_row_with_what_a_run_is_judged_by(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_every_step_logs_a_row_with_the_metrics_of_the_run(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config())
     _, reason = train(run.context, fresh_state(), StopRequest())
     rows = run.rows()
@@ -87,7 +87,7 @@ def test_every_step_has_a_row_with_what_a_run_is_judged_by(bench: Callable[..., 
         )  # the reference runs beside the rewards
 
 
-def test_the_gap_to_the_sampler_is_that_of_the_first_update_of_a_step(
+def test_the_sampler_gap_is_measured_at_the_first_update_of_a_step(
     bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = bench(tmp_path / "run", config(steps=2, update=UpdateSettings(inner_steps=3)))
@@ -134,7 +134,7 @@ def test_rewards_are_called_as_trl_calls_them_with_prompts_completions_and_colum
     assert names[: G + 1] == ["0/0/0"] * G + ["0/0/1"] and answer[: G + 1] == ["0"] * G + ["1"]
 
 
-def test_padding_share_counts_what_is_not_real(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_padding_share_counts_padding_tokens(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=1))
     train(run.context, fresh_state(), StopRequest())
     length = np.asarray(run.step.seen[0][0].length)
@@ -184,7 +184,7 @@ def test_a_signal_ends_after_the_running_step_with_a_checkpoint(
     assert EXIT_CODES[reason] == 128 + number
 
 
-def test_a_second_ctrl_c_ends_at_once() -> None:
+def test_a_second_ctrl_c_stops_immediately() -> None:
     with StopRequest().listening(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -209,9 +209,7 @@ def test_samples_hold_questions_answers_rewards_and_advantages(bench: Callable[.
     assert sum(answer["advantage"] for answer in first["answers"]) == pytest.approx(0, abs=1e-5)
 
 
-def test_the_first_questions_are_answered_again_after_the_last_step(
-    bench: Callable[..., Bench], tmp_path: Path
-) -> None:
+def test_the_first_questions_are_sampled_again_after_the_last_step(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=3))
     train(run.context, fresh_state(), StopRequest())
     samples = list(read_rows(run.folder.samples))
@@ -220,7 +218,9 @@ def test_the_first_questions_are_answered_again_after_the_last_step(
     assert (before[0]["step"], after[0]["step"]) == (1, 3) and before[0]["answers"] != after[0]["answers"]
 
 
-def test_a_run_that_ended_before_its_last_samples_gets_them_once(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_a_run_that_stopped_before_its_last_samples_writes_them_once(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
     run = bench(tmp_path / "run", config(steps=3))
     final, _ = train(run.context, fresh_state(), StopRequest())
     whole = run.folder.samples.read_text()
@@ -231,7 +231,7 @@ def test_a_run_that_ended_before_its_last_samples_gets_them_once(bench: Callable
         assert again.folder.samples.read_text() == whole
 
 
-def test_all_processes_end_for_the_same_reason(
+def test_all_processes_stop_for_the_same_reason(
     bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = bench(tmp_path / "run", config())
@@ -249,7 +249,7 @@ def test_a_reward_that_does_not_apply_is_null_in_json(bench: Callable[..., Bench
     assert "NaN" not in run.folder.samples.read_text()
 
 
-def test_evaluations_choose_the_best_checkpoint(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_chosen_by_evaluation(bench: Callable[..., Bench], tmp_path: Path) -> None:
     scores = iter([30.0, 50.0, 40.0])
     settings = config(intervals=IntervalSettings(checkpoint=100, evaluate=2, keep=1))
     run = bench(tmp_path / "run", settings, evaluate=lambda state: {"eval/overall": next(scores)})
@@ -274,7 +274,9 @@ def test_without_kl_there_is_no_reference_pass(bench: Callable[..., Bench], tmp_
     assert "seconds/reference" not in run.rows()[0] and run.step.seen[0][1].reference_logprobs is None
 
 
-def test_a_policy_that_is_not_the_reference_at_step_1_is_reported(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_a_policy_that_differs_from_the_reference_at_step_1_is_reported(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
     run = bench(tmp_path / "run", config(steps=1))
     update = run.step.update
 
@@ -309,7 +311,7 @@ def test_plain_lines_and_compile_messages_without_a_terminal(bench: Callable[...
     assert again.output.getvalue().splitlines()[0] == "compiling update, bucket 1, last time 2 s"
 
 
-def test_a_line_comes_only_when_the_last_one_is_old(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_a_progress_line_is_printed_only_after_the_line_interval(bench: Callable[..., Bench], tmp_path: Path) -> None:
     settings = config(logging=LoggingSettings(trackers=(), line_seconds=1000.0))
     run = bench(tmp_path / "run", settings)
     train(run.context, fresh_state(), StopRequest())
@@ -332,7 +334,7 @@ def constant_reward(completions: list[str], answer: list[str], **columns: Any) -
     return [1.0 if right == "1" else float(len(text)) for text, right in zip(completions, answer, strict=True)]
 
 
-def test_without_kl_groups_that_teach_nothing_are_left_out_of_the_update(
+def test_without_kl_groups_with_zero_advantage_are_left_out_of_the_update(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     run = bench(tmp_path / "run", config(steps=1, grpo=Objective(beta=0.0)))
@@ -385,7 +387,7 @@ def test_dynamic_sampling_keeps_the_first_informative_draw_of_every_question(
     assert row["zero_advantage_groups"] == (~informative).sum()
 
 
-def test_dynamic_sampling_stops_when_enough_groups_inform(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_dynamic_sampling_stops_when_enough_groups_are_informative(bench: Callable[..., Bench], tmp_path: Path) -> None:
     sampling = SamplingSettings(group=G, answer_tokens=R, max_draws=9, min_informative=0.01)
     run = bench(tmp_path / "run", config(steps=1, sampling=sampling))
     train(run.context, fresh_state(), StopRequest())

@@ -87,7 +87,7 @@ def chosen(settings: TrainConfig) -> str | None:
 
 
 @pytest.mark.parametrize("mirror", ["none", "pairs"])
-def test_stored_features_are_the_towers_where_the_prompt_looks(place: Path, mirror: str) -> None:
+def test_stored_features_equal_the_towers_at_every_vision_token(place: Path, mirror: str) -> None:
     settings = config(place, mirror=mirror)
     model = open_model(settings.model.path)
     processor = SceneProcessor.from_folder(model.folder.path)
@@ -133,7 +133,7 @@ def test_a_run_with_features_is_the_run_without_them(
                 assert stored[name] == pytest.approx(row[name], rel=1e-4, abs=1e-6), name
 
 
-def test_features_fill_their_places_and_nothing_else() -> None:
+def test_stored_features_fill_exactly_the_places_of_their_scene() -> None:
     """Two scenes of different size in one batch, against a loop over every token."""
     from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
     from jaxvsr.models.inputs.pixels import row_layout
@@ -159,7 +159,7 @@ def test_features_fill_their_places_and_nothing_else() -> None:
         padded_features(features[::-1], scenes, TreeShape(3, 32, 64, 16), 4)
 
 
-def test_auto_takes_what_fits_and_runs_the_tower_where_nothing_is_stored(place: Path, tmp_path: Path) -> None:
+def test_auto_uses_stored_features_that_fit_and_else_runs_the_tower(place: Path, tmp_path: Path) -> None:
     name = chosen(config(place))
     assert name == chosen(config(place, features="require")) and name in stored_sets(place / "data")
     assert str(name).endswith("-float32") and vision_weights_hash(open_model(str(place / "tiny"))).startswith(
@@ -186,7 +186,7 @@ def test_features_of_another_model_size_or_dtype_are_refused_in_one_line(place: 
         chosen(config(place, max_pixels=1000))
 
 
-def test_features_of_other_frames_are_refused_but_not_those_of_frames_that_got_company(
+def test_features_of_changed_frames_are_refused_and_added_frame_counts_are_accepted(
     place: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(place / "data", tmp_path / "data")
@@ -207,7 +207,7 @@ def test_features_of_other_frames_are_refused_but_not_those_of_frames_that_got_c
         chosen(config(place, folders=[str(tmp_path / "data")], mirror="pairs"))
 
 
-def test_a_tower_that_is_trained_never_takes_stored_features(place: Path) -> None:
+def test_a_trained_tower_never_uses_stored_features(place: Path) -> None:
     trained = dataclasses.replace(
         config(place), lora=None, model=dataclasses.replace(config(place).model, tower="trained")
     )
@@ -221,7 +221,7 @@ def test_a_tower_that_is_trained_never_takes_stored_features(place: Path) -> Non
     assert trains_vision(dataclasses.replace(config(place), lora=lora), open_model(str(place / "tiny")))
 
 
-def test_the_command_goes_on_where_it_stopped_and_writes_bfloat16(
+def test_the_features_command_resumes_and_writes_bfloat16(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(place / "data", tmp_path / "data")
@@ -239,7 +239,7 @@ def test_the_command_goes_on_where_it_stopped_and_writes_bfloat16(
     assert "## Features: " in (tmp_path / "data" / "card.md").read_text()
 
 
-def test_a_damaged_array_is_an_error_and_not_other_features(place: Path, tmp_path: Path) -> None:
+def test_a_damaged_features_array_is_an_error(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "data", tmp_path / "data")
     (name,) = stored_sets(tmp_path / "data")
     store = FeatureStore(tmp_path / "data", name)

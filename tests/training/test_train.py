@@ -74,14 +74,14 @@ def rows(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_run_leaves_its_folder(place: Path) -> None:
+def test_a_run_writes_its_folder(place: Path) -> None:
     left = {path.name for path in (place / "whole").iterdir()}
     assert {"config.yaml", "metrics.jsonl", "samples.jsonl", "tensorboard", "checkpoints", "report.html"} <= left
     assert [row["step"] for row in rows(place / "whole")] == [1, 2, 3, 4]
     assert rows(place / "whole")[0]["kl"] == pytest.approx(0, abs=1e-9)
 
 
-def test_what_the_tree_saves_on_a_run_is_counted_from_both_ways(place: Path) -> None:
+def test_tree_savings_compare_the_tree_with_separate_sequences(place: Path) -> None:
     line = [sys.executable, str(ROOT / "launch" / "bench.py"), "--run", "whole", "--scenes", "2"]
     done = subprocess.run(line, cwd=place, env=environment(place), capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -92,7 +92,7 @@ def test_what_the_tree_saves_on_a_run_is_counted_from_both_ways(place: Path) -> 
     assert kept["gradient_difference"] < 1e-4
 
 
-def test_a_killed_run_goes_on_and_equals_the_uninterrupted_one_exactly(place: Path) -> None:
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_exactly(place: Path) -> None:
     train(place, "--config", "recipe.yaml", "--run-dir", "parted", "--time-limit", "0s")
     assert len(rows(place / "parted")) == 1
     said = train(place, "--run-dir", "parted", "--resume", "--set", "intervals.time_limit=null").stdout
@@ -126,7 +126,7 @@ def test_a_mesh_of_four_samples_the_same_tokens(place: Path) -> None:
         assert split["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)
 
 
-def test_a_run_that_starts_from_a_run_begins_where_that_ended(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_started_from_a_run_begins_with_its_final_policy(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(place, "--config", "recipe.yaml", "--run-dir", "second", "--model", "whole", "--steps", "1")
     assert rows(place / "second")[0]["kl"] == pytest.approx(0, abs=1e-6)
     monkeypatch.chdir(place)
