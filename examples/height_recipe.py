@@ -22,7 +22,7 @@ import numpy as np
 from jaxvsr.data.recipes.recipe import Census, Recipe
 from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.scannet.categories import is_structural
-from jaxvsr.data.scannet.read_scan import Scene
+from jaxvsr.data.scannet.read_scan import ScannedScene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Options:
 def tasks(options: Options, census: Census) -> tuple[Task, ...]:
     """One task."""
 
-    def candidates(scene: Scene, rng: np.random.Generator) -> Iterator[Candidate]:
+    def candidates(scene: ScannedScene, rng: np.random.Generator) -> Iterator[Candidate]:
         """Objects that are the only one of their category. Height is that of the axis-aligned box: floors are level."""
         objects = [item for item in scene.objects if not is_structural(item.category)]
         instances = Counter(item.category for item in objects)

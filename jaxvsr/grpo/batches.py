@@ -21,7 +21,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.given_answers import rejected_answer, target_answer
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
 from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, Video
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.prompts import Prompt
 
 
@@ -33,7 +33,7 @@ class HostBatch:
     prompt: TreePrompt  # with pixels, or with stored vision features
     question_keys: UInt32[np.ndarray, "s Q"]
     questions: tuple[tuple[Question, ...], ...]  # by scene
-    targets: Rollouts | None = None  # given answers (SFT, DPO)
+    targets: RolloutTokens | None = None  # given answers (SFT, DPO)
 
     def columns(self, group: int) -> dict[str, list[Any]]:
         """The fields of the questions as rewards take them, each repeated for its G rollouts: s·Q·G values each."""
@@ -115,7 +115,7 @@ class BatchBuilder:
             return [question.answer, rejected_answer(question, self.rejected)]
         return [target_answer(question)]
 
-    def _targets(self, questions: Sequence[Sequence[Question]]) -> Rollouts | None:
+    def _targets(self, questions: Sequence[Sequence[Question]]) -> RolloutTokens | None:
         if self.objective == "grpo":
             return None
         answers = [[self._answers(question) for question in scene] for scene in questions]

@@ -30,7 +30,7 @@ from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
-from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt, VisionFeatures
+from jaxvsr.models.tree_batch import AnyArray, RolloutTokens, TreePrompt, VisionFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class LossInputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Policy:
+class PolicyWeights:
     """The weights that a run does not change, and how the model is built on them.
 
     The reference policy is the model without adapters on `frozen`; where base weights are trained, `reference` holds a
@@ -108,7 +108,7 @@ class CompiledStep:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: PolicyWeights,
         trainable: Mapping[str, Any],
         objective: AnyObjective,
         optimizer: optax.GradientTransformation,
@@ -170,12 +170,12 @@ class CompiledStep:
         """The rollouts of a second draw where `again` is true, of the first elsewhere."""
         return self.programs["choose"](again, drawn_again, sampled)
 
-    def reference(self, prompt: TreePrompt, rollouts: Rollouts) -> Float[Array, "S Q G R"]:
+    def reference(self, prompt: TreePrompt, rollouts: RolloutTokens) -> Float[Array, "S Q G R"]:
         """Log-probabilities of the rollouts under the reference policy."""
         return self.programs["reference"](self.policy.reference_parameters(), prompt, rollouts, self.temperature)
 
     def update(
-        self, state: TrainState, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
+        self, state: TrainState, prompt: TreePrompt, rollouts: RolloutTokens, inputs: LossInputs
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """One optimizer step; where loss or gradient is not finite, weights and optimizer stay as they were.
 
@@ -209,7 +209,9 @@ class CompiledStep:
         sampled = sample(model, prompt.with_features(features), keys, temperature, self.sampling, self.forward)
         return sampled, None if isinstance(prompt.vision, VisionFeatures) else features
 
-    def _reference_program(self, parameters: Any, prompt: TreePrompt, rollouts: Rollouts, temperature: Array) -> Array:
+    def _reference_program(
+        self, parameters: Any, prompt: TreePrompt, rollouts: RolloutTokens, temperature: Array
+    ) -> Array:
         model = bind(self._base, parameters)
         return tree_logprobs(model, prompt.with_pixels(), rollouts, temperature, self.forward)[0]
 
@@ -218,7 +220,7 @@ class CompiledStep:
         trainable: dict[str, Array],
         frozen: dict[str, Array],
         prompt: TreePrompt,
-        rollouts: Rollouts,
+        rollouts: RolloutTokens,
         inputs: LossInputs,
         temperature: Float[AnyArray, ""],
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -236,7 +238,7 @@ class CompiledStep:
         state: TrainState,
         frozen: Any,
         prompt: TreePrompt,
-        rollouts: Rollouts,
+        rollouts: RolloutTokens,
         inputs: LossInputs,
         temperature: Array,
     ) -> tuple[TrainState, dict[str, Array]]:
@@ -292,8 +294,8 @@ def _choose(again: Array, drawn_again: Sampled, sampled: Sampled) -> Sampled:
 
 
 def _of_questions(
-    prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
-) -> tuple[TreePrompt, Rollouts, LossInputs]:
+    prompt: TreePrompt, rollouts: RolloutTokens, inputs: LossInputs
+) -> tuple[TreePrompt, RolloutTokens, LossInputs]:
     """The trees with only the questions that `inputs` names."""
     index = inputs.questions
     if index is None:

@@ -18,7 +18,7 @@ from jaxvsr.grpo.objectives import Normaliser, step_normaliser
 from jaxvsr.grpo.rollouts import RewardedRollouts, ScoredRollouts, reward_rollouts, score_rollouts
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step_context import PlacedBatch, StepContext
-from jaxvsr.models.tree_batch import Rollouts
+from jaxvsr.models.tree_batch import RolloutTokens
 
 
 def place(run: StepContext, batch: HostBatch) -> PlacedBatch:
@@ -44,7 +44,7 @@ def draw_again(
         return draw_until_informative(run, state, batch, placed, sampled)
 
 
-def reference(run: StepContext, placed: PlacedBatch, rollouts: Rollouts) -> Float[Array, "S Q G R"] | None:
+def reference(run: StepContext, placed: PlacedBatch, rollouts: RolloutTokens) -> Float[Array, "S Q G R"] | None:
     """Log-probabilities under the reference policy, dispatched but not waited for; None where beta is 0."""
     if not run.config.grpo.beta:
         return None

@@ -27,7 +27,7 @@ from jaxvsr.models.tree import (
     scene_visible,
     tree_hidden,
 )
-from jaxvsr.models.tree_batch import AnyArray, Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import AnyArray, RolloutTokens, TreePrompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SamplingOptions:
 class Sampled:
     """G rollouts of every question with the log-probability of each token when it was drawn (0 behind the end)."""
 
-    rollouts: Rollouts
+    rollouts: RolloutTokens
     logprobs: Float[AnyArray, "S Q G R"]
     truncated: Bool[AnyArray, "S Q G"]  # ran to its full length without an end-of-sequence token
 
@@ -265,7 +265,7 @@ def decode(
         state = jax.lax.while_loop(
             lambda state: (state.step < sampling.answer_tokens) & ~jnp.all(state.done), advance, first
         )
-    return Sampled(Rollouts(state.tokens, state.length), state.logprobs, ~state.done)
+    return Sampled(RolloutTokens(state.tokens, state.length), state.logprobs, ~state.done)
 
 
 def _decode_layer(

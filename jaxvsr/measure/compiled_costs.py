@@ -19,7 +19,7 @@ from jaxvsr.measure.step_bench import Workload, bench_step, random_prompt
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree import ForwardOptions
-from jaxvsr.models.tree_batch import Rollouts
+from jaxvsr.models.tree_batch import RolloutTokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _arguments(step: CompiledStep, work: Workload) -> dict[str, tuple[Any, ...]]
     keys = np.zeros(tree[:2], np.uint32)
     features = jax.eval_shape(step.programs["vision"].function, state.trainable, frozen, prompt)
     seen = prompt.with_features(jnp.zeros(features.shape, features.dtype))
-    rollouts = Rollouts(np.zeros(tree, np.int32), np.zeros(tree[:3], np.int32))
+    rollouts = RolloutTokens(np.zeros(tree, np.int32), np.zeros(tree[:3], np.int32))
     logprobs = jnp.zeros(tree, jnp.float32)
     programs: dict[str, tuple[Any, ...]] = {
         "sample": (state.trainable, frozen, prompt, keys, state.seed, state.step, temperature)

@@ -30,7 +30,7 @@ from jaxvsr.measure.machine import matmul_peak
 from jaxvsr.models.model_config import ModelConfig, compute_dtype
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import state_shardings
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionFeatures
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionFeatures
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.training.load_policy import load_policy
@@ -218,7 +218,7 @@ def _program_memory(
     if batch.targets is not None:
         group, length = batch.targets.tokens.shape[2:]
     tree = (batch.question_keys.shape[1], group, length)
-    rollouts = Rollouts(of_scenes(tree, jnp.int32), of_scenes(tree[:2], jnp.int32))
+    rollouts = RolloutTokens(of_scenes(tree, jnp.int32), of_scenes(tree[:2], jnp.int32))
     executables: dict[str, Any] = {}
     logprobs, features = None, None
     if config.objective == "grpo":

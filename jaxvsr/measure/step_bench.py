@@ -21,7 +21,7 @@ import numpy as np
 from jaxvsr.config.algorithm import AdvantageRule, Objective, OptimizerConfig
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.grpo.advantages import group_advantages
-from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, Policy, start_state
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, PolicyWeights, start_state
 from jaxvsr.grpo.objectives import step_normaliser, token_mask
 from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions, decode, rollout_keys
@@ -130,7 +130,7 @@ def bench_step(
     frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
     sampling = SamplingOptions(work.rollouts, work.answer_tokens, eos_ids=())
-    policy, one = Policy(config, work.lora, frozen), jnp.float32(1.0)
+    policy, one = PolicyWeights(config, work.lora, frozen), jnp.float32(1.0)
     return CompiledStep(policy, trainable, work.objective, optimizer, sampling, forward, temperature=one)
 
 

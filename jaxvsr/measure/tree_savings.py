@@ -20,7 +20,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import count_tokens
 from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState
 from jaxvsr.grpo.objectives import step_normaliser, token_mask
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.runs.run_folder import RunFolder
 from jaxvsr.training.load_policy import load_policy
 from jaxvsr.training.run_inputs import open_inputs
@@ -64,13 +64,13 @@ def measure_tree_savings(
     step: CompiledStep,
     state: TrainState,
     prompt: TreePrompt,
-    rollouts: Rollouts,
+    rollouts: RolloutTokens,
     inputs: LossInputs,
 ) -> TreeSavings:
     """Time loss and gradients of these rollouts as a tree and as separate sequences, and compare the gradients."""
     group = rollouts.tokens.shape[2]
 
-    def gradients(trainable: Any, frozen: Any, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs) -> Any:
+    def gradients(trainable: Any, frozen: Any, prompt: TreePrompt, rollouts: RolloutTokens, inputs: LossInputs) -> Any:
         return jax.grad(step.loss, has_aux=True)(trainable, frozen, prompt, rollouts, inputs, step.temperature)[0]
 
     def of_one_rollout(leaf: Any) -> jax.Array:

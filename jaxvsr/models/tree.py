@@ -21,7 +21,7 @@ from jaxvsr.models.attention import KeyValueSegment, attend, causal_attention
 from jaxvsr.models.layers import at_least_float32
 from jaxvsr.models.model_config import Remat
 from jaxvsr.models.qwen_vl import QwenVL
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionFeatures
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) ->
 def tree_hidden(
     model: QwenVL,
     prompt: TreePrompt,
-    rollouts: Rollouts | None,
+    rollouts: RolloutTokens | None,
     options: ForwardOptions,
 ) -> tuple[Float[Array, "S Q H"], Float[Array, "S Q G Rm1 H"] | None, PromptCache | None]:
     """Hidden states that predict rollout tokens: at each question's last real token, and all rollout tokens but the
@@ -266,7 +266,7 @@ def rollout_logprobs(
 def tree_logprobs(
     model: QwenVL,
     prompt: TreePrompt,
-    rollouts: Rollouts,
+    rollouts: RolloutTokens,
     temperature: float | Float[Array, ""],
     options: ForwardOptions,
 ) -> tuple[Float[Array, "S Q G R"], Float[Array, "S Q G R"]]:

@@ -85,7 +85,7 @@ class TreePrompt:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Rollouts:
+class RolloutTokens:
     """Answers. A rollout's length counts its end-of-sequence token, if it has one."""
 
     tokens: Int32[AnyArray, "S Q G R"]

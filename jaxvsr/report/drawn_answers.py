@@ -18,7 +18,7 @@ from jaxvsr.data.geometry import directions, distances
 from jaxvsr.data.geometry.object_distance import object_center
 from jaxvsr.data.geometry.room_area import room_area
 from jaxvsr.data.questions import Question
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 from jaxvsr.report.floor_plan import Mark, Plan
 
 _LETTER = re.compile(r"^\s*([A-Z])\s*[.)]\s*")
@@ -38,7 +38,7 @@ class DrawnAnswer:
 class RoomToDraw:
     """A scene with its plan; a mirror image is another scene."""
 
-    scene: Scene
+    scene: ScannedScene
 
     @functools.cached_property
     def plan(self) -> Plan:

@@ -13,7 +13,7 @@ from scipy.spatial import ConvexHull, Delaunay, QhullError
 
 from jaxvsr.data.geometry.alpha_shape import circumradii
 from jaxvsr.data.scannet.categories import is_structural
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 from jaxvsr.report.rendering import render
 
 PIXELS_PER_METRE = 90
@@ -42,7 +42,7 @@ class Mark:
 class Plan:
     """A room from above, to be drawn several times with different marks; x points right, y up, as in the scan."""
 
-    def __init__(self, scene: Scene):
+    def __init__(self, scene: ScannedScene):
         self.objects = [one for one in scene.objects if not is_structural(one.category)]
         footprints = [_hull(np.asarray(one.obb.corners[:, :2])) for one in self.objects]
         floor = np.asarray(scene.floor_points[:, :2], np.float64)

@@ -16,7 +16,14 @@ from jax.sharding import Mesh, NamedSharding
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.mesh import replicated
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.compiled_step import AnyObjective, CompiledStep, Policy, SupervisedObjective, TrainState, start_state
+from jaxvsr.grpo.compiled_step import (
+    AnyObjective,
+    CompiledStep,
+    PolicyWeights,
+    SupervisedObjective,
+    TrainState,
+    start_state,
+)
 from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.inputs.processor import SceneProcessor
@@ -44,7 +51,7 @@ class LoadedPolicy:
     model: Model
     processor: SceneProcessor
     mesh: Mesh
-    policy: Policy
+    policy: PolicyWeights
     trainable: dict[str, Any]  # before training
     optimizer: optax.GradientTransformation
     abstract: bool = False  # shapes on the mesh are in place of the weights
@@ -142,7 +149,7 @@ def load_policy(
     if keep_reference is None:
         keep_reference = config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta > 0)
     reference = _reference(config, model, trainable, shardings, parameters) if keep_reference else None
-    policy = Policy(model.config, config.lora, frozen, reference)
+    policy = PolicyWeights(model.config, config.lora, frozen, reference)
     return LoadedPolicy(config, model, processor, mesh, policy, trainable, optimizer, abstract)
 
 

@@ -20,7 +20,7 @@ from jaxvsr.grpo.sampler import (
 )
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
-from jaxvsr.models.tree_batch import Rollouts
+from jaxvsr.models.tree_batch import RolloutTokens
 from tests.support.trees import VOCAB_SIZE, random_parameters, random_tree, small_config
 
 OPTIONS = ForwardOptions()
@@ -116,7 +116,7 @@ def test_greedy_takes_the_likeliest_allowed_token():
     prompt, _ = case.on_device
     model = bind(model_definition(config), random_parameters(config, None, jnp.float32))
     prompt = prompt.with_features(encode_vision(model, prompt, OPTIONS))
-    chosen = Rollouts(jnp.asarray(out.rollouts.tokens[:, :, :1]), jnp.asarray(out.rollouts.length[:, :, :1]))
+    chosen = RolloutTokens(jnp.asarray(out.rollouts.tokens[:, :, :1]), jnp.asarray(out.rollouts.length[:, :, :1]))
     score = jax.jit(lambda rollouts: tree_logprobs(model, prompt, rollouts, 1.0, OPTIONS)[0][..., 0])
     best = score(chosen)
     for candidate in set(range(0, VOCAB_SIZE, 5)) - set(options.suppressed_ids):  # no other first token is likelier
@@ -139,7 +139,7 @@ def test_rollouts_follow_the_models_own_distribution_at_temperature_1():
     @jax.jit
     def exact(parameters):
         model = bind(model_definition(config), parameters)
-        rollouts = Rollouts(pairs, jnp.full(pairs.shape[:3], 2))
+        rollouts = RolloutTokens(pairs, jnp.full(pairs.shape[:3], 2))
         return tree_logprobs(model, prompt, rollouts, 1.0, OPTIONS)[0]
 
     joint = np.exp(np.asarray(exact(random_parameters(config, None, jnp.float32)), np.float64).sum(-1))

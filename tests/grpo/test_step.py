@@ -8,7 +8,7 @@ import pytest
 
 from jaxvsr.config.algorithm import Objective, OptimizerConfig
 from jaxvsr.grpo.advantages import gather_informative
-from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, Policy, TrainState, start_state
+from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, PolicyWeights, TrainState, start_state
 from jaxvsr.grpo.objectives import step_normaliser
 from jaxvsr.grpo.optimizer import make_optimizer, updates_taken
 from jaxvsr.grpo.sampler import SamplingOptions
@@ -47,7 +47,7 @@ def test_leaving_out_groups_without_advantage_gives_the_same_weights(accumulate:
         trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
         frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
         optimizer, sampling = optax.sgd(1.0), SamplingOptions(3, 5, eos_ids=())
-        policy = Policy(config, lora, frozen)
+        policy = PolicyWeights(config, lora, frozen)
         step = CompiledStep(
             policy, trainable, objective, optimizer, sampling, ForwardOptions(),
             temperature=jnp.float32(1.0), accumulate=accumulate,
@@ -74,7 +74,8 @@ def test_sampling_with_adapters_keeps_the_log_probabilities_of_the_update() -> N
     prompt, _ = random_tree(1, 2, 1).on_device
     optimizer = optax.sgd(1.0)
     step = CompiledStep(
-        Policy(config, lora, frozen), trainable, Objective(), optimizer, SamplingOptions(3, 5, ()), ForwardOptions(),
+        PolicyWeights(config, lora, frozen), trainable, Objective(), optimizer,
+        SamplingOptions(3, 5, ()), ForwardOptions(),
         temperature=jnp.float32(0.8),
     )  # fmt: skip
     state = start_state(trainable, optimizer, 0)
@@ -96,7 +97,8 @@ def test_an_update_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(
     prompt, rollouts = case.on_device
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2), 10)
     step = CompiledStep(
-        Policy(config, lora, frozen), trainable, Objective(), optimizer, SamplingOptions(2, 5, ()), ForwardOptions(),
+        PolicyWeights(config, lora, frozen), trainable, Objective(), optimizer,
+        SamplingOptions(2, 5, ()), ForwardOptions(),
         temperature=jnp.float32(1.0), donate_state=False,
     )  # fmt: skip
     start, old = start_state(trainable, optimizer, 0), jnp.full(case.mask.shape, -5.0)

@@ -23,7 +23,7 @@ from jaxvsr.models.inputs.processor_config import read_processor_config
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tiny.tiny_model import TinyShape
 from jaxvsr.models.tree import ForwardOptions, encode_vision
-from jaxvsr.models.tree_batch import Rollouts
+from jaxvsr.models.tree_batch import RolloutTokens
 from tests.support.hf_processor import hugging_face_inputs, to_uint8
 
 COUNT = "How many chair(s)in the room?\nPlease answer the question using a single word or phrase."
@@ -199,7 +199,7 @@ def test_end_of_sequence_and_suppressed_tokens_are_the_expected_ones(processor):
 def test_decoding_stops_at_the_length_and_leaves_special_tokens_out(processor):
     ids = processor.chat.tokens("left<|im_end|>right")
     tokens = np.stack([ids, ids])[None, None]
-    assert processor.decode(Rollouts(tokens, np.array([[[2, 0]]], np.int32))) == [[["left", ""]]]
+    assert processor.decode(RolloutTokens(tokens, np.array([[[2, 0]]], np.int32))) == [[["left", ""]]]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
 from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, tree_logprobs
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from tests.support import hf_models
 
 OPTIONS = ForwardOptions()
@@ -97,7 +97,7 @@ def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, 
 
     def loss(trainable):
         model = bind(definition, {**parameters, **trainable})
-        rollouts = Rollouts(jnp.asarray(tokens), jnp.asarray(length))
+        rollouts = RolloutTokens(jnp.asarray(tokens), jnp.asarray(length))
         return jnp.sum(tree_logprobs(model, scene.prompt, rollouts, 0.8, OPTIONS)[0] * weights)
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(values)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxvsr.data.geometry.mirrored_scene import mirrored_scene
 from jaxvsr.data.questions import Question, read_questions
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 from jaxvsr.report.drawn_answers import RoomToDraw, draw_answer
 from launch.build_data import main
 
@@ -33,7 +33,7 @@ def room() -> RoomToDraw:
     )
     floor = np.stack(np.meshgrid(np.arange(-3, 4.01, 0.05), np.arange(-2, 4.01, 0.05)), -1).reshape(-1, 2)
     floor = np.concatenate([floor, np.zeros((len(floor), 1))], axis=1)
-    return RoomToDraw(Scene("toy", objects, floor.astype(np.float32), floor, np.eye(4), True, Path(), {}))
+    return RoomToDraw(ScannedScene("toy", objects, floor.astype(np.float32), floor, np.eye(4), True, Path(), {}))
 
 
 def ask(question_type: str, question: str, answer: str, options: tuple[str, ...] | None = None) -> Question:

@@ -30,7 +30,7 @@ from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState, star
 from jaxvsr.grpo.compiled_step import _choose as step_choose
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.grpo.step_context import StepContext
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionInput
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog
@@ -102,9 +102,9 @@ class StandInStep(CompiledStep):
         tokens = jnp.floor(10 * (mixed % 1)).astype(jnp.int32)
         length = 1 + tokens[..., 0] % R
         logprobs = -jnp.abs(noise) * state.trainable["w"]
-        return Sampled(Rollouts(tokens, length), logprobs, length == R), self.encode(state, prompt)
+        return Sampled(RolloutTokens(tokens, length), logprobs, length == R), self.encode(state, prompt)
 
-    def reference(self, prompt: TreePrompt, rollouts: Rollouts) -> jax.Array:
+    def reference(self, prompt: TreePrompt, rollouts: RolloutTokens) -> jax.Array:
         return -0.1 * jnp.asarray(rollouts.tokens, jnp.float32)
 
     def encode(self, state: TrainState, prompt: TreePrompt) -> TreePrompt:
@@ -114,7 +114,7 @@ class StandInStep(CompiledStep):
         return step_choose(again, drawn_again, sampled)
 
     def update(
-        self, state: TrainState, prompt: TreePrompt, rollouts: Rollouts, inputs: LossInputs
+        self, state: TrainState, prompt: TreePrompt, rollouts: RolloutTokens, inputs: LossInputs
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         function = self.functions[0]
         if not function.compiled:
@@ -144,7 +144,7 @@ def length_reward(completions: list[str], **columns: Any) -> list[float]:
     return [float(len(text)) for text in completions]
 
 
-def scores_of(rollouts: Rollouts) -> np.ndarray:
+def scores_of(rollouts: RolloutTokens) -> np.ndarray:
     """[2, S, Q, G]: what the two rewards of `open_bench` give, from the tokens."""
     tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
     scores = np.full((2, S, Q, G), np.nan)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 
 
 def box_points(center, extent, yaw=0.0):
@@ -22,7 +22,7 @@ def make_scene(objects, name="scene0000_00", floor=None):
     )
     floor = np.zeros((0, 3)) if floor is None else floor
     vertices = np.concatenate([item.points for item in made] + [floor]).astype(np.float32)
-    return Scene(name, made, vertices, floor, np.eye(4), True, Path(name), {})
+    return ScannedScene(name, made, vertices, floor, np.eye(4), True, Path(name), {})
 
 
 def random_scene(rng, unique=7, repeated=(3, 2), name="scene0000_00"):
@@ -45,6 +45,6 @@ def transformed(scene, matrix):
         SceneObject(item.id, item.category, item.raw_label, item.points @ matrix.T) for item in scene.objects
     )
     vertices = (scene.vertices @ matrix.T).astype(np.float32)
-    return Scene(
+    return ScannedScene(
         scene.name, objects, vertices, scene.floor_points @ matrix.T, np.eye(4), True, scene.scan_dir, scene.flaws
     )

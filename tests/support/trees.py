@@ -11,7 +11,7 @@ import numpy as np
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import Family, ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, flat_parameters, model_definition
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt, VisionInput
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionInput
 
 VOCAB_SIZE = 96
 
@@ -45,10 +45,10 @@ class TreeCase:
     """A random tree with ragged lengths; all that stands behind a length is garbage."""
 
     prompt: TreePrompt
-    rollouts: Rollouts
+    rollouts: RolloutTokens
 
     @property
-    def on_device(self) -> tuple[TreePrompt, Rollouts]:
+    def on_device(self) -> tuple[TreePrompt, RolloutTokens]:
         return jax.tree.map(jnp.asarray, (self.prompt, self.rollouts))
 
     @property
@@ -90,7 +90,7 @@ def random_tree(
         question_length=rng.integers(1, question_size + 1, (scenes, questions)).astype(np.int32),
     )
     length = rng.integers(1, answer + 1, (scenes, questions, group)).astype(np.int32)
-    return TreeCase(prompt, Rollouts(tokens(scenes, questions, group, answer), length))
+    return TreeCase(prompt, RolloutTokens(tokens(scenes, questions, group, answer), length))
 
 
 def separate_logprobs(

@@ -26,7 +26,7 @@ from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.dynamic_sampling import keys_of_draw
-from jaxvsr.models.tree_batch import Rollouts
+from jaxvsr.models.tree_batch import RolloutTokens
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.training import loop
 from jaxvsr.training.loop import train
@@ -290,7 +290,7 @@ def test_a_policy_that_differs_from_the_reference_at_step_1_is_reported(
 
 
 def test_sft_learns_the_given_answers_and_samples_nothing(bench: Callable[..., Bench], tmp_path: Path) -> None:
-    targets = Rollouts(np.ones((S, Q, 1, R), np.int32), np.full((S, Q, 1), 2, np.int32))
+    targets = RolloutTokens(np.ones((S, Q, 1, R), np.int32), np.full((S, Q, 1), 2, np.int32))
     run = bench(
         tmp_path / "run",
         config(objective="sft", steps=2),

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxvsr.data.geometry.boxes import OrientedBox
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 
 _FLIP = np.array([-1.0, 1.0, 1.0])
 
@@ -30,7 +30,7 @@ class _MirroredObject(SceneObject):
         return mirrored_box(self.original.obb)
 
 
-def mirrored_scene(scene: Scene) -> Scene:
+def mirrored_scene(scene: ScannedScene) -> ScannedScene:
     """The scene reflected at x = 0; names, ids, labels and times stay."""
     return dataclasses.replace(
         scene,

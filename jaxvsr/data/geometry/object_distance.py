@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from scipy.spatial import cKDTree
 
 from jaxvsr.data.geometry import distances
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 
 # `center` with centre "points" depends on how densely a scan samples each side of an object, `aabb_*` on the room's
 # rotation, `obb_grid` by some centimetres too (`shell_grid` says why); `obb_exact` and `points` on neither (`points` by
@@ -94,7 +94,7 @@ class SceneDistances:
 
 @functools.lru_cache(maxsize=4)
 def scene_distances(
-    scene: Scene, definition: DistanceDefinition, center: CenterDefinition = "points"
+    scene: ScannedScene, definition: DistanceDefinition, center: CenterDefinition = "points"
 ) -> SceneDistances:
     """The distances in a scene, shared by the tasks that use them."""
     return SceneDistances(scene.name, definition, center)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxvsr.data.geometry.alpha_shape import alpha_shape_area
-from jaxvsr.data.scannet.read_scan import Scene
+from jaxvsr.data.scannet.read_scan import ScannedScene
 
 # labelled: points annotated as floor. low: points a little above the lowest (Spatial-R1). scene: random points of
 # everything, seen from above (VSI-Bench's generators).
@@ -17,7 +17,7 @@ _SAMPLE = 10_000  # points drawn for `scene`
 
 
 def room_points(
-    scene: Scene, definition: RoomPoints, *, low_height_m: float = 0.0, low_outliers: float = 0.0, seed: int = 0
+    scene: ScannedScene, definition: RoomPoints, *, low_height_m: float = 0.0, low_outliers: float = 0.0, seed: int = 0
 ) -> Float64[np.ndarray, "P 2"]:
     """The points that show where a room is, seen from above, metres.
 
@@ -44,7 +44,7 @@ def room_points(
 
 
 def room_area(
-    scene: Scene,
+    scene: ScannedScene,
     definition: RoomPoints,
     *,
     radius_m: float,

@@ -19,7 +19,7 @@ from jaxvsr.data.geometry import directions
 from jaxvsr.data.recipes.task import Candidate
 from jaxvsr.data.scannet.appearances import first_times
 from jaxvsr.data.scannet.categories import is_structural
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 
 Named = Mapping[str, tuple[SceneObject, ...]]
 _TRIES = 20  # draws of other options before a target is given up
@@ -28,7 +28,9 @@ _ORDERED_NAMES = 40  # categories that these sets are made of
 _PLACES = 48  # objects that triples are made of; real scans have fewer with a name of their own
 
 
-def name_objects(scene: Scene, name_of: Callable[[SceneObject], str | None]) -> dict[str, tuple[SceneObject, ...]]:
+def name_objects(
+    scene: ScannedScene, name_of: Callable[[SceneObject], str | None]
+) -> dict[str, tuple[SceneObject, ...]]:
     """The objects of a scene by name, in the order in which names first occur; objects named None are left out."""
     named: dict[str, tuple[SceneObject, ...]] = {}
     for item in scene.objects:
@@ -38,7 +40,7 @@ def name_objects(scene: Scene, name_of: Callable[[SceneObject], str | None]) -> 
     return named
 
 
-def objects_by_category(scene: Scene, *, exclude_structural: bool) -> dict[str, tuple[SceneObject, ...]]:
+def objects_by_category(scene: ScannedScene, *, exclude_structural: bool) -> dict[str, tuple[SceneObject, ...]]:
     """The objects of a scene by category, with or without walls, floors and labels that name nothing."""
 
     def name_of(item: SceneObject) -> str | None:
@@ -169,7 +171,7 @@ def side_candidates(
 
 
 def seconds_of_appearance(
-    scene: Scene, named: Named, minimum_share: float, sampled_frames: int | None
+    scene: ScannedScene, named: Named, minimum_share: float, sampled_frames: int | None
 ) -> dict[str, float]:
     """When each name is first seen (`appearances.first_times`)."""
     name_of = {item.id: name for name, items in named.items() for item in items}

@@ -19,7 +19,7 @@ from typing import Any
 from jaxvsr.data.geometry.mirrored_scene import mirrored_scene
 from jaxvsr.data.questions import Question
 from jaxvsr.data.recipes.task import Task, task_rng
-from jaxvsr.data.scannet.read_scan import Scene
+from jaxvsr.data.scannet.read_scan import ScannedScene
 from jaxvsr.errors import InputError
 
 RECIPES = {
@@ -47,7 +47,7 @@ class Recipe:
         options: a frozen dataclass with the defaults; `--set field=value` changes a field.
         tasks: (options, census of the scans) → the tasks.
         uses_census: whether `tasks` needs the census (a pass over all annotations); else it is empty.
-        uses_masks: whether a task needs `Scene.pixel_counts` (a pass over the 2D instance masks).
+        uses_masks: whether a task needs `ScannedScene.pixel_counts` (a pass over the 2D instance masks).
         source: what the recipe follows, for the card; the terms of the scans are added to it.
         paper_counts: questions per task in the paper.
     """
@@ -151,7 +151,7 @@ def own_mistakes(recipe: str, where: str) -> Iterator[None]:
         raise InputError(f"{recipe}{line}: {where}: {type(error).__name__}: {error}") from error
 
 
-def ask_scene(recipe: Recipe, tasks: tuple[Task, ...], scene: Scene, seed: int) -> list[Question]:
+def ask_scene(recipe: Recipe, tasks: tuple[Task, ...], scene: ScannedScene, seed: int) -> list[Question]:
     """All questions of a recipe about one scene; a pure function of (recipe, scene, seed)."""
     rows = []
     for task in tasks:
@@ -161,7 +161,7 @@ def ask_scene(recipe: Recipe, tasks: tuple[Task, ...], scene: Scene, seed: int) 
 
 
 def mirror_questions(
-    tasks: tuple[Task, ...], scene: Scene, seed: int, rows: Sequence[Question]
+    tasks: tuple[Task, ...], scene: ScannedScene, seed: int, rows: Sequence[Question]
 ) -> tuple[list[Question], int]:
     """The mirror images of `rows`, which were asked of `scene` with `seed`; and how many rows have none.
 

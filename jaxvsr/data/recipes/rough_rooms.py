@@ -15,7 +15,7 @@ import numpy as np
 from jaxvsr.data.recipes import vsi100k
 from jaxvsr.data.recipes.recipe import Census, Recipe
 from jaxvsr.data.recipes.task import Candidate, Task, swap_sides
-from jaxvsr.data.scannet.read_scan import Scene
+from jaxvsr.data.scannet.read_scan import ScannedScene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
 def _guess(task: Task, options: Options) -> Task:
     """The same task with a guess as each candidate's answer."""
 
-    def candidates(scene: Scene, rng: np.random.Generator) -> Iterator[Candidate]:
+    def candidates(scene: ScannedScene, rng: np.random.Generator) -> Iterator[Candidate]:
         for candidate in task.candidates(scene, rng):
             yield dataclasses.replace(candidate, answer=_GUESSES[task.name](candidate, rng, options))
 

@@ -33,7 +33,7 @@ from jaxvsr.data.recipes import common_questions
 from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
 from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.recipes.vsi100k import COUNT, DIRECTION, DISTANCE, NEAREST, ROOM, SIZE
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 from jaxvsr.errors import InputError
 
 ORDER = "obj_appearance_order"
@@ -127,7 +127,7 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
     """The seven tasks; none uses the census."""
     selection = Selection(options.per_task, options.per_answer, options.balance)
 
-    def bind(make: Callable[[Scene, np.random.Generator, Options], Iterator[Candidate]]):
+    def bind(make: Callable[[ScannedScene, np.random.Generator, Options], Iterator[Candidate]]):
         return lambda scene, rng: make(scene, rng, options)
 
     every = (
@@ -142,15 +142,15 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
     return tuple(task for task in every if not options.tasks or task.name in options.tasks)
 
 
-def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
+def _named(scene: ScannedScene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
     return common_questions.objects_by_category(scene, exclude_structural=options.exclude_structural)
 
 
-def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _counts(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     yield from common_questions.count_candidates(_named(scene, options), options.count_minimum)
 
 
-def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _sizes(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     for name, item in common_questions.once(_named(scene, options)):
         box = item.aabb if options.size_box == "aabb" else item.obb
         centimetres = float(box.extent.max()) * 100
@@ -158,7 +158,7 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
             yield Candidate({"category": name}, f"{centimetres:.2f}")
 
 
-def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _rooms(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     area = room_area(
         scene,
         options.room_points,
@@ -170,13 +170,13 @@ def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
     yield from common_questions.area_candidates(area, 2)
 
 
-def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _distances(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     distance = scene_distances(scene, options.distance)
     yield from common_questions.distance_candidates(unique, distance, minimum=options.distance_minimum, decimals=4)
 
 
-def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _nearest(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     large = [
         (name, item)
         for name, item in common_questions.once(_named(scene, options))
@@ -194,7 +194,7 @@ def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterat
     )
 
 
-def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _directions(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     places = np.array([object_center(item, options.direction_center) for _, item in unique]).reshape(-1, 3)
     yield from common_questions.side_candidates(
@@ -207,7 +207,7 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Ite
     )
 
 
-def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _orders(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     named = _named(scene, options)
     times = common_questions.seconds_of_appearance(scene, named, options.order_minimum_share, options.order_frames)
     yield from common_questions.order_candidates(times, rng, margin_s=options.order_margin_s)

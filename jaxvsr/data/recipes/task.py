@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 
 from jaxvsr.data.questions import AnswerKind, Question, is_number
-from jaxvsr.data.scannet.read_scan import Scene
+from jaxvsr.data.scannet.read_scan import ScannedScene
 from jaxvsr.errors import InputError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -64,7 +64,7 @@ class Task:
     name: str
     answer_kind: AnswerKind
     template: str
-    candidates: Callable[[Scene, np.random.Generator], Iterable[Candidate]]
+    candidates: Callable[[ScannedScene, np.random.Generator], Iterable[Candidate]]
     selection: Selection = Selection()
     swaps_sides: bool = False
 
@@ -75,7 +75,7 @@ class Task:
             kinds = ", ".join(get_args(AnswerKind))
             raise InputError(f"task {self.name!r}: answer_kind {self.answer_kind!r} is not one of {kinds}")
 
-    def generate(self, scene: Scene, rng: np.random.Generator) -> list[Question]:
+    def generate(self, scene: ScannedScene, rng: np.random.Generator) -> list[Question]:
         """The questions about one scene: each once, without those whose candidates disagree about the answer."""
         by_text: dict[str, Candidate] = {}
         contradicted: set[str] = set()

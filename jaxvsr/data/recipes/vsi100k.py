@@ -31,7 +31,7 @@ from jaxvsr.data.recipes import common_questions
 from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
 from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.scannet.categories import is_structural
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 
 COUNT, SIZE, ROOM = "object_counting", "object_size_estimation", "room_size_estimation"
 DISTANCE, NEAREST, DIRECTION = "object_abs_distance", "object_rel_distance", "object_rel_direction_easy"
@@ -104,10 +104,10 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
     bounds = [bound for bound in (options.per_task, options.direction_per_scene) if bound is not None]
     direction = dataclasses.replace(selection, per_scene=min(bounds, default=None))
 
-    def counts(scene: Scene, rng: np.random.Generator) -> Iterator[Candidate]:
+    def counts(scene: ScannedScene, rng: np.random.Generator) -> Iterator[Candidate]:
         yield from _counts(scene, rng, options, census)
 
-    def bind(make: Callable[[Scene, np.random.Generator, Options], Iterator[Candidate]]):
+    def bind(make: Callable[[ScannedScene, np.random.Generator, Options], Iterator[Candidate]]):
         return lambda scene, rng: make(scene, rng, options)
 
     every = (
@@ -126,15 +126,15 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
 # nearest has lettered options where VSI-100k names the choices in the question.
 
 
-def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
+def _named(scene: ScannedScene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
     return common_questions.objects_by_category(scene, exclude_structural=options.exclude_structural)
 
 
-def _unique(scene: Scene, options: Options) -> list[SceneObject]:
+def _unique(scene: ScannedScene, options: Options) -> list[SceneObject]:
     return [item for _, item in common_questions.once(_named(scene, options))]
 
 
-def _counts(scene: Scene, rng: np.random.Generator, options: Options, census: Census) -> Iterator[Candidate]:
+def _counts(scene: ScannedScene, rng: np.random.Generator, options: Options, census: Census) -> Iterator[Candidate]:
     named = _named(scene, options)
     asked = [category for category, items in sorted(named.items()) if len(items) >= options.count_minimum]
     for category in asked:
@@ -160,19 +160,19 @@ def _draw_absent(absent: list[str], census: Census, wanted: int, rng: np.random.
     return [absent[i] for i in sorted(drawn.tolist())]
 
 
-def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _rooms(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     area = alpha_shape_area(scene.floor_points[:, :2], options.room_radius, fill_holes=options.room_fill_holes)
     yield from common_questions.area_candidates(area, 1)
 
 
-def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _distances(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     for first, second in itertools.combinations(_unique(scene, options), 2):
         metres = round(object_distance(first, second, options.distance, options.center, rng), 1)
         if metres >= options.distance_minimum:
             yield Candidate({"first": first.category, "second": second.category}, f"{metres:.1f}")
 
 
-def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _sizes(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     for item in _unique(scene, options):
         box = item.obb if options.size_box == "obb" else item.aabb
         centimetres = round(float(box.extent.max()) * 100)
@@ -180,7 +180,7 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
             yield Candidate({"category": item.category}, str(centimetres))
 
 
-def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _directions(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     objects = _unique(scene, options)
     yield from common_questions.side_candidates(
         [item.category for item in objects],
@@ -192,7 +192,7 @@ def _directions(scene: Scene, rng: np.random.Generator, options: Options) -> Ite
     )
 
 
-def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _nearest(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     """One question per target. Where four others are too close to call, other fours are tried."""
     objects = _unique(scene, options)
     if len(objects) < 5:

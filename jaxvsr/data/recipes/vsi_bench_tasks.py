@@ -38,7 +38,7 @@ from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
 from jaxvsr.data.recipes.sr import ORDER
 from jaxvsr.data.recipes.task import Candidate, Selection, Task, swap_sides
 from jaxvsr.data.recipes.vsi100k import COUNT, DISTANCE, NEAREST, ROOM, SIZE
-from jaxvsr.data.scannet.read_scan import Scene, SceneObject
+from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
 from jaxvsr.errors import InputError
 
 Difficulty = Literal["easy", "medium", "hard"]
@@ -178,17 +178,17 @@ def tasks(options: Options, census: Census) -> tuple[Task, ...]:
     return tuple(task for task in every if not options.tasks or task.name in options.tasks)
 
 
-def _named(scene: Scene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
+def _named(scene: ScannedScene, options: Options) -> dict[str, tuple[SceneObject, ...]]:
     if options.categories == "all":
         return common_questions.objects_by_category(scene, exclude_structural=True)
     return common_questions.name_objects(scene, lambda item: KEPT.get(item.category))
 
 
-def _counts(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _counts(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     yield from common_questions.count_candidates(_named(scene, options), options.count_minimum)
 
 
-def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _sizes(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     for name, item in common_questions.once(_named(scene, options)):
         centimetres = round(float(item.obb.extent.max()) * 100)
         if centimetres >= 1:
@@ -196,24 +196,24 @@ def _sizes(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator
 
 
 @functools.lru_cache(maxsize=4)
-def _area(scene: Scene, options: Options) -> float:
+def _area(scene: ScannedScene, options: Options) -> float:
     return room_area(
         scene, options.room_points, radius_m=options.room_radius, fill_holes=options.room_fill_holes,
         low_height_m=0.1, low_outliers=0.001,
     )  # fmt: skip
 
 
-def _rooms(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _rooms(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     yield from common_questions.area_candidates(_area(scene, options), 1)
 
 
-def _distances(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _distances(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     distance = scene_distances(scene, options.distance)
     yield from common_questions.distance_candidates(unique, distance, minimum=options.distance_minimum, decimals=1)
 
 
-def _nearest(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _nearest(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     named = _named(scene, options)
     large = _area(scene, options) > LARGE_ROOM_SQUARE_METRES
     yield from common_questions.nearest_candidates(
@@ -234,7 +234,7 @@ def sector_of(turns: Float[np.ndarray, "*N"], difficulty: Difficulty) -> np.ndar
 
 
 def _directions(
-    scene: Scene, rng: np.random.Generator, options: Options, difficulty: Difficulty
+    scene: ScannedScene, rng: np.random.Generator, options: Options, difficulty: Difficulty
 ) -> Iterator[Candidate]:
     unique = common_questions.once(_named(scene, options))
     places = np.array([item.obb.center for _, item in unique]).reshape(-1, 3)
@@ -283,7 +283,7 @@ def _choices(answer: str, side: str, difficulty: Difficulty) -> tuple[str, ...]:
     return tuple(dict.fromkeys((answer, side, swap_sides(side), "back")))
 
 
-def _orders(scene: Scene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+def _orders(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
     named = _named(scene, options)
     times = common_questions.seconds_of_appearance(scene, named, options.order_minimum_share, options.order_frames)
     seconds = {name: float(round(time)) for name, time in times.items()}

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from jaxvsr.data.scannet.instance_masks import InstanceMasks, PixelCounts
-from jaxvsr.data.scannet.read_scan import Scene, instance_masks_path, sens_path
+from jaxvsr.data.scannet.read_scan import ScannedScene, instance_masks_path, sens_path
 from jaxvsr.data.scannet.sens import SensReader
 from jaxvsr.data.video.frame_sampling import sample_indices
 from jaxvsr.errors import InputError
@@ -129,7 +129,7 @@ def _seen(counts: PixelCounts, minimum_share: float) -> Bool[np.ndarray, "F K"]:
 
 
 def first_times(
-    scene: Scene, category_of_object: dict[int, str], *, minimum_share: float, sampled_frames: int | None
+    scene: ScannedScene, category_of_object: dict[int, str], *, minimum_share: float, sampled_frames: int | None
 ) -> dict[str, float]:
     """Category → seconds until any of its objects is first seen; without categories that are never seen."""
     if scene.pixel_counts is None:

@@ -1,4 +1,4 @@
-"""Read a ScanNet scan as a `Scene` of labelled objects in its axis-aligned frame.
+"""Read a ScanNet scan as a `ScannedScene` of labelled objects in its axis-aligned frame.
 
 A scan has ScanNet's layout, `<root>/scans/<scene>/` or `<root>/<scene>/`:
 
@@ -9,7 +9,8 @@ A scan has ScanNet's layout, `<root>/scans/<scene>/` or `<root>/<scene>/`:
     <scene>.txt                                  axisAlignment and camera facts
     <scene>_2d-instance-filt.zip                 8-bit masks, objectId + 1          instance_masks.py
 
-The formats are those of ScanNet's repository. Known flaws of real scans are worked around and counted in `Scene.flaws`.
+The formats are those of ScanNet's repository. Known flaws of real scans are worked around, and counted in
+`ScannedScene.flaws`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class SceneObject:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Scene:
+class ScannedScene:
     """One scan in its axis-aligned frame: metres, z up.
 
     `objects` are all labelled instances that have points, structural ones too, in order of id. `floor_points` are the
@@ -142,11 +143,11 @@ def _looks_like_a_scan(path: Path) -> bool:
     return any(file(path).is_file() for file in files) or color_folder(path) is not None
 
 
-def read_scene(scan_dir: Path) -> Scene:
+def read_scene(scan_dir: Path) -> ScannedScene:
     """Read one scan's geometry and labels.
 
-    Worked around and counted in `Scene.flaws` where they occur: `no_axis_alignment` (test scans; the stored frame is
-    used as it is), `unusable_vertices` (not finite; left out), `empty_labels` and `objects_without_points` (left out),
+    Worked around and counted in `ScannedScene.flaws`: `no_axis_alignment` (test scans; the stored frame is used as it
+    is), `unusable_vertices` (not finite; left out), `empty_labels` and `objects_without_points` (left out),
     `repeated_objects` (scene0217_00 lists every object twice), `unknown_segments`, `shared_segments`.
 
     Raises:
@@ -177,7 +178,7 @@ def read_scene(scan_dir: Path) -> Scene:
             objects.append(SceneObject(object_id, category, raw_label, points[kept]))
     objects.sort(key=lambda item: item.id)
     floors = [item.points for item in objects if item.category == "floor"]
-    return Scene(
+    return ScannedScene(
         name=scan_dir.name,
         objects=tuple(objects),
         vertices=points[usable].astype(np.float32),

@@ -21,7 +21,7 @@ from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.sharding import gathered_over_fsdp
 from jaxvsr.models.tree import ForwardOptions
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.runs.model_source import Model
 
 
@@ -89,10 +89,10 @@ class GreedyModel:
         axis = SceneAxis(self.mesh, batch_size or len(scenes))
         prompt = axis.place(self.processor.collate(scenes, self._shape))
         rollouts = self.program(self._parameters, prompt)
-        texts = self.processor.decode(Rollouts(own_rows(rollouts.tokens), own_rows(rollouts.length)))
+        texts = self.processor.decode(RolloutTokens(own_rows(rollouts.tokens), own_rows(rollouts.length)))
         return [[answer for (answer,) in scene] for scene in texts]
 
-    def _program(self, parameters: dict[str, jax.Array], prompt: TreePrompt) -> Rollouts:
+    def _program(self, parameters: dict[str, jax.Array], prompt: TreePrompt) -> RolloutTokens:
         model = bind(self._definition, gathered_over_fsdp(parameters, self.mesh, self.processor.config))
         no_seed = jnp.zeros((), jnp.uint32)  # the sampler takes keys, but draws nothing when it is greedy
         keys = rollout_keys(no_seed, jnp.zeros((), jnp.int32), jnp.zeros(prompt.question_length.shape, jnp.uint32), 1)

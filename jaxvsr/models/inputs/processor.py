@@ -24,7 +24,7 @@ from jaxvsr.models.inputs.pixels import RowLayout, pack_frames, resize_frames, r
 from jaxvsr.models.inputs.positions import MediaGrid, mrope_positions
 from jaxvsr.models.inputs.processor_config import ProcessorConfig, read_processor_config
 from jaxvsr.models.model_config import ModelConfig
-from jaxvsr.models.tree_batch import Rollouts, TreePrompt
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.pixel_budget import PixelLimits, share_pixels, smart_resize
 
 ANSWER_MULTIPLE = 8  # answer lengths are rounded up to a multiple of it
@@ -111,7 +111,7 @@ class SceneProcessor:
         """Pad to a common shape. Every scene must have the same number of questions."""
         return collate(scenes, shape or self.shape(scenes), self.config)
 
-    def encode_answers(self, answers: Sequence[Sequence[Sequence[str]]], length: int | None = None) -> Rollouts:
+    def encode_answers(self, answers: Sequence[Sequence[Sequence[str]]], length: int | None = None) -> RolloutTokens:
         """Answers `[S][Q][G]` as rollouts that end in `<|im_end|>`; `length` None is the smallest bucket that fits."""
         tokens = [[[self.chat.answer_tokens(text) for text in group] for group in scene] for scene in answers]
         lengths = np.array([[[len(ids) for ids in group] for group in scene] for scene in tokens], np.int32)
@@ -122,9 +122,9 @@ class SceneProcessor:
         padded = np.zeros((*lengths.shape, length), np.int32)
         for s, q, g in np.ndindex(*lengths.shape):
             padded[s, q, g, : lengths[s, q, g]] = tokens[s][q][g]
-        return Rollouts(padded, lengths)
+        return RolloutTokens(padded, lengths)
 
-    def decode(self, rollouts: Rollouts) -> list[list[list[str]]]:
+    def decode(self, rollouts: RolloutTokens) -> list[list[list[str]]]:
         """The text of every rollout, `[S][Q][G]`, without special tokens."""
         tokens, length = np.asarray(rollouts.tokens), np.asarray(rollouts.length)
         return [
