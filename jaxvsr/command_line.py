@@ -2,6 +2,11 @@
 
 A launch script reads
 
+    from jaxvsr.stop_signals import take_signals
+
+    if __name__ == "__main__":
+        take_signals()                      # before the imports that take time
+
     def main(argv: Sequence[str] | None = None) -> int:
         return run(_command, argv)          # _command(argv) -> exit code; may raise InputError
 
@@ -20,6 +25,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from jaxvsr import stop_signals
 from jaxvsr.errors import InputError, NotFiniteError
 
 EXIT_INPUT_ERROR = 2
@@ -42,26 +48,42 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Run `command(argv)` and return its exit code; `InputError` becomes one line on stderr and code 2,
-    `NotFiniteError` one line and code 3."""
+    `NotFiniteError` one line and code 3.
+
+    A process whose signals are taken ends here where one has come, whatever became of its `KeyboardInterrupt`.
+    """
     # Without torch, transformers would say at import that it has no models. Tokenizers are all that is wanted of it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
-        return command(argv)
+        code, line = _outcome(command, argv)
+    except BaseException:
+        if not stop_signals.is_ending():
+            raise
+        code, line = EXIT_INTERRUPTED, ""
+    if stop_signals.is_ending():
+        stop_signals.end_at_once()
+    if line:
+        print(line, file=sys.stderr)
+    return code
+
+
+def _outcome(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> tuple[int, str]:
+    """The exit code, and the line that says why where it is not the command's own."""
+    try:
+        return command(argv), ""
     except (InputError, NotFiniteError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_INPUT_ERROR if isinstance(error, InputError) else EXIT_NOT_FINITE
+        code = EXIT_INPUT_ERROR if isinstance(error, InputError) else EXIT_NOT_FINITE
+        return code, f"error: {' '.join(str(error).split())}"
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED, stop_signals.line_of(signal.SIGINT)
     except BrokenPipeError:
         # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0, ""
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # the first look for such a file raises it
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return EXIT_INPUT_ERROR
+        return EXIT_INPUT_ERROR, f"error: {error.filename}: {error.strerror}"
 
 
 def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
@@ -71,20 +93,23 @@ def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = 
     `environment` is added to this process's own.
     """
     added = {"PYTHONUNBUFFERED": "1", **(environment or {})}
-    child = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **added})
     came: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
 
-    def interrupted(number: int, _: object) -> None:
+    def pass_on(number: int) -> None:
         came.append(number)
-        if number == signal.SIGTERM:  # the terminal sends Ctrl-C to the child by itself
+        if child is None:
+            return
+        if came.count(signal.SIGINT) > 1:
+            child.kill()
+        else:  # a terminal has sent Ctrl-C to the child too, which then takes no notice of this
             child.terminate()
 
-    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_signals.answered_by(pass_on, every_one=True):
+        child = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **added})
+        if came:
+            child.terminate()
         code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if came:
         return 128 + came[0]
     return code if code >= 0 else 128 - code

@@ -9,6 +9,11 @@ the number of frames and video tokens, and the seconds.
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter

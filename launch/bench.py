@@ -12,6 +12,11 @@ Needs only jax, flax, optax and numpy. Rollouts have the full number of answer t
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import dataclasses
 import json
 import platform

@@ -16,6 +16,11 @@ be the same. Every command adds to OUT, and goes on where it was stopped.
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import argparse
 import os
 import sys

@@ -13,6 +13,11 @@ conversion first. OUT must be new; it appears when it is complete.
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import resource
 import shlex
 import sys

@@ -10,6 +10,11 @@ is kept, so a demo that was stopped continues; delete runs/ to begin again.
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence

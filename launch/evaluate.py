@@ -15,6 +15,11 @@ best-constant (one answer per question type, fitted on the training split).
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import contextlib
 import functools
 import sys

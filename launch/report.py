@@ -14,6 +14,11 @@ the constant answers that are best on the run's training questions (each once, w
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import json
 import sys
 from collections.abc import Sequence

@@ -13,6 +13,11 @@ study.png and study.pdf with the results so far, also when it is stopped.
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter

@@ -13,6 +13,11 @@ finite, 130 Ctrl-C, 143 SIGTERM.
 
 from __future__ import annotations
 
+from jaxvsr.stop_signals import take_signals
+
+if __name__ == "__main__":
+    take_signals()
+
 import contextlib
 import re
 import sys
@@ -133,6 +138,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.devices.mesh_shape import MeshShape
     from jaxvsr.prompts import prompt_from
     from jaxvsr.runs.run_folder import RunFolder, check_run_folder
+    from jaxvsr.stop_signals import noting
     from jaxvsr.training.stopping import EXIT_CODES, StopRequest
 
     config, path, run_path = _config(arguments)
@@ -167,6 +173,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
     with (
         stop.listening(),
+        noting(" before a step was done: nothing new is saved"),
         only_writer(run_path) if first_process else contextlib.nullcontext(),
         explain_out_of_memory(MeshShape(**dict(mesh.shape))),
         ready_run(

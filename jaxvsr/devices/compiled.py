@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxvsr.stop_signals import are_taken
+
 # Without it XLA copies every key and value cache in every step of the decode loop. Other backends have no such option.
 CPU_COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+LOOK_SECONDS = 0.2  # while a program compiles
 
 
 class CompiledFunction:
@@ -22,6 +26,8 @@ class CompiledFunction:
         self.compiled: dict[Any, Any] = {}
         self.function, self._donate = function, donate
         self.on_compile: Callable[[str, int], Any] = lambda name, bucket: None
+        # Called before a program that leaves its arguments as they are, and while one compiles; it may raise.
+        self.look: Callable[[bool], None] = lambda compiling: None
 
     def executable(self, *args: Any) -> Any:
         """The compiled program for arguments (or abstract values) of these shapes; it takes their leaves."""
@@ -30,7 +36,7 @@ class CompiledFunction:
         if key not in self.compiled:
             self.on_compile(self.name, len(self.compiled) + 1)
             start = time.perf_counter()
-            self.compiled[key] = _compile(self.lowered(*args))
+            self.compiled[key] = self._compiled_elsewhere(self.lowered(*args))
             self.seconds += time.perf_counter() - start
         return self.compiled[key]
 
@@ -47,8 +53,31 @@ class CompiledFunction:
         donated = [leaf for arg in self._donate for leaf in range(ends[arg - 1] if arg else 0, ends[arg])]
         return jax.jit(on_leaves, donate_argnums=donated).lower(*leaves)
 
+    def _compiled_elsewhere(self, lowered: Any) -> Any:
+        """Compile in another thread, so that a signal reaches this one: XLA's compiler cannot be interrupted."""
+        if not are_taken():  # somebody else's program: it may not be left with such a thread
+            return _compile(lowered)
+        outcome: list[Any] = []
+
+        def compile_here() -> None:
+            try:
+                outcome.append(_compile(lowered))
+            except BaseException as error:
+                outcome.append(error)
+
+        compiling = threading.Thread(target=compile_here, name=f"compiling {self.name}", daemon=True)
+        compiling.start()
+        while compiling.is_alive():
+            self.look(True)
+            compiling.join(LOOK_SECONDS)
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
     def __call__(self, *args: Any) -> Any:
         program = self.executable(*args)
+        if not self._donate:
+            self.look(False)
         try:
             return program(*jax.tree.leaves(args))
         except jax.errors.JaxRuntimeError as error:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import Any
 
+import jax
+
+from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.processes import largest_of_processes
 from jaxvsr.grpo import phases
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.optimizer import learning_rate_schedule, updates_taken
 from jaxvsr.grpo.steps import StepResult, grpo_step, supervised_step
+from jaxvsr.training.heldout import HeldOut
 from jaxvsr.training.not_finite import NotFiniteWatch
 from jaxvsr.training.run_context import RunContext
 from jaxvsr.training.sample_log import hacking_rows, sample_rows
-from jaxvsr.training.stopping import EXIT_CODES, StopRequest
+from jaxvsr.training.stopping import EXIT_CODES, StopInStepError, StopRequest
 from jaxvsr.training.video_gain import VideoGainWatch, rewards_of_other_videos, video_gain
 
 KL_AT_START = 1e-3  # nats per token: above it reference and policy are not the same model at the start of a run
@@ -34,6 +39,9 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
     config, intervals = run.config, run.config.intervals
     for function in run.step.compiled.functions:
         function.on_compile = run.compile_times.starts
+    alone = jax.process_count() == 1
+    for function in (*run.step.compiled.functions, *_heldout_functions(run)):
+        function.look = functools.partial(stop.look, alone)
     schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
     batches, watch, reason = run.batches(first), VideoGainWatch(config), ALL_STEPS
     not_finite = NotFiniteWatch(run, first)
@@ -47,7 +55,14 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
                 run.checkpoints.save(number - 1, state, run.record, None)
             break
         learning_rate = float(schedule(updates_taken(state.optimizer)))
-        result, gain = _step(run, state, batch, watch.due(number))
+        try:
+            result, gain = _step(run, state, batch, watch.due(number))
+        except StopInStepError as stopped:
+            reason = str(stopped)
+            if alone:  # several processes cannot agree on it now: their last checkpoint stands
+                run.checkpoints.save(number - 1, state, run.record, None)
+            break
+        stop.step_is_done()
         state, seconds = result.state, time.perf_counter() - start
         run.compile_times.record(run.step.compiled.functions)
         row = {
@@ -80,8 +95,16 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
     batches.close()
     wanted = reason == ALL_STEPS and config.objective == "grpo" and intervals.samples > 0
     if wanted and (first < config.steps or _lacks_last_samples(run)):
-        _answer_first_questions_again(run, state)
+        try:
+            _answer_first_questions_again(run, state)
+        except StopInStepError as stopped:
+            reason = str(stopped)
     return state, reason
+
+
+def _heldout_functions(run: RunContext) -> tuple[CompiledFunction, ...]:
+    """What evaluations in training compile."""
+    return run.evaluate.step.functions if isinstance(run.evaluate, HeldOut) else ()
 
 
 def _step(
@@ -104,7 +127,10 @@ def _evaluate(run: RunContext, state: TrainState, number: int) -> dict[str, floa
     if run.evaluate is None or not every or (number % every and number != run.config.steps):
         return {}
     start = time.perf_counter()
-    evaluated = run.evaluate(state)
+    try:
+        evaluated = run.evaluate(state)
+    except StopInStepError:
+        return {}
     return {**evaluated, "seconds/evaluate": time.perf_counter() - start}
 
 

@@ -1,6 +1,8 @@
 """When a run ends before its last step: Ctrl-C, SIGTERM, the time limit.
 
-The step that is running is finished and saved. A second Ctrl-C ends at once, with nothing saved since the last
+Before a step is done there is nothing to save: a signal ends the command as it ends any other. From then on the
+program that is running (sample, reference, update) is finished, and the last step that was done is saved. A program
+that is still being compiled is not waited for. A second Ctrl-C ends at once, with nothing saved since the last
 checkpoint.
 
     exit code   0  all steps are done, or the time limit was reached
@@ -12,12 +14,17 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from types import FrameType
+
+from jaxvsr.stop_signals import NAMES, answered_by, end_at_once, noting
 
 EXIT_CODES = {"all steps": 0, "scenes used up": 0, "time limit": 0, "Ctrl-C": 130, "SIGTERM": 143}
+COMPILING_SECONDS = 8.0  # how long several processes wait for a program that compiles: they save together or not at all
+
+
+class StopInStepError(Exception):
+    """A signal has come, and the step that is running is not to be finished."""
 
 
 class StopRequest:
@@ -26,6 +33,9 @@ class StopRequest:
     def __init__(self, time_limit: float | None = None):
         self._deadline = None if time_limit is None else time.monotonic() + time_limit
         self._signal: str | None = None
+        self._since = 0.0
+        self._listening: contextlib.ExitStack | None = None
+        self._has_steps = False
 
     def reason(self, step_seconds: float = 0.0) -> str | None:
         """Why to stop now; the time limit counts as reached where another step as long as the last would pass it."""
@@ -35,21 +45,37 @@ class StopRequest:
             return "time limit"
         return None
 
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self._signal == "Ctrl-C" and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._signal = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    def handle(self, number: int) -> None:
+        """Take a signal down; the first one counts."""
+        if self._signal is None:
+            self._signal, self._since = NAMES[number], time.monotonic()
+        elif self._signal == "Ctrl-C" and number == signal.SIGINT:
+            end_at_once(number)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Take SIGINT and SIGTERM over inside the block (in the main thread; elsewhere signals cannot be taken)."""
-        if threading.current_thread() is not threading.main_thread():
+        """Take SIGINT and SIGTERM over inside the block, once there is something to save."""
+        with contextlib.ExitStack() as self._listening:
             yield self
+
+    def step_is_done(self) -> None:
+        """There is something to save from now on."""
+        if self._listening is not None and not self._has_steps:
+            self._listening.enter_context(answered_by(self.handle))
+            self._listening.enter_context(noting("; nothing is saved since the last checkpoint"))
+        self._has_steps = True
+
+    def look(self, alone: bool, compiling: bool) -> None:
+        """Between two programs, and while one compiles.
+
+        Args:
+            alone: this process may leave the step; of several all have to, which they agree on only between steps.
+            compiling: whether a program compiles.
+
+        Raises:
+            StopInStepError: a signal has come.
+        """
+        if self._signal is None:
             return
-        before = {number: signal.signal(number, self.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        if alone or (compiling and time.monotonic() - self._since > COMPILING_SECONDS):
+            raise StopInStepError(self._signal)

@@ -20,17 +20,19 @@ from jaxvsr.config.train_config import (
     SamplingSettings,
     UpdateSettings,
 )
+from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.errors import InputError, NotFiniteError
 from jaxvsr.files import read_rows
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.dynamic_sampling import keys_of_draw
-from jaxvsr.models.tree_batch import RolloutTokens
+from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.rewards.registry import Reward
-from jaxvsr.training import loop
+from jaxvsr.training import loop, stopping
 from jaxvsr.training.loop import train
-from jaxvsr.training.stopping import EXIT_CODES, StopRequest
+from jaxvsr.training.stopping import EXIT_CODES, StopInStepError, StopRequest
 from tests.support.runs import (
     RECORD,
     Bench,
@@ -184,10 +186,64 @@ def test_a_signal_ends_after_the_running_step_with_a_checkpoint(
     assert EXIT_CODES[reason] == 128 + number
 
 
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    with StopRequest().listening() as stop:
+        stop.step_is_done()
+
+
 def test_a_second_ctrl_c_stops_immediately() -> None:
     with StopRequest().listening(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_before_a_step_is_done_ends_the_run_with_nothing_saved(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    def batches(start: int) -> Generator[HostBatch, None, None]:
         signal.raise_signal(signal.SIGINT)
+        yield batch_of(start)
+
+    run = bench(tmp_path / "run", config(), batches=batches)
+    with StopRequest().listening() as stop, pytest.raises(KeyboardInterrupt):
+        train(run.context, fresh_state(), stop)
+    assert (list(run.context.checkpoints.steps), run.rows()) == ([], [])
+
+
+def test_a_step_that_a_signal_finds_compiling_is_left_and_the_last_one_saved(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    run = bench(tmp_path / "run", config())
+    program, sample = CompiledFunction("sample", lambda keys: keys + 1), run.step.sample
+    run.step.functions.append(program)
+
+    def sample_with_a_program(state: TrainState, prompt: TreePrompt, keys: jax.Array) -> tuple[Sampled, TreePrompt]:
+        if len(run.rows()) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        program(keys)
+        return sample(state, prompt, keys)
+
+    run.step.sample = sample_with_a_program  # type: ignore[method-assign]
+    with StopRequest().listening() as stop:
+        state, reason = train(run.context, fresh_state(), stop)
+    assert (reason, run.context.checkpoints.steps, len(run.rows()), int(state.step)) == ("SIGTERM", [3], 3, 3)
+
+
+def test_one_of_several_processes_leaves_a_step_only_where_a_program_compiles_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop = StopRequest()
+    stop.look(True, True)
+    stop.handle(signal.SIGTERM)
+    stop.look(False, False)
+    stop.look(False, True)
+    with pytest.raises(StopInStepError, match="SIGTERM"):
+        stop.look(True, False)
+    monkeypatch.setattr(stopping, "COMPILING_SECONDS", -1.0)
+    stop.look(False, False)
+    with pytest.raises(StopInStepError, match="SIGTERM"):
+        stop.look(False, True)
 
 
 def test_the_time_limit_saves_and_stops(bench: Callable[..., Bench], tmp_path: Path) -> None:
