@@ -18,7 +18,7 @@ def videos(tmp_path_factory):
     """The same six grey frames of 56×84 as a video file and as images, and a scan of other frames."""
     root = tmp_path_factory.mktemp("videos")
     frames = [Image.fromarray(np.full((56, 84, 3), grey, np.uint8)) for grey in GREYS]
-    # Pillow writes GIF and nothing else that moves; decord opens it by the same way as mp4.
+    # Pillow writes GIF and nothing else that moves; FFmpeg opens it by the same way as mp4.
     frames[0].save(root / "room.gif", save_all=True, append_images=frames[1:], duration=500)
     (root / "images").mkdir()
     for index, frame in enumerate(frames):
@@ -80,7 +80,7 @@ def test_without_max_pixels_frames_have_the_size_of_the_model_folders_limits(vid
     [
         ("nowhere", "images", (), "no such folder"),
         (None, "gone.mp4", (), "no such video"),
-        (None, "broken.mp4", (), "not a video that decord can read"),
+        (None, "broken.mp4", (), "not a video that FFmpeg can read"),
         (None, "empty", (), "no images"),
         (None, "thin", (), "thin: a frame of 2×900 pixels"),
         (None, "mixed", (), "28×28 pixels, but the first image of the folder has 56×56"),

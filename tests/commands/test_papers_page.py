@@ -63,7 +63,7 @@ def picture(seed: int) -> Image.Image:
 
 
 def write_vsi_bench(folder: Path) -> None:
-    """Eight questions about two videos; Pillow writes no mp4, and decord goes by what a file holds."""
+    """Eight questions about two videos; Pillow writes no mp4, and FFmpeg goes by what a file holds."""
     kinds = (
         ("object_counting", None, "4"),
         ("object_rel_distance", ["A. sofa", "B. bed"], "A"),

@@ -200,8 +200,8 @@ def test_no_frames_folder_is_left_if_all_sources_are_broken(tmp_path, capfd):
     out = tmp_path / "out"
     assert main(["frames", str(tmp_path / "v"), str(out), "--frames", "2", "--max-pixels", "6000"]) == 2
     captured = capfd.readouterr()
-    assert captured.err.count("\n") == 1, "decord says nothing of its own"
-    assert "broken: a: " in captured.out and "not a video that decord can read" in captured.out
+    assert captured.err.count("\n") == 1, "FFmpeg says nothing of its own"
+    assert "broken: a: " in captured.out and "not a video that FFmpeg can read" in captured.out
     assert captured.err.count("error: ") == 1 and not out.exists()
 
 

@@ -30,7 +30,7 @@ PRUNED = {1, 4, 8}
 
 
 def write_video(path, greys):
-    """Pillow writes no mp4; decord goes by what a file holds, not by its name."""
+    """Pillow writes no mp4; FFmpeg goes by what a file holds, not by its name."""
     frames = [Image.fromarray(np.full((56, 84, 3), grey, np.uint8)) for grey in greys]
     gif = path.with_suffix(".gif")
     frames[0].save(gif, save_all=True, append_images=frames[1:], duration=500)
@@ -189,7 +189,7 @@ def rezip(path, entries):
         (lambda path: rezip(path, [("/tmp/scene0011_00.mp4", b"x")]), "points outside the archive"),
         (lambda path: rezip(path, [("a/scene0011_00.mp4", b"x"), ("b/scene0011_00.mp4", b"x")]), "in it twice"),
         (lambda path: rezip(path, [("scannet/other.mp4", b"x")]), "has no scene0011_00.mp4; it has 1 videos"),
-        (lambda path: rezip(path, [("scannet/scene0011_00.mp4", b"x" * 5000)]), "not a video that decord can read"),
+        (lambda path: rezip(path, [("scannet/scene0011_00.mp4", b"x" * 5000)]), "not a video that FFmpeg can read"),
     ],
 )
 def test_broken_and_hostile_zips_are_refused_in_one_line(download, make, words):

@@ -53,7 +53,7 @@ def frames_of(scene):
 
 @pytest.fixture(scope="module")
 def download(tmp_path_factory):
-    """Eight questions about two videos; Pillow writes no mp4, and decord goes by what a file holds."""
+    """Eight questions about two videos; Pillow writes no mp4, and FFmpeg goes by what a file holds."""
     place = tmp_path_factory.mktemp("VSI-Bench")
     rows = []
     for number in range(8):

@@ -17,7 +17,7 @@ from jaxvsr.data.importers.turns import Picture
 from jaxvsr.data.scannet.benchmark_scenes import Benchmark, benchmark_in
 from jaxvsr.data.scannet.read_scan import is_procedural
 from jaxvsr.data.video.media_index import MediaIndex, Medium
-from jaxvsr.data.video.video_sources import IMAGE_LIMIT_PIXELS
+from jaxvsr.data.video.picture_files import IMAGE_LIMIT_PIXELS
 from jaxvsr.errors import one_line
 from jaxvsr.files import partial_name
 

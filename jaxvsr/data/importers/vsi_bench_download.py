@@ -24,7 +24,7 @@ from jaxvsr.data.data_folder import QUESTIONS_FILE
 from jaxvsr.data.importers.source_rows import file_of, read_rows
 from jaxvsr.data.questions import AnswerKind, Question
 from jaxvsr.data.video.scan_frames import FrameSource
-from jaxvsr.data.video.video_sources import VideoFileSource
+from jaxvsr.data.video.video_file import VideoFileSource
 from jaxvsr.errors import InputError, one_line
 
 SOURCES = ("scannet", "scannetpp", "arkitscenes")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -21,9 +22,9 @@ from PIL import Image
 from jaxvsr.data.frames import ALL_IMAGES, SCHEMA, pixels_sha256, read_attributes, scene_frames_dir
 from jaxvsr.data.stored_arrays import recover_array, write_array
 from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_count, sample_indices
+from jaxvsr.data.video.picture_files import IMAGE_LIMIT_PIXELS
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.data.video.scene_sources import SceneSource
-from jaxvsr.data.video.video_sources import IMAGE_LIMIT_PIXELS
 from jaxvsr.errors import InputError
 from jaxvsr.pixel_budget import PixelLimits, smart_resize
 
@@ -155,28 +156,19 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
     else:
         wanted = {count: sample_indices(len(source), count, settings.rule).tolist() for count in sorted(counts)}
     indices = sorted(set().union(*wanted.values()))
-    first = source.frame(indices[0])
-    height, width = smart_resize(first.shape[0], first.shape[1], PixelLimits.at_most(settings.max_pixels))
-    pixels = np.empty((len(indices), height, width, 3), np.uint8)
-
-    def fill(position: int) -> None:
-        pixels[position] = _resized(source.frame(indices[position]) if position else first, height, width)
-
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(fill, range(len(indices))):
-            pass
+    pixels, first = _read(source, indices, settings.max_pixels, threads)
     attributes = {
         "schema": SCHEMA,
         "scene": described.scene,
         "source": source.name,
         "source_bytes": source.bytes_on_disk,
         "source_frames": len(source),
-        "source_height_width": list(first.shape[:2]),
+        "source_height_width": list(first),
         "source_frames_sha256": source.sha256(indices),
         "flaws": source.flaws,
         "rule": rule,
         "max_pixels": settings.max_pixels,
-        "height_width": [height, width],
+        "height_width": list(pixels.shape[1:3]),
         "resize": "bicubic",
         "indices": indices,
         "timestamps": [round(float(t), 6) for t in source.timestamps(indices)],
@@ -193,6 +185,29 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
                 target.parent.rmdir()
         raise
     return True
+
+
+def _read(
+    source: FrameSource, indices: Sequence[int], max_pixels: int, threads: int
+) -> tuple[UInt8[np.ndarray, "F h w 3"], tuple[int, int]]:
+    """The frames, resized, and the height and width that they had."""
+    frames = source.frames(indices)
+    first = next(frames)
+    height, width = smart_resize(first.shape[0], first.shape[1], PixelLimits.at_most(max_pixels))
+    pixels = np.empty((len(indices), height, width, 3), np.uint8)
+
+    def resize(position: int, frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        pixels[position] = _resized(frame, height, width)
+
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[None]] = deque()
+        for position, frame in enumerate(itertools.chain([first], frames)):
+            waiting.append(pool.submit(resize, position, frame))
+            if len(waiting) > 2 * threads:  # whole frames are large
+                waiting.popleft().result()
+        for resized in waiting:
+            resized.result()
+    return pixels, first.shape[:2]
 
 
 def _counts(source: FrameSource, described: SceneSource, settings: FrameSettings) -> set[int]:

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from jaxvsr.data.video.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, color_folder
+from jaxvsr.data.video.picture_files import IMAGE_SUFFIXES
+from jaxvsr.data.video.video_sources import VIDEO_SUFFIXES, color_folder
 from jaxvsr.errors import InputError
 
 MediumKind = Literal["video", "scan", "folder", "image"]

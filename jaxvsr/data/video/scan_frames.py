@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +38,13 @@ class FrameSource(Protocol):
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """RGB pixels."""
+        ...
+
+    def frames(self, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """RGB pixels of several frames, in ascending order: faster for videos than one by one.
+
+        Take all of them: an error that is found behind the last one is raised at the end.
+        """
         ...
 
     def timestamps(self, indices: Sequence[int]) -> Float64[np.ndarray, " F"]:
@@ -74,6 +81,9 @@ class SensSource:
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self._reader.color(index)
+
+    def frames(self, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        return map(self._reader.color, indices)
 
     def timestamps(self, indices: Sequence[int]) -> Float64[np.ndarray, " F"]:
         return self._reader.timestamps[np.asarray(indices, np.int64)]

@@ -85,7 +85,7 @@ def read_video(source: FrameSource, frames: int) -> Video:
         indices = [int(index) for index in sample_indices(len(source), frames)]
     except InputError as error:
         raise InputError(f"{source.name}: {error}") from None
-    return Video(np.stack([source.frame(index) for index in indices]), source.timestamps(indices))
+    return Video(np.stack(list(source.frames(indices))), source.timestamps(indices))
 
 
 def group_by_scene(asked: Iterable[AskedQuestion], most: int | None = None) -> list[SceneQuestions]:
