@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import imageio_ffmpeg
@@ -51,7 +52,7 @@ def encode(
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         container.metadata.update(metadata or {})
-        stream = container.add_stream(codec, rate=FPS, options=options)
+        stream: Any = container.add_stream(codec, rate=FPS, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if b_frames is not None:
@@ -90,6 +91,6 @@ def packet_places(path: Path) -> list[tuple[int, int, int]]:
     times.
     """
     with av.open(str(path)) as container:
-        packets = [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
+        packets: list[Any] = [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
     times = sorted(pts for _, _, pts in packets)
     return [(place, size, times.index(pts)) for place, size, pts in packets]
