@@ -53,6 +53,7 @@ def test_a_scan_is_opened_by_its_folder_and_by_its_sens_file(videos):
     np.testing.assert_array_equal(by_folder.frame(3), by_file.frame(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["room.gif", "images"])
 def test_ask_prints_answer_frames_tokens_and_seconds(videos, model, capsys, name):
     assert ask(model, videos / name, "--frames", "4") == 0
@@ -61,11 +62,13 @@ def test_ask_prints_answer_frames_tokens_and_seconds(videos, model, capsys, name
     assert line.startswith("4 of 6 frames, 12 video tokens, ")  # 4/2 rows of 2×3 merged patches
 
 
+@pytest.mark.slow
 def test_without_frames_all_frames_of_a_short_video_are_used(videos, model, capsys):
     assert ask(model, videos / "images", "--max-pixels", str(28 * 28)) == 0
     assert "6 of 6 frames, 3 video tokens" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_max_pixels_frames_have_the_size_of_the_model_folders_limits(videos, model, capsys):
     large = videos / "large"
     large.mkdir()

@@ -95,6 +95,7 @@ def logits(model):
         return model.eval()(input_ids=torch.arange(5, 30)[None]).logits.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["lora_run", "second_run"])
 def test_merged_weights_and_adapter_of_a_run_are_the_same_model(which, folder, tmp_path, request, capsys):
     source = request.getfixturevalue(which)
@@ -152,6 +153,7 @@ def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder
     assert "keeps its own README" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_hub_id_of_a_base_is_what_peft_loads_and_the_card_names():
     def record(base, base_folder):
         return RunRecord(base, base_folder, None, "0" * 64)
@@ -242,6 +244,7 @@ def test_a_revision_needs_a_hub_id_and_a_missing_one_is_named(folder, lora_run, 
     assert "'org/tiny'" in (error := capsys.readouterr().err) and "at revision 'v2'" in error
 
 
+@pytest.mark.slow
 def test_a_fully_trained_run_replaces_the_bases_weights(folder, tmp_path):
     config = open_folder(folder).config
     name = "language_model.layers.mlp.up_proj.weight"

@@ -77,6 +77,7 @@ def answers(path):
     return {row["id"]: row["prediction"] for row in read(path)}
 
 
+@pytest.mark.slow
 def test_answers_in_a_tree_equal_answers_to_one_question_at_a_time(model, folder, data):
     prompt, media = PROMPTS["vsi-bench"], SceneMedia(2)
     asked = [(data, question) for question in make_questions()]
@@ -124,6 +125,7 @@ def test_questions_per_row_compute_the_fewest_tokens(counts, scene, question):
     assert cost(chosen) == min(cost(width) for width in range(1, min(max(counts), MOST_QUESTIONS) + 1))
 
 
+@pytest.mark.slow
 def test_evaluate_writes_every_prediction_once_with_scores_and_their_origin(folder, data, tmp_path, capsys):
     assert evaluate(folder, data, tmp_path / "out") == 0
     rows = read(tmp_path / "out" / "predictions.jsonl")
@@ -144,6 +146,7 @@ def test_evaluate_writes_every_prediction_once_with_scores_and_their_origin(fold
     assert json.loads((tmp_path / "s" / "scores.json").read_text())["blank"] is True
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_is_resumed_only_with_equal_settings(folder, data, tmp_path, monkeypatch, capsys):
     out, whole = tmp_path / "out", tmp_path / "whole"
     assert evaluate(folder, data, whole) == 0

@@ -93,6 +93,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_a_downloaded_benchmark_is_evaluated_with_its_debiased_subset(folder, download, tmp_path, capsys):
     out = tmp_path / "out"
     assert evaluate(folder, download, out) == 0
@@ -221,6 +222,7 @@ def test_dtype_auto_is_float32_only_on_cpu_and_other_settings_hold_everywhere():
         assert {compute_dtype(setting, platform) for platform in ("cpu", "gpu", "tpu")} == {setting}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_a_run_is_evaluated_in_its_training_dtype(dtype, folder, tmp_path):
     run = write_run(tmp_path / "run", folder, (5,), dtype)
@@ -240,6 +242,7 @@ def test_predictions_of_a_run_in_another_dtype_are_not_resumed(folder, tmp_path)
     assert float32 == {**auto, "dtype": "float32"}
 
 
+@pytest.mark.slow
 def test_a_series_of_checkpoints_is_scored_per_step_with_one_compiled_program(
     folder, data, tmp_path, capsys, monkeypatch
 ):

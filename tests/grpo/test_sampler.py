@@ -59,6 +59,7 @@ def test_kept_logprobs_equal_those_of_the_update(family):
     assert (out.logprobs[~mask] == 0).all()
 
 
+@pytest.mark.slow
 def test_rollouts_end_at_their_first_eos_also_where_it_is_the_pad_id():
     options = SamplingOptions(16, 6, eos_ids=tuple(range(60)), pad_id=3)
     out, _, mask = _sampled(options)
@@ -70,12 +71,14 @@ def test_rollouts_end_at_their_first_eos_also_where_it_is_the_pad_id():
     assert (out.rollouts.length == 1).any(), "an empty answer: the end comes first"
 
 
+@pytest.mark.slow
 def test_without_eos_every_rollout_has_its_full_length():
     out, scores, mask = _sampled(SamplingOptions(3, 5, eos_ids=()))
     assert mask.all() and out.truncated.all()
     np.testing.assert_allclose(out.logprobs, scores, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer_tokens", [1, 2, 3])
 def test_kept_logprobs_of_short_answers_equal_recomputed_ones(answer_tokens):
     out, scores, _ = _sampled(SamplingOptions(3, answer_tokens, eos_ids=()))

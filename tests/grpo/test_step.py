@@ -65,6 +65,7 @@ def test_leaving_out_groups_without_advantage_gives_the_same_weights(accumulate:
     assert moved > 1e-3, "the update did something"
 
 
+@pytest.mark.slow
 def test_sampling_with_adapters_keeps_the_log_probabilities_of_the_update() -> None:
     config = small_config("qwen2_vl")
     lora = LoraConfig(rank=2, alpha=4.0, target_modules=("q_proj", "v_proj", "gate_proj", "down_proj"))
@@ -88,6 +89,7 @@ def test_sampling_with_adapters_keeps_the_log_probabilities_of_the_update() -> N
     assert np.abs(np.asarray(base - expected)).max() > 1e-2, "the adapters matter here"
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_leaves_weights_and_optimizer_as_they_were() -> None:
     config, lora = small_config("qwen2_vl"), LoraConfig(rank=2, alpha=4.0)
     parameters = random_parameters(config, lora, jnp.float32)

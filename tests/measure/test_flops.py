@@ -40,6 +40,7 @@ def test_the_formulas_count_what_xla_counts(family):
     assert needed["update"] < counted["update"] < 1.15 * needed["update"]
 
 
+@pytest.mark.slow
 def test_compiled_costs_of_a_step_without_kl_are_those_of_sample_and_update():
     config = small_config("qwen2_vl")
     work = Workload(scenes=1, questions=1, rollouts=2, frames=2, max_pixels=56 * 56, answer_tokens=3, beta=0.0)

@@ -36,6 +36,7 @@ def folder(folders, request):
     return folders[request.param]
 
 
+@pytest.mark.slow
 def test_transformers_loads_the_folder_and_generates_from_a_video(folder):
     model, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -55,6 +56,7 @@ def test_transformers_loads_the_folder_and_generates_from_a_video(folder):
     ]
 
 
+@pytest.mark.slow
 def test_the_code_of_the_serving_page_runs_and_passes_the_trained_positions(folder):
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -82,6 +84,7 @@ def test_the_code_of_the_serving_page_runs_and_passes_the_trained_positions(fold
     assert names["logits"].shape[1] == scene + question
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "media",
     [

@@ -122,6 +122,7 @@ def test_padding_never_changes_a_result():
         np.testing.assert_array_equal(np.where(case.mask, scores[0], 0), np.where(case.mask, scores[1], 0))
 
 
+@pytest.mark.slow
 def test_a_leak_between_sibling_rollouts_changes_the_result(monkeypatch):
     """The comparison above has teeth: let rollouts see one key of a sibling and it fails by orders of magnitude."""
     with jax.enable_x64(True):
@@ -159,6 +160,7 @@ def test_lora_switched_off_is_the_base_model_exactly():
     assert float(jnp.abs(changed - scores[0]).max()) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_the_backward_pass_keeps_no_second_copy_of_the_frozen_weights(family, remat):

@@ -86,6 +86,7 @@ def chosen(settings: TrainConfig) -> str | None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirror", ["none", "pairs"])
 def test_stored_features_equal_the_towers_at_every_vision_token(place: Path, mirror: str) -> None:
     settings = config(place, mirror=mirror)
@@ -221,6 +222,7 @@ def test_a_trained_tower_never_uses_stored_features(place: Path) -> None:
     assert trains_vision(dataclasses.replace(config(place), lora=lora), open_model(str(place / "tiny")))
 
 
+@pytest.mark.slow
 def test_the_features_command_resumes_and_writes_bfloat16(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,6 +255,7 @@ def test_a_damaged_features_array_is_an_error(place: Path, tmp_path: Path) -> No
         store.read("scene0000_00", 2, mirrored=False)
 
 
+@pytest.mark.slow
 def test_features_of_the_mirrored_view_are_those_of_frames_flipped_on_disk(place: Path, tmp_path: Path) -> None:
     """A folder whose stored frames are flipped: what is seen there is what the mirrored view of the original sees, and
     the other way round."""
