@@ -155,6 +155,20 @@ def test_a_file_that_is_cut_off_is_broken(container, share, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("name", ["clip.wmv", "clip.ts", "clip.mpg", "clip.flv", "clip.3gp", "live.mkv", "live.webm"])
+def test_other_containers_are_read_and_known_to_be_cut_off(name, tmp_path):
+    """Those whose length is not in their header end with a part that is not whole."""
+    path, base = tmp_path / name, encode(tmp_path / "base.avi", "mjpeg", GREYS[:60], noise=40)
+    codec = {".wmv": "wmv2", ".mpg": "mpeg2video", ".3gp": "mpeg4", ".webm": "libvpx"}.get(path.suffix, "libx264")
+    ffmpeg("-i", base, "-c:v", codec, *(("-live", "1") if "live" in name else ()), path)
+    assert len(agrees_with_ffmpeg(path)) == 60
+    data = path.read_bytes()
+    for share in (0.31, 0.52, 0.73, 0.94):
+        path.write_bytes(data[: round(len(data) * share) | 1])  # packets of ts have an even length
+        with pytest.raises(InputError, match=rf"{name}: is cut off"):
+            VideoFileSource(path)
+
+
 def says_sixty_frames(path: Path) -> None:
     """40 frames behind a header that says 60, the lengths of all parts right."""
     encode(path, "h264", GREYS[:60] if path.suffix == ".mp4" else GREYS[:40])

@@ -9,15 +9,19 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_EBML, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_STREAM_PACKET_BYTES = 188  # of an MPEG transport stream, each begins with a G
 _MOST_PARTS = 1 << 20
 _PADDING = b"\0\r\n "
 
 
 def bytes_promised(path: Path) -> int | None:
-    """How long an mp4, mov, mkv, webm or avi file is by the lengths in it; None if they do not say.
+    """How long an mp4, mov, mkv, webm, avi, wmv or ts file is by the lengths in it; None if they do not say.
 
-    Streams that were written as they came (browsers, `-f matroska -`) have no lengths.
+    Of streams that were written as they came (browsers, `-f matroska -`) only the last part has a length, so that one
+    that ends between two parts is whole.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -27,7 +31,12 @@ def bytes_promised(path: Path) -> int | None:
         if head[:4] == b"RIFF":
             return _riff(file, size)
         if head[:4] == _EBML:
-            return _matroska(file)
+            return _matroska(file, size)
+        start = head + file.read(1 << 16)
+    if start.startswith(_ASF) and (at := start.find(_ASF_PROPERTIES)) >= 0:
+        return int.from_bytes(start[at + 40 : at + 48], "little") or None
+    if start[: 3 * _STREAM_PACKET_BYTES : _STREAM_PACKET_BYTES] == b"GGG":
+        return -(-size // _STREAM_PACKET_BYTES) * _STREAM_PACKET_BYTES
     return None
 
 
@@ -76,17 +85,31 @@ def _riff(file: BinaryIO, size: int) -> int | None:
     return None
 
 
-def _matroska(file: BinaryIO) -> int | None:
-    """The EBML header and the segment after it."""
+def _matroska(file: BinaryIO, size: int) -> int | None:
+    """Elements one after another; those that hold others may have no length, and are gone through."""
     end = 0
-    for name in (_EBML, _SEGMENT):
+    for _ in range(_MOST_PARTS):
+        if end == size:
+            return size
         file.seek(end)
         head = file.read(12)
-        if head[:4] != name or not head[4:5] or not head[4]:
+        name = head[: _width(head[:1])]
+        width = _width(head[len(name) : len(name) + 1])
+        if not name or not width:
+            return size + 1 if end + len(head) == size else None
+        length = int.from_bytes(head[len(name) : len(name) + width], "big") & ((1 << 7 * width) - 1)
+        end += len(name) + width
+        if length < (1 << 7 * width) - 1:
+            end += length
+            if name == _SEGMENT:
+                return end
+        elif name not in (_SEGMENT, _CLUSTER):
             return None
-        width = 9 - head[4].bit_length()
-        length = int.from_bytes(head[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
-        if length == (1 << 7 * width) - 1:  # unknown
-            return None
-        end += 4 + width + length
-    return end
+        if end > size:
+            return end
+    return None
+
+
+def _width(first: bytes) -> int:
+    """The length of a number in Matroska, by its first byte; 0 if there is none."""
+    return 9 - first[0].bit_length() if first and first[0] else 0

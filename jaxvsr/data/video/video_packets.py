@@ -174,7 +174,7 @@ def _check_promises(
     if kind.startswith("mov") and stream.duration:
         seconds = float(stream.duration * stream.time_base)
         there = last - (packets.times[0] * packets.time_base if packets.times else 0.0)
-    elif kind.startswith("matroska") and container.duration:
+    elif kind.startswith(("matroska", "flv", "asf")) and container.duration:
         seconds = container.duration / 1e6
     if there + slack < seconds:
         raise InputError(f"{path}: is cut off: {seconds:.2f} seconds by its header, {there:.2f} in the file")

@@ -16,7 +16,7 @@ from jaxvsr.data.video.scan_frames import FrameSource, SensSource, average_fps, 
 from jaxvsr.data.video.video_file import VideoFileSource
 from jaxvsr.errors import InputError
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".gif")
 # Where ScanNet's exporter and its forks put colour frames: 0.jpg, 1.jpg, … or frame-000000.color.jpg.
 COLOR_FOLDERS = ("color", "exported/color")
 SCANNET_FPS = 30.0
