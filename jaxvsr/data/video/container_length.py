@@ -80,7 +80,7 @@ def _riff(file: BinaryIO, size: int) -> int | None:
         if length in (0, 0xFFFFFFFF):  # never filled in
             return None
         end += 8 + length + length % 2
-        if end - length % 2 == size:  # without the padding
+        if size < end <= size + 8:  # some writers leave out the padding, or count the header too
             return size
     return None
 

@@ -33,7 +33,6 @@ from jaxvsr.data.video.video_packets import VIDEO_LIMIT_FRAMES, demuxed, opened,
 from jaxvsr.errors import InputError, one_line
 
 _CHUNK_BYTES = 1 << 20
-_SLACK_BYTES = 8  # of a RIFF file: some writers count the header
 _SAME_RATE = 0.02
 
 
@@ -127,7 +126,7 @@ class VideoFileSource:
 
     def _check_length(self) -> None:
         promised = bytes_promised(self._path)
-        if promised is not None and promised > self.bytes_on_disk + _SLACK_BYTES:
+        if promised is not None and promised > self.bytes_on_disk:
             raise InputError(
                 f"{self._path}: is cut off: {promised:,} bytes by its header, {self.bytes_on_disk:,} in the file"
             )
