@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from jaxvsr.data.importers.vsi_bench_download import question_of_row
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
 from jaxvsr.files import replacing
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Question))
+_BENCHMARK_FIELDS = ("dataset", "scene_name", "ground_truth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,56 +40,91 @@ def missing_note(predictions: Sequence[Prediction], effect: str) -> list[str]:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read predictions.jsonl, or a sample log of lmms-eval's VSI-Bench task.
+    """Read predictions.jsonl, a JSON list of such rows, or a sample log of lmms-eval's VSI-Bench task.
 
     Raises:
-        InputError: no such file, a broken line, a repeated id, or no predictions.
+        InputError: no such file, a broken row, a repeated id, or no predictions.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; evaluate.py --model … --out DIR writes DIR/predictions.jsonl")
-    predictions: list[Prediction] = []
-    lines: dict[str, int] = {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    # Not splitlines(): a completion may hold the other line separators of Unicode.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deep')})") from None
+    predictions: list[Prediction] = []
+    places: dict[str, str] = {}
+    for place, row in _rows(text, path):
+        where = f"{path} {place}"
         prediction = prediction_of_row(row, where)
         name = prediction.question.id
-        if name in lines:
-            raise InputError(f"{where}: id {name!r} is also in line {lines[name]}")
-        lines[name] = number
+        if name in places:
+            raise InputError(f"{where}: id {name!r} is also in {places[name]}")
+        places[name] = place
         predictions.append(prediction)
     if not predictions:
         raise InputError(f"{path}: has no predictions")
     return predictions
 
 
+def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    """(`line 3` or `row 3`, row) of JSON lines, of a JSON list, or of a document with `logs`."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):  # several lines of JSON, or something broken: then the line is named
+        document = None
+    if isinstance(document, dict):
+        logs = document.get("logs")
+        if isinstance(logs, dict):  # by task
+            logs = [row for rows in logs.values() if isinstance(rows, list) for row in rows]
+        if logs is None and "results" in document and "prediction" not in document:
+            raise InputError(
+                f"{path}: has scores but no answers; lmms-eval --log_samples writes the answers to …_samples_….jsonl"
+            )
+        document = logs if isinstance(logs, list) else [document]
+    if isinstance(document, list):
+        for number, row in enumerate(document, start=1):
+            yield f"row {number}", row
+        return
+    # Not splitlines(): a completion may hold the other line separators of Unicode.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                reason = getattr(error, "msg", "nested too deep")
+                raise InputError(f"{path} line {number}: not JSON ({reason})") from None
+
+
 def prediction_of_row(row: Any, where: str) -> Prediction:
-    """A row of predictions.jsonl, of lmms-eval's log (`doc` and responses), or of VSI-Bench with `prediction` added."""
+    """A row of predictions.jsonl, of VSI-Bench with `prediction` added, or of lmms-eval's log.
+
+    That log has the question in `doc`, from version 0.4 on only in the row under the metric (`vsibench_score`,
+    `vsibench_overall`), which has the prediction too; what else the harness adds is not read.
+    """
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    if isinstance(row.get("doc"), dict):
-        logged = row.get("vsibench_score")
-        predicted = logged.get("prediction") if isinstance(logged, dict) else None
+    document = row.get("doc")
+    logged = next((row[name] for name in row if _is_question(row[name]) and name != "doc"), None)
+    if isinstance(document, dict) or logged is not None:
+        predicted = None if logged is None else logged.get("prediction")
         for name in ("filtered_resps", "resps"):
             predicted = _first(row.get(name)) if predicted is None else predicted
-        row = {**row["doc"], "prediction": predicted}
+        found = {**(document if isinstance(document, dict) else {}), **(logged or {})}
+        row = {name: value for name, value in found.items() if name in (*_FIELDS, *_BENCHMARK_FIELDS)}
+        row["prediction"] = predicted
     predicted = row.get("prediction")
     if predicted is not None and not isinstance(predicted, str):
         raise InputError(f"{where}: prediction must be a string or null, found {predicted!r}")
     fields = {name: value for name, value in row.items() if name != "prediction"}
     if "ground_truth" in fields and "answer" not in fields:
         return Prediction(question_of_row(fields, where), predicted)
+    if isinstance(fields.get("id"), int) and not isinstance(fields["id"], bool):
+        fields["id"] = str(fields["id"])
     return Prediction(Question.from_json(fields, where), predicted)
+
+
+def _is_question(value: Any) -> bool:
+    return isinstance(value, dict) and "question_type" in value and bool({"ground_truth", "answer"} & set(value))
 
 
 def _first(responses: Any) -> Any:

@@ -344,13 +344,51 @@ def test_sample_logs_of_lmms_eval_are_read(tmp_path):
     assert score_vsi_bench(rows).overall == 75
 
 
+DOC = {"id": 7, "dataset": "scannet", "scene_name": "scene0011_00", "question_type": "object_rel_distance"}
+DOC |= {"question": "Which?", "options": list(OPTIONS), "ground_truth": "C", "pruned": False}
+SCORED = {**DOC, "prediction": "C.", "accuracy": 1.0}
+LOGS = {
+    "the authors' one document": {
+        "args": {"model": "llava", "log_samples": True},
+        "model_configs": {"task": "vsibench"},
+        "logs": [{"doc_id": 0, "doc": DOC, "target": "C", "resps": [['["C."]']], "vsibench_score": SCORED}],
+        "time": "0101_0000",
+    },
+    "before 0.4": {"doc_id": 0, "doc": DOC, "target": "C", "arguments": {}, "filtered_resps": ["C."]},
+    "since 0.4": {"doc_id": 0, "target": "C", "doc_hash": "x", "filtered_resps": ["C."], "vsibench_score": SCORED},
+    "since 0.4, other metric": {"doc_id": 0, "input": "…", "resps": [["C."]], "vsibench_overall": {**DOC, "x": 1}},
+    "VSI-Bench's own fields": SCORED,
+    "a list": [SCORED],
+    "documents by task": {"logs": {"vsibench": [{"doc_id": 0, "vsibench_score": SCORED}]}},
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_logs_are_read_as_they_exist(name, indent, tmp_path):
+    path = tmp_path / "samples.json"
+    path.write_text("\ufeff" + json.dumps(LOGS[name], indent=indent, ensure_ascii=False), encoding="utf-8")
+    (row,) = read_predictions(path)
+    assert (row.question.id, row.question.answer, row.question.answer_kind) == ("vsi-bench-7", "C", "choice")
+    assert row.question.video == "scannet/scene0011_00.mp4" and row.prediction == "C."
+    assert score_vsi_bench([row]).overall == 100
+
+
+def test_ids_that_are_integers_are_read_from_our_own_rows(tmp_path):
+    row = {**make_question(1).to_json(), "id": 12, "prediction": "4"}
+    (tmp_path / "p.json").write_text(json.dumps([row, {**row, "id": 13}], indent=1))
+    assert [one.question.id for one in read_predictions(tmp_path / "p.json")] == ["12", "13"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "no predictions"),
         ("{", "line 1: not JSON"),
         ("[" * 100_000, "line 1: not JSON"),
-        ("[]", "expected a JSON object"),
+        ("[]", "has no predictions"),
+        ("[3]", "row 1: expected a JSON object"),
+        ('{"results": {"vsibench": {}}}', "has scores but no answers"),
         ('{"prediction": 3}', "prediction must be a string"),
         ('{"prediction": "3", "colour": 1}', "unknown field 'colour'"),
         ('{"prediction": "3", "ground_truth": "3", "question_type": "x"}', "'x' is not one of VSI-Bench's"),

@@ -77,6 +77,13 @@ PUBLISHED: dict[str, tuple[dict, dict]] = {
             "images": ("pictures/scene0011_00/000100.jpg",),
         },
     ),
+    "chat": (
+        {
+            "messages": [{"role": "user", "content": "<video>\nHow many beds are there?"}], "videos": ["kitchen.mp4"],
+            "solution": "<answer>2</answer>",
+        },
+        {"question": "How many beds are there?", "answer": "2", "answer_kind": "number", "video": "other/kitchen.mp4"},
+    ),
     "jsonl": (
         {"id": "a", "scene": "walk", "question": "Where is it?", "answer": "behind the sofa", "answer_kind": "text"},
         {"id": "import_set-a", "video": "frames/walk", "answer": "behind the sofa", "question_type": "other"},

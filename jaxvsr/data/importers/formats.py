@@ -7,24 +7,35 @@ video-r1    problem, options, problem_type, data_type, solution in <answer>, pat
 trl         prompt (text or messages) and solution, answer or completion; image, images or video
 vqasynth    messages of several turns, images
 q-spatial   question, answer_value, answer_unit, image or image_path
+chat        conversations or messages (LLaVA, Qwen, ms-swift), with the answer in them or in solution; or a question and
+            its answer under other usual names (problem, query, instruction; response, output); image(s), video(s)
 jsonl       jaxvsr's fields (docs/formats.md), or others with --map
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
-from jaxvsr.data.importers.answer_kinds import Answer, RowError, decide, untagged
+from jaxvsr.data.importers.answer_kinds import RowError, decide, untagged
 from jaxvsr.data.importers.question_types import question_type, type_of_question
-from jaxvsr.data.importers.turns import Picture, pictures_of, question_and_answer_turns, text_of
+from jaxvsr.data.importers.row_fields import (
+    SourceRow,
+    images_of,
+    needed_field,
+    option_list,
+    question_text,
+    slug,
+    split_options,
+    string_field,
+    video_of,
+)
+from jaxvsr.data.importers.turns import Media, Picture, pictures_of, question_and_answer_turns, text_of
 from jaxvsr.data.importers.vsi_bench_download import is_pruned, question_of_row
 from jaxvsr.errors import InputError
 
-Format = Literal["vsi-bench", "vsi100k", "spacer", "video-r1", "trl", "vqasynth", "q-spatial", "jsonl"]
+Format = Literal["vsi-bench", "vsi100k", "spacer", "video-r1", "trl", "vqasynth", "q-spatial", "chat", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 # Where the sets of these forms are published, with their terms.
 TERMS: dict[str, str] = {
@@ -38,9 +49,14 @@ _FIELDS = ("id", "scene", "question_type", "question", "options", "answer", "ans
 # Fields that can name the scene of a row.
 _PLACE_FIELDS = (
     *("scene", "scene_name", "scene_id", "scan", "scan_id", "video", "video_path", "video_id", "path", "image"),
-    *("image_path", "image_id"),
+    *("image_path", "image_id", "videos", "images"),
 )
-_OPTIONAL_FIELDS = ("image", "mirror_of", "response")
+_OPTIONAL_FIELDS = ("image", "videos", "mirror_of", "response")
+# The usual names of a question and of its answer, in sets that have neither of ours.
+_QUESTION_NAMES = ("question", "problem", "query", "instruction")
+_TRUTH_NAMES = ("solution", "answer", "ground_truth")
+_REPLY_NAMES = ("response", "output")
+_MESSAGE_NAMES = ("conversations", "messages")
 _KIND_OF_PROBLEM = {
     "multiple choice": "choice",
     "numerical": "number",
@@ -48,29 +64,6 @@ _KIND_OF_PROBLEM = {
     "ocr": "text",
     "free-form": "text",
 }
-_EMBEDDED_OPTIONS = re.compile(r"\s*\n\s*Options:\s*\n(.*)\Z", re.DOTALL)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SourceRow:
-    """One published question.
-
-    `video` and `images` are names that have to be paired with files, or the images themselves. `pruned`: whether it is
-    outside VSI-Bench's debiased subset, if the set says so. `names`: every name of a scene or file in the row.
-    """
-
-    question: str
-    answer: Answer
-    question_type: str
-    video: str | None = None
-    images: tuple[Picture, ...] = ()
-    id: str | None = None
-    scene: str | None = None
-    mirror_of: str | None = None
-    response: str | None = None
-    pruned: bool | None = None
-    notes: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
 
 
 def read_row(row: dict[str, Any], form: Format, where: str) -> list[SourceRow]:
@@ -93,6 +86,7 @@ def detect(row: Mapping[str, Any], where: str = "row") -> Format:
     rules: tuple[tuple[Format, bool], ...] = (
         ("vsi-bench", {"dataset", "scene_name", "question_type", "ground_truth"} <= fields),
         ("q-spatial", {"question", "answer_value", "answer_unit"} <= fields),
+        ("chat", "conversations" in fields or ("messages" in fields and not _is_vqasynth(row))),
         ("vqasynth", "messages" in fields),
         ("trl", "prompt" in fields),
         ("spacer", {"problem", "solution"} <= fields and _is_spacer(row)),
@@ -100,12 +94,26 @@ def detect(row: Mapping[str, Any], where: str = "row") -> Format:
         ("jsonl", {"question", "answer", "answer_kind"} <= fields),
         ("vsi100k", bool(type_of_question(asked)) and bool(fields & {"answer", "solution", "ground_truth"})),
         ("jsonl", {"question", "answer"} <= fields),
+        ("chat", bool(fields & set(_QUESTION_NAMES)) and bool(fields & {*_TRUTH_NAMES, *_REPLY_NAMES})),
     )
     for form, fits in rules:
         if fits:
             return form
     names = ", ".join(sorted(map(str, fields)))[:200]
-    raise InputError(f"{where}: unknown form with fields {names}; name them with --map question=…,answer=…,video=…")
+    raise InputError(
+        f"{where}: unknown form with fields {names}; name them with --map question=…,answer=…,video=… (OUTER.INNER is "
+        "a field inside of another)"
+    )
+
+
+def _is_vqasynth(row: Mapping[str, Any]) -> bool:
+    """Messages of parts about images, whose answers are in them."""
+    if not isinstance(row["messages"], list) or {*_TRUTH_NAMES, "video", "videos"} & set(row):
+        return False
+    contents = [one.get("content") for one in row["messages"] if isinstance(one, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
+    kinds = {part["type"] for part in parts if isinstance(part.get("type"), str)}
+    return "image" in kinds and "video" not in kinds
 
 
 def _is_spacer(row: Mapping[str, Any]) -> bool:
@@ -114,10 +122,23 @@ def _is_spacer(row: Mapping[str, Any]) -> bool:
 
 
 def renamed(row: Mapping[str, Any], field_map: Mapping[str, str]) -> dict[str, Any]:
-    """A row with jaxvsr's field names; `field_map`: ours → the set's. A mapped field that the row lacks is left out."""
-    known = {ours: row[theirs] for ours, theirs in field_map.items() if theirs in row}
+    """A row with jaxvsr's field names; `field_map`: ours → the set's, whose names reach into objects and lists
+    (`reward_model.ground_truth`, `conversations.0.value`). A mapped field that the row lacks is left out.
+    """
+    found = {ours: _reached(row, theirs) for ours, theirs in field_map.items()}
+    known = {ours: value for ours, value in found.items() if value is not None}
     rest = {name: value for name, value in row.items() if name not in field_map and name not in field_map.values()}
     return {**{name: rest[name] for name in (*_FIELDS, *_OPTIONAL_FIELDS) if name in rest}, **known}
+
+
+def _reached(row: Any, name: str) -> Any:
+    """A field of the row, or one inside of others; None if there is none."""
+    if isinstance(row, dict) and name in row:
+        return row[name]
+    outer, dot, inner = name.partition(".")
+    if isinstance(row, list) and outer.isdecimal() and int(outer) < len(row):
+        return _reached(row[int(outer)], inner) if dot else row[int(outer)]
+    return _reached(row[outer], inner) if dot and isinstance(row, dict) and outer in row else None
 
 
 def parse_field_map(text: str) -> dict[str, str]:
@@ -140,40 +161,10 @@ def parse_field_map(text: str) -> dict[str, str]:
 
 def place_names(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of scenes and files in all fields of a published row."""
-    return tuple(name for field in _PLACE_FIELDS if isinstance(name := row.get(field), str))
-
-
-def _string(row: Mapping[str, Any], *names: str) -> str | None:
-    """The first of these fields that the row has, as text; numbers as Python writes them."""
-    for name in names:
-        value = row.get(name)
-        if value is None or isinstance(value, bool | list | dict | bytes):
-            if value is not None:
-                raise RowError(f"field {name!r} must be text or a number, found {type(value).__name__}")
-            continue
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RowError(f"field {name!r} is {value}")
-        text = f"{value:.15g}" if isinstance(value, float) else str(value)
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise RowError(f"field {name!r} is not valid text (half a surrogate pair)")
-        return text.strip()
-    return None
-
-
-def _needed(row: Mapping[str, Any], *names: str) -> str:
-    text = _string(row, *names)
-    if not text:
-        raise RowError(f"field {' or '.join(map(repr, names))} is missing or empty")
-    return text
-
-
-def _option_list(row: Mapping[str, Any]) -> tuple[str, ...]:
-    options = row.get("options")
-    if options is None:
-        return ()
-    if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
-        raise RowError(f"field 'options' must be a list of strings, found {str(options)[:60]!r}")
-    return tuple(options)
+    values = [row.get(field) for field in _PLACE_FIELDS]
+    return tuple(
+        one for value in values for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)
+    )
 
 
 def _vsi_bench(row: dict[str, Any], where: str) -> list[SourceRow]:
@@ -198,33 +189,37 @@ def _vsi_bench(row: dict[str, Any], where: str) -> list[SourceRow]:
 
 
 def _vsi100k(row: dict[str, Any], where: str) -> list[SourceRow]:
-    question, options = _split_options(_without_heading(_needed(row, "question", "problem")), _option_list(row))
-    kind = question_type(_string(row, "question_type"), question, "")
+    question, options = split_options(question_text(needed_field(row, "question", "problem")), option_list(row))
+    kind = question_type(string_field(row, "question_type"), question, "")
     if not kind:
         raise RowError(f"question {question[:60]!r} has none of vsGRPO's templates, and there is no question_type")
-    answer = decide(untagged(_needed(row, "answer", "solution", "ground_truth")), options)
-    video = _needed(row, "video", "video_path", "path", "scene", "scene_name")
-    return [SourceRow(question, answer, kind, video=video, id=_string(row, "id", "problem_id"))]
+    answer = decide(untagged(needed_field(row, "answer", "solution", "ground_truth")), options)
+    video = needed_field(row, "video", "video_path", "path", "scene", "scene_name")
+    return [SourceRow(question, answer, kind, video=video, id=string_field(row, "id", "problem_id"))]
 
 
 def _spacer(row: dict[str, Any], where: str) -> list[SourceRow]:
     """Spatial-R1's released file and SpaceR's SR_dataset; options may be part of the problem's text."""
-    question, options = _split_options(_without_heading(_needed(row, "problem", "question")), _option_list(row))
-    answer = decide(untagged(_needed(row, "solution", "answer")), options, _kind_of_problem(row))
-    named = question_type(_string(row, "question_type"), question, _slug(_string(row, "problem_type")) or "other")
-    video = _needed(row, "path", "video")
-    return [SourceRow(question, answer, named, video=video, id=_string(row, "problem_id", "id"))]
+    question, options = split_options(question_text(needed_field(row, "problem", "question")), option_list(row))
+    answer = decide(untagged(needed_field(row, "solution", "answer")), options, _kind_of_problem(row))
+    named = question_type(
+        string_field(row, "question_type"), question, slug(string_field(row, "problem_type")) or "other"
+    )
+    video = needed_field(row, "path", "video")
+    return [SourceRow(question, answer, named, video=video, id=string_field(row, "problem_id", "id"))]
 
 
 def _video_r1(row: dict[str, Any], where: str) -> list[SourceRow]:
-    question, options = _split_options(_without_heading(_needed(row, "problem")), _option_list(row))
+    question, options = split_options(question_text(needed_field(row, "problem")), option_list(row))
     kind = _kind_of_problem(row)
-    answer = decide(untagged(_needed(row, "solution")), options, kind)
-    named = question_type(_string(row, "question_type"), question, _slug(_string(row, "problem_type")) or "other")
-    media, process = _needed(row, "path", "video", "image"), _string(row, "process")
-    response = f"{process}\n{_needed(row, 'solution')}" if process else None
-    fields: dict[str, Any] = {"id": _string(row, "problem_id", "id"), "response": response}
-    if (_string(row, "data_type") or "video") == "image":
+    answer = decide(untagged(needed_field(row, "solution")), options, kind)
+    named = question_type(
+        string_field(row, "question_type"), question, slug(string_field(row, "problem_type")) or "other"
+    )
+    media, process = needed_field(row, "path", "video", "image"), string_field(row, "process")
+    response = f"{process}\n{needed_field(row, 'solution')}" if process else None
+    fields: dict[str, Any] = {"id": string_field(row, "problem_id", "id"), "response": response}
+    if (string_field(row, "data_type") or "video") == "image":
         return [SourceRow(question, answer, named, images=(Picture(media),), **fields)]
     return [SourceRow(question, answer, named, video=media, **fields)]
 
@@ -233,56 +228,92 @@ def _trl(row: dict[str, Any], where: str) -> list[SourceRow]:
     if "chosen" in row:
         raise RowError("chosen and rejected answers: preference sets are not imported; name the right one as solution")
     question, inside, notes = text_of(row.get("prompt"))
-    truth = _string(row, "solution", "answer", "ground_truth")
+    truth = string_field(row, *_TRUTH_NAMES)
+    if not truth and isinstance(row.get("reward_model"), dict):  # verl's form
+        truth = string_field(row["reward_model"], "ground_truth")
     response = None
     if row.get("completion") is not None:
         response, _, _ = text_of(row["completion"])
         truth = truth or response
     if not truth:
         raise RowError("field 'solution', 'answer' or 'completion' is missing or empty")
-    question, options = _split_options(question, _option_list(row))
-    answer = decide(untagged(truth), options, _string(row, "answer_kind"))
-    named = question_type(_string(row, "question_type"), question, "other")
-    video = inside.video or _string(row, "video", "video_path")
-    images = inside.images or pictures_of(row.get("images", row.get("image")))
+    question, options = split_options(question, option_list(row))
+    answer = decide(untagged(truth), options, string_field(row, "answer_kind"))
+    named = question_type(string_field(row, "question_type"), question, "other")
+    video = inside.video or video_of(row)
+    images = inside.images or images_of(row)
     response = response if response and response != answer.text else None
-    return [SourceRow(question, answer, named, video, images, _string(row, "id"), response=response, notes=notes)]
+    return [SourceRow(question, answer, named, video, images, string_field(row, "id"), response=response, notes=notes)]
 
 
 def _vqasynth(row: dict[str, Any], where: str) -> list[SourceRow]:
     """Each turn is a question about the same images (SVQA-R1: multi-turn to single-turn)."""
     turns, inside, notes = question_and_answer_turns(row.get("messages"))
-    images = inside.images or pictures_of(row.get("images", row.get("image")))
-    video = inside.video or _string(row, "video")
+    images = inside.images or images_of(row)
+    video = inside.video or video_of(row)
     rows = []
     for number, (question, answer) in enumerate(turns):
-        own = _string(row, "id")
+        own = string_field(row, "id")
         name = None if own is None else own if len(turns) == 1 else f"{own}-{number}"
-        named = question_type(_string(row, "question_type"), question, "open_ended")
+        named = question_type(string_field(row, "question_type"), question, "open_ended")
         decided = decide(answer, None, "text")
         rows.append(SourceRow(question, decided, named, video, images, name, notes=notes if not number else ()))
     return rows
 
 
 def _q_spatial(row: dict[str, Any], where: str) -> list[SourceRow]:
-    question, value, unit = _needed(row, "question"), _needed(row, "answer_value"), _needed(row, "answer_unit")
+    question, value, unit = (
+        needed_field(row, "question"),
+        needed_field(row, "answer_value"),
+        needed_field(row, "answer_unit"),
+    )
     length = decide(f"{float(decide(value, None, 'number').text):.6g} {unit}", None, "text")
     images = pictures_of(row.get("image")) or pictures_of(row.get("image_path"))
-    path = _string(row, "image_path")
+    path = string_field(row, "image_path")
     if images and path and images[0].data is not None:
         images = (dataclasses.replace(images[0], name=path),)
     if not images:
         raise RowError("field 'image' or 'image_path' is missing or empty")
-    named = question_type(_string(row, "question_type"), question, "distance")
-    return [SourceRow(question, length, named, images=images, id=_string(row, "id", "question_id"))]
+    named = question_type(string_field(row, "question_type"), question, "distance")
+    return [SourceRow(question, length, named, images=images, id=string_field(row, "id", "question_id"))]
+
+
+def _chat(row: dict[str, Any], where: str) -> list[SourceRow]:
+    """Each turn is a question; the answer is the row's own field, for its only question, or what was replied."""
+    truth, said = string_field(row, *_TRUTH_NAMES), next((row[one] for one in _MESSAGE_NAMES if row.get(one)), None)
+    if said is not None:
+        turns, inside, notes = question_and_answer_turns(said)
+    else:
+        asked = "\n".join(filter(None, (needed_field(row, *_QUESTION_NAMES), string_field(row, "input"))))
+        turns, inside, notes = [(asked, string_field(row, *_REPLY_NAMES) or "")], Media(), ()
+        if row.get("history"):
+            raise RowError("field 'history': earlier turns stand apart; expected them in messages")
+    if truth and len(turns) > 1:
+        raise RowError(f"{len(turns)} questions in turn, but one {' or '.join(_TRUTH_NAMES)}")
+    images, own, rows = inside.images or images_of(row), string_field(row, "id", "problem_id", "question_id"), []
+    scene = string_field(row, "scene")
+    video = inside.video or video_of(row) or (None if images else scene)
+    for number, (asked, reply) in enumerate(turns):
+        if not (truth or reply):
+            raise RowError(f"no answer: neither a reply nor a field {' or '.join(map(repr, _TRUTH_NAMES))}")
+        question, options = split_options(question_text(asked), option_list(row))
+        answer = decide(untagged(truth or reply), options, string_field(row, "answer_kind"))
+        response = reply if reply and reply not in (answer.text, truth) else None
+        named = question_type(string_field(row, "question_type"), question, "other")
+        name = None if own is None else own if len(turns) == 1 else f"{own}-{number}"
+        rows.append(SourceRow(question, answer, named, video, images, name, scene, response=response, notes=notes))
+        notes = ()
+    return rows
 
 
 def _jsonl(row: dict[str, Any], where: str) -> list[SourceRow]:
-    question, options = _split_options(_without_heading(_needed(row, "question")), _option_list(row))
-    answer = decide(untagged(_needed(row, "answer")), options, _string(row, "answer_kind"))
-    named = question_type(_string(row, "question_type"), question, "other")
-    images, scene = pictures_of(row.get("images", row.get("image"))), _string(row, "scene")
-    video = _string(row, "video") or (None if images else scene)
+    if isinstance(row.get("question"), list):  # --map question=FIELD may name messages
+        return _chat({**row, "messages": row["question"]}, where)
+    question, options = split_options(question_text(needed_field(row, "question")), option_list(row))
+    answer = decide(untagged(needed_field(row, "answer")), options, string_field(row, "answer_kind"))
+    named = question_type(string_field(row, "question_type"), question, "other")
+    images, scene = images_of(row), string_field(row, "scene")
+    video = video_of(row) or (None if images else scene)
     return [
         SourceRow(
             question,
@@ -290,38 +321,21 @@ def _jsonl(row: dict[str, Any], where: str) -> list[SourceRow]:
             named,
             video=video,
             images=images,
-            id=_string(row, "id"),
+            id=string_field(row, "id"),
             scene=scene,
-            mirror_of=_string(row, "mirror_of"),
-            response=_string(row, "response"),
+            mirror_of=string_field(row, "mirror_of"),
+            response=string_field(row, "response"),
         )
     ]
 
 
 def _kind_of_problem(row: Mapping[str, Any]) -> str | None:
-    named = _string(row, "problem_type")
+    named = string_field(row, "problem_type")
     if not named:
         return None
     if named.casefold() not in _KIND_OF_PROBLEM:
         raise RowError(f"problem_type {named[:40]!r} is not one of {', '.join(_KIND_OF_PROBLEM)}")
     return _KIND_OF_PROBLEM[named.casefold()]
-
-
-def _without_heading(question: str) -> str:
-    return re.sub(r"\A\s*Question:\s*", "", question)
-
-
-def _split_options(question: str, options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Take options out of the question's text, if the row has no field for them."""
-    match = _EMBEDDED_OPTIONS.search(question)
-    if options or not match:
-        return question, options
-    lines = tuple(line.strip() for line in match[1].splitlines() if line.strip())
-    return question[: match.start()].strip(), lines
-
-
-def _slug(text: str | None) -> str:
-    return re.sub(r"\W+", "_", (text or "").casefold()).strip("_")
 
 
 _READERS: dict[Format, Callable[[dict[str, Any], str], list[SourceRow]]] = {
@@ -332,5 +346,6 @@ _READERS: dict[Format, Callable[[dict[str, Any], str], list[SourceRow]]] = {
     "trl": _trl,
     "vqasynth": _vqasynth,
     "q-spatial": _q_spatial,
+    "chat": _chat,
     "jsonl": _jsonl,
 }

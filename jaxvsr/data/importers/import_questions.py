@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from jaxvsr.data.importers.answer_kinds import RowError
-from jaxvsr.data.importers.formats import Format, SourceRow, detect, place_names, read_row, renamed
+from jaxvsr.data.importers.formats import Format, detect, place_names, read_row, renamed
 from jaxvsr.data.importers.pairing import Pairing, Place
+from jaxvsr.data.importers.row_fields import SourceRow
 from jaxvsr.data.importers.source_rows import read_rows, source_files
 from jaxvsr.data.questions import Question, choices, meaning
 from jaxvsr.data.video.media_index import MediaIndex

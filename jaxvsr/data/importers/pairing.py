@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from jaxvsr.data.importers.formats import SourceRow
+from jaxvsr.data.importers.row_fields import SourceRow
 from jaxvsr.data.importers.turns import Picture
 from jaxvsr.data.scannet.benchmark_scenes import Benchmark, benchmark_in
 from jaxvsr.data.scannet.read_scan import is_procedural

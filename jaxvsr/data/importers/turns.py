@@ -8,9 +8,13 @@ from typing import Any
 
 from jaxvsr.data.importers.answer_kinds import RowError
 
-# LLaVA and TRL mark the place of an image in a text; here images come before the question.
-_PLACEHOLDER = re.compile(r"[ \t]*<(?:image|video)>[ \t]*\n?", re.IGNORECASE)
+# Sets mark the places of images and videos in a text; here media come before the question.
+_PLACEHOLDER = re.compile(
+    r"[ \t]*(?:<(?:image|video)>|<\|vision_start\|>(?:<\|(?:image|video)_pad\|>)*<\|vision_end\|>)[ \t]*\n?",
+    re.IGNORECASE,
+)
 _MOST_PICTURES = 64
+_ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names
 SYSTEM_NOTE = "system messages left out (--prompt chooses one)"
 
 
@@ -69,17 +73,18 @@ def text_of(value: Any) -> tuple[str, Media, tuple[str, ...]]:
 
 
 def question_and_answer_turns(value: Any) -> tuple[list[tuple[str, str]], Media, tuple[str, ...]]:
-    """(question, answer) of every turn of a conversation, the media of its first turn, and notes.
+    """(question, answer) of every turn of a conversation, the media of its first turn, and notes; the answer to a last
+    question that has none is "".
 
     Raises:
         RowError: user and assistant do not take turns, or a later turn has media.
     """
     turns, media, notes = _turns(value)
     roles = [role for role, _ in turns]
-    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+    if not roles or roles != (["user", "assistant"] * len(roles))[: len(roles)]:
         raise RowError(f"messages of {', '.join(roles)[:60] or 'nobody'}; expected user and assistant in turn")
-    texts = [text for _, text in turns]
-    return list(zip(texts[::2], texts[1::2], strict=True)), media, notes
+    texts = [*(text for _, text in turns), ""]
+    return list(zip(texts[0:-1:2], texts[1::2], strict=True)), media, notes
 
 
 def _turns(value: Any) -> tuple[list[tuple[str, str]], Media, tuple[str, ...]]:
@@ -89,7 +94,9 @@ def _turns(value: Any) -> tuple[list[tuple[str, str]], Media, tuple[str, ...]]:
     media = Media()
     notes: tuple[str, ...] = ()
     for message in value:
-        role, (text, found) = message.get("role"), _content(message.get("content"))
+        role = message.get("role", message.get("from"))
+        role = _ROLES.get(role, role) if isinstance(role, str) else role
+        text, found = _content(message.get("content", message.get("value")))
         if role == "system":
             notes = (SYSTEM_NOTE,)
             continue
@@ -114,7 +121,7 @@ def _content(content: Any) -> tuple[str, Media]:
     images: list[Picture] = []
     video = None
     for part in content:
-        kind = part.get("type")
+        kind = part.get("type") or next((name for name in ("text", "image", "video") if part.get(name)), None)
         if kind == "text" and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind in ("image", "image_url"):
@@ -132,4 +139,9 @@ def _content(content: Any) -> tuple[str, Media]:
 def _cleaned(text: str) -> str:
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise RowError("a message is not valid text (half a surrogate pair)")
+    return without_placeholders(text)
+
+
+def without_placeholders(text: str) -> str:
+    """A text without the marks of where its images and videos stand (`<image>`, `<video>`)."""
     return _PLACEHOLDER.sub("", text).strip()
