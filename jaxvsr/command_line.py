@@ -27,6 +27,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jaxvsr import stop_signals
 from jaxvsr.errors import InputError, NotFiniteError
+from jaxvsr.outside_text import visible, visible_stdout
 
 EXIT_INPUT_ERROR = 2
 EXIT_NOT_FINITE = 3
@@ -63,14 +64,15 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     if stop_signals.is_ending():
         stop_signals.end_at_once()
     if line:
-        print(line, file=sys.stderr)
+        print(visible(line), file=sys.stderr)
     return code
 
 
 def _outcome(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> tuple[int, str]:
     """The exit code, and the line that says why where it is not the command's own."""
     try:
-        return command(argv), ""
+        with visible_stdout():
+            return command(argv), ""
     except (InputError, NotFiniteError) as error:
         code = EXIT_INPUT_ERROR if isinstance(error, InputError) else EXIT_NOT_FINITE
         return code, f"error: {' '.join(str(error).split())}"

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from jaxvsr.data.questions import Question
+from jaxvsr.outside_text import csv_cell
 from jaxvsr.report.rendering import Cell, render
 
 MOST_ROWS = 2000  # on the page; the CSV has all
@@ -61,11 +62,11 @@ def answers_csv(names: Sequence[str], rows: Sequence[AnsweredQuestion]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     scores = [f"score of {name}" for name in names]
-    writer.writerow([*QUESTION_FIELDS, *names, *scores])
+    writer.writerow([*QUESTION_FIELDS, *map(csv_cell, names), *scores])
     for row in most_different_first(rows):
         # A model's tokens may end in half a character: a lone surrogate, which no file can hold.
         texts = ["" if one is None else one.encode("utf-8", "backslashreplace").decode() for one in row.predictions]
         numbers = ["" if math.isnan(score) else f"{score:g}" for score in row.scores]
-        asked = [getattr(row.question, name) for name in QUESTION_FIELDS]
-        writer.writerow([*asked, *texts, *numbers])
+        asked = [str(getattr(row.question, name)) for name in QUESTION_FIELDS]
+        writer.writerow([*map(csv_cell, (*asked, *texts)), *numbers])
     return out.getvalue()

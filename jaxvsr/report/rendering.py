@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import math
-import unicodedata
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from jaxvsr import outside_text
 
 
 class Cell(NamedTuple):
@@ -20,22 +21,8 @@ class Cell(NamedTuple):
 
 
 def visible(value: object) -> object:
-    """A text with its control and direction characters made visible; finished markup as it is.
-
-    A model may emit anything, also terminal escapes and the characters that reverse the text after them.
-
-    >>> visible("\\x1b[31m")
-    '␛[31m'
-    """
-    if hasattr(value, "__html__"):
-        return value
-
-    def shown(character: str) -> str:
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co"):
-            return character
-        return chr(0x2400 + ord(character)) if character < " " else f"\\u{ord(character):04x}"
-
-    return "".join(map(shown, str(value)))
+    """A text with its control and direction characters made visible; finished markup as it is."""
+    return value if hasattr(value, "__html__") else outside_text.visible(str(value))
 
 
 def number(value: float) -> str:

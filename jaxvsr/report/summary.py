@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.tables.text_table import markdown_table
+from jaxvsr.outside_text import csv_cell
 from jaxvsr.report.metric_labels import label
 
 # What a table shows unless other metrics are asked for, after those that start with `eval/`.
@@ -117,7 +118,7 @@ def to_csv(summary: Mapping[str, Mapping[str, Spread]]) -> str:
     writer.writerow(["group", "metric", "mean", "standard_deviation", "runs"])
     for group, values in summary.items():
         for name, value in values.items():
-            writer.writerow([group, name, _full(value.mean), _full(value.deviation), value.count])
+            writer.writerow([csv_cell(group), csv_cell(name), _full(value.mean), _full(value.deviation), value.count])
     return out.getvalue()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from jaxvsr.files import write_text
+from jaxvsr.outside_text import VisibleStream, visible
 
 # What a line shows, where a step has it: name in metrics.jsonl, name here, format.
 SHOWN = (
@@ -80,7 +81,8 @@ class Console:
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._bar = Progress(BarColumn(), TextColumn("{task.description}"), console=Terminal(file=self._stream))
+        raw = self._stream.raw if isinstance(self._stream, VisibleStream) else self._stream  # a bar is escape sequences
+        self._bar = Progress(BarColumn(), TextColumn("{task.description}"), console=Terminal(file=raw))
         self._task = self._bar.add_task("starting", total=self._steps, completed=done)
         self._bar.start()
 
@@ -89,7 +91,7 @@ class Console:
         if self._quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(visible(text), markup=False, highlight=False)
         else:
             print(text, file=self._stream, flush=True)
 
@@ -102,7 +104,7 @@ class Console:
         self._compiled = row["compile_seconds"]
         line = step_line(step, self._steps, row, statistics.median(self._steps_took))
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=line)
+            self._bar.update(self._task, completed=step, description=visible(line))
         elif self._last_line is None or now - self._last_line >= self._line_seconds or step == self._steps:
             self._last_line = now
             print(line, file=self._stream, flush=True)

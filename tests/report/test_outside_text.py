@@ -1,8 +1,12 @@
 """Whatever a model, a file or a scan says is text on every page: no tag, no attribute, no control character."""
 
+import csv
 import dataclasses
 import html.parser
+import io
 import math
+import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,18 +14,65 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxvsr import outside_text
+from jaxvsr.command_line import run
 from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.rooms.room_scans import write_rooms
 from jaxvsr.data.scannet.read_scan import list_scans, read_scene
-from jaxvsr.report.answers_page import AnsweredQuestion, answers_html
+from jaxvsr.errors import InputError
+from jaxvsr.report.answers_page import AnsweredQuestion, answers_csv, answers_html
 from jaxvsr.report.floor_plan import Mark, Plan
 from jaxvsr.report.rendering import TEMPLATES
 from jaxvsr.report.run_page import BeforeAfter, Page, run_page
 from jaxvsr.report.run_rows import HackedRollout, SampledAnswer, SampledQuestion
 from jaxvsr.report.scene_page import scene_page
+from launch.evaluate import main as evaluate
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><style>*{display:none}</style>\x1b[31m\u202eabc"
 SHOWN = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><style>*{display:none}</style>␛[31m\\u202eabc"
+
+
+@given(st.text())
+def test_no_control_or_direction_character_is_left(text):
+    shown = outside_text.visible(text)
+    assert not [one for one in shown if one not in "\n\t" and unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co")]
+    shown.encode()  # no half a character either
+    if not [one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co")]:
+        assert shown == text
+
+
+def test_what_a_command_prints_cannot_steer_the_terminal(capsys):
+    def command(argv):
+        print("answer:", HOSTILE, "\ud800")
+        sys.stdout.write(f"{HOSTILE}\n")
+        raise InputError(f"label {HOSTILE!s}: is not known")
+
+    assert run(command, []) == 2
+    captured = capsys.readouterr()
+    assert (
+        captured.out == f"answer: {SHOWN} \\ud800\n{SHOWN}\n"
+        and captured.err == f"error: label {SHOWN}: is not known\n"
+    )
+
+
+def test_a_file_name_cannot_steer_the_terminal(tmp_path, capsys):
+    assert evaluate(["--score", str(tmp_path / "\x1b[2J.jsonl"), "--benchmark", "vsi-bench", "--out", "o"]) == 2
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.err + captured.out and "␛[2J.jsonl: no such file" in captured.err
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-3", "@a", '=HYPERLINK("x")', "-1+1", "\t=1", "＝1", "-inf()", "a", "", "-٣"]
+)
+def test_cells_of_csv_are_never_formulas(text):
+    question = Question("q", "s", text or "t", "Which?", None, "left", "word")
+    rows = csv.reader(
+        io.StringIO(answers_csv(["=a", "b"], [AnsweredQuestion(question, [text, None], [1.0, math.nan])]))
+    )
+    header, cells = rows
+    for cell in (*header, *cells):
+        assert cell[:1] not in "=+-@＝\t" or not cell or float(cell) is not None
+    assert text in (cells[header.index("'=a")], cells[header.index("'=a")][1:])
 
 
 class Outline(html.parser.HTMLParser):
