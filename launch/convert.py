@@ -4,6 +4,7 @@
     python launch/convert.py to-hf runs/demo@best out/lora --adapter    a PEFT adapter of the base model
     python launch/convert.py from-hf Qwen/Qwen2-VL-2B-Instruct models/2b    layers stacked: loads without stacking
     python launch/convert.py verify models/2b                      logits and 32 greedy tokens, against transformers
+    python launch/convert.py positions                             what the installed transformers does to positions
     python launch/convert.py tiny models/tiny --seed 0             a small random model, with no download
     python launch/convert.py random models/2b-random --shape qwen2-vl-2b    random weights of a published shape, 4.4 GB
 
@@ -65,6 +66,8 @@ def _parser() -> ArgumentParser:
     )
     verify = command("verify", "compare logits and greedy tokens with transformers (needs torch)", out=False)
     verify.add_argument("--tokens", type=positive_int, default=32, metavar="N", help="greedy tokens (default 32)")
+    purpose = "say how positions behind a video are computed by the installed transformers (needs torch)"
+    command("positions", purpose, model=False, out=False)
     tiny = command("tiny", "write a small random model as a complete folder", model=False)
     tiny.add_argument("--seed", type=int, default=0, metavar="N")
     tiny.add_argument("--family", choices=("qwen2_vl", "qwen2_5_vl"), default="qwen2_vl")
@@ -85,6 +88,8 @@ def _command(argv: Sequence[str] | None) -> int:
         return _tiny(arguments)
     if arguments.command == "random":
         return _random(arguments, start)
+    if arguments.command == "positions":
+        return _positions()
     from jaxvsr.runs.model_source import open_model
 
     model, start = open_model(arguments.model, arguments.revision), time.perf_counter()
@@ -110,6 +115,23 @@ def _report(out: Path, start: float) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     speed = f"{megabytes:,.1f} MB in {seconds:.1f} s, {megabytes / seconds:,.0f} MB/s"
     print(f"{out}: {speed}, peak host memory {peak:,.0f} MB")
+
+
+def _positions() -> int:
+    """Exit code 0 where the installed transformers follows the rule of training, else 1."""
+    import transformers
+
+    from jaxvsr.models.huggingface.installed_positions import position_differences
+
+    found = position_differences()
+    print(f"transformers {transformers.__version__}")
+    for one in found:
+        print(f"  {one.to_text()}")
+    if all(one.as_trained for one in found):
+        print("positions are those of training: nothing is to be done")
+        return 0
+    print('positions differ from those of training: pass position_ids (docs/serving.md, "Positions by version")')
+    return EXIT_DIFFERENT
 
 
 def _tiny(arguments: Namespace) -> int:

@@ -10,11 +10,12 @@ from pathlib import Path
 README = "README.md"
 # The front matter's licence fields (https://huggingface.co/docs/hub/repositories-licenses).
 LICENCE_FIELDS = ("license", "license_name", "license_link")
-# How other software computes positions after a video; see `positions.py`.
+# docs/serving.md has what each version does.
 SERVING_NOTE = (
-    "Positions: text after a video starts one past the maximum over time, height and width, as in Qwen's own release, "
-    "transformers up to 5.2, and vLLM. transformers 5.3 to 5.23 ignore the time and start it earlier after a long "
-    "video; pass `position_ids` there."
+    "Positions: text after a video starts one past the maximum over time, height and width, and Qwen2.5-VL's seconds "
+    "are not rounded, as in Qwen's own release. Many versions of transformers compute something else, for the base "
+    'model too: `jaxvsr convert positions` says what yours does, and docs/serving.md of jaxvsr ("Positions by '
+    'version") how to pass `position_ids`.'
 )
 
 

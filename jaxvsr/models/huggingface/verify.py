@@ -8,13 +8,11 @@ the model at a time.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import transformers
 from jaxtyping import Float, Int, Int32
 
 from jaxvsr.errors import InputError
@@ -22,6 +20,7 @@ from jaxvsr.models.huggingface.hf_config import ARCHITECTURES
 from jaxvsr.models.huggingface.model_folder import ModelFolder, load_parameters
 from jaxvsr.models.huggingface.peft_adapter import join
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
+from jaxvsr.models.huggingface.transformers_class import transformers_class
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, stack_of
@@ -159,19 +158,10 @@ def _jax(
 def _transformers(
     folder: ModelFolder, sequence: _Sequence, answer_tokens: int
 ) -> tuple[Float[np.ndarray, "X vocab"], Int32[np.ndarray, "R"]]:
-    try:
-        import torch
-    except ImportError:
-        raise InputError("verify runs transformers, which needs torch: pip install torch") from None
-    _hide_broken_torchvision()
-    try:
-        model_class = getattr(transformers, ARCHITECTURES[folder.config.family])
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f"verify: transformers' models cannot be imported here ({_root_cause(error)}); in a fresh environment: "
-            "pip install torch transformers"
-        ) from None
-    model = model_class.from_pretrained(folder.path, dtype=torch.float32, local_files_only=True).eval()
+    architecture = transformers_class(ARCHITECTURES[folder.config.family])
+    import torch
+
+    model = architecture.from_pretrained(folder.path, dtype=torch.float32, local_files_only=True).eval()
 
     def tensor(array: Int[np.ndarray, "..."]) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array)).long()
@@ -204,24 +194,3 @@ def _transformers(
                     **{cache: output[cache]},
                 )
     return prompt_logits, np.array(answer, np.int32)
-
-
-def _hide_broken_torchvision() -> None:
-    """A torchvision built for another torch fails on import, and transformers' models with it. They work without
-    torchvision if they find none; pixels come from our processor."""
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        return
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        sys.modules["torchvision"] = None  # type: ignore[assignment]  # how import marks a missing module
-        is_available = transformers.utils.is_torchvision_available
-        getattr(is_available, "cache_clear", lambda: None)()
-
-
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).splitlines()[0]

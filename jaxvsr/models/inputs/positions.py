@@ -11,8 +11,8 @@ width p + column, in merged tokens; Qwen2.5-VL's time is absolute. The text afte
     height   0  1 1 1 1 1 1  4
     width    0  1 2 1 2 1 2  4
 
-This is the rule of Qwen's code, transformers up to 5.2, and vLLM. transformers 5.3 to 5.23 ignore the time of a block:
-the text starts max(height, width) after the block's start (https://github.com/huggingface/transformers/issues/45381).
+This is the rule of Qwen's code. Versions of transformers differ in times and in where text starts: docs/serving.md has
+them all, and `convert.py positions` says what the installed one does.
 """
 
 from __future__ import annotations
