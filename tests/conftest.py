@@ -111,7 +111,7 @@ def alarm() -> Iterator[Callable[[], object]]:
     """`alarm()` ends what hangs: a minute later, where nothing should take a second."""
 
     def hung(number: int, frame: object) -> None:
-        raise TimeoutError("hangs")
+        pytest.fail("hangs")  # no Exception, which the scoring of rewards would catch and try again row by row
 
     before = signal.signal(signal.SIGALRM, hung)
     yield lambda: signal.alarm(60)
