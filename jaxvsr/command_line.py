@@ -17,17 +17,18 @@ A launch script reads
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jaxvsr import stop_signals
-from jaxvsr.errors import InputError, NotFiniteError
+from jaxvsr.errors import InputError, NotFiniteError, naming, system_fault
 from jaxvsr.outside_text import visible, visible_stdout
+from jaxvsr.parent_process import child_of_this, stop_command_with_parent
 
 EXIT_INPUT_ERROR = 2
 EXIT_NOT_FINITE = 3
@@ -49,12 +50,13 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Run `command(argv)` and return its exit code; `InputError` becomes one line on stderr and code 2,
-    `NotFiniteError` one line and code 3.
+    `NotFiniteError` one line and code 3. What the system refuses (a full disk, no memory) is one line and code 2.
 
     A process whose signals are taken ends here where one has come, whatever became of its `KeyboardInterrupt`.
     """
     # Without torch, transformers would say at import that it has no models. Tokenizers are all that is wanted of it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    stop_command_with_parent()
     try:
         code, line = _outcome(command, argv)
     except BaseException:
@@ -72,7 +74,10 @@ def _outcome(command: Callable[[Sequence[str] | None], int], argv: Sequence[str]
     """The exit code, and the line that says why where it is not the command's own."""
     try:
         with visible_stdout():
-            return command(argv), ""
+            code = command(argv)
+            with naming(Path("stdout")):
+                sys.stdout.flush()
+            return code, ""
     except (InputError, NotFiniteError) as error:
         code = EXIT_INPUT_ERROR if isinstance(error, InputError) else EXIT_NOT_FINITE
         return code, f"error: {' '.join(str(error).split())}"
@@ -82,15 +87,16 @@ def _outcome(command: Callable[[Sequence[str] | None], int], argv: Sequence[str]
         # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0, ""
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # the first look for such a file raises it
+    except Exception as error:
+        fault = system_fault(error)
+        if fault is None:
             raise
-        return EXIT_INPUT_ERROR, f"error: {error.filename}: {error.strerror}"
+        return EXIT_INPUT_ERROR, f"error: {' '.join(fault.split())}"
 
 
 def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Run this Python with arguments and return the exit code; Ctrl-C and SIGTERM are the child's to handle: it may
-    have to save.
+    have to save. It is stopped where this process is killed.
 
     `environment` is added to this process's own.
     """
@@ -107,8 +113,11 @@ def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = 
         else:  # a terminal has sent Ctrl-C to the child too, which then takes no notice of this
             child.terminate()
 
-    with stop_signals.answered_by(pass_on, every_one=True):
-        child = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **added})
+    with (
+        stop_signals.answered_by(pass_on, every_one=True),
+        child_of_this(arguments, {**os.environ, **added}) as started,
+    ):
+        child = started
         if came:
             child.terminate()
         code = child.wait()

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import re
+import reprlib
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,6 +22,8 @@ from jaxvsr.errors import InputError, prefixed
 Settings = TypeVar("Settings")
 
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", dict: "fields"}
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _COMMA = re.compile(r",(?![^(]*\))")  # outside of brackets
 
 
@@ -35,7 +38,7 @@ def read_fields(kind: type[Settings], tree: Any, path: str = "", *, loose: bool 
     """
     types_of, required = _types_of_fields(kind)  # type: ignore[arg-type]
     if not isinstance(tree, dict):
-        raise InputError(f"{_at(path)}expected fields ({', '.join(types_of)}), found {tree!r}")
+        raise InputError(f"{_at(path)}expected fields ({', '.join(types_of)}), found {_shown(tree)}")
     check_names(tree, types_of, path)
     values = {
         name: value if type(value) in types_of[name] else _read(types_of[name], value, _below(path, name), loose)
@@ -70,7 +73,7 @@ def _read(kinds: tuple[Any, ...], value: Any, path: str, loose: bool) -> Any:
         if value in choices and not isinstance(value, bool):
             return value
         names = [str(choice) for choice in choices]
-        raise InputError(f"{_at(path)}{value!r} is not one of {', '.join(names)}{did_you_mean(value, names)}")
+        raise InputError(f"{_at(path)}{_shown(value)} is not one of {', '.join(names)}{did_you_mean(value, names)}")
     if get_origin(hint) is tuple:
         kinds_of_item = _alternatives(get_args(hint)[0])
         if loose and isinstance(value, str):
@@ -89,7 +92,7 @@ def _read(kinds: tuple[Any, ...], value: Any, path: str, loose: bool) -> Any:
             pass
     if hint is int and isinstance(value, float) and value.is_integer():  # 1.0e3
         return int(value)
-    raise InputError(f"{_at(path)}expected {expected(kinds)}, found {value!r}")
+    raise InputError(f"{_at(path)}expected {expected(kinds)}, found {_shown(value)}")
 
 
 def read_text(hint: Any, text: str, path: str = "") -> Any:
@@ -107,7 +110,7 @@ def read_text(hint: Any, text: str, path: str = "") -> Any:
             return tuple(read_text(get_args(kind)[0], part, path) for part in parts if part)
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         value = text
     return read_value(hint, value, path, loose=True)
 
@@ -205,6 +208,11 @@ def _types_of_fields(kind: type) -> tuple[dict[str, tuple[Any, ...]], tuple[str,
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _shown(value: object) -> str:
+    """A value in an error, cut where it is long or nested: aliases of YAML can stand for more than any memory holds."""
+    return _SHORT.repr(value)
 
 
 def _below(path: str, name: object) -> str:

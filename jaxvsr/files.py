@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxvsr.errors import InputError, one_line
+from jaxvsr.errors import InputError, naming, one_line
 
 
 def partial_name(path: Path) -> Path:
@@ -29,8 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = partial_name(path)
     try:
-        yield partial
-        os.replace(partial, path)
+        with naming(path):
+            yield partial
+            os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -70,15 +71,49 @@ def read_json_object(path: Path, *, missing: str = "") -> dict[str, Any]:
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON lines file that another process may be appending to: none where it is not there, and a last
     line that is not finished is left out.
+
+    Raises:
+        InputError: a line that is no JSON object in UTF-8.
     """
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
+    if path.is_file():
+        for number, line in _lines(path):
+            if not line.endswith(b"\n"):
                 return
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path} line {number}: not JSON ({error.msg})") from None
-            yield row
+            yield _row(path, number, line)
+
+
+def read_whole_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a finished JSON lines file, each with the number of its line."""
+    for number, line in _lines(path):
+        yield number, _row(path, number, line)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as lines:
+        yield from enumerate(lines, start=1)
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} line {number}: not JSON ({error.msg})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} line {number}: not UTF-8 (byte {error.start + 1})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} line {number}: not JSON ({one_line(error)})") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{path} line {number}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, one_line
 
 
 def read_yaml(path: Path, *, what: str = "config", fields: str = "`steps: 100`") -> dict[str, Any]:
@@ -30,6 +30,12 @@ def read_yaml(path: Path, *, what: str = "config", fields: str = "`steps: 100`")
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise InputError(f"{what} {path}{line}: not YAML ({problem}); expected fields ({fields})") from None
+    except RecursionError:
+        raise InputError(f"{what} {path}: nested too deep to be YAML of ours; expected fields ({fields})") from None
+    except (ValueError, OverflowError) as error:  # a number of thousands of digits, a date in month 13
+        raise InputError(
+            f"{what} {path}: a value that YAML cannot read ({one_line(error)}); expected fields ({fields})"
+        ) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = "errors files locks fields yaml_file pixel_budget progress outside_text"
+GROUND = "errors files locks parent_process fields yaml_file pixel_budget progress outside_text"
 
 # Room, or module of the ground floor, and what it may import besides itself.
 MAY_IMPORT = {
     "errors": "",
     "files": "errors",
     "locks": "errors files",
+    "parent_process": "",
     "fields": "errors",
     "yaml_file": "errors",
     "pixel_budget": "errors",
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "stop_signals": "",
     "user_functions": "errors",
     "outside_text": "",
-    "command_line": "errors outside_text stop_signals",
+    "command_line": "errors outside_text parent_process stop_signals",
     "cli": "errors command_line stop_signals",
     "demo_stages": "errors files command_line",
     "prompts": "errors fields yaml_file rewards",

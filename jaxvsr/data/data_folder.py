@@ -20,7 +20,7 @@ from jaxvsr.data.questions import Question, choices, meaning, read_questions
 from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
 from jaxvsr.data.splits import SPLITS_FILE, read_splits
 from jaxvsr.errors import InputError
-from jaxvsr.files import write_text
+from jaxvsr.files import read_text, write_text
 from jaxvsr.locks import only_writer, remove_partials
 from jaxvsr.pixel_budget import vision_tokens
 
@@ -78,7 +78,7 @@ def merge_questions(folder: Path, recipe: str, rows: Sequence[Question]) -> list
 def write_card_section(folder: Path, section: str, text: str) -> None:
     """Write `text` under the heading `section` of `card.md`, replacing what was there; other sections stay."""
     path = folder / CARD_FILE
-    card = path.read_text(encoding="utf-8") if path.exists() else f"# {folder.resolve().name}\n"
+    card = read_text(path) if path.exists() else f"# {folder.resolve().name}\n"
     block = f"## {section}\n\n{text.strip()}\n"
     pattern = re.compile(rf"^## {re.escape(section)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     card, replaced = pattern.subn(lambda _: block + "\n", card)

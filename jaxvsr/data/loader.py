@@ -25,6 +25,7 @@ from jaxvsr.data.questions import Question
 from jaxvsr.data.scene_order import order_without_repeats
 from jaxvsr.data.scene_pools import ScenePool, folder_pattern
 from jaxvsr.errors import InputError
+from jaxvsr.parent_process import end_worker_with_parent
 
 T = TypeVar("T")
 MID_GREY = 128
@@ -176,7 +177,8 @@ def make_loader(
     if workers == 0:
         return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
     batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-    return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)))
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+    return iter(batches.mp_prefetch(options, worker_init_fn=end_worker_with_parent))
 
 
 def _check_enough_scenes(schedule: Schedule) -> None:

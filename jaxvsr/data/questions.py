@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jaxvsr.data.scene_names import check_scene_name
 from jaxvsr.errors import InputError, prefixed
 from jaxvsr.fields import read_fields
-from jaxvsr.files import replacing
+from jaxvsr.files import read_whole_rows, replacing
 
 AnswerKind = Literal["number", "choice", "word", "text", "box"]
 
@@ -91,18 +91,13 @@ def read_questions(path: Path) -> list[Question]:
         raise InputError(f"{path}: no such file; `build_data.py questions` writes it")
     questions: list[Question] = []
     seen: dict[str, int] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path} line {number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: not JSON ({error.msg})") from None
-            question = Question.from_json(row, where)
-            if question.id in seen:
-                raise InputError(f"{where}: id {question.id!r} is already in line {seen[question.id]}")
-            seen[question.id] = number
-            questions.append(question)
+    for number, row in read_whole_rows(path):
+        where = f"{path} line {number}"
+        question = Question.from_json(row, where)
+        if question.id in seen:
+            raise InputError(f"{where}: id {question.id!r} is already in line {seen[question.id]}")
+        seen[question.id] = number
+        questions.append(question)
     return questions
 
 

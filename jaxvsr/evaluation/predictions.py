@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxvsr.data.importers.vsi_bench_download import question_of_row
 from jaxvsr.data.questions import Question
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, one_line
 from jaxvsr.files import replacing
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Question))
@@ -90,8 +90,8 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                reason = getattr(error, "msg", "nested too deep")
+            except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
+                reason = getattr(error, "msg", None) or one_line(error)
                 raise InputError(f"{path} line {number}: not JSON ({reason})") from None
 
 

@@ -12,7 +12,7 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.scannet.read_scan import is_procedural, list_scans, read_scene
 from jaxvsr.errors import InputError
 from jaxvsr.fields import flat_fields, to_tree
-from jaxvsr.files import write_text
+from jaxvsr.files import read_text, write_text
 from jaxvsr.report.drawn_answers import RoomToDraw
 from jaxvsr.report.pictures import jpegs
 from jaxvsr.report.run_page import BeforeAfter, Page, run_page
@@ -56,7 +56,7 @@ def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = 
     page = Page(
         name=run.resolve().name,
         metrics=read_metrics(folder.metrics),
-        config_text=folder.config.read_text(encoding="utf-8"),
+        config_text=read_text(folder.config),
         facts=_facts(config),
         scores=read_comparison(run / COMPARISON) if (run / COMPARISON).exists() else (),
         before_after=None if pair is None else BeforeAfter(*pair, plan=_plan(pair[0], found[pair[0].scene])),

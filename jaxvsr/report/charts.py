@@ -62,11 +62,36 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 def smoothed(values: Sequence[float], window: int) -> list[float]:
     """Mean of the finite values in a centred window of `window` steps, shorter at the ends; nan where none is."""
     half = window // 2
+    sums = [0.0, *itertools.accumulate(value if math.isfinite(value) else 0.0 for value in values)]
+    counts = [0, *itertools.accumulate(int(math.isfinite(value)) for value in values)]
     result = []
     for index in range(len(values)):
-        near = [value for value in values[max(0, index - half) : index + half + 1] if math.isfinite(value)]
-        result.append(sum(near) / len(near) if near else math.nan)
+        start, end = max(0, index - half), min(len(values), index + half + 1)
+        count = counts[end] - counts[start]
+        result.append((sums[end] - sums[start]) / count if count else math.nan)
     return result
+
+
+def _thinned(
+    points: Sequence[tuple[float, float]], most: int = 2 * (Box.right - Box.left)
+) -> Sequence[tuple[float, float]]:
+    """At most about `most` of the points: of each stretch the least and the greatest, so that peaks stay, and one of
+    those that are not finite, so that gaps do.
+
+    >>> _thinned([(0, 1), (1, 3), (2, 2), (3, 0), (4, 1), (5, 2), (6, 9), (7, 3)], most=4)
+    [(1, 3), (3, 0), (4, 1), (6, 9)]
+    """
+    if len(points) <= most:
+        return points
+    kept: list[tuple[float, float]] = []
+    for part in range(most // 2):
+        stretch = points[part * len(points) // (most // 2) : (part + 1) * len(points) // (most // 2)]
+        finite = [point for point in stretch if math.isfinite(point[1])]
+        chosen = {min(finite, key=lambda point: point[1]), max(finite, key=lambda point: point[1])} if finite else set()
+        if len(finite) < len(stretch):
+            chosen.add(next(point for point in stretch if not math.isfinite(point[1])))
+        kept += sorted(chosen)
+    return kept
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
@@ -76,7 +101,7 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
     'M0.0 1.0 L5.0 1.0 M15.0 2.0 L15.0 2.0'
     """
     pieces: list[str] = []
-    for is_finite, run in itertools.groupby(points, key=lambda point: math.isfinite(point[1])):
+    for is_finite, run in itertools.groupby(_thinned(points), key=lambda point: math.isfinite(point[1])):
         places = [f"{x:.1f} {y:.1f}" for x, y in run]
         if is_finite:
             pieces += [f"M{places[0]}", *(f"L{place}" for place in places[1:] or places)]

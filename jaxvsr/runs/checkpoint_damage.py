@@ -6,6 +6,8 @@ import contextlib
 import gc
 import json
 import logging
+import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,20 +18,36 @@ from jaxvsr.errors import InputError
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without what Orbax and its tasks say of a checkpoint that cannot be read: that is said in one line."""
+    with warnings.catch_warnings(), quiet_threads():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
+@contextlib.contextmanager
+def quiet_threads() -> Iterator[None]:
+    """Without logs and tracebacks of the threads in which Orbax writes: what fails there is raised again where it is
+    waited for."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
     def nothing(record: logging.LogRecord) -> bool:
         return False
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+    def others(raised: threading.ExceptHookArgs) -> None:
+        frames = traceback.walk_tb(raised.exc_traceback)
+        if not any("orbax" in frame.f_globals.get("__name__", "") for frame, _ in frames):
+            before(raised)
+
+    before = threading.excepthook
+    threading.excepthook = others
+    for logger in loggers:
+        logger.addFilter(nothing)
+    try:
+        yield
+    finally:
+        if threading.excepthook is others:
+            threading.excepthook = before
         for logger in loggers:
-            logger.addFilter(nothing)
-        try:
-            yield
-        finally:
-            for logger in loggers:
-                logger.removeFilter(nothing)
+            logger.removeFilter(nothing)
 
 
 def check_arrays(folder: Path) -> None:

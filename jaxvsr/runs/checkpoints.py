@@ -9,8 +9,9 @@ checkpoint holds two trees, so that export and evaluation read the weights alone
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,12 +19,12 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, system_fault
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import DtypeSetting
 from jaxvsr.runs.array_digest import changed_leaf, tree_digests
-from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, reason_of
+from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, quiet_threads, reason_of
 
 if TYPE_CHECKING:
     from jaxvsr.config.train_config import TrainConfig
@@ -86,7 +87,11 @@ class Checkpoints:
                 get_metric_fn=lambda scores: scores[SCORE], n=1, keep_checkpoints_without_metrics=False
             )
             policy = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
-        self.folder = folder
+        self.folder, self._keep = folder, keep
+        self.before_save: Callable[[], None] = lambda: None  # what has to be on the disk before a checkpoint is
+        self._quiet = contextlib.ExitStack()  # while a thread may write
+        if keep is not None:
+            self._quiet.enter_context(quiet_threads())
         check_scores(folder)  # all are read at once, whatever step is asked for
         with quiet():
             self._checkpointer = ocp.training.Checkpointer(
@@ -125,18 +130,33 @@ class Checkpoints:
         """Save the state after `step` steps; a step that is already there stays. `score` is what @best goes by."""
         if step in self.steps:
             return
+        self.before_save()
         trees = _trees(state)
         digests = {name: tree_digests(tree) for name, tree in trees.items()}
-        saved = self._checkpointer.save_checkpointables_async(
-            step,
-            trees,
-            force=True,
-            metrics=None if score is None else {SCORE: float(score)},
-            custom_metadata={**record.to_json(), "data_step": step, DIGESTS: digests},
-        )
-        # The next step donates the state; on CPU its buffers are what is being written, elsewhere a copy of them.
-        if saved is not None and jax.default_backend() == "cpu":
-            saved.result()
+        with self._saving():
+            saved = self._checkpointer.save_checkpointables_async(
+                step,
+                trees,
+                force=True,
+                metrics=None if score is None else {SCORE: float(score)},
+                custom_metadata={**record.to_json(), "data_step": step, DIGESTS: digests},
+            )
+            # The next step donates the state; on CPU its buffers are what is being written, elsewhere a copy of them.
+            if saved is not None and jax.default_backend() == "cpu":
+                saved.result()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """What the system refuses while a checkpoint is written, as one line with the last one that is whole."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            fault = system_fault(error)
+            if fault is None:
+                raise
+            reason, latest = fault.rpartition(": ")[2], self.latest
+            left = "the run has none yet" if latest is None else f"--resume goes on after step {latest}"
+            raise InputError(f"{self.folder}: a checkpoint cannot be written ({reason}); {left}") from None
 
     def record(self, step: int) -> RunRecord:
         """What a checkpoint says about itself.
@@ -229,8 +249,12 @@ class Checkpoints:
         raise damaged(self.folder, step, self.steps, reason)
 
     def close(self) -> None:
-        """Wait for what is being written."""
-        self._checkpointer.close()
+        """Wait for what is being written; of one that writes, what a kill kept from being removed goes now."""
+        with self._quiet, self._saving(), contextlib.closing(self._checkpointer):
+            self._checkpointer.wait()
+            for step in self.steps[: -self._keep] if self._keep else ():
+                if step != self.best:
+                    self._checkpointer.delete(step)
 
 
 def _check_recorded(where: str, lora: LoraConfig | None, recorded: LoraConfig, step: int) -> None:

@@ -5,19 +5,21 @@ A number that is not finite becomes null in JSON, so that every reader of JSON r
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import io
 import json
 import math
 import os
+import platform
 import struct
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from jaxvsr.config.train_config import LoggingSettings, TrainConfig
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, naming
 from jaxvsr.fields import to_tree
 from jaxvsr.files import read_rows
 from jaxvsr.runs.run_folder import RunFolder, cut_rows
@@ -43,7 +45,7 @@ class MetricsLog:
     """The logs of one run, open for writing. Only the first process of several has one."""
 
     def __init__(self, folder: RunFolder, config: TrainConfig, *, restored_step: int = 0, run_id: str | None = None):
-        cut_rows(folder.metrics, restored_step)
+        self.gap = _gap(folder.metrics, restored_step, cut_rows(folder.metrics, restored_step))
         cut_rows(folder.samples, restored_step)
         cut_rows(folder.hacking, restored_step)
         self._folder = folder
@@ -52,9 +54,7 @@ class MetricsLog:
             self._trackers.append(WeightsAndBiases(folder, config, run_id))
         if "tensorboard" in config.logging.trackers:
             self._trackers.append(TensorBoard(folder.tensorboard, restored_step))
-        self._metrics = folder.metrics.open("a", encoding="utf-8")
-        self._samples = folder.samples.open("a", encoding="utf-8")
-        self._hacking = folder.hacking.open("a", encoding="utf-8")
+        self._metrics, self._samples, self._hacking = map(_Rows, (folder.metrics, folder.samples, folder.hacking))
 
     @property
     def run_id(self) -> str | None:
@@ -63,34 +63,67 @@ class MetricsLog:
 
     def write(self, step: int, row: Row) -> None:
         """One row of metrics.jsonl; `step` counts from 1."""
-        _write_row(self._metrics, {"step": step, **row})
+        self._metrics.write({"step": step, **row})
         for tracker in self._trackers:
             tracker.write(step, row)
 
     def write_samples(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            _write_row(self._samples, row)
+            self._samples.write(row)
 
     def write_hacking(self, rows: Sequence[Row]) -> None:
         """Rollouts that show a trick, one a row."""
         for row in rows:
-            _write_row(self._hacking, row)
+            self._hacking.write(row)
 
     def read_samples(self) -> Iterator[Row]:
         """The rows of samples.jsonl so far."""
         return read_rows(self._folder.samples)
 
+    def sync(self) -> None:
+        """Wait until all rows are on the disk: before a checkpoint, which a run goes on from without them."""
+        for rows in (self._metrics, self._samples, self._hacking):
+            rows.sync()
+
     def close(self) -> None:
-        self._metrics.close()
-        self._samples.close()
-        self._hacking.close()
-        for tracker in self._trackers:
-            tracker.close()
+        with contextlib.ExitStack() as closing:  # all of them, also where one fails
+            for rows in (self._metrics, self._samples, self._hacking):
+                closing.callback(rows.close)
+            for tracker in self._trackers:
+                closing.callback(tracker.close)
 
 
-def _write_row(file: io.TextIOBase, row: Row) -> None:
-    file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
-    file.flush()
+def _gap(path: Path, last: int, there: Sequence[int]) -> str | None:
+    """A line about the steps up to `last` whose rows are not in the file; None where all are."""
+    missing = sorted(set(range(1, last + 1)) - set(there))
+    if not missing:
+        return None
+    which = str(missing[0]) if len(missing) == 1 else f"{missing[0]} to {missing[-1]}"
+    return (
+        f"warning: {path} lacks the rows of {len(missing)} steps before the checkpoint ({which}); the run goes on "
+        f"after step {last}, and its curves have a gap"
+    )
+
+
+class _Rows:
+    """A JSON lines file that rows are added to. Nothing is buffered: what could not be written stays unwritten."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, row: Row) -> None:
+        line = (json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
+        with naming(self._path):
+            while line:
+                line = line[self._file.write(line) or 0 :]
+
+    def sync(self) -> None:
+        with naming(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def finite(value: Any) -> Any:
@@ -109,21 +142,30 @@ class TensorBoard:
 
     def __init__(self, folder: Path, restored_step: int):
         from tensorboard.compat.proto import event_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event = event_pb2.Event
         earlier = folder.is_dir() and any(folder.iterdir())  # also of a run that ended before its first checkpoint
-        self._writer = EventFileWriter(str(folder), flush_secs=10)
+        folder.mkdir(exist_ok=True)
+        # TensorBoard reads the files in the order of their names.
+        self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}.{uuid.uuid4().hex[:12]}"
+        # Its own EventFileWriter has a thread, whose traceback would come with a full disk.
+        self._writer = RecordWriter(self._path.open("xb", buffering=0))
+        self._add(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
         if earlier:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=restored_step + 1, session_log=start))
+            self._add(event_pb2.Event(wall_time=time.time(), step=restored_step + 1, session_log=start))
 
     def write(self, step: int, row: Row) -> None:
         event = self._event(wall_time=time.time(), step=step)
         for name, value in row.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 event.summary.value.add(tag=name, simple_value=_float32(value))
-        self._writer.add_event(event)
+        self._add(event)
+
+    def _add(self, event: Any) -> None:
+        with naming(self._path):
+            self._writer.write(event.SerializeToString())
 
     def close(self) -> None:
         self._writer.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxvsr.config.config_file import to_yaml
 from jaxvsr.data.data_folder import card_sources
 from jaxvsr.errors import InputError
-from jaxvsr.files import read_json_object, read_rows
+from jaxvsr.files import read_json_object, read_rows, read_text
 from jaxvsr.models.huggingface.model_card import DataSource, ScoreTable, base_licence, model_card
 from jaxvsr.runs.checkpoints import RunRecord, is_run, open_run
 from jaxvsr.runs.model_source import Model, is_hub_id
@@ -87,4 +87,4 @@ def _benchmark_scores(folder: Path) -> ScoreTable:
     if scores.get("blank"):
         settings.append("on blank video")
     title = f"{scores.get('benchmark', folder.name)} ({', '.join(settings)})"
-    return ScoreTable(title, table.read_text(encoding="utf-8"))
+    return ScoreTable(title, read_text(table))

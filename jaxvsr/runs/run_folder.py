@@ -112,8 +112,19 @@ def check_resume(before: TrainConfig, now: TrainConfig, path: Path) -> None:
             )
 
 
-def cut_rows(path: Path, last_step: int) -> None:
-    """Take out the rows after `last_step`, which a resumed run makes again."""
-    if path.is_file():
-        kept = [json.dumps(row, ensure_ascii=False) for row in read_rows(path) if row["step"] <= last_step]
-        write_text(path, "".join(line + "\n" for line in kept))
+def cut_rows(path: Path, last_step: int) -> list[int]:
+    """Take out the rows after `last_step`, which a resumed run makes again; returns the steps of the others.
+
+    Raises:
+        InputError: a row is broken; nothing is taken out then.
+    """
+    if not path.is_file():
+        return []
+    kept = []
+    for number, row in enumerate(read_rows(path), start=1):
+        if not isinstance(row.get("step"), int):
+            raise InputError(f"{path} line {number}: no integer in field 'step'")
+        if row["step"] <= last_step:
+            kept.append(row)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    return [row["step"] for row in kept]

@@ -123,7 +123,7 @@ class Manifest:
                 }
                 for key, row in done.items()
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: not the manifest of a study ({error!r})") from None
 
     def check(self, planned: Sequence[Command]) -> None:

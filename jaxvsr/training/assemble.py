@@ -88,7 +88,10 @@ def ready_run(
             write_stages(model, run.path)
     checkpoints = Checkpoints(run.checkpoints, keep=config.intervals.keep)
     log = MetricsLog(run, config, restored_step=first, run_id=record.run_id) if writes else None
+    checkpoints.before_save = log.sync if log is not None else checkpoints.before_save
     console = Console(config.steps, done=first, line_seconds=config.logging.line_seconds, quiet=quiet or not writes)
+    if log is not None and log.gap is not None:
+        console.say(log.gap)
     times = CompileTimes(console, (cache or run.path) / "compile_seconds.json", _signature(config, mesh))
     scenes, heldout = SceneAxis(mesh, config.data.scenes), None
     if score_answers is not None and evaluates:

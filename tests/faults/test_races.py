@@ -1,6 +1,5 @@
 """Two commands at almost the same time in one folder: one is refused in a line, or both are done in turn."""
 
-import json
 import random
 import shutil
 import time
@@ -11,7 +10,7 @@ import pytest
 
 from jaxvsr.data.questions import read_questions
 from jaxvsr.files import read_rows
-from tests.support.faults import Tally, finish, start
+from tests.support.faults import Tally, finish, start, write_rows
 
 STEPS = 40
 RECIPE = """
@@ -27,21 +26,15 @@ logging: {trackers: []}
 REWARD = "def vowels(completions, **columns):\n    return [float(len(text)) for text in completions]\n"
 
 
-def write_rows(path: Path, count: int) -> None:
-    row = {"scene": "s", "question_type": "t", "question": "How many?", "answer": "2", "answer_kind": "number"}
-    rows = [{**row, "id": str(index), "scene": f"{path.stem}{index % 9}"} for index in range(count)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def test_two_imports(tmp_path: Path):
     tally, draw = Tally("two imports into one data folder, 0 to 1 s apart"), random.Random(0)
     for name in ("one", "two"):
-        write_rows(tmp_path / f"{name}.jsonl", 3000)
+        write_rows(tmp_path / f"{name}.jsonl", tmp_path / "videos", 3000)
     for number in range(40):
         out = tmp_path / f"out{number}"
-        first = start("build_data.py", "import", "one.jsonl", out, cwd=tmp_path)
+        first = start("build_data.py", "import", "one.jsonl", out, "--videos", "videos", cwd=tmp_path)
         time.sleep(draw.random())
-        second = start("build_data.py", "import", "two.jsonl", out, cwd=tmp_path)
+        second = start("build_data.py", "import", "two.jsonl", out, "--videos", "videos", cwd=tmp_path)
         ends = [finish(first), finish(second)]
         done = [name for name, (code, _) in zip(("one", "two"), ends, strict=True) if code == 0]
         rows = [row.id for row in read_questions(out / "questions.jsonl")] if done else []

@@ -245,3 +245,14 @@ def test_a_run_is_resumed_from_its_record_even_if_the_run_it_started_from_is_gon
     write_tiny_model(tmp_path / "tiny", 1, shape=SMALL)
     with pytest.raises(InputError, match="has changed since the run was made"):
         reopen_model(run)
+
+
+def test_what_a_kill_kept_from_being_removed_goes_when_the_run_is_opened_again(tmp_path: Path) -> None:
+    killed = Checkpoints(tmp_path, keep=9)
+    for step, score in [(1, None), (2, 0.9), (3, None), (4, None), (5, 0.1)]:
+        killed.save(step, state_after(step), RECORD, score)
+    killed.close()
+    Checkpoints(tmp_path, keep=2).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
+    Checkpoints(tmp_path).close()  # only reads
+    assert Checkpoints(tmp_path).steps == [2, 4, 5]

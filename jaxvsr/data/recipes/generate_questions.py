@@ -29,7 +29,8 @@ from jaxvsr.data.scannet.read_scan import (
     mesh_path,
     read_scene,
 )
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, hits_all_files
+from jaxvsr.parent_process import end_worker_with_parent
 
 # Below this many scans or bytes, starting worker processes takes longer than the work itself.
 _SCANS_WORTH_PROCESSES = 24
@@ -194,6 +195,8 @@ class _Worker:
                 scene = dataclasses.replace(scene, pixel_counts=counts)
                 flaws.update(missing)
         except InputError as error:
+            if hits_all_files(error):
+                raise
             return " ".join(str(error).split())
         with own_mistakes(self._settings.recipe, scan_dir.name):
             rows = ask_scene(self._recipe, self._tasks, scene, self._settings.seed)
@@ -208,6 +211,7 @@ _worker: _Worker | None = None
 
 
 def _start_worker(work: _Work) -> None:
+    end_worker_with_parent()
     global _worker
     _worker = _Worker(work)
 

@@ -36,6 +36,7 @@ from jaxvsr.data.scannet.ply import Mesh, write_ply
 from jaxvsr.data.scannet.sens import SensFrame, SensHeader, write_sens
 from jaxvsr.errors import InputError
 from jaxvsr.files import partial_name
+from jaxvsr.parent_process import end_worker_with_parent
 
 GENERATOR_VERSION = 1  # goes up whenever a seed gives other bytes than before
 DEFAULT_FRAMES = 20
@@ -90,7 +91,7 @@ def write_rooms(
         return names
     # Spawned, not forked: threads of Open3D and JAX do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, scenes), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, scenes), context, end_worker_with_parent) as pool:
         for name in pool.map(write, range(scenes), chunksize=max(1, min(8, scenes // (4 * workers)))):
             names.append(name)
             if on_scene is not None:

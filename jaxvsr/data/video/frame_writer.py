@@ -25,7 +25,7 @@ from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_coun
 from jaxvsr.data.video.picture_files import IMAGE_LIMIT_PIXELS
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.data.video.scene_sources import SceneSource
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, hits_all_files
 from jaxvsr.pixel_budget import PixelLimits, smart_resize
 
 
@@ -93,6 +93,8 @@ def write_frames(
         try:
             return write_scene_frames(source, folder, settings, threads=threads)
         except (InputError, OSError) as error:
+            if hits_all_files(error):
+                raise
             return " ".join(str(error).split())
 
     outcomes: dict[str, bool | str] = {}

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from jaxvsr.data.questions import Question
-from jaxvsr.errors import InputError
+from jaxvsr.errors import InputError, naming
 from jaxvsr.evaluation.output_folder import PREDICTIONS_FILE, RESULT_FILES, SETTINGS_FILE, read_object_or_empty
 from jaxvsr.evaluation.predictions import Prediction, prediction_line, prediction_of_row, write_predictions
 from jaxvsr.files import write_text
@@ -62,8 +62,9 @@ class ResumablePredictions:
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         """Write them to the file immediately."""
-        self._file.write("".join(map(prediction_line, predictions)))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write("".join(map(prediction_line, predictions)))
+            self._file.flush()
         self.answered |= {one.question.id: one for one in predictions}
 
     def __exit__(

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from jaxtyping import Int32
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from jaxvsr.errors import InputError
-from jaxvsr.files import read_json_object
+from jaxvsr.errors import InputError, one_line
+from jaxvsr.files import read_json_object, read_text
 from jaxvsr.models.huggingface.hf_config import GenerationConfig, read_generation_config
+from jaxvsr.models.inputs.bounded_template import bounded_template
 from jaxvsr.models.model_config import ModelConfig
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -62,11 +62,17 @@ class Chat:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """The conversation as text, with one placeholder for each image or video."""
         try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise InputError(f"chat template: {str(error).splitlines()[0]}") from None
+            with bounded_template(self.template):
+                text = self.tokenizer.apply_chat_template(
+                    list(messages),
+                    chat_template=self.template,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                )
+        except InputError:
+            raise
+        except Exception as error:  # a template can raise whatever Python can
+            raise InputError(f"chat template: {one_line(error)}") from None
         return str(text)
 
     def tokens(self, text: str) -> Int32[np.ndarray, "X"]:
@@ -135,7 +141,7 @@ def _read_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
     if legacy.is_file():
         template = read_json_object(legacy).get("chat_template")
     elif file.is_file():
-        template = file.read_text(encoding="utf-8")
+        template = read_text(file)
     else:
         template = tokenizer.chat_template
     if not isinstance(template, str):

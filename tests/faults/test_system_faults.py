@@ -1,0 +1,154 @@
+"""What the system refuses, in all commands: disks of many sizes that fill up, read-only disks, limits of a process."""
+
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.faults import Tally, disk, finish, make_read_only, start, used_kilobytes, write_rows
+
+SIZES = 12
+RECIPE = """
+model: {path: tiny}
+lora: {rank: 4, alpha: 8}
+data: {folders: [data], scenes: 2, questions: 2, frames: 2, prompt: question}
+sampling: {group: 3, answer_tokens: 4}
+rewards: [score.py:vowels]
+steps: 6
+intervals: {checkpoint: 2, samples: 1}
+"""
+STUDY = """
+base: recipe.yaml
+seeds: [0]
+evaluate: --data data --benchmark vsi-bench
+arms:
+  low: {set: {steps: 2}}
+"""
+ROOMS = ("--scenes", "3", "--frames-per-scan", "9", "--size", "96x72")
+# command: script, arguments (OUT is on the disk), folders that it adds to
+COMMANDS: dict[str, tuple[str, Sequence[str], str | None]] = {
+    "import": ("build_data.py", ("import", "rows.jsonl", "OUT/new", "--videos", "videos"), None),
+    "rooms": ("build_data.py", ("rooms", "OUT/new", *ROOMS, "--workers", "1"), None),
+    "rooms, workers": ("build_data.py", ("rooms", "OUT/new", *ROOMS, "--workers", "2"), None),
+    "questions": ("build_data.py", ("questions", "rooms", "OUT/new", "--recipe", "vsi100k", "--workers", "1"), None),
+    "frames": ("build_data.py", ("frames", "rooms", "OUT/new", "--frames", "4", "--max-pixels", "4000"), None),
+    "features": ("build_data.py", ("features", "OUT/data", "--model", "tiny"), "data"),
+    "tag": ("build_data.py", ("tag", "data", "OUT/new", "--tag", "think"), None),
+    "show": ("build_data.py", ("show", "rooms", "scene0000_00", "--page", "OUT/page.html"), None),
+    "train": ("train.py", ("--config", "recipe.yaml", "--run-dir", "OUT/run"), None),
+    "evaluate": (
+        "evaluate.py",
+        ("--model", "tiny", "--data", "data", "--benchmark", "vsi-bench", "--split", "all", "--out", "OUT/scores"),
+        None,
+    ),
+    "tiny": ("convert.py", ("tiny", "OUT/new"), None),
+    "to-hf": ("convert.py", ("to-hf", "tiny", "OUT/new"), None),
+    "report": ("report.py", ("OUT/run",), "run"),
+    "tables": ("report.py", ("run", "run", "--out", "OUT/tables"), None),
+    "study": ("study.py", ("--config", "study.yaml", "--out", "OUT/study"), None),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path], data_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(tiny_model(), folder / "tiny")
+    shutil.copytree(data_folder, folder / "data")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "study.yaml").write_text(STUDY)
+    (folder / "score.py").write_text("def vowels(completions, **c):\n    return [float(len(t)) for t in completions]\n")
+    write_rows(folder / "rows.jsonl", folder / "videos", 500)
+    assert finish(start("build_data.py", "rooms", "rooms", *ROOMS, cwd=folder))[0] == 0
+    assert finish(start("train.py", "--config", "recipe.yaml", "--run-dir", "run", cwd=folder))[0] == 0
+    return folder
+
+
+def run(name: str, place: Path, out: Path, **how) -> tuple[int, str]:
+    """Exit code and stderr of a command that writes into `out`."""
+    script, arguments, added_to = COMMANDS[name]
+    if added_to is not None:
+        shutil.copytree(place / added_to, out / added_to)
+    return finish(start(script, *(text.replace("OUT", str(out)) for text in arguments), cwd=place, **how))
+
+
+def one_line(error: str) -> str:
+    """What a command said, without the lines about stages that it runs as commands of their own."""
+    lines = [line for line in error.splitlines() if not line.startswith("the study stopped in")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), error
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_disk_that_fills_up(name: str, place: Path, tmp_path: Path):
+    added_to = COMMANDS[name][2]
+    with disk(tmp_path / "whole", 10**6) as whole:
+        assert run(name, place, whole) == (0, "")
+        need = used_kilobytes(whole)
+    least = used_kilobytes(place / added_to) + 8 if added_to else 4
+    tally, lines = Tally(f"full disk, {SIZES} sizes: {name}"), set()
+    for part in range(SIZES):
+        size = least + round((need - least) * (part + 0.5) / SIZES) // 4 * 4
+        with disk(tmp_path / "small", size) as small:
+            code, error = run(name, place, small)
+            assert code in (0, 2), error
+            lines.add(one_line(error).replace(str(small), "") if code else "done")
+            tally.add(error, silent=code == 0 and used_kilobytes(small) < 0.8 * need)
+    print("", *sorted(lines), sep="\n  ")
+    tally.check()
+    assert any("No space left on device" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_disk_for_reading_alone(name: str, place: Path, tmp_path: Path):
+    added_to, tally = COMMANDS[name][2], Tally(f"read-only disk: {name}")
+    with disk(tmp_path / "small", 10**5) as small:
+        if added_to is not None:
+            shutil.copytree(place / added_to, small / added_to)
+        make_read_only(small)
+        script, arguments, _ = COMMANDS[name]
+        code, error = finish(start(script, *(text.replace("OUT", str(small)) for text in arguments), cwd=place))
+    assert (code == 2 and "Read-only file system" in one_line(error)) or "cannot be written" in one_line(error)
+    print(one_line(error))
+    tally.add(error)
+    tally.check()
+
+
+LIMITS = {
+    "file too large": (resource.RLIMIT_FSIZE, 2000),
+    "too many files": (resource.RLIMIT_NOFILE, 24),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_limit_of_the_process(name: str, limit: str, place: Path, tmp_path: Path):
+    kind, most = LIMITS[limit]
+    tally = Tally(f"{limit}: {name}")
+    code, error = run(name, place, tmp_path, preexec_fn=lambda: resource.setrlimit(kind, (most, most)))
+    assert code in (0, 2), (code, error)
+    if code:
+        print(one_line(error))
+    tally.add(error)
+    tally.check()
+
+
+@pytest.mark.parametrize("megabytes", [200, 400, 800, 1600])
+@pytest.mark.parametrize("name", ["import", "questions", "evaluate", "train"])
+def test_too_little_memory(name: str, megabytes: int, place: Path, tmp_path: Path):
+    tally, most = Tally(f"{megabytes} MB of memory: {name}"), megabytes << 20
+    code, error = run(name, place, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)))
+    print(code, error[-300:])
+    tally.add(error)
+    tally.check()
+
+
+def test_standard_output_on_a_full_disk(place: Path, tmp_path: Path):
+    with Path("/dev/full").open("w") as full:
+        command = start("build_data.py", "check", "data", cwd=place)
+        command.kill()
+        command.communicate()
+        done = subprocess.run(command.args, cwd=place, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and one_line(done.stderr) == "error: stdout: No space left on device"
