@@ -125,6 +125,7 @@ def read_packets(path: Path) -> VideoPackets:
         times = tuple(sorted({pts for pts, *_ in shown if pts is not None}))
         stored = sorted({dts for _, dts, *_ in shown if dts is not None})
         empty = sum(size <= _EMPTY_FRAME_BYTES for _, _, size, _ in shown) if codec == "mpeg4" else 0
+        begin = min((pts for pts, *_ in found if pts is not None), default=0) * float(stream.time_base)
         packets = VideoPackets(
             count=len(shown),
             empty=empty,
@@ -142,7 +143,7 @@ def read_packets(path: Path) -> VideoPackets:
             and kind.startswith(_WITH_TIMES)
             and times[:1] == tuple(keys[:1]) == (shown[0][0],),
         )
-        _check_promises(path, container, stream, len(found), packets, end, last)
+        _check_promises(path, container, stream, len(found), packets, end, begin, last)
     return packets
 
 
@@ -158,7 +159,7 @@ def _kinds_of_units(packet: bytes, header: bytes) -> set[int]:
 
 
 def _check_promises(
-    path: Path, container: Any, stream: Any, count: int, packets: VideoPackets, end: float, last: float
+    path: Path, container: Any, stream: Any, count: int, packets: VideoPackets, end: float, begin: float, last: float
 ) -> None:
     """Refuse a file that holds fewer frames, or ends earlier, than its header says."""
     kind, tags = container.format.name, stream.metadata
@@ -173,7 +174,7 @@ def _check_promises(
     seconds, there = 0.0, end
     if kind.startswith("mov") and stream.duration:
         seconds = float(stream.duration * stream.time_base)
-        there = last - (packets.times[0] * packets.time_base if packets.times else 0.0)
+        there = last - begin  # frames that an edit list hides count in some files, and in others not
     elif kind.startswith(("matroska", "flv", "asf")) and container.duration:
         seconds = container.duration / 1e6
     if there + slack < seconds:
