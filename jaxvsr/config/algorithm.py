@@ -98,12 +98,13 @@ class AdvantageRule:
 
 @dataclasses.dataclass(frozen=True)
 class PreferenceObjective:
-    """DPO as in TRL 1.16 (loss type `sigmoid`; `robust` where asked for).
+    """DPO. Without label smoothing it is TRL 1.16's loss type `sigmoid`, which has none: it ignores `label_smoothing`.
 
     beta: strength of the pull towards the reference policy.
-    label_smoothing: probability that a preference label is flipped.
-    robust: subtract the flipped term and divide by 1 - 2 x label_smoothing, so that the loss is unbiased under such
-        flips (arXiv:2403.00409); otherwise the two terms are mixed (conservative DPO).
+    label_smoothing: probability that a preference label is flipped. The term of the flipped label is mixed in with this
+        weight: conservative DPO, which in TRL is no loss type of its own.
+    robust: subtract the flipped term instead and divide by 1 - 2 x label_smoothing, so that the loss is unbiased under
+        such flips (arXiv:2403.00409): TRL's loss type `robust`.
     """
 
     beta: float = 0.1

@@ -46,7 +46,7 @@ class RoomToDraw:
 
     @functools.cached_property
     def floor_m2(self) -> float:
-        return room_area(self.scene, "labelled", radius_m=_ROOM_RADIUS_M, fill_holes=True)
+        return room_area(self.scene, "labelled", radius_m=_ROOM_RADIUS_M, fill_holes=True, hidden=True)
 
     def mentioned(self, text: str) -> list[str]:
         """Categories of the room's objects in the order in which the text first names them; longer names win."""

@@ -8,6 +8,7 @@ import pytest
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.importers.answer_kinds import RowError, decide
 from jaxvsr.data.importers.formats import detect
+from jaxvsr.data.importers.question_types import question_type
 from jaxvsr.data.questions import Question, read_questions
 from jaxvsr.data.splits import read_splits
 from launch.build_data import main
@@ -353,3 +354,12 @@ def test_a_file_may_begin_with_a_byte_order_mark(videos, tmp_path):
     source = tmp_path / "set.jsonl"
     source.write_text(json.dumps(row), encoding="utf-8-sig")
     assert len(imported(source, tmp_path / "out", "--videos", videos)) == 1
+
+
+@pytest.mark.parametrize("given", ["object_rel_direction", "rel_direction", "Object Rel-Direction"])
+def test_directions_of_left_or_right_are_vsi_benchs_easy_ones_whatever_the_set_calls_them(given):
+    asked = "If I am standing by the bed and facing the tv, is the sofa to the left or the right of the tv?"
+    assert question_type(given, asked, "x") == "object_rel_direction_easy"
+    hard = asked.replace("the left or the right of the tv", "my front-left, front-right, back-left, or back-right")
+    assert question_type(given, hard, "x") == "object_rel_direction_hard"
+    assert question_type("object_rel_direction", "Where is the sofa?", "x") == "object_rel_direction"

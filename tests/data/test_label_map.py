@@ -36,10 +36,24 @@ def write_map(folder: Path, rows: list[str] = ROWS, columns: str = COLUMNS) -> P
 
 def test_the_label_map_is_read_by_column_names(tmp_path):
     found = read_label_map(write_map(tmp_path))
-    assert found.raw_labels == {1: "wall", 6: "couch", 1357: "café table"}
+    assert found.raw_labels == {1: ("wall",), 6: ("couch",), 1357: ("café table",)}
     assert found.nyu40_ids == {"wall": 1, "couch": 6, "café table": 0}
     turned = read_label_map(write_map(tmp_path, ["9\tchair\t77"], "nyu40id\traw_category\tid"))
-    assert turned.raw_labels == {77: "chair"} and turned.nyu40_ids == {"chair": 9}
+    assert turned.raw_labels == {77: ("chair",)} and turned.nyu40_ids == {"chair": 9}
+
+
+def test_an_id_with_several_names_has_them_all(tmp_path):
+    """As in the real file, where 2 is a chair and a stack of chairs, and 28 four kinds of lamp."""
+    rows = [
+        "2\tchair\tchair\t4646\t5\t4\tchair\tchair",
+        "28\tlamp\tlamp\t419\t35\t7\tlamp\tlamp",
+        "2\tstack of chairs\tchair\t7\t5\t4\tchair\tchair",
+        "28\tlamp base\tlamp\t6\t35\t7\tlamp\tlamp",
+        "28\twall lamp\tlamp\t2\t35\t7\tlamp\tlamp",
+    ]
+    found = read_label_map(write_map(tmp_path, rows))
+    assert found.raw_labels == {2: ("chair", "stack of chairs"), 28: ("lamp", "lamp base", "wall lamp")}
+    assert found.nyu40_ids["stack of chairs"] == 5 and len(found.nyu40_ids) == 5
 
 
 @pytest.mark.parametrize(
@@ -49,7 +63,7 @@ def test_the_label_map_is_read_by_column_names(tmp_path):
         (ROWS, f"{COLUMNS}\tid", "2 columns 'id'; expected one"),
         ([], COLUMNS, "no labels in it"),
         (["1\twall"], COLUMNS, "line 2: 2 columns, the header has 8"),
-        ([*ROWS, ROWS[0]], COLUMNS, "line 5: id 1 already names 'wall'"),
+        ([*ROWS, ROWS[0]], COLUMNS, "line 5: 'wall' is in an earlier line, too"),
         (["x" + ROWS[0]], COLUMNS, "line 2: expected id, raw category, nyu40id"),
         (["9" * 50 + ROWS[0]], COLUMNS, "line 2: expected id"),
         (["1\t\twall\t8277\t1\t12\twall\twall"], COLUMNS, "line 2: expected id"),
@@ -133,6 +147,10 @@ def test_the_official_splits_are_complete_and_disjoint():
     assert official_split("scene0011_00") == "val" and official_split("kitchen") is None
 
 
+def named_missing(printed):
+    return [line.removeprefix("missing: ") for line in printed.splitlines() if line.startswith("missing: ")]
+
+
 def test_check_lists_what_a_folder_of_scans_has_and_lacks(tmp_path, capsys):
     write_scan(tmp_path, name="scene0000_00")
     write_scan(tmp_path, name="scene0011_00", info="sceneType = Hallway\n")
@@ -141,7 +159,7 @@ def test_check_lists_what_a_folder_of_scans_has_and_lacks(tmp_path, capsys):
     (whole / "color").mkdir()
     (tmp_path / "scans/scene0011_00/scene0011_00.aggregation.json").unlink()
     write_map(tmp_path, [*ROWS, "2\tfloor\tfloor\t1\t2\t2\tfloor\tfloor", "3\tCouch\tsofa\t1\t6\t9\tsofa\tsofa"])
-    assert main(["check", str(tmp_path)]) == 0
+    assert main(["check", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "scans: 3 (1 test, 1 train, 1 val)" in printed
     assert "without axisAlignment: 1 (scene0011_00)" in printed and "1 colour folder" in printed
@@ -149,8 +167,69 @@ def test_check_lists_what_a_folder_of_scans_has_and_lacks(tmp_path, capsys):
     assert f"labels that {LABEL_MAP_FILE} does not have: 1 (Ding)" in printed
     assert "without .sens or colour folder: 2 (scene0000_00, scene0011_00)" in printed
     assert "without mesh, segments, aggregation or .txt: 1 (scene0011_00)" in printed
-    (whole / "scene0707_00.aggregation.json").write_text("{")
-    assert main(["check", str(tmp_path)]) == 1
-    assert "missing: scene0707_00: " in capsys.readouterr().out
+    assert named_missing(printed) == [
+        "scene0011_00: no scene0011_00.aggregation.json",
+        "scene0000_00: neither a .sens nor a colour folder, as other scans have",
+        "scene0011_00: neither a .sens nor a colour folder, as other scans have",
+    ]
     assert main(["check", str(tmp_path), "--label-map", str(tmp_path / "none.tsv")]) == 2
     assert "no such label map" in capsys.readouterr().err
+
+
+def check_of(folder, capsys):
+    """The exit code of `check`, and the lines about what is missing."""
+    code = main(["check", str(folder)])
+    printed = capsys.readouterr().out
+    assert ("nothing is missing" in printed) == (code == 0)
+    return code, named_missing(printed)
+
+
+def test_check_passes_with_everything_and_without_what_may_be_deleted_or_does_not_exist(tmp_path, capsys):
+    """Frames may be deleted once they are stored; ScanNet's test scans have no annotation."""
+    write_scan(tmp_path, name="scene0000_00")
+    test = write_scan(tmp_path, name="scene0707_00", info="sceneType = Hallway\n")
+    (test / "scene0707_00.aggregation.json").unlink()
+    (test / "scene0707_00_vh_clean_2.0.010000.segs.json").unlink()
+    write_map(tmp_path, [*ROWS, "2\tfloor\tfloor\t1\t2\t2\tfloor\tfloor", "2\tCouch\tsofa\t1\t6\t9\tsofa\tsofa"])
+    assert check_of(tmp_path, capsys) == (0, [])
+
+
+PAGE = b"<!DOCTYPE HTML PUBLIC>\n<html><head><title>404 Not Found</title></head></html>\n"
+SUFFIXES = (
+    ".sens", "_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json", ".aggregation.json", ".txt",
+    "_2d-instance-filt.zip", "_2d-label-filt.zip", "_vh_clean_2.labels.ply",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_check_names_every_file_that_is_empty_or_a_web_page_or_something_else(suffix, tmp_path, capsys):
+    path = write_scan(tmp_path, name="scene0000_00") / f"scene0000_00{suffix}"
+    path.write_bytes(b"")
+    assert check_of(tmp_path, capsys) == (1, [f"scene0000_00: {path.name} is empty"])
+    path.write_bytes(b"\n" + PAGE)
+    says = f"scene0000_00: {path.name} is a web page instead of the file; download it again"
+    assert check_of(tmp_path, capsys) == (1, [says])
+    if suffix != ".txt":  # in which any line may stand
+        path.write_bytes(b"neither this nor that")
+        code, (line,) = check_of(tmp_path, capsys)
+        assert code == 1 and path.name in line
+
+
+def test_check_names_what_is_missing_or_does_not_fit(tmp_path, capsys):
+    scan = write_scan(tmp_path, name="scene0000_00")
+    (tmp_path / "scans/scene0001_00").mkdir()
+    mesh = scan / "scene0000_00_vh_clean_2.ply"
+    mesh.write_text(mesh.read_text().replace("vertex 6", "vertex 5").replace("0 0 0\n", "", 1))
+    code, lines = check_of(tmp_path, capsys)
+    assert code == 1 and lines[0] == "scene0001_00: none of a scan's files is in it"
+    assert lines[1].startswith("scene0000_00: ") and "6 segIndices, but the mesh has 5 vertices" in lines[1]
+    mesh.unlink()
+    (scan / "color").mkdir()
+    (scan / "color/0.jpg").write_bytes(b"")
+    write_map(tmp_path).write_bytes(PAGE)
+    assert check_of(tmp_path, capsys)[1] == [
+        "scene0001_00: none of a scan's files is in it",
+        "scene0000_00: no scene0000_00_vh_clean_2.ply",
+        "scene0000_00: 1 files in color/ are empty (0.jpg)",
+        f"{LABEL_MAP_FILE} is a web page instead of the file; download it again",
+    ]

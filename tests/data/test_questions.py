@@ -51,7 +51,7 @@ def test_templates_are_those_printed_in_the_paper():
 
 def test_answers_of_a_room_that_can_be_checked_by_hand():
     line = np.linspace(0, 4, 41)
-    floor = np.stack(np.meshgrid(line, line / 2), -1).reshape(-1, 2)
+    floor = np.stack(np.meshgrid(line, line / 2), -1).reshape(-1, 2) - [1.5, 0.5]  # all but lamp and plant stand on it
     scene = make_scene(
         [
             ("bed", [0, 0, 0.25], [2, 1, 0.5]),

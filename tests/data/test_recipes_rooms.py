@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from jaxvsr.data.geometry import distances
 from jaxvsr.data.geometry.boxes import minimal_oriented_box
+from jaxvsr.data.questions import read_questions
 from jaxvsr.data.recipes import sr as spatial_r1
 from jaxvsr.data.recipes import vsi100k
 from jaxvsr.data.recipes import vsi_bench_tasks as vsi_bench
@@ -21,6 +23,7 @@ from jaxvsr.data.rooms.triangles import fine_mesh
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.instance_masks import InstanceMasks
+from launch.build_data import main
 from tests.support.scans import move_scans
 
 SEED, SCENES = 3, 5
@@ -219,3 +222,30 @@ def test_another_mesh_keeps_oriented_boxes_and_moves_mean_points_only_within_obj
             slack = 0.02 + sum(0.21 * box.extent[0] for box in (a, c) if is_round(box))
             assert distances.obb_gap(a, c) == pytest.approx(distances.obb_gap(b, d), abs=slack)
     assert 0.02 < worst < 0.5, "means of points depend on the mesh, by less than half a diagonal"
+
+
+def test_scans_without_alignment_are_left_out_where_boxes_lie_along_the_axes(rooms, tmp_path, capsys):
+    scans = tmp_path / "scans"
+    for number in (0, 1):
+        shutil.copytree(rooms / f"scans/scene000{number}_00", scans / f"scene000{number}_00")
+    info = scans / "scene0000_00/scene0000_00.txt"
+    info.write_text(re.sub(r"axisAlignment = .*\n", "", info.read_text()))
+    said = "no axisAlignment in their .txt, and this recipe measures along the axes"
+
+    def scenes(recipe, *options):
+        out = tmp_path / f"{recipe}{len(options)}"
+        arguments = ["questions", str(tmp_path), str(out), "--recipe", recipe, "--workers", "1", *options]
+        assert main(arguments) == 0
+        return {row.scene for row in read_questions(out / "questions.jsonl")}, capsys.readouterr().out
+
+    for recipe, options in (("spatial-r1", ()), ("vsi100k", ("--set", "size_box=aabb"))):
+        asked, printed = scenes(recipe, *options)
+        assert asked == {"scene0001_00"} and f"left out 1 of 2 scans: {said}" in printed
+        assert "about 1 scans" in printed and "flaws" not in printed
+    everything = ("size_box=obb", "distance=obb_exact", "direction_center=points")
+    for recipe, options in (("vsi-bench", ()), ("spatial-r1", [f for o in everything for f in ("--set", o)])):
+        asked, printed = scenes(recipe, *options)
+        assert asked == {"scene0000_00", "scene0001_00"} and "flaws worked around: no_axis_alignment 1" in printed
+    shutil.rmtree(scans / "scene0001_00")
+    assert main(["questions", str(tmp_path), str(tmp_path / "none"), "--recipe", "spatial-r1"]) == 2
+    assert f"no question for any of 1 scans (left out 1 of 1 scans: {said})" in capsys.readouterr().err

@@ -10,7 +10,14 @@ import pytest
 
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-from jaxvsr.evaluation.metrics.vsi_bench_scores import DIRECTIONS, TASKS, robust_score, score_intervals, score_vsi_bench
+from jaxvsr.evaluation.metrics.vsi_bench_scores import (
+    DIRECTION,
+    DIRECTIONS,
+    TASKS,
+    robust_score,
+    score_intervals,
+    score_vsi_bench,
+)
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from jaxvsr.rewards.vsi_bench import answer_score, clean, mean_relative_accuracy
 from tests.support.questions import make_question
@@ -198,6 +205,14 @@ def test_missing_tasks_and_levels_are_named_and_overall_is_over_those_present():
     )
     assert any("missing: object_abs_distance" in note for note in scores.notes)
     assert any(DIRECTIONS[1] in note for note in scores.notes)
+
+
+def test_directions_without_a_level_are_not_the_benchmarks_task():
+    rows = [*benchmark({"object_counting": FULL["object_counting"]})]
+    rows.append(Prediction(make_question(99, DIRECTION, "left", "word"), "right"))
+    scores = score_vsi_bench(rows)
+    assert scores.overall == scores.tasks["object_counting"] and DIRECTION in scores.missing_tasks
+    assert scores.tasks["object_rel_direction_without_level"] == 0 and DIRECTION not in scores.tasks
 
 
 def test_missing_predictions_score_zero_and_are_counted():

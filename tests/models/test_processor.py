@@ -211,6 +211,8 @@ def test_decoding_stops_at_the_length_and_leaves_special_tokens_out(processor):
         (ScenePrompt((video(2, 56, 56),), (COUNT,), system="<|im_start|>"), "system prompt: contains"),
         (ScenePrompt((video(2, 56, 56),), ("a\udcff?",)), "character 2 is not valid Unicode"),
         (ScenePrompt((video(2, 56, 56),), ()), "at least one question"),
+        (ScenePrompt((), (COUNT,)), "at least one video or image"),
+        (ScenePrompt(("words alone",), (COUNT,)), "at least one video or image"),
         (ScenePrompt((Video(np.zeros((0, 56, 56, 3), np.uint8)),), (COUNT,)), "has no pixels"),
         (ScenePrompt((image(28, 6000),), (COUNT,)), "200 times"),
     ],

@@ -8,7 +8,7 @@ Spatial-R1 count both sides of each, which about doubles them).
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -25,9 +25,8 @@ def alpha_shape_area(points: Float[np.ndarray, "P 2"], radius_m: float, *, fill_
     """
     points = np.asarray(points, np.float64)
     if fill_holes and len(points):
-        points = points[_near_the_outside(points, radius_m)]
-    points = points[np.lexsort(points.T[::-1])]
-    points = points[np.append(np.ones(len(points[:1]), bool), (np.diff(points, axis=0) != 0).any(axis=1))]
+        points = points[near_the_outside(points, radius_m)]
+    points, _ = distinct(points)
     if len(points) < 3:
         return 0.0
     try:
@@ -38,11 +37,19 @@ def alpha_shape_area(points: Float[np.ndarray, "P 2"], radius_m: float, *, fill_
     area = triangle_areas(corners)
     inside = circumradii(corners) <= radius_m
     if fill_holes:
-        inside |= _enclosed(inside, triangulation.neighbors)
+        inside = ~open_to_the_outside(~inside, triangulation.neighbors)
     return float(area[inside].sum())
 
 
-def _near_the_outside(points: Float[np.ndarray, "P 2"], radius_m: float) -> Bool[np.ndarray, " P"]:
+def distinct(points: Float64[np.ndarray, "P 2"]) -> tuple[Float64[np.ndarray, "D 2"], Int64[np.ndarray, " D"]]:
+    """The points, each once, in order of x and y; and the index of the first of each."""
+    order = np.lexsort(points.T[::-1])
+    points = points[order]
+    new = np.append(np.ones(len(points[:1]), bool), (np.diff(points, axis=0) != 0).any(axis=1))
+    return points[new], order[new]
+
+
+def near_the_outside(points: Float[np.ndarray, "P 2"], radius_m: float) -> Bool[np.ndarray, " P"]:
     """The points that decide about an alpha shape with filled holes; without the others its area is the same.
 
     Such a shape is the hull minus C, the triangles of circumradius above r that can be reached from outside through
@@ -86,10 +93,15 @@ def circumradii(corners: Float[np.ndarray, "T 3 2"]) -> Float[np.ndarray, " T"]:
         return np.where(area > 0, sides.prod(axis=1) / (4 * area), np.inf)
 
 
-def _enclosed(inside: Bool[np.ndarray, " T"], neighbors: Int[np.ndarray, "T 3"]) -> Bool[np.ndarray, " T"]:
-    """Triangles outside the shape from which no path through such triangles leads out of the hull."""
-    triangle, position = np.nonzero((neighbors >= 0) & ~inside[:, None] & ~inside[neighbors])
-    edges = coo_matrix((np.ones(len(triangle)), (triangle, neighbors[triangle, position])), shape=(len(inside),) * 2)
-    component = connected_components(edges, directed=False)[1]
-    open_components = np.unique(component[(neighbors < 0).any(axis=1) & ~inside])
-    return ~inside & ~np.isin(component, open_components)
+def open_to_the_outside(wide: Bool[np.ndarray, " T"], neighbors: Int[np.ndarray, "T 3"]) -> Bool[np.ndarray, " T"]:
+    """The wide triangles from which a path through wide triangles leads out of the hull."""
+    component = connected(wide, neighbors)
+    open_components = np.unique(component[(neighbors < 0).any(axis=1) & wide])
+    return wide & np.isin(component, open_components)
+
+
+def connected(chosen: Bool[np.ndarray, " T"], neighbors: Int[np.ndarray, "T 3"]) -> Int[np.ndarray, " T"]:
+    """The number of the connected part that each of the chosen triangles is in; every other one is a part by itself."""
+    triangle, position = np.nonzero((neighbors >= 0) & chosen[:, None] & chosen[neighbors])
+    edges = coo_matrix((np.ones(len(triangle)), (triangle, neighbors[triangle, position])), shape=(len(chosen),) * 2)
+    return np.asarray(connected_components(edges, directed=False)[1])

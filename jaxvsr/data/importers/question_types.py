@@ -30,6 +30,8 @@ _OWN_NAMES = {
     "appearance_order": "obj_appearance_order",
     "route_plan": "route_planning",
 }
+# SR's rows say so of left or right, which is VSI-Bench's easy level; the benchmark has no type of this name.
+_DIRECTIONS_OF_ANY_LEVEL = ("rel_direction", "object_rel_direction")
 
 
 def type_of_question(question: str) -> str | None:
@@ -40,6 +42,9 @@ def type_of_question(question: str) -> str | None:
 def question_type(given: str | None, question: str, otherwise: str) -> str:
     """VSI-Bench's name of a row's task: from the set's name, from the question's text, or `otherwise`."""
     name = re.sub(r"\W+", "_", (given or "").strip().casefold()).strip("_")
+    if name in _DIRECTIONS_OF_ANY_LEVEL:
+        by_text = type_of_question(question) or ""
+        return by_text if by_text.startswith("object_rel_direction_") else _OWN_NAMES.get(name, name)
     if name:
         return _OWN_NAMES.get(name, name)
     return type_of_question(question) or otherwise

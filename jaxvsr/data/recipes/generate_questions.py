@@ -32,6 +32,7 @@ from jaxvsr.data.scannet.read_scan import (
 from jaxvsr.errors import InputError, hits_all_files
 from jaxvsr.parent_process import end_worker_with_parent
 
+LEFT_OUT_UNALIGNED = "left_out_without_axis_alignment"
 # Below this many scans or bytes, starting worker processes takes longer than the work itself.
 _SCANS_WORTH_PROCESSES = 24
 _BYTES_WORTH_PROCESSES = 1 << 26
@@ -50,7 +51,7 @@ class QuestionSettings:
 @dataclasses.dataclass(frozen=True)
 class QuestionReport:
     """Questions in the order of the scans, the mirror images of a scene's questions after them; broken scans with the
-    reason; flaws that were worked around, summed over scans."""
+    reason; flaws that were worked around, summed over scans, with the scans left out for lack of axisAlignment."""
 
     questions: tuple[Question, ...]
     broken: dict[str, str]
@@ -189,6 +190,8 @@ class _Worker:
     def _ask(self, scan_dir: Path) -> _Outcome:
         try:
             scene = read_scene(scan_dir)
+            if not scene.has_axis_alignment and self._recipe.uses_axes(self._settings.options):
+                return [], {LEFT_OUT_UNALIGNED: 1}
             flaws = Counter(scene.flaws)
             if self._uses_masks:
                 counts, missing = count_appearances(scan_dir, self._out and self._out / APPEARANCES_DIR)

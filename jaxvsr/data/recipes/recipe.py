@@ -48,6 +48,7 @@ class Recipe:
         tasks: (options, census of the scans) → the tasks.
         uses_census: whether `tasks` needs the census (a pass over all annotations); else it is empty.
         uses_masks: whether a task needs `ScannedScene.pixel_counts` (a pass over the 2D instance masks).
+        uses_axes: whether a task measures along the axes of the room; scans without axisAlignment are then left out.
         source: what the recipe follows, for the card; the terms of the scans are added to it.
         paper_counts: questions per task in the paper.
     """
@@ -57,8 +58,15 @@ class Recipe:
     tasks: Callable[[Any, Census], tuple[Task, ...]]
     uses_census: Callable[[Any], bool] = lambda options: False
     uses_masks: Callable[[Any], bool] = lambda options: False
+    uses_axes: Callable[[Any], bool] = lambda options: False
     source: str = ""
     paper_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def names_aligned_boxes(options: Any) -> bool:
+    """Whether an option names axis-aligned boxes: a distance, centre or size whose value begins with "aabb"."""
+    values = (getattr(options, field.name) for field in dataclasses.fields(options))
+    return any(isinstance(value, str) and value.startswith("aabb") for value in values)
 
 
 def check_options(

@@ -7,7 +7,8 @@ the order of appearance is VSI-Bench's. What is known, and what is corrected:
     count      categories with more than one instance
     size       unique labels, longest side of the axis-aligned box, centimetres to two decimals
     room       points a little above the lowest, alpha shape, sum over the triangles of a mesh that has two sides, which
-               doubles every area. Here each triangle counts once; `room_area=doubled` is the paper's
+               doubles every area: with a radius of 1 m this gives a released value back, and is `room_area=doubled`.
+               Here the floor counts once, with what furniture hides, and without the corners that 1 m fills
     distance   unique labels, nearest of uniform points in both axis-aligned boxes, which is 1 to 13 cm too far. Here
                the exact gap between the boxes; `distance=aabb_sample` is the paper's
     nearest    unique target, four options with unique labels, nearest points of the clouds, "small objects" left out
@@ -30,7 +31,7 @@ import numpy as np
 from jaxvsr.data.geometry.object_distance import CenterDefinition, DistanceDefinition, object_center, scene_distances
 from jaxvsr.data.geometry.room_area import RoomPoints, room_area
 from jaxvsr.data.recipes import common_questions
-from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
+from jaxvsr.data.recipes.recipe import Census, Recipe, check_options, names_aligned_boxes
 from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.recipes.vsi100k import COUNT, DIRECTION, DISTANCE, NEAREST, ROOM, SIZE
 from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
@@ -78,8 +79,10 @@ class Options:
         room_height: how far above the lowest point low points are at most.
         room_outliers: share of the points that may be below "the lowest" (the paper: 0).
         room_radius: largest circumradius in the alpha shape.
-        room_fill_holes: whether holes enclosed by floor count as floor, such as under a bed.
-        room_area: each triangle once, or doubled as in the released rows.
+        room_hidden: whether floor counts that furniture hides or that is missing along walls (`hidden_floor`).
+        room_fill_holes: whether holes enclosed by floor count as floor; with `room_hidden` they do.
+        room_area: once; or doubled, as in the released rows: both sides of the alpha shape of low points with a radius
+            of 1 m, whatever the other options of rooms but height and outliers are.
         order_minimum_share: share of a frame that an object must fill to be seen (the paper: 0, any pixel).
         order_frames: only this many frames, evenly spread; none: all frames, like the paper.
         order_margin_s: seconds by which the first appearances of any two categories are apart, exclusive.
@@ -106,6 +109,7 @@ class Options:
     room_height: float = 0.1
     room_outliers: float = 0.001
     room_radius: float = 0.2
+    room_hidden: bool = True
     room_fill_holes: bool = True
     room_area: Literal["once", "doubled"] = "once"
     order_minimum_share: float = 0.001
@@ -159,15 +163,20 @@ def _sizes(scene: ScannedScene, rng: np.random.Generator, options: Options) -> I
 
 
 def _rooms(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
+    released = options.room_area == "doubled"
     area = room_area(
         scene,
-        options.room_points,
-        radius_m=options.room_radius,
-        fill_holes=options.room_fill_holes,
+        "low" if released else options.room_points,
+        radius_m=_RELEASED_RADIUS_METRES if released else options.room_radius,
+        fill_holes=released or options.room_fill_holes,
+        hidden=options.room_hidden and not released,
         low_height_m=options.room_height,
         low_outliers=options.room_outliers,
-    ) * (2 if options.room_area == "doubled" else 1)
+    ) * (2 if released else 1)
     yield from common_questions.area_candidates(area, 2)
+
+
+_RELEASED_RADIUS_METRES = 1.0
 
 
 def _distances(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
@@ -218,6 +227,7 @@ RECIPE = Recipe(
     options=Options(),
     tasks=tasks,
     uses_masks=lambda options: not options.tasks or ORDER in options.tasks,
+    uses_axes=names_aligned_boxes,
     source="Spatial-R1's SR, built anew from its paper and released rows",
     # The rows released in April 2025, of about 9,000 in the paper.
     paper_counts={COUNT: 995, SIZE: 648, ROOM: 56, DISTANCE: 1_000, NEAREST: 551, DIRECTION: 1_000, ORDER: 0},

@@ -9,10 +9,11 @@ What the paper says, and what it leaves open:
     nearest    one target and four others by absolute distance; 13k are 9 per scan: one per target
     direction  left or right "based on their geometric centers"; 8k are 5 per scan
     size       "longest dimension" of "the 3D bounding box", which is left open; 13k are 9 per scan: all that occur once
-    room       "alpha shape algorithm", parameter left open
+    room       "alpha shape algorithm", points and parameter left open; here the floor as annotated, with what furniture
+               hides and what is missing along walls
 
 Corrections, each an option that can be set back: no questions about walls, floors and labels that name nothing, none
-whose answer is too close to call, and the floor under furniture counts as floor.
+whose answer is too close to call, and hidden floor counts as floor.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from typing import Literal
 import numpy as np
 
 from jaxvsr.data.geometry import distances
-from jaxvsr.data.geometry.alpha_shape import alpha_shape_area
 from jaxvsr.data.geometry.object_distance import CenterDefinition, DistanceDefinition, object_center, object_distance
+from jaxvsr.data.geometry.room_area import room_area
 from jaxvsr.data.recipes import common_questions
-from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
+from jaxvsr.data.recipes.recipe import Census, Recipe, check_options, names_aligned_boxes
 from jaxvsr.data.recipes.task import Candidate, Selection, Task
 from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scannet.read_scan import ScannedScene, SceneObject
@@ -67,7 +68,8 @@ class Options:
         size_box: the box whose longest side is asked for.
         size_minimum: no question about the size of objects whose longest side is shorter.
         room_radius: largest circumradius in the alpha shape of the floor (0.2 is VSI-Bench's alpha of 5).
-        room_fill_holes: whether holes enclosed by floor count as floor, such as under a bed.
+        room_hidden: whether floor counts that furniture hides or that is missing along walls (`hidden_floor`).
+        room_fill_holes: whether holes enclosed by floor count as floor; with `room_hidden` they do.
         per_task: at most this many questions per task and scene.
         per_answer: at most this many of them with the same answer.
         direction_per_scene: a bound for directions only, because there are very many triples of objects.
@@ -87,6 +89,7 @@ class Options:
     size_box: Literal["obb", "aabb"] = "obb"
     size_minimum: float = 0.0
     room_radius: float = 0.2
+    room_hidden: bool = True
     room_fill_holes: bool = True
     per_task: int | None = None
     per_answer: int | None = None
@@ -161,7 +164,13 @@ def _draw_absent(absent: list[str], census: Census, wanted: int, rng: np.random.
 
 
 def _rooms(scene: ScannedScene, rng: np.random.Generator, options: Options) -> Iterator[Candidate]:
-    area = alpha_shape_area(scene.floor_points[:, :2], options.room_radius, fill_holes=options.room_fill_holes)
+    area = room_area(
+        scene,
+        "labelled",
+        radius_m=options.room_radius,
+        fill_holes=options.room_fill_holes,
+        hidden=options.room_hidden,
+    )
     yield from common_questions.area_candidates(area, 1)
 
 
@@ -219,6 +228,7 @@ RECIPE = Recipe(
     options=Options(),
     tasks=tasks,
     uses_census=lambda options: options.count_absent,
+    uses_axes=names_aligned_boxes,
     source="vsGRPO's VSI-100k, built anew from its paper",
     paper_counts={COUNT: 6_400, DISTANCE: 75_000, NEAREST: 13_000, DIRECTION: 8_000, SIZE: 13_000, ROOM: 1_500},
 )

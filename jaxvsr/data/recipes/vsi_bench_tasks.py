@@ -34,7 +34,7 @@ from jaxvsr.data.geometry import directions
 from jaxvsr.data.geometry.object_distance import DistanceDefinition, scene_distances
 from jaxvsr.data.geometry.room_area import RoomPoints, room_area
 from jaxvsr.data.recipes import common_questions
-from jaxvsr.data.recipes.recipe import Census, Recipe, check_options
+from jaxvsr.data.recipes.recipe import Census, Recipe, check_options, names_aligned_boxes
 from jaxvsr.data.recipes.sr import ORDER
 from jaxvsr.data.recipes.task import Candidate, Selection, Task, swap_sides
 from jaxvsr.data.recipes.vsi100k import COUNT, DISTANCE, NEAREST, ROOM, SIZE
@@ -295,6 +295,7 @@ RECIPE = Recipe(
     options=Options(),
     tasks=tasks,
     uses_masks=lambda options: not options.tasks or ORDER in options.tasks,
+    uses_axes=names_aligned_boxes,
     source="questions by VSI-Bench's definitions, after VLM-3R's generator",
     # VSI-Bench itself, on 288 videos.
     paper_counts={

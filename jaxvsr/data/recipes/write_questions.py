@@ -15,7 +15,7 @@ from jaxvsr.data.data_folder import (
     write_card_section,
 )
 from jaxvsr.data.questions import read_questions, write_questions
-from jaxvsr.data.recipes.generate_questions import QuestionReport, QuestionSettings
+from jaxvsr.data.recipes.generate_questions import LEFT_OUT_UNALIGNED, QuestionReport, QuestionSettings
 from jaxvsr.data.recipes.recipe import Recipe
 from jaxvsr.data.recipes.unfinished_questions import PARTS_DIR, remove_parts
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in, benchmark_of
@@ -42,9 +42,12 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
         InputError: there is no question.
     """
     recipe, scans = asked.recipe, asked.scans
+    flaws = dict(report.flaws)
+    unaligned = _unaligned_line(flaws.pop(LEFT_OUT_UNALIGNED, 0), len(scans))
     if not report.questions:
         remove_parts(out, recipe.name)
-        raise InputError(f"{out}: nothing written, because there is no question for any of {len(scans)} scans")
+        why = f" ({unaligned})" if unaligned else ""
+        raise InputError(f"{out}: nothing written, because there is no question for any of {len(scans)} scans{why}")
     procedural = {scan.name for scan in scans if is_procedural(scan)}
     splits = _write_rows(out, asked, report, procedural)
     originals = [row for row in report.questions if row.mirror_of is None]
@@ -55,27 +58,38 @@ def write_question_set(out: Path, asked: QuestionSet, report: QuestionReport) ->
         "scans": f"{len(scans)}, {len(procedural)} of them procedural rooms",
         "scans left out as benchmarks": sum(asked.left_out.values()),
         "scans left out as broken": len(report.broken),
-        "flaws worked around": report.flaws or "none",
+        "scans left out without axisAlignment": report.flaws.get(LEFT_OUT_UNALIGNED, 0),
+        "flaws worked around": flaws or "none",
         "seed": asked.settings.seed,
         "mirrored": asked.settings.mirror,
         **dataclasses.asdict(asked.settings.options),
     }
     write_card_section(out, f"Questions: {recipe.name}", f"{bullets(facts)}\n\n{table}")
     remove_parts(out, recipe.name)
-    lines = [table]
+    lines = [table, *([unaligned] if unaligned else [])]
     if without := report.flaws.get("no_instance_masks"):
         lines.append(
             f"{without} of {len(scans)} scans have no _2d-instance-filt.zip: no question about the order of appearance"
         )
-    if report.flaws:
-        lines.append("flaws worked around: " + ", ".join(f"{name} {count}" for name, count in report.flaws.items()))
+    if flaws:
+        lines.append("flaws worked around: " + ", ".join(f"{name} {count}" for name, count in flaws.items()))
     if line := repeated_line(read_questions(out / QUESTIONS_FILE)):
         lines.append(line)
     images = len(report.questions) - len(originals)
     mirrored = f" and {images:,} mirrored ones" if images else ""
-    about = f"about {len(scans) - len(report.broken)} scans in {out}"
+    left = len(scans) - len(report.broken) - report.flaws.get(LEFT_OUT_UNALIGNED, 0)
+    about = f"about {left} scans in {out}"
     shares = f"{len(splits['train'])} train, {len(splits['heldout'])} held out"
     return [*lines, f"{len(originals):,} questions{mirrored} {about}: {shares}"]
+
+
+def _unaligned_line(left_out: int, scans: int) -> str:
+    """What to print about scans left out for lack of axisAlignment; empty if there are none."""
+    if not left_out:
+        return ""
+    return (
+        f"left out {left_out} of {scans} scans: no axisAlignment in their .txt, and this recipe measures along the axes"
+    )
 
 
 def shard_line(out: Path, shard: tuple[int, int], asked: int, scans: int) -> str:

@@ -24,9 +24,10 @@ _NYU40_LABELS = 40
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelMap:
-    """id → raw label, and raw label → nyu40 id (0: none)."""
+    """id → its raw labels in the order of the file (the real map has 51 ids with several), and raw label → nyu40 id
+    (0: none)."""
 
-    raw_labels: dict[int, str]
+    raw_labels: dict[int, tuple[str, ...]]
     nyu40_ids: dict[str, int]
 
 
@@ -48,7 +49,7 @@ def read_label_map(path: Path) -> LabelMap:
     """Read the tsv; columns may have any order.
 
     Raises:
-        InputError: it is not such a table, or a row is broken or repeats an id.
+        InputError: it is not such a table, or a row is broken or repeats a label.
     """
     try:
         if path.stat().st_size > _LIMIT_BYTES:
@@ -64,7 +65,7 @@ def read_label_map(path: Path) -> LabelMap:
             found = "no column" if name not in names else f"{names.count(name)} columns"
             raise InputError(f"{path} line 1: {found} {name!r}; expected one, as in ScanNet's {LABEL_MAP_FILE}")
     columns = [names.index(name) for name in ("id", "raw_category", "nyu40id")]
-    raw_labels: dict[int, str] = {}
+    raw_labels: dict[int, tuple[str, ...]] = {}
     nyu40_ids: dict[str, int] = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
@@ -75,9 +76,9 @@ def read_label_map(path: Path) -> LabelMap:
         identity, label, nyu40 = (cells[column].strip() for column in columns)
         if not re.fullmatch(r"[0-9]{1,5}", identity) or not re.fullmatch(r"[0-9]{0,3}", nyu40) or not label:
             raise InputError(f"{path} line {number}: expected id, raw category, nyu40id, found {line[:60]!r}")
-        if int(identity) in raw_labels:
-            raise InputError(f"{path} line {number}: id {int(identity)} already names {raw_labels[int(identity)]!r}")
-        raw_labels[int(identity)] = label
+        if label in nyu40_ids:
+            raise InputError(f"{path} line {number}: {label!r} is in an earlier line, too")
+        raw_labels[int(identity)] = (*raw_labels.get(int(identity), ()), label)
         nyu40_ids[label] = int(nyu40 or 0)
     if not raw_labels:
         raise InputError(f"{path}: no labels in it; expected ScanNet's {LABEL_MAP_FILE}")

@@ -68,7 +68,10 @@ class VsiBenchScores:
 
 
 def task_of(question_type: str) -> str:
-    """The task of a question type: the three direction types are one task, every other type is its own."""
+    """The task of a question type: the three direction types are one task, every other type is its own. Directions
+    without a level are not the benchmark's, although they have its task's name."""
+    if question_type == DIRECTION:
+        return f"{DIRECTION}_without_level"
     return DIRECTION if question_type in DIRECTIONS else question_type
 
 

@@ -91,6 +91,8 @@ class SceneProcessor:
         if not scene.questions:
             raise InputError("a scene needs at least one question")
         media = [item for item in scene.media if not isinstance(item, str)]
+        if not media:
+            raise InputError("a scene needs at least one video or image among its media")
         packed, grids = [], []
         for item in media:
             frames = item.frames if isinstance(item, Video) else item.pixels[None]
