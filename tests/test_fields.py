@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from jaxvsr.errors import InputError
 from jaxvsr.fields import flat_fields, hint_of, read_fields, replace_fields, to_tree
+from jaxvsr.yaml_file import read_yaml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,3 +108,10 @@ def test_types_of_fields_are_found_by_path():
     assert hint_of(Outer, "other.share") is float and hint_of(Outer, "name") is str
     with pytest.raises(KeyError):
         hint_of(Outer, "other.name")
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 20_000, "a: " + "9" * 10_000, "a: 2026-13-45"])
+def test_yaml_that_python_cannot_read_is_one_line(text: str, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"config.yaml: (nested too deep|a value that YAML cannot read)"):
+        read_yaml(tmp_path / "config.yaml")

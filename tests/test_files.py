@@ -88,3 +88,15 @@ def test_json_of_any_kind_is_read_as_it_was_written(tmp_path: Path):
     for value in ([1, 2.5, None], {"ä": "ö"}, "text"):
         write_text(tmp_path / "file.json", json.dumps(value, ensure_ascii=False))
         assert read_json(tmp_path / "file.json") == value
+
+
+def test_rows_that_are_not_utf8_or_no_objects_name_their_line(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    for line, says in [
+        (b'{"text": "\xff"}', "not UTF-8"),
+        (b"[1]", "expected a JSON object"),
+        (b"[" * 9999, "not JSON"),
+    ]:
+        path.write_bytes(b'{"step": 1}\n' + line + b"\n")
+        with pytest.raises(InputError, match=f"samples.jsonl line 2: {says}"):
+            list(read_rows(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -77,6 +78,10 @@ def read_array(path: Path, what: str, items: Int64[np.ndarray, " F"] | None = No
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}{os.sep}"}}
         # Otherwise a lost chunk would be read as zeros.
         array = ts.open(spec | {"fill_missing_data_reads": False}).result()
+        count = array.shape[0] if items is None else len(items)
+        size = count * math.prod(array.shape[1:]) * array.dtype.numpy_dtype.itemsize
+        if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):  # TensorStore would abort the process
+            raise ValueError(f"it says that it holds {size / 1e9:,.0f} GB, more than this machine's memory")
         return np.asarray((array if items is None else array[items]).read().result())
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot read {what} ({str(error).splitlines()[0][:200]})") from None
@@ -93,12 +98,24 @@ def array_attributes(path: Path, what: str, schema: int) -> Mapping[str, Any]:
     return _parsed_attributes(metadata, metadata.stat().st_mtime_ns, what, schema)
 
 
+class _Attributes(dict[str, Any]):
+    """Attributes of an array; one that is missing is an `InputError`."""
+
+    def __init__(self, metadata: Path, attributes: Mapping[str, Any]):
+        super().__init__(attributes)
+        self._metadata = metadata
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(f"{self._metadata}: has no {name!r}; delete the folder and write it again")
+
+
 @functools.lru_cache(maxsize=16384)
 def _parsed_attributes(metadata: Path, _modified: int, what: str, schema: int) -> Mapping[str, Any]:
     try:
         attributes = json.loads(metadata.read_text(encoding="utf-8"))["attributes"]
         found = attributes["schema"]
-    except (ValueError, KeyError, TypeError):
+        attributes = _Attributes(metadata, attributes)
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{metadata}: not the metadata of {what}; delete the folder and write them again") from None
     if found != schema:
         raise InputError(f"{metadata}: {what} have schema {found}, this version reads {schema}")

@@ -65,3 +65,13 @@ def test_moving_average_equals_the_mean_of_the_window():
 )
 def test_numbers_are_printed_short(value: float, shown: str):
     assert number(value) == shown
+
+
+def test_a_long_run_is_drawn_small_with_its_peak_and_its_gap() -> None:
+    values = [math.sin(step / 50) for step in range(10_000)]
+    values[7_000], values[3_000] = 40.0, math.nan
+    chart = str(line_chart("reward", [Curve("reward", tuple(range(1, 10_001)), tuple(values))]))
+    short = str(line_chart("reward", [Curve("reward", tuple(range(1, 601)), tuple(values[:600]))]))
+    assert len(chart) < 1.2 * len(short) < 30_000
+    assert min(float(place.split()[1]) for place in re.findall(r"L([\d.]+ [\d.]+)", chart)) < 25  # the peak, on top
+    assert chart.count("M") > short.count("M")  # the gap

@@ -194,3 +194,15 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_written(m
     with pytest.raises(InputError, match="wandb is not installed: pip install"):
         check_trackers(config("logging.trackers=tensorboard,wandb").logging)
     check_trackers(config("logging.trackers=tensorboard").logging)
+
+
+def test_rows_that_are_missing_before_the_checkpoint_are_said(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path / "run", config("logging.trackers="))
+    folder.metrics.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 5, 9)))
+    log = MetricsLog(folder, config("logging.trackers="), restored_step=6)
+    log.sync()
+    log.close()
+    assert log.gap is not None and "lacks the rows of 3 steps before the checkpoint (3 to 6)" in log.gap
+    folder.metrics.write_text('{"loss": 1}\n')
+    with pytest.raises(InputError, match=r"metrics.jsonl line 1: no integer in field 'step'"):
+        cut_rows(folder.metrics, 3)
