@@ -21,18 +21,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jaxvsr import stop_signals
-from jaxvsr.errors import InputError, NotFiniteError, naming, system_fault
+from jaxvsr.errors import InputError, NotFiniteError, described, naming, system_fault
 from jaxvsr.outside_text import visible, visible_stdout
 from jaxvsr.parent_process import child_of_this, stop_command_with_parent
 
 EXIT_INPUT_ERROR = 2
 EXIT_NOT_FINITE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+PEER_SECONDS = 3.0  # an error may come of the death of another process, which is then noticed within this time
 
 Thing = TypeVar("Thing")
 
@@ -59,12 +62,20 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     stop_command_with_parent()
     try:
         code, line = _outcome(command, argv)
-    except BaseException:
+    except BaseException as error:
+        if stop_signals.before_end and not stop_signals.is_ending():
+            time.sleep(PEER_SECONDS)
+            traceback.print_exc()
+            stop_signals.leave(1, visible(described(error)))
         if not stop_signals.is_ending():
             raise
         code, line = EXIT_INTERRUPTED, ""
     if stop_signals.is_ending():
         stop_signals.end_at_once()
+    if code and stop_signals.before_end:  # Python's exit would wait for processes that wait for this one
+        stop_signals.leave(code, visible(line))
+    for tell in stop_signals.before_end:
+        tell(code, line)
     if line:
         print(visible(line), file=sys.stderr)
     return code

@@ -25,7 +25,7 @@ NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 PATIENCE = 4.0  # seconds for the main thread to clean up
 Answer = Callable[[int], None]
 
-# Called with the exit code where the process ends at once; what it has to say to other processes, for instance.
+# Called with exit code and line when the command ends: what other processes have to be told.
 before_end: list[Callable[[int, str], None]] = []
 
 _taken = False
@@ -33,7 +33,7 @@ _first: int | None = None  # the signal that ends the command
 _answer: Answer | None = None
 _answers_every_one = False
 _note = ""
-_ending = threading.Lock()
+_leaving = threading.Lock()
 
 
 def take_signals() -> None:
@@ -50,6 +50,13 @@ def take_signals() -> None:
     os.register_at_fork(after_in_child=_give_back)
     # Python's own handlers wait for the main thread, which may be inside of a library for minutes.
     threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
+
+
+def take_back() -> None:
+    """Once more after a library has taken them, as `jax.distributed` takes SIGTERM."""
+    if _taken:
+        for number in NAMES:
+            signal.signal(number, _handle)
 
 
 def are_taken() -> bool:
@@ -110,24 +117,23 @@ def end_at_once(number: int | None = None) -> NoReturn:
     number = number or _first or signal.SIGINT
     if not _taken:
         raise KeyboardInterrupt
-    if not _ending.acquire(blocking=False):  # another thread is at it
-        time.sleep(60)
-    line = line_of(number)
-    _flush()
-    with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
-    leave(128 + number, line)
+    leave(128 + number, line_of(number))
 
 
 def leave(code: int, line: str) -> NoReturn:
-    """End the process with a code after its line has been printed; its worker processes end with it."""
+    """Print a line and end the process at once; its worker processes end with it."""
+    if not _leaving.acquire(blocking=False):
+        while True:  # another thread is at it
+            time.sleep(60)
+    _flush()
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode() if line else b"")
     for tell in before_end:
         with contextlib.suppress(Exception):
             tell(code, line)
     if multiprocessing := sys.modules.get("multiprocessing"):
         for child in multiprocessing.active_children():
             child.kill()
-    _flush()
     os._exit(code)
 
 

@@ -11,15 +11,15 @@ import dataclasses
 import mmap
 import os
 import re
-import socket
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 
 from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape
+from jaxvsr.devices.peers import Peers
 from jaxvsr.errors import InputError, one_line
+from jaxvsr.stop_signals import take_back
 
 # On few cores the virtual devices wait for each other for minutes while one of them computes; XLA gives up after 40 s.
 _COLLECTIVE_TIMEOUTS = {
@@ -27,7 +27,6 @@ _COLLECTIVE_TIMEOUTS = {
     "xla_cpu_collective_call_warn_stuck_timeout_seconds": 1800,
     "xla_cpu_collective_call_terminate_timeout_seconds": 3600,
 }
-_COORDINATOR_SECONDS = 300.0  # how long a process waits for process 0 to listen
 _CUDA13_DRIVER = 580  # the first driver series that runs CUDA 13
 
 
@@ -182,36 +181,26 @@ def join_processes(coordinator: str | None, process_id: int | None, process_coun
         )
     assert coordinator is not None and process_id is not None and process_count is not None
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InputError(f"--coordinator {coordinator!r}: expected HOST:PORT of process 0, such as 10.0.0.1:8476")
     if not 0 <= process_id < process_count:
         raise InputError(
             f"--process-id {process_id}: must be from 0 to {process_count - 1} (--process-count {process_count})"
         )
     if process_count > 1:
-        if process_id:
-            _wait_for_coordinator(host, int(port))
-        try:
-            jax.distributed.initialize(coordinator, process_count, process_id)
-        except RuntimeError as error:
-            raise InputError(f"--coordinator {coordinator}: {one_line(error)}") from None
+        _join(host.strip("[]"), int(port), process_id, process_count)
     return process_count
 
 
-def _wait_for_coordinator(host: str, port: int) -> None:
-    """Until process 0 listens; JAX itself would abort the process with a stack trace where nobody ever does."""
-    deadline = time.monotonic() + _COORDINATOR_SECONDS
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), port), timeout=5).close()
-            return
-        except (OSError, OverflowError) as error:
-            if time.monotonic() > deadline or isinstance(error, OverflowError):
-                raise InputError(
-                    f"--coordinator {host}:{port}: process 0 does not answer there ({one_line(error)}); start it, and "
-                    "give all processes its address"
-                ) from None
-        time.sleep(0.5)
+def _join(host: str, port: int, process: int, count: int) -> None:
+    peers = Peers(process, count)
+    address, bind = peers.meet(host, port)
+    peers.watch()
+    try:
+        jax.distributed.initialize(address, count, process, coordinator_bind_address=bind or None)
+    except RuntimeError as error:
+        raise InputError(f"--coordinator {host}:{port}: {one_line(error)}") from None
+    take_back()
 
 
 def describe_devices(devices: Sequence[jax.Device], mesh: MeshShape) -> str:
