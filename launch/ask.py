@@ -31,6 +31,9 @@ def _parser() -> ArgumentParser:
     models = "Hugging Face folder, hub id, or a run: RUN, RUN@best, RUN@STEP"
     parser.add_argument("--model", required=True, metavar="MODEL", help=models)
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    parser.add_argument(
+        "--base", metavar="FOLDER", help="base model of an adapter or a run, where it is not where they say"
+    )
     parser.add_argument("--video", required=True, type=Path, metavar="FILE", help="mp4, .sens, or a folder of images")
     parser.add_argument("--frames", type=positive_int, metavar="N", help=f"default {FRAMES}, or all if fewer")
     parser.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: the model's limits")
@@ -69,7 +72,7 @@ def _command(argv: Sequence[str] | None) -> int:
         video = read_video(source, frames)
     except InputError as error:
         raise InputError(f"--video {arguments.video}: {error}") from None
-    chosen = open_model(arguments.model, arguments.revision)
+    chosen = open_model(arguments.model, arguments.revision, arguments.base)
     mesh, line = open_mesh(arguments.device, arguments.mesh)
     print(line, file=sys.stderr, flush=True)
     keep_compiled_programs()

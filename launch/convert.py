@@ -49,6 +49,9 @@ def _parser() -> ArgumentParser:
         if model:
             added.add_argument("model", metavar="MODEL", help="folder, hub id, RUN, RUN@best or RUN@STEP")
             added.add_argument("--revision", metavar="REV", help="of a hub id")
+            added.add_argument(
+                "--base", metavar="FOLDER", help="base model of an adapter or a run, where it is not where they say"
+            )
         if out:
             added.add_argument("out", metavar="OUT", type=Path, help="new folder")
         return added
@@ -92,11 +95,12 @@ def _command(argv: Sequence[str] | None) -> int:
         return _positions()
     from jaxvsr.runs.model_source import open_model
 
-    model, start = open_model(arguments.model, arguments.revision), time.perf_counter()
+    model, start = open_model(arguments.model, arguments.revision, arguments.base), time.perf_counter()
     if arguments.command == "verify":
         return _verify(arguments, model)
     if arguments.command == "to-hf" and arguments.scores and not model.stages:
         raise InputError(f"--scores: {arguments.model} is no run and keeps its own README.md")
+    model.check_in_full()
     if arguments.command == "to-hf" and arguments.adapter:
         _write_adapter(arguments, model)
     elif arguments.command == "to-hf":

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPTS = {"vsi-bench": "vsi-bench", "q-spatial": "q-spatial", "open-ended": "question"}
 ONLY_WITH_WEIGHTS = (
-    *("revision", "checkpoints", "frames", "max_pixels", "blank", "scenes", "questions", "mesh", "device"),
+    *("revision", "base", "checkpoints", "frames", "max_pixels", "blank", "scenes", "questions", "mesh", "device"),
     *("coordinator", "process_id", "process_count"),
 )
 
@@ -81,6 +81,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--sentence-model", metavar="MODEL", help=similarity)
     model = parser.add_argument_group("a model with weights")
     model.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    model.add_argument(
+        "--base", metavar="FOLDER", help="base model of an adapter or a run, where it is not where they say"
+    )
     model.add_argument("--checkpoints", metavar="STEP,…|all", help="of the run given by --model: scores by step")
     model.add_argument("--frames", type=positive_int, metavar="N", help="frames per video; default: the stored count")
     model.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: as stored")
@@ -165,9 +168,11 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
     settings = AnswerSettings(prompt, media, arguments.max_pixels, arguments.scenes, arguments.questions)
     answerer = Answerer(chosen, settings, devices, say)
     if arguments.checkpoints:
-        evaluation.of_checkpoints(arguments.model, chosen_steps(arguments.model, arguments.checkpoints), answerer)
+        evaluation.of_checkpoints(
+            arguments.model, chosen_steps(arguments.model, arguments.checkpoints), answerer, arguments.base
+        )
     else:
-        evaluation.of_model(arguments.model, answerer, arguments.revision)
+        evaluation.of_model(arguments.model, answerer, arguments.revision, arguments.base)
 
 
 def _command(argv: Sequence[str] | None) -> int:

@@ -43,6 +43,7 @@ FIELDS = {
     "--objective": ("objective", "grpo|sft|dpo", "what is minimised"),
     "--model": ("model.path", "MODEL", "Hugging Face folder, hub id, or a run: RUN, RUN@best, RUN@STEP"),
     "--revision": ("model.revision", "NAME", "branch, tag or commit of a hub id"),
+    "--base": ("model.base", "FOLDER", "base model of an adapter or a run, where it is not where they say"),
     "--data": ("data.folders", "DIR[:w],…", "data folders, with weights"),
     "--prompt": ("data.prompt", "NAME|FILE", "how a question is put to the model"),
     "--rewards": ("rewards", "[w*]NAME|FILE.py:fn,…", "rewards with weights"),
@@ -65,6 +66,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--deterministic", action="store_true", help="bit for bit on GPU (mesh.deterministic)")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/<config>-<date>-<seed>")
     parser.add_argument("--resume", action="store_true", help="continue the run if it is there, else start it")
+    parser.add_argument(
+        "--changed-data", action="store_true", help="with --resume: go on with other questions, frames or features"
+    )
     parser.add_argument("--dry-run", action="store_true", help="compile, print the plan (memory, time) and stop")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, with several processes")
     parser.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0")
@@ -181,6 +185,7 @@ def _command(argv: Sequence[str] | None) -> int:
             run_path,
             mesh,
             resume=arguments.resume,
+            changed_data=arguments.changed_data,
             cache=cache,
             score_answers=benchmark_score(config.data.prompt),
         ) as ready,

@@ -31,6 +31,7 @@ def load(
     optimizer: OptimizerConfig | None = None,
     prompt: str | None = None,
     revision: str | None = None,
+    base: str | None = None,
     max_pixels: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     mesh: str | None = None,
@@ -48,6 +49,7 @@ def load(
         steps: updates over which the optimizer's schedule goes, where it has one.
         prompt: how a question is put to the model: a name of `prompts.PROMPTS`, or a file. None is the one that a run
             or `rooms-base` was trained with, and for other models the question alone.
+        base: the base model of an adapter or a run, where it is not where they say.
         max_pixels: of a frame at most; None takes frames as they are, within the limits of the model folder.
         dtype: of activations; auto is what a run was trained in, else float32 on CPU and bfloat16 elsewhere.
         mesh: `4`, or `fsdp=2,tensor=2`; None: one device.
@@ -56,7 +58,7 @@ def load(
     Raises:
         InputError: there is no such model, prompt or mesh.
     """
-    source, template = open_model(str(model), revision), prompt_from(prompt := prompt or _own_prompt(str(model)))
+    source, template = open_model(str(model), revision, base), prompt_from(prompt := prompt or _own_prompt(str(model)))
     on_mesh, _ = start_devices(device, mesh)
     check_mesh(
         MeshShape(**dict(on_mesh.shape)),
@@ -65,7 +67,7 @@ def load(
     )
     config = TrainConfig(
         model=ModelSettings(
-            path=str(model), revision=revision, dtype=source.dtype_setting if dtype == "auto" else dtype
+            path=str(model), revision=revision, base=base, dtype=source.dtype_setting if dtype == "auto" else dtype
         ),
         lora=lora,
         data=DataSettings(prompt=prompt, max_pixels=max_pixels),

@@ -46,6 +46,7 @@ from jaxvsr.prompts import Prompt
 from jaxvsr.rewards.registry import Reward, RewardFunction
 from jaxvsr.rewards.scoring import score_completions
 from jaxvsr.runs.model_source import Model
+from jaxvsr.training.learnable import check_group, check_learning_rate
 from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter
 from jaxvsr.training.not_finite import what_is_not_finite
 
@@ -197,6 +198,8 @@ class Policy:
         if given.shape != rollouts.length.shape:
             expected = " x ".join(map(str, rollouts.length.shape))
             raise InputError(f"rewards of shape {list(given.shape)}: must be one number per rollout, {expected}")
+        check_group(rollouts.settings.group)
+        check_learning_rate(self.config.optimizer, self.config.steps)
         objective = objective or Objective()
         if objective.beta and self.config.lora is None and self._loaded.policy.reference is None:
             raise InputError(
@@ -286,6 +289,7 @@ class Policy:
         out, lora = Path(out), self.config.lora
         stage = Stage({name: np.asarray(leaf) for name, leaf in state.trainable.items()}, lora)
         model = dataclasses.replace(self.model, stages=(*self.model.stages, stage))
+        model.check_in_full()
         if not adapter:
             save_folder(out, model.folder, model.weight, None, model.changed)
         elif any(one.lora is None for one in model.stages):

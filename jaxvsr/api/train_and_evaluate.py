@@ -42,6 +42,7 @@ def train(
     rewards: Sequence[RewardFunction | Reward] | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    changed_data: bool = False,
     quiet: bool = False,
     mesh: str | None = None,
     device: DeviceKind | None = None,
@@ -55,6 +56,7 @@ def train(
         rewards: functions with TRL's signature, in place of the config's rewards: `reward(completions, **columns)`, the
             columns being the fields of the questions; each counts once. `Reward(name, function, weight)` weighs one.
         run_dir: where the run is kept; None keeps nothing (it is in a temporary folder while it lasts).
+        changed_data: with `resume`, go on with other questions, frames or features than those of the run so far.
         quiet: print nothing.
         mesh: as the command's flags; None takes the config's, and one device where that names no mesh.
         device: as mesh.
@@ -104,6 +106,7 @@ def train(
                 folder.path,
                 on_mesh,
                 resume=resume,
+                changed_data=changed_data,
                 quiet=quiet,
                 scene_batches=batches,
                 rewards=given,

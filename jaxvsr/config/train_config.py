@@ -31,6 +31,7 @@ class ModelSettings:
 
     path: str = ""  # a Hugging Face folder, a hub id, or a run: RUN, RUN@best, RUN@STEP
     revision: str | None = None  # branch, tag or commit of a hub id
+    base: str | None = None  # base model of an adapter or a run, where it is not where they say
     tower: Literal["frozen", "trained"] = "frozen"  # vision tower and patch merger, in full fine-tuning
     reference: Literal["start", "base"] = "start"  # reference policy: the model this run starts from, or the original
     dtype: DtypeSetting = "auto"  # of activations; auto: float32 on CPU, else bfloat16

@@ -10,6 +10,8 @@ which frames, at which size, the features were made from; `stale_reason` compare
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +70,18 @@ class FeatureStore:
             "mirrored": mirrored,
             "model_height_width": list(size),
             **_frame_key(FrameStore(self.folder), scene, frames),
+            "features_sha256": hashlib.sha256(np.ascontiguousarray(features).view(np.uint8).data).hexdigest(),
         }
         write_array(target, features, attributes, compress=False)
+
+    def attributes(self, scene: str, frames: int, *, mirrored: bool) -> Mapping[str, Any]:
+        """What a scene's features were made from, and their checksum.
+
+        Raises:
+            FileNotFoundError: they are not stored.
+            InputError: their `zarr.json` was not written by jaxvsr.
+        """
+        return array_attributes(self.path(scene, frames, mirrored=mirrored), _WHAT, SCHEMA)
 
     def stale_reason(self, scene: str, frames: int, *, mirrored: bool, size: tuple[int, int]) -> str | None:
         """Why the features of a scene do not fit its frames at `size`; None if they fit.
@@ -77,7 +89,7 @@ class FeatureStore:
         Frames that were rewritten are read and compared, so that adding another frame count keeps the features valid.
         """
         try:
-            stored = array_attributes(self.path(scene, frames, mirrored=mirrored), _WHAT, SCHEMA)
+            stored = self.attributes(scene, frames, mirrored=mirrored)
         except FileNotFoundError:
             return "not stored"
         if stored["model_height_width"] != list(size):

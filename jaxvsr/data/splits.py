@@ -14,6 +14,7 @@ from jaxvsr.files import read_json, write_text
 
 SPLITS_FILE = "splits.json"
 SPLITS = ("train", "heldout")
+SEAL = "sha256"  # in splits.json: the checksum of the rest
 SCHEMA = 1  # of the folder's text files: questions.jsonl, splits.json, subsets.json
 # Also within longer names: a picture taken from a scan belongs to its room.
 _SCANNET_NAME = re.compile(r"(?<![A-Za-z0-9])(scene\d{4})_\d{2}(?![0-9])")
@@ -63,9 +64,17 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     """The splits of a data folder; `InputError` if the file is missing or malformed, or a room is in both splits."""
     path = folder / SPLITS_FILE
     splits = read_json(path, missing="`build_data.py questions` writes it")
+    checksum, sealed = None, splits
+    if isinstance(splits, dict):
+        checksum = splits.pop(SEAL, None)
+        sealed = dict(splits)
     schema = splits.pop("schema", SCHEMA) if isinstance(splits, dict) else SCHEMA
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema!r}, but this jaxvsr reads schema {SCHEMA}; take a newer jaxvsr")
+    if checksum is not None and checksum != _checksum(sealed):
+        raise InputError(
+            f"{path}: is not what was written, by its {SEAL}; write it again, or delete that line if it is meant"
+        )
     if not isinstance(splits, dict) or set(splits) != set(SPLITS):
         raise InputError(f'{path}: expected {{"train": [...], "heldout": [...]}}')
     for split, scenes in splits.items():
@@ -80,8 +89,12 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     return splits
 
 
+def _checksum(rows: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
 def write_splits(folder: Path, splits: Mapping[str, Iterable[str]]) -> None:
     """Write a whole `splits.json`."""
     rows: dict[str, object] = {"schema": SCHEMA, **{split: sorted(splits[split]) for split in SPLITS}}
-    text = json.dumps(rows, indent=1, ensure_ascii=False)
+    text = json.dumps({**rows, SEAL: _checksum(rows)}, indent=1, ensure_ascii=False)
     write_text(folder / SPLITS_FILE, text + "\n")

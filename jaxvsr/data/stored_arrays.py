@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import os
@@ -16,7 +17,9 @@ import tensorstore as ts
 from jaxtyping import Int64, Shaped
 
 from jaxvsr.errors import InputError
-from jaxvsr.files import partial_name
+from jaxvsr.files import partial_name, write_text
+
+SEAL = "zarr_json_sha256"  # attribute with the checksum of all else in a zarr.json; arrays of older versions have none
 
 
 def write_array(
@@ -40,6 +43,7 @@ def write_array(
     }
     try:
         ts.open(spec).result().write(values).result()
+        _seal(partial / "zarr.json")
         if target.exists():
             os.replace(target, _aside(target))
         os.replace(partial, target)
@@ -47,6 +51,19 @@ def write_array(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(_aside(target), ignore_errors=True)
+
+
+def _seal(metadata: Path) -> None:
+    """Add to an array's `zarr.json` the checksum of all of it."""
+    content = json.loads(metadata.read_text(encoding="utf-8"))
+    content["attributes"][SEAL] = _checksum(content)
+    write_text(metadata, json.dumps(content, indent=1) + "\n")
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a `zarr.json` says, without its own checksum."""
+    attributes = {name: value for name, value in content["attributes"].items() if name != SEAL}
+    return hashlib.sha256(json.dumps({**content, "attributes": attributes}, sort_keys=True).encode()).hexdigest()
 
 
 def _is_array(path: Path) -> bool:
@@ -112,13 +129,19 @@ class _Attributes(dict[str, Any]):
 @functools.lru_cache(maxsize=16384)
 def _parsed_attributes(metadata: Path, _modified: int, what: str, schema: int) -> Mapping[str, Any]:
     try:
-        attributes = json.loads(metadata.read_text(encoding="utf-8"))["attributes"]
+        content = json.loads(metadata.read_text(encoding="utf-8"))
+        attributes = content["attributes"]
         found = attributes["schema"]
+        damaged = SEAL in attributes and attributes[SEAL] != _checksum(content)
         attributes = _Attributes(metadata, attributes)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{metadata}: not the metadata of {what}; delete the folder and write them again") from None
     if found != schema:
         raise InputError(f"{metadata}: {what} have schema {found}, this version reads {schema}")
+    if damaged:
+        raise InputError(
+            f"{metadata}: is not what was written, by its checksum; delete the folder and write {what} again"
+        )
     return attributes
 
 

@@ -90,20 +90,24 @@ class Evaluation:
         self.say(result.to_text())
         return result
 
-    def of_model(self, name: str, answerer: Answerer, revision: str | None = None) -> Result | None:
+    def of_model(
+        self, name: str, answerer: Answerer, revision: str | None = None, base: str | None = None
+    ) -> Result | None:
         """Answer with a model, resuming what the folder has, and score; None in all processes but the first."""
-        result = self._of_weights(name, answerer, self.out, revision)
+        result = self._of_weights(name, answerer, self.out, revision, base)
         if result is not None:
             self.say(result.to_text())
         return result
 
-    def of_checkpoints(self, run: str, steps: Sequence[int], answerer: Answerer) -> dict[int, Result]:
+    def of_checkpoints(
+        self, run: str, steps: Sequence[int], answerer: Answerer, base: str | None = None
+    ) -> dict[int, Result]:
         """Answer with a run's checkpoints, one after another, in OUT/step-N, and write the scores by step to OUT."""
         from jaxvsr.evaluation.tables.checkpoint_series import write_series
 
         results: dict[int, Result] = {}
         for step in steps:
-            result = self._of_weights(f"{run}@{step}", answerer, self.out / f"step-{step}", None)
+            result = self._of_weights(f"{run}@{step}", answerer, self.out / f"step-{step}", None, base)
             if result is not None:
                 self.say(f"step {step}: overall {format_number(result.scores['overall'], 2)}")
                 results[step] = result
@@ -111,10 +115,12 @@ class Evaluation:
             self.say("\n" + write_series(self.out, results))
         return results
 
-    def _of_weights(self, name: str, answerer: Answerer, out: Path, revision: str | None) -> Result | None:
+    def _of_weights(
+        self, name: str, answerer: Answerer, out: Path, revision: str | None, base: str | None
+    ) -> Result | None:
         from jaxvsr.runs.model_source import open_model
 
-        model = open_model(name, revision)
+        model = open_model(name, revision, base)
         predictions = answerer.predictions(model, out)
         if predictions is None:
             return None

@@ -90,8 +90,12 @@ def _trainable(config: TrainConfig, model: ModelConfig) -> int:
         return sum(
             leaf.size for name, leaf in leaves if config.model.tower == "trained" or not name.startswith("visual.")
         )
-    leaves = parameter_shapes(model, config.lora).items()
-    return sum(leaf.size for name, leaf in leaves if ".lora_" in name)
+    count = 0
+    for name, leaf in parameter_shapes(model, config.lora).items():
+        if ".lora_" in name:
+            adapted = config.lora.adapted_layers(name.rpartition(".")[0], leaf.shape[0])
+            count += leaf.size * sum(adapted) // len(adapted)
+    return count
 
 
 def _data_lines(config: TrainConfig, inputs: RunInputs) -> Iterator[str]:

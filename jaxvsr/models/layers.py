@@ -46,11 +46,15 @@ class Linear(nnx.Module):
         self.weight = nnx.Param(init.normal((*stack, out_features, in_features)))
         self.bias = nnx.Param(init.full((*stack, out_features), 0.0)) if bias else None
         self.scaling = 0.0
-        if init.lora is not None and init.lora.adapts(name):
+        adapted = (False,) if init.lora is None else init.lora.adapted_layers(name, *stack[:1])
+        if init.lora is not None and any(adapted):
             self.scaling = init.lora.scaling
             shape_a, shape_b = (*stack, init.lora.rank, in_features), (*stack, out_features, init.lora.rank)
             bound = in_features**-0.5  # PEFT: kaiming_uniform(a=sqrt(5)), which is uniform in ±1/sqrt(in)
-            self.lora_A = LoraParam(init.uniform(shape_a, bound))
+            lora_a = init.uniform(shape_a, bound)
+            if not all(adapted):  # where A and B are both 0, so are their gradients: such a layer stays as it is
+                lora_a = lora_a * jnp.array(adapted, jnp.float32)[:, None, None]
+            self.lora_A = LoraParam(lora_a)
             self.lora_B = LoraParam(jnp.zeros(shape_b, jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:

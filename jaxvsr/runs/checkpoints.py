@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +23,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxvsr.errors import InputError, system_fault
 from jaxvsr.grpo.compiled_step import TrainState
+from jaxvsr.models.huggingface.safetensors_io import is_finite
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import DtypeSetting
 from jaxvsr.runs.array_digest import changed_leaf, tree_digests
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
     from jaxvsr.config.train_config import TrainConfig
 
 SCORE = "score"  # what @best goes by, higher is better
-FORMAT = 1
+FORMAT = 2
 DIGESTS = "digests"  # of every array, in a checkpoint's metadata
+SEAL = "sha256"  # of the rest of a checkpoint's metadata
 _TREES = ("weights", "training")
 _Read = TypeVar("_Read")
 
@@ -42,6 +46,7 @@ class StageFile:
 
     file: str  # safetensors with trainable parameters, relative to the run folder
     lora: LoraConfig | None  # None: full weights, which replace the base's
+    digest: str | None = None  # of its weights; None: nothing is compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +56,13 @@ class RunRecord:
     base: str  # as the user named it: folder or hub id
     base_folder: str  # absolute path of the folder that it was read from
     revision: str | None
-    content_hash: str  # `jaxvsr.models.huggingface.model_folder.content_hash` of it
+    content_hash: str  # of its files, one of all
     stages: tuple[StageFile, ...] = ()
     run_id: str | None = None  # of Weights & Biases
     lora: LoraConfig | None = None  # of the weights; None: full weights, or a run that did not record it
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # SHA-256 of each file of the base folder
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the config, those that may not change
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what the run reads: part → SHA-256
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **dataclasses.asdict(self)}
@@ -65,15 +73,23 @@ class RunRecord:
             raise InputError(f"{where}: not a checkpoint of this version of jaxvsr (format {FORMAT})")
         fields = {field.name: raw[field.name] for field in dataclasses.fields(cls) if field.name != "lora"}
         fields["lora"] = _lora_from_json(raw.get("lora"))
-        fields["stages"] = tuple(StageFile(stage["file"], _lora_from_json(stage["lora"])) for stage in raw["stages"])
+        fields["stages"] = tuple(
+            StageFile(stage["file"], _lora_from_json(stage["lora"]), stage["digest"]) for stage in raw["stages"]
+        )
         return cls(**fields)
+
+
+def _sealed(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says about itself, with a SHA-256 of all of it."""
+    content = {name: value for name, value in json.loads(json.dumps(metadata)).items() if name != SEAL}
+    return {**content, SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def _lora_from_json(raw: Any) -> LoraConfig | None:
     if raw is None:
         return None
-    modules = raw["target_modules"]
-    return LoraConfig(**{**raw, "target_modules": tuple(modules) if isinstance(modules, list) else modules})
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    return LoraConfig(**fields)
 
 
 class Checkpoints:
@@ -139,7 +155,7 @@ class Checkpoints:
                 trees,
                 force=True,
                 metrics=None if score is None else {SCORE: float(score)},
-                custom_metadata={**record.to_json(), "data_step": step, DIGESTS: digests},
+                custom_metadata=_sealed({**record.to_json(), "data_step": step, DIGESTS: digests}),
             )
             # The next step donates the state; on CPU its buffers are what is being written, elsewhere a copy of them.
             if saved is not None and jax.default_backend() == "cpu":
@@ -169,6 +185,8 @@ class Checkpoints:
             raw = self._checkpointer.checkpointables_metadata(step).custom_metadata
             if not raw:
                 raise ValueError("it has no record")
+            if raw.get("format") == FORMAT and raw != _sealed(raw):
+                raise ValueError("its record is not what was saved")
             return RunRecord.from_json(raw, f"{self.folder}/{step}")
 
         return self._readable(step, read, ("weights",))
@@ -205,11 +223,16 @@ class Checkpoints:
         """The trainable parameters alone, in host memory.
 
         Raises:
-            InputError: they cannot be read.
+            InputError: they cannot be read, or are not finite.
         """
         arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in self._described(step).items()}
-        loaded = self._readable(step, lambda: self._loaded(step, {"weights": arrays}))
-        return loaded["weights"]
+        weights = self._readable(step, lambda: self._loaded(step, {"weights": arrays}))["weights"]
+        broken = next((name for name in sorted(weights) if not is_finite(np.asarray(weights[name]))), None)
+        if broken is not None:
+            raise InputError(
+                f"{self.folder}/{step}: {broken!r} holds numbers that are not finite; take an earlier step"
+            )
+        return weights
 
     def _loaded(self, step: int, layout: Mapping[str, Any]) -> dict[str, Any]:
         """The trees of a checkpoint, their bits compared with what was saved."""
@@ -293,7 +316,7 @@ def _check_lora(where: str, lora: LoraConfig | None, record: RunRecord, step: in
             raise InputError(
                 f"{where}: lora.rank is {lora.rank}, but step {step} was trained with {rank}; put that back"
             )
-        if not lora.adapts(name.rpartition(".")[0]):
+        if not lora.adapts(name.rpartition(".")[0], weights[name].shape[0]):
             raise InputError(
                 f"{where}: lora.target_modules {lora.target_modules!r} leaves out {name}, which step {step} holds"
             )

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -23,8 +25,16 @@ from jax.sharding import Mesh, NamedSharding
 import jaxvsr
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
+from jaxvsr.models.huggingface.file_contents import SUMS_FILE
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE
-from jaxvsr.models.huggingface.model_folder import COMPANIONS, ModelFolder, Weight, content_hash, open_folder
+from jaxvsr.models.huggingface.model_folder import (
+    COMPANIONS,
+    ModelFolder,
+    Weight,
+    folder_contents,
+    hash_of_contents,
+    open_folder,
+)
 from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
@@ -32,12 +42,13 @@ from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import DtypeSetting, ModelConfig, stack_of
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_shardings
+from jaxvsr.runs.array_digest import array_digest
 from jaxvsr.runs.checkpoints import Checkpoints, OpenedRun, RunRecord, StageFile, is_run, open_run
 from jaxvsr.runs.run_folder import RunFolder
 
 STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
 # What a model folder is made of; never Python files or pickled weights.
-_WANTED_FILES = [*COMPANIONS, "*.safetensors"]
+_WANTED_FILES = [*COMPANIONS, SUMS_FILE, "*.safetensors"]
 ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
 ROOMS_BASE_PROMPT = "vsgrpo-vanilla-train"  # what it was trained with
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -59,9 +70,18 @@ class Model:
         return self.folder.config
 
     @functools.cached_property
+    def contents(self) -> dict[str, str]:
+        """The SHA-256 of each file of the base folder, whose weights are finite."""
+        return folder_contents(self.folder)
+
+    @property
     def content_hash(self) -> str:
         """Of the base folder."""
-        return content_hash(self.folder)
+        return hash_of_contents(self.contents)
+
+    def check_in_full(self) -> None:
+        """`InputError` where the base's files are not what they were when their hashes were kept; reads all of them."""
+        folder_contents(self.folder, in_full=True)
 
     @functools.cached_property
     def weight(self) -> Weight:
@@ -112,16 +132,22 @@ class Model:
         }
 
 
-def open_model(argument: str, revision: str | None = None) -> Model:
+def open_model(argument: str, revision: str | None = None, base: str | None = None) -> Model:
     """The model that a folder, a hub id (at `revision`) or a run (`RUN`, `RUN@best`, `RUN@STEP`) means.
 
+    Args:
+        base: the base model of an adapter or a run, where it is not where they say; of a run it must be the same.
+
     Raises:
-        InputError: there is no such model; it has no revisions; or a run's base folder is gone or has changed.
+        InputError: there is no such model; it has no revisions; its weights are not finite; or a file of it has
+            changed: a run's base folder, or one that jaxvsr wrote.
     """
-    return _open(argument, revision)
+    model = _open(argument, revision, base=base)
+    folder_contents(model.folder)
+    return model
 
 
-def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = ()) -> Model:
+def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = (), base: str | None = None) -> Model:
     """`open_model` of the base model of `adapters`, each on the next."""
     if not argument:
         raise InputError(
@@ -132,13 +158,14 @@ def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = ()) 
         what = kind or "part of jaxvsr"
         raise InputError(f"revision {revision!r}: only a hub id has revisions, {argument!r} is {what}; leave it out")
     if kind == "a run":
-        return _of_run(argument, open_run(argument))
+        return _of_run(argument, open_run(argument), base)
     if kind == "a folder":
-        return _of_folder(argument, Path(argument), None, adapters)
+        return _of_folder(argument, Path(argument), None, adapters, base)
     if argument == ROOMS_BASE:
+        _check_no_base(argument, base)
         return Model(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE), argument)
     if is_hub_id(argument):
-        return _of_folder(argument, _download(argument, revision), revision, adapters)
+        return _of_folder(argument, _download(argument, revision), revision, adapters, base)
     raise InputError(
         f"model {argument!r}: no such folder, and neither a run, a hub id (ORGANISATION/NAME) nor {ROOMS_BASE}"
     )
@@ -150,9 +177,19 @@ def is_hub_id(argument: str) -> bool:
     return is_id and not Path(argument).is_dir()
 
 
-def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tuple[Path, ...]) -> Model:
+def _check_no_base(argument: str, base: str | None) -> None:
+    if base is not None:
+        raise InputError(
+            f"--base {base}: only an adapter or a run has a base model, {argument!r} is a model; leave it out"
+        )
+
+
+def _of_folder(
+    argument: str, folder: Path, revision: str | None, adapters: tuple[Path, ...], given_base: str | None
+) -> Model:
     """A model, or where there is an adapter and no model, the adapter on the base model that it names."""
     if not (folder / ADAPTER_CONFIG).is_file() or (folder / CONFIG_FILE).is_file():
+        _check_no_base(argument, given_base)
         return Model(argument, open_folder(folder), argument, revision)
     if folder.resolve() in adapters:
         raise InputError(
@@ -161,8 +198,13 @@ def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tupl
     adapters = (*adapters, folder.resolve())
     named = read_json_object(folder / ADAPTER_CONFIG)
     base, its_revision = named.get("base_model_name_or_path"), named.get("revision")
+    if given_base is not None:
+        base, its_revision = given_base, None
     if not isinstance(base, str) or not base:
-        raise InputError(f"{folder / ADAPTER_CONFIG}: base_model_name_or_path {base!r} must name the base model")
+        raise InputError(
+            f"{folder / ADAPTER_CONFIG}: base_model_name_or_path {base!r} must name the base model; or give one with "
+            "--base FOLDER"
+        )
     if not isinstance(its_revision, str | None):
         raise InputError(
             f"{folder / ADAPTER_CONFIG}: revision {its_revision!r} must be a branch, tag or commit of the base model, "
@@ -171,7 +213,8 @@ def _of_folder(argument: str, folder: Path, revision: str | None, adapters: tupl
     try:
         model = _open(base, its_revision, adapters)
     except InputError as error:
-        raise InputError(f"{folder / ADAPTER_CONFIG}: its base model cannot be opened: {error}") from None
+        way_out = "" if given_base else "; give the folder where it is here with --base FOLDER"
+        raise InputError(f"{folder / ADAPTER_CONFIG}: its base model cannot be opened: {error}{way_out}") from None
     adapter = load_adapter(folder, model.config)
     return dataclasses.replace(model, name=argument, stages=(*model.stages, adapter))
 
@@ -196,28 +239,45 @@ def reopen_model(run_folder: Path) -> Model | None:
     return _recorded(record.base, run_folder, record)
 
 
-def _of_run(argument: str, run: OpenedRun) -> Model:
-    started = _recorded(argument, run.folder, run.record)
+def _of_run(argument: str, run: OpenedRun, base: str | None) -> Model:
+    started = _recorded(argument, run.folder, run.record, base)
     return dataclasses.replace(
         started, stages=(*started.stages, Stage(run.weights, run.lora)), dtype_setting=run.dtype_setting
     )
 
 
-def _recorded(name: str, run_folder: Path, record: RunRecord) -> Model:
+def _recorded(name: str, run_folder: Path, record: RunRecord, base: str | None = None) -> Model:
     """The model that a run started from."""
-    path = Path(record.base_folder)
+    path = Path(base or record.base_folder)
     if not path.is_dir():
-        raise InputError(f"model {name!r}: its base model {record.base} is not at {path} any more")
+        raise InputError(
+            f"model {name!r}: its base model {record.base} is not at {path} any more; give the folder where it is now "
+            "with --base FOLDER"
+        )
     folder = open_folder(path)
-    if content_hash(folder) != record.content_hash:
-        raise InputError(f"model {name!r}: its base model at {path} has changed since the run was made")
-    stages = tuple(Stage(_read_stage(run_folder / stage.file), stage.lora) for stage in record.stages)
+    found = folder_contents(folder)
+    if hash_of_contents(found) != record.content_hash:
+        files = [file for file in sorted({*found, *record.files}) if found.get(file) != record.files.get(file)]
+        raise InputError(
+            f"model {name!r}: its base model at {path} is not the one that the run was made with ({', '.join(files)} "
+            "changed); put it back as it was, or give the folder of the right one with --base FOLDER"
+        )
+    stages = tuple(Stage(_read_stage(run_folder / stage.file, stage.digest), stage.lora) for stage in record.stages)
     return Model(name, folder, record.base, record.revision, stages)
 
 
-def _read_stage(path: Path) -> dict[str, np.ndarray]:
+def _read_stage(path: Path, digest: str | None) -> dict[str, np.ndarray]:
     file = open_safetensors(path)
-    return {name: np.array(file.read(name)) for name in file.entries}
+    weights = {name: np.array(file.read(name)) for name in file.entries}
+    if digest is not None and _stage_digest(weights) != digest:
+        raise InputError(f"{path}: the bits are not those that the run saved; take it from a copy of the run")
+    return weights
+
+
+def _stage_digest(weights: Mapping[str, Any]) -> str:
+    """Of a stage's weights in host memory, by name."""
+    digests = {name: array_digest(np.asarray(weights[name])) for name in sorted(weights)}
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 def _download(argument: str, revision: str | None) -> Path:
@@ -234,9 +294,12 @@ def _download(argument: str, revision: str | None) -> Path:
 
 def start_record(model: Model, lora: LoraConfig | None = None) -> RunRecord:
     """The record of a run that starts from `model` and trains an adapter of `lora`; None: full weights."""
-    stages = tuple(StageFile(_stage_file(number), stage.lora) for number, stage in enumerate(model.stages))
+    stages = tuple(
+        StageFile(_stage_file(number), stage.lora, _stage_digest(stage.weights))
+        for number, stage in enumerate(model.stages)
+    )
     folder = os.path.abspath(model.folder.path)
-    return RunRecord(model.base, folder, model.revision, model.content_hash, stages, lora=lora)
+    return RunRecord(model.base, folder, model.revision, model.content_hash, stages, lora=lora, files=model.contents)
 
 
 def write_stages(model: Model, run_folder: Path) -> None:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxvsr.config.config_file import config_from, to_yaml
 from jaxvsr.config.train_config import CHANGEABLE, TrainConfig
@@ -101,15 +103,30 @@ def make_run_folder(path: Path, config: TrainConfig) -> RunFolder:
     return folder
 
 
-def check_resume(before: TrainConfig, now: TrainConfig, path: Path) -> None:
-    """Refuse a change of anything but `CHANGEABLE`."""
-    old, new = dict(flat_fields(to_tree(before))), dict(flat_fields(to_tree(now)))
-    for field in {**old, **new}:
-        if old.get(field) != new.get(field) and not {field, field.split(".")[0]}.intersection(CHANGEABLE):
+def settings_that_stay(config: TrainConfig) -> dict[str, Any]:
+    """The fields of a config that may not change within a run: dotted path → value, as JSON has it."""
+    fields = json.loads(json.dumps(dict(flat_fields(to_tree(config)))))
+    return {field: fields[field] for field in fields if not {field, field.split(".")[0]}.intersection(CHANGEABLE)}
+
+
+def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Refuse fields of `settings_that_stay` that differ; one that an older jaxvsr did not have may be new.
+
+    Raises:
+        InputError: one differs.
+    """
+    for field, value in before.items():
+        if now.get(field) != value:
             raise InputError(
-                f"--resume: {field} was {old.get(field)!r} in {path}, now it is {new.get(field)!r}; "
+                f"--resume: {field} was {value!r} in {path}, now it is {now.get(field)!r}; "
                 f"only {', '.join(CHANGEABLE)} may change within a run"
             )
+
+
+def check_resume(before: TrainConfig, now: TrainConfig, path: Path) -> None:
+    """Refuse a change of anything but `CHANGEABLE`."""
+    old, new = settings_that_stay(before), settings_that_stay(now)
+    check_same_settings({field: old.get(field) for field in {**old, **new}}, new, path)
 
 
 def cut_rows(path: Path, last_step: int) -> list[int]:

@@ -23,10 +23,11 @@ from jaxvsr.rewards.registry import Reward
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog
 from jaxvsr.runs.model_source import reopen_model, start_record, write_stages
-from jaxvsr.runs.run_folder import RunFolder, check_run_folder, make_run_folder
+from jaxvsr.runs.run_folder import RunFolder, check_run_folder, make_run_folder, settings_that_stay
 from jaxvsr.training.console import CompileTimes, Console
 from jaxvsr.training.heldout import HeldOut, ScoreAnswers
 from jaxvsr.training.load_policy import LoadedPolicy, load_policy
+from jaxvsr.training.run_contents import check_contents, run_contents
 from jaxvsr.training.run_context import RunContext
 from jaxvsr.training.run_inputs import SceneBatches, open_inputs
 
@@ -53,6 +54,7 @@ def ready_run(
     score_answers: ScoreAnswers | None = None,
     scene_batches: SceneBatches | None = None,
     rewards: tuple[Reward, ...] | None = None,
+    changed_data: bool = False,
 ) -> Iterator[ReadyRun]:
     """Check everything, then make the run folder and load the model; what is open is closed behind the block.
 
@@ -61,6 +63,7 @@ def ready_run(
         score_answers: the metric of evaluations during training.
         scene_batches: scenes in memory, from a step on; None reads the config's data folders.
         rewards: in place of the config's.
+        changed_data: go on where questions, frames, features, prompt or reward files are not those of the run so far.
 
     Raises:
         InputError: anything that is wrong, before anything is written.
@@ -72,7 +75,11 @@ def ready_run(
 
     writes = jax.process_index() == 0
     run = check_run_folder(run_path, config, resume=resume) if writes else RunFolder(run_path)
-    record = start_record(model, config.lora)
+    record = dataclasses.replace(
+        start_record(model, config.lora), settings=settings_that_stay(config), data=run_contents(inputs)
+    )
+    if resume:
+        check_contents(RunFolder(run_path), record, changed_data=changed_data)
     policy = load_policy(config, model, processor, mesh)
     state = policy.start()
     first, state, record = restored(run, state, record)

@@ -17,6 +17,7 @@ from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.optimizer import learning_rate_schedule, updates_taken
 from jaxvsr.grpo.steps import StepResult, grpo_step, supervised_step
 from jaxvsr.training.heldout import HeldOut
+from jaxvsr.training.learnable import LearningWatch
 from jaxvsr.training.not_finite import NotFiniteWatch
 from jaxvsr.training.run_context import RunContext
 from jaxvsr.training.sample_log import hacking_rows, sample_rows
@@ -44,7 +45,7 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
         function.look = functools.partial(stop.look, alone)
     schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
     batches, watch, reason = run.batches(first), VideoGainWatch(config), ALL_STEPS
-    not_finite = NotFiniteWatch(run, first)
+    not_finite, learning = NotFiniteWatch(run, first), LearningWatch(config)
     for number in range(first + 1, config.steps + 1):
         start = time.perf_counter()
         with run.step.clock("data"):
@@ -79,6 +80,8 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
         if number == 1:
             _check_start(run, row)
         _warn(run, watch, row)
+        if (nothing := learning.warning(row)) is not None:
+            run.console.say(nothing)
 
         row |= (evaluated := _evaluate(run, state, number))
         score_here = evaluated.get("eval/overall")

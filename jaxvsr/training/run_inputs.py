@@ -27,6 +27,7 @@ from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.registry import Reward, check_rewards
 from jaxvsr.runs.metrics_log import check_trackers
 from jaxvsr.runs.model_source import Model, open_model
+from jaxvsr.training.learnable import check_learnable, check_rewards_differ
 from jaxvsr.training.load_policy import trains_vision
 from jaxvsr.training.stored_features import usable_features
 from jaxvsr.training.video_gain import check_video_gain
@@ -117,7 +118,7 @@ def open_inputs(
         check_trackers(config.logging)
         if config.objective == "grpo":
             check_rewards(rewards)
-    model = model or open_model(config.model.path, config.model.revision)
+    model = model or open_model(config.model.path, config.model.revision, config.model.base)
     check_mesh(
         MeshShape(**dict(mesh.shape)),
         scenes=config.data.scenes,
@@ -127,6 +128,7 @@ def open_inputs(
     )
     if trains:
         check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
+        check_learnable(config, model.config, rewards)
     processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
     evaluates = config.intervals.evaluate > 0 if evaluates is None else evaluates
     pools = read_run_pools(config) if scene_batches is None else ()
@@ -143,6 +145,8 @@ def open_inputs(
     if scene_batches is None:
         inputs.batches().close()  # whatever is wrong with the data is said now
     inputs.builder.check_answers(asked_questions(pools))
+    if trains and config.objective == "grpo":
+        check_rewards_differ(rewards, tuple(asked_questions(pools)), prompt)
     if heldout_pools:
         inputs.heldout_batches().close()
     return inputs

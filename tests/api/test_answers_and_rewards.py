@@ -139,15 +139,15 @@ def test_train_takes_the_same_settings_as_a_policy(data: Path, tmp_path: Path) -
     scenes = list(jaxvsr.read_scenes(data, frames=2))
     lora, objective = jaxvsr.Lora(rank=3, alpha=3.0), jaxvsr.Objective(beta=0.02)
     trained = jaxvsr.train(
-        scenes=scenes, lora=lora, grpo=objective, optimizer=jaxvsr.Optimizer(learning_rate=0.0),
+        scenes=scenes, lora=lora, grpo=objective, optimizer=jaxvsr.Optimizer(learning_rate=1e-30),
         steps=1, data__questions=1, data__scenes=2, quiet=True, run_dir=tmp_path / "run",
     )  # fmt: skip
     config = RunFolder(tmp_path / "run").read_config()
-    assert (config.lora, config.grpo, config.optimizer.learning_rate) == (lora, objective, 0.0)
+    assert (config.lora, config.grpo, config.optimizer.learning_rate) == (lora, objective, 1e-30)
     assert all(lora.rank in leaf.shape for leaf in trained.state.trainable.values())
     start = trained.policy.start()
     for name, leaf in trained.state.trainable.items():
-        np.testing.assert_array_equal(leaf, start.trainable[name])  # at a learning rate of 0
+        np.testing.assert_allclose(leaf, start.trainable[name], rtol=0, atol=1e-29)  # at this learning rate
 
 
 def test_an_unknown_setting_is_refused_in_one_line() -> None:

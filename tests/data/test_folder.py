@@ -14,6 +14,7 @@ from jaxvsr.data.data_folder import (
 )
 from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.splits import write_splits
+from jaxvsr.data.stored_arrays import SEAL
 from jaxvsr.data.video.frame_writer import FrameSettings, write_scene_frames
 from jaxvsr.errors import InputError
 from tests.support.scans import write_sens_scan
@@ -79,6 +80,9 @@ def test_check_compares_checksums(tmp_path):
     path = tmp_path / "frames/scene0000_00/zarr.json"
     metadata = json.loads(path.read_text())
     metadata["attributes"]["pixels_sha256"] = "0" * 64
+    path.write_text(json.dumps(metadata))
+    assert "zarr.json: is not what was written, by its checksum" in check_folder(tmp_path).missing[0]
+    del metadata["attributes"][SEAL]
     path.write_text(json.dumps(metadata))
     assert "pixels differ from their checksum" in check_folder(tmp_path).missing[0]
 

@@ -16,7 +16,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface import write_model_folder
-from jaxvsr.models.huggingface.model_folder import content_hash, load_parameters, open_folder
+from jaxvsr.models.huggingface.file_contents import SUMS_FILE
+from jaxvsr.models.huggingface.model_folder import folder_contents, load_parameters, open_folder
 from jaxvsr.models.huggingface.parameter_names import HEAD, file_names
 from jaxvsr.models.huggingface.write_model_folder import LAYOUT_FILE, save_folder, save_stacked_folder
 from jaxvsr.models.qwen_vl import parameter_shapes
@@ -39,7 +40,8 @@ def sharded(tiny, tmp_path_factory):
         out[family] = tmp_path_factory.mktemp("sharded") / family
         shutil.copytree(tiny[family], out[family])
         model = AutoModelForImageTextToText.from_pretrained(tiny[family])
-        (out[family] / "model.safetensors").unlink()
+        for name in ("model.safetensors", SUMS_FILE):
+            (out[family] / name).unlink()
         model.save_pretrained(out[family], max_shard_size="200KB")
     return out
 
@@ -63,6 +65,7 @@ def write_tensors(folder, tensors):
 def changed_copy(source, target, change):
     """A copy of a one-file folder with its tensors changed in place."""
     shutil.copytree(source, target)
+    (target / SUMS_FILE).unlink(missing_ok=True)
     tensors = all_tensors(source)
     change(tensors)
     write_tensors(target, tensors)
@@ -133,7 +136,7 @@ def test_a_folder_converted_from_hugging_face_and_back_is_bit_for_bit_the_same(s
         assert stacked[name].dtype == array.dtype == np.dtype(dtype)
         assert stacked[name].tobytes() == array.tobytes()
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == sorted(
-        path.name for path in source.iterdir() if path.suffix != ".py"
+        [SUMS_FILE, *(path.name for path in source.iterdir() if path.suffix != ".py")]
     )
     for path in source.iterdir():
         if path.suffix == ".safetensors":
@@ -216,15 +219,15 @@ def test_a_copy_of_the_embedding_as_head_of_a_tied_model_is_kept(tiny, tmp_path)
         open_folder(changed_copy(tiny["qwen2_vl"], tmp_path / "other", other_head))
 
 
-def test_the_content_hash_sees_a_change_in_any_tensor(tiny, tmp_path):
-    before = content_hash(open_folder(tiny["qwen2_vl"]))
+def test_the_contents_see_a_change_in_any_tensor(tiny, tmp_path):
+    before = folder_contents(open_folder(tiny["qwen2_vl"]))
     shutil.copytree(tiny["qwen2_vl"], tmp_path / "same")
-    assert content_hash(open_folder(tmp_path / "same")) == before
+    assert folder_contents(open_folder(tmp_path / "same")) == before
 
     def nudge(tensors):
         tensors["visual.blocks.1.mlp.fc2.weight"][0, 0] += 1e-3
 
-    assert content_hash(open_folder(changed_copy(tiny["qwen2_vl"], tmp_path / "nudged", nudge))) != before
+    assert folder_contents(open_folder(changed_copy(tiny["qwen2_vl"], tmp_path / "nudged", nudge))) != before
 
 
 def test_an_interrupted_export_leaves_no_folder_that_looks_complete(tiny, tmp_path):

@@ -5,7 +5,10 @@ import re
 import shutil
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import safetensors.numpy
 import torch
@@ -13,8 +16,12 @@ from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText
 
+from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.errors import InputError
+from jaxvsr.grpo.optimizer import make_optimizer
+from jaxvsr.models.huggingface.file_contents import SUMS_FILE
 from jaxvsr.models.huggingface.model_folder import open_folder
+from jaxvsr.models.huggingface.parameter_names import file_name
 from jaxvsr.models.huggingface.peft_adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -25,6 +32,9 @@ from jaxvsr.models.huggingface.peft_adapter import (
 from jaxvsr.models.huggingface.stages import merged_weights
 from jaxvsr.models.huggingface.write_model_folder import save_folder
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LANGUAGE_LINEAR, LoraConfig
+from jaxvsr.models.model_config import stack_of
+from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
+from jaxvsr.runs.model_source import open_model
 from tests.support.models import DEEP, random_adapter
 
 # PEFT 0.21 still asks transformers by an old name.
@@ -140,6 +150,7 @@ def test_adapters_with_names_of_older_transformers_are_read(folders, tmp_path):
         for name, array in safetensors.numpy.load_file(path).items()
     }
     safetensors.numpy.save_file(old, path)
+    (tmp_path / "a" / SUMS_FILE).unlink()
     again = load_adapter(tmp_path / "a", config)
     for name, leaf in adapter.weights.items():
         np.testing.assert_array_equal(again.weights[name], leaf)
@@ -180,12 +191,18 @@ def test_a_joined_adapter_equals_the_sum_of_its_adapters(folders, tmp_path):
     ("change", "message"),
     [
         ({"peft_type": "IA3"}, "peft_type 'IA3'"),
-        ({"lora_dropout": 0.05}, "lora_dropout 0.05"),
-        ({"bias": "all"}, "bias 'all'"),
+        ({"bias": "all"}, "bias 'all' is not supported; it must be 'none': merge it with PEFT"),
         ({"use_dora": True}, "use_dora True"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"rank_pattern": {"q_proj": 3}}, "rank_pattern"),
-        ({"layers_to_transform": [1]}, "layers_to_transform"),
+        ({"layers_to_transform": [1]}, "layers_to_transform 1: goes with names"),
+        ({"layers_to_transform": "1"}, "layers_to_transform '1' must be a list of layers"),
+        ({"exclude_modules": ["q_proj"]}, "does not choose 'model.language_model.layers.0.self_attn.q_proj', which"),
+        (
+            {"target_modules": ["q_proj"], "layers_to_transform": [1]},
+            "does not choose 'model.*layers.0.self_attn.q_proj'",
+        ),
+        ({"target_modules": ["v_proj"]}, "correct target_modules"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
         ({"some_new_variant": "on"}, "some_new_variant 'on'"),
         ({"r": 5}, r"is \[2, 4, 32\], but must be \[2, 5, 32\] for rank 5"),
@@ -200,15 +217,144 @@ def test_adapters_that_compute_something_else_are_refused(folders, tmp_path, cha
     save_adapter(tmp_path / "a", random_adapter(config, LoraConfig(4, 8.0, ("q_proj",))), config, "x")
     path = tmp_path / "a" / ADAPTER_CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (tmp_path / "a" / SUMS_FILE).unlink()
     with pytest.raises(InputError, match=message) as caught:
         load_adapter(tmp_path / "a", config)
     assert "\n" not in str(caught.value)
+
+
+SOME_LAYERS = [
+    {"target_modules": r".*language_model\.layers\.1\.self_attn\.(q|v)_proj"},
+    {"target_modules": ["layers.0.mlp.down_proj", "blocks.1.attn.qkv"]},
+    {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [1]},
+    {"target_modules": ["q_proj", "proj"], "layers_to_transform": [0], "exclude_modules": ["attn.proj"]},
+    {"target_modules": ["q_proj", "v_proj"], "exclude_modules": r".*layers\.0\..*"},
+    {"target_modules": LANGUAGE_LINEAR, "exclude_modules": ["layers.1.mlp.up_proj", "k_proj"]},
+    {"target_modules": ["model.language_model.layers.1.self_attn.q_proj", "k_proj"], "layers_to_transform": [0]},
+]
+
+
+def ours(settings):
+    return LoraConfig(3, 5.0, **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def peft_model(folder, settings, **more):
+    return get_peft_model(torch_model(folder), PeftConfig(r=3, lora_alpha=5, **settings, **more))
+
+
+def modules_of(names):
+    return {
+        re.sub(r"\.lora_[AB]\..*", "", name).removeprefix("base_model.model.") for name in names if ".lora_" in name
+    }
+
+
+@pytest.mark.parametrize("settings", SOME_LAYERS, ids=str)
+def test_some_layers_are_exactly_those_that_peft_adapts_in_and_out(folder, tmp_path, settings):
+    base = open_folder(folder)
+    theirs = peft_model(folder, settings)
+    chosen = modules_of(name for name, _ in theirs.named_parameters())
+    # training: these layers and no others
+    definition = flat_parameters(QwenVL(base.config, lora=ours(settings)))
+    trained = set()
+    for name, leaf in definition.items():
+        if name.endswith("lora_A"):
+            module = name.removesuffix(".lora_A")
+            layers = range(len(leaf)) if stack_of(name) else [None]
+            for layer in layers:
+                if np.asarray(leaf if layer is None else leaf[layer]).any():
+                    trained.add(file_name(f"{module}.weight", layer, "new").removesuffix(".weight"))
+    assert trained == chosen
+    # in
+    torch.manual_seed(0)
+    for name, value in theirs.named_parameters():
+        if ".lora_" in name:
+            value.data.normal_()
+    theirs.save_pretrained(tmp_path / "theirs")
+    adapter = load_adapter(tmp_path / "theirs", base.config)
+    save_folder(tmp_path / "merged", base, merged_weights(base, [adapter]))
+    # out
+    save_adapter(tmp_path / "ours", adapter, base.config, str(folder))
+    again = PeftModel.from_pretrained(torch_model(folder), tmp_path / "ours")
+    assert modules_of(name for name, _ in again.named_parameters()) == chosen
+    assert modules_of(safetensors.numpy.load_file(tmp_path / "ours" / ADAPTER_WEIGHTS)) == chosen
+    wanted = theirs.merge_and_unload().state_dict()
+    for found in (torch_model(tmp_path / "merged"), again.merge_and_unload()):
+        for name, value in found.state_dict().items():
+            np.testing.assert_allclose(value.numpy(), wanted[name].numpy(), atol=1e-6)
+
+
+def test_layers_without_an_adapter_stay_as_they_are_in_training(folders):
+    config = open_folder(folders["qwen2_vl"]).config
+    lora = LoraConfig(2, 4.0, ("q_proj",), layers_to_transform=(1,))
+    parameters = flat_parameters(QwenVL(config, lora=lora))
+    name = "language_model.layers.self_attn.q_proj"
+    x = jnp.ones((3, parameters[f"{name}.weight"].shape[-1]))
+
+    def loss(a, b):
+        total = 0.0
+        for layer in range(2):
+            total += jnp.sum(jnp.sin(x @ a[layer].T @ b[layer].T + x @ parameters[f"{name}.weight"][layer].T))
+        return total
+
+    a, b = parameters[f"{name}.lora_A"], parameters[f"{name}.lora_B"]
+    gradients = jax.grad(loss, (0, 1))(a, b)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, weight_decay=0.1), 5)
+    updates, _ = optimizer.update(gradients, optimizer.init((a, b)), (a, b))
+    after = optax.apply_updates((a, b), updates)
+    assert not np.asarray(after[0][0]).any() and not np.asarray(after[1][0]).any()
+    assert np.asarray(after[1][1]).any()
+
+
+def test_settings_of_training_alone_are_read_and_said(folder, tmp_path, caplog):
+    base = open_folder(folder)
+    peft_model(folder, {"target_modules": ["q_proj"]}, lora_dropout=0.05).save_pretrained(tmp_path / "a")
+    load_adapter(tmp_path / "a", base.config)
+    assert "adapter_config.json: lora_dropout 0.05 is of training alone and changes no answer" in caplog.text
+
+
+def test_a_raw_state_dict_has_the_adapters_name_in_its_keys(folder, tmp_path):
+    base = open_folder(folder)
+    peft_model(folder, {"target_modules": ["q_proj"]}).save_pretrained(tmp_path / "a")
+    path = tmp_path / "a" / ADAPTER_WEIGHTS
+    plain = safetensors.numpy.load_file(path)
+    expected = load_adapter(tmp_path / "a", base.config)
+    named = {name.replace(".weight", ".default.weight"): array for name, array in plain.items()}
+    safetensors.numpy.save_file(named, path)
+    for name, leaf in load_adapter(tmp_path / "a", base.config).weights.items():
+        np.testing.assert_array_equal(leaf, expected.weights[name])
+    safetensors.numpy.save_file({**named, **plain}, path)
+    with pytest.raises(InputError, match="are the same matrix"):
+        load_adapter(tmp_path / "a", base.config)
+    first = next(iter(named))
+    two = {**named, first.replace(".default.", ".other."): named.pop(first)}
+    safetensors.numpy.save_file({name: array for name, array in two.items() if name != first}, path)
+    with pytest.raises(InputError, match=r"holds several adapters \(default, other\)"):
+        load_adapter(tmp_path / "a", base.config)
+
+
+def test_a_base_model_that_is_elsewhere_is_given(folder, tmp_path):
+    base = open_folder(folder)
+    adapter = random_adapter(base.config, LoraConfig(4, 8.0, ("q_proj",)))
+    save_adapter(tmp_path / "a", adapter, base.config, "/home/someone/models/qwen")
+    with pytest.raises(
+        InputError, match=r"its base model cannot be opened: .*; give the folder .* with --base FOLDER$"
+    ):
+        open_model(str(tmp_path / "a"))
+    opened = open_model(str(tmp_path / "a"), base=str(folder))
+    assert opened.folder.path == folder and opened.base == str(folder)
+    np.testing.assert_array_equal(
+        opened.stages[0].weights["language_model.layers.self_attn.q_proj.lora_A"],
+        adapter.weights["language_model.layers.self_attn.q_proj.lora_A"],
+    )
+    with pytest.raises(InputError, match=r"^--base x: only an adapter or a run has a base model"):
+        open_model(str(folder), base="x")
 
 
 def test_broken_adapter_files_are_refused_by_name(folders, tmp_path):
     config = open_folder(folders["qwen2_vl"]).config
     save_adapter(tmp_path / "a", random_adapter(config, LoraConfig(4, 8.0, ("q_proj",))), config, "x")
     tensors = safetensors.numpy.load_file(tmp_path / "a" / ADAPTER_WEIGHTS)
+    (tmp_path / "a" / SUMS_FILE).unlink()
 
     def refused(changed, message):
         shutil.copytree(tmp_path / "a", tmp_path / "b", dirs_exist_ok=True)
@@ -219,7 +365,7 @@ def test_broken_adapter_files_are_refused_by_name(folders, tmp_path):
     first = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight"
     refused(
         {name: array for name, array in tensors.items() if name != first},
-        "layers.0.self_attn.q_proj.lora_A.* is missing",
+        "layers.0.self_attn.q_proj.lora_A.* is missing",  # its B is there
     )
     refused(tensors | {"base_model.model.lm_head.lora_A.weight": np.zeros((4, 32), np.float32)}, "is for no linear")
     refused(tensors | {first: np.zeros((3, 32), np.float32)}, "another shape")

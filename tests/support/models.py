@@ -18,7 +18,10 @@ def random_adapter(config: ModelConfig, lora: LoraConfig, seed: int = 0) -> Stag
     for name, leaf in parameter_shapes(config).items():
         shape = leaf.shape
         module = name.removesuffix(".weight")
-        if name.endswith(".weight") and "norm" not in name and lora.adapts(module):
+        if name.endswith(".weight") and "norm" not in name and lora.adapts(module, shape[0]):
             leaves[f"{module}.lora_A"] = rng.normal(size=(*shape[:-2], lora.rank, shape[-1])).astype(np.float32)
             leaves[f"{module}.lora_B"] = rng.normal(size=(*shape[:-1], lora.rank)).astype(np.float32)
+            if len(shape) == 3:
+                for side in "AB":
+                    leaves[f"{module}.lora_{side}"][~np.array(lora.adapted_layers(module, shape[0]))] = 0
     return Stage(leaves, lora)

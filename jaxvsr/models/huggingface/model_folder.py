@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
+from jaxvsr.models.huggingface.file_contents import check_sums, plain_sha256, weights_sha256
 from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.huggingface.parameter_names import (
     EMBEDDING,
@@ -40,8 +42,7 @@ PARTIAL = ".partial"  # ends the name of a folder that is being written
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "README.md")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_DTYPES = tuple(np.dtype(name) for name in ("float32", "bfloat16", "float16"))
-# The content hash reads this much of each tensor at its start, and as much at its end.
-HASHED_BYTES = 4096
+_COMPUTED_WITH = ("*.json", "*.txt", "*.jinja")  # these change how a model is asked and computed
 
 # A weight by our name and its layer in a stack (None: all of them).
 Weight = Callable[[str, int | None], np.ndarray]
@@ -187,20 +188,25 @@ def check_stack_dtypes(folder: ModelFolder) -> None:
             raise InputError(f"{folder.path}: the layers of {name!r} are {kinds}; load them with one dtype")
 
 
-def content_hash(folder: ModelFolder) -> str:
-    """A SHA-256 that tells checkpoints apart without reading all of their data.
+def folder_contents(folder: ModelFolder, *, in_full: bool = False) -> dict[str, str]:
+    """The SHA-256 of every file that a model is computed with: weights, config, tokenizer, chat template, processor.
 
-    It covers the model's shape and, as in the files, every tensor's name, dtype, shape, and the first and last 4 KiB of
-    its data.
+    Args:
+        in_full: read weights also where their hash is kept.
+
+    Raises:
+        InputError: a weight is not finite, or a file is not the one that the folder's SHA256SUMS names.
     """
-    digest = hashlib.sha256(repr(folder.config).encode())
-    for name in sorted(folder.where):
-        file = folder.files[folder.where[name]]
-        entry = file.entries[name]
-        digest.update(f"{name} {entry.dtype} {entry.shape}".encode())
-        data = file.view(name).reshape(-1).view(np.uint8)
-        digest.update(data[:HASHED_BYTES].tobytes() + data[-HASHED_BYTES:].tobytes())
-    return digest.hexdigest()
+    check_sums(folder.path, in_full=in_full)
+    found = {name: weights_sha256(file, in_full=in_full) for name, file in folder.files.items()}
+    for pattern in _COMPUTED_WITH:
+        found |= {path.name: plain_sha256(path) for path in folder.path.glob(pattern) if path.is_file()}
+    return dict(sorted(found.items()))
+
+
+def hash_of_contents(contents: Mapping[str, str]) -> str:
+    """One SHA-256 of what `folder_contents` gives."""
+    return hashlib.sha256(json.dumps(dict(sorted(contents.items()))).encode()).hexdigest()
 
 
 def _open_shards(path: Path) -> tuple[dict[str, SafetensorsFile], dict[str, str]]:
@@ -238,7 +244,10 @@ def _check_tied_head(folder: ModelFolder) -> None:
     embedding = folder.read(EMBEDDING)
     head = folder.files[folder.where[HEAD]].view(HEAD)
     if embedding.dtype != head.dtype or not np.array_equal(embedding, head):
-        raise InputError(f"{folder.path}: {HEAD!r} differs from the embedding, but config.json ties them")
+        raise InputError(
+            f"{folder.path}: {HEAD!r} differs from the embedding, but config.json ties them; "
+            "a head of its own needs tie_word_embeddings false there, else take it out of the weights"
+        )
 
 
 def is_weight_file(file: object) -> bool:

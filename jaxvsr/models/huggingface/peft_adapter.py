@@ -7,9 +7,10 @@ PEFT keeps one pair of matrices per module, `base_model.model.<module>.lora_A.we
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ import numpy as np
 
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
+from jaxvsr.models.huggingface.file_contents import check_sums
 from jaxvsr.models.huggingface.parameter_names import Style, file_name
-from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
+from jaxvsr.models.huggingface.safetensors_io import (
+    SafetensorsFile,
+    is_finite,
+    open_safetensors,
+    write_safetensors,
+)
 from jaxvsr.models.huggingface.stages import Stage, check_adapter, linear_modules
 from jaxvsr.models.huggingface.write_model_folder import new_folder
 from jaxvsr.models.lora import LoraConfig
@@ -31,14 +38,18 @@ _PREFIX = "base_model.model."
 _REQUIRED: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
-    "lora_dropout": (0, 0.0),
-    "init_lora_weights": (True, False, "gaussian"),  # others change the base weights as well (PiSSA, OLoRA, LoftQ)
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),  # others change the base (PiSSA, OLoRA, …)
 }
 # Fields about the adapter's origin or loading, and those that are read below.
 _IGNORED = {
-    "auto_mapping", "base_model_name_or_path", "inference_mode", "lora_alpha", "megatron_core", "peft_version",
-    "qalora_group_size", "r", "revision", "target_modules", "task_type", "use_rslora",
+    "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "layers_pattern",
+    "layers_to_transform", "lora_alpha", "megatron_core", "peft_version", "qalora_group_size", "r", "revision",
+    "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
+# Fields that only training reads.
+_OF_TRAINING = ("lora_dropout", "eva_config", "loftq_config", "runtime_config", "megatron_config")
+_MERGE = "merge it with PEFT (merge_and_unload, then save_pretrained) and give that folder"
+_LOG = logging.getLogger(__name__)
 
 
 def join(adapters: Sequence[Stage]) -> Stage:
@@ -67,6 +78,8 @@ def save_adapter(
     tensors = {}
     for module in adapter.modules:
         for layer in _layers(module, config):
+            if not any(matrix.any() for matrix in adapter.matrices(module, layer)):
+                continue  # this layer has no adapter
             for side, matrix in zip("AB", adapter.matrices(module, layer), strict=True):
                 name = file_name(f"{module}.lora_{side}.weight", layer, "new")
                 tensors[_PREFIX + name] = np.asarray(matrix, np.float32)
@@ -99,8 +112,12 @@ def load_adapter(folder: Path, config: ModelConfig) -> Stage:
     rsLoRA (scaling by the root of the rank) becomes the alpha that gives the same scaling.
     """
     path = folder / ADAPTER_CONFIG
+    check_sums(folder)
     raw = read_json_object(path)
     _check_fields(raw, path)
+    for name in _OF_TRAINING:
+        if raw.get(name):
+            _LOG.warning("%s: %s %r is of training alone and changes no answer", path, name, raw[name])
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise InputError(f"{path}: r {rank!r} must be an integer of at least 1")
@@ -111,26 +128,31 @@ def load_adapter(folder: Path, config: ModelConfig) -> Stage:
     weights = folder / ADAPTER_WEIGHTS
     if not weights.is_file():
         raise InputError(f"{weights}: no such file; pickled adapters are never loaded")
-    leaves = _read_leaves(weights, config)
+    leaves, names = _read_leaves(weights, config)
+    _check_selection(raw, names, path)
     adapter = Stage(leaves, LoraConfig(rank, float(alpha), module_pattern(leaves)))
     check_adapter(adapter, config, str(weights))
     return adapter
 
 
-def module_pattern(leaves: Iterable[str]) -> str:
-    """A `target_modules` expression for exactly these modules in all layers, by full path, with old and new names."""
-    groups: dict[str | None, set[str]] = {}
-    for name in leaves:
-        module = re.sub(r"\.lora_[AB]$", "", name)
-        stack = stack_of(module)
-        groups.setdefault(stack, set()).add(re.escape(module.removeprefix(stack or "")))
+def module_pattern(leaves: Mapping[str, np.ndarray]) -> str:
+    """A `target_modules` expression for exactly these modules, by full path, with old and new names; in a stack for the
+    layers whose matrices are not all 0."""
+    groups: dict[tuple[str, str], set[str]] = {}
+    for module in sorted({re.sub(r"\.lora_[AB]$", "", name) for name in leaves}):
+        stack, down, up = stack_of(module) or "", leaves[f"{module}.lora_A"], leaves[f"{module}.lora_B"]
+        layers = [layer for layer in range(len(down)) if down[layer].any() or up[layer].any()] if stack else []
+        index = r"\d+" if len(layers) == len(down) else f"(?:{'|'.join(map(str, layers))})"
+        groups.setdefault((stack, index if stack else ""), set()).add(re.escape(module.removeprefix(stack)))
     prefixes = {
-        "language_model.layers.": r"model\.(?:language_model\.)?layers\.\d+\.",
-        "visual.blocks.": r"(?:model\.)?visual\.blocks\.\d+\.",
-        None: r"(?:model\.)?",
+        "language_model.layers.": r"model\.(?:language_model\.)?layers\.",
+        "visual.blocks.": r"(?:model\.)?visual\.blocks\.",
+        "": r"(?:model\.)?",
     }
-    ordered = sorted(groups.items(), key=lambda group: group[0] or "")
-    return "|".join(f"{prefixes[stack]}(?:{'|'.join(sorted(modules))})" for stack, modules in ordered)
+    return "|".join(
+        f"{prefixes[stack]}{index}{re.escape('.') if stack else ''}(?:{'|'.join(sorted(modules))})"
+        for (stack, index), modules in sorted(groups.items())
+    )
 
 
 def _scaled(adapter: Stage, module: str, adapters: Sequence[Stage]) -> tuple[np.ndarray, np.ndarray]:
@@ -146,29 +168,91 @@ def _scaled(adapter: Stage, module: str, adapters: Sequence[Stage]) -> tuple[np.
     )
 
 
-def _read_leaves(path: Path, config: ModelConfig) -> dict[str, np.ndarray]:
+def _read_leaves(path: Path, config: ModelConfig) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The matrices under our names, 0 in layers that the file leaves out; and the modules of the file."""
     file = open_safetensors(path)
-    found, unread = {}, set(file.entries)
+    names = _plain_names(file, path)
+    found, unread = {}, set(names)
+    modules = sorted({re.sub(r"\.lora_[AB]\.weight$", "", name).removeprefix(_PREFIX) for name in names})
     for module in linear_modules(config):
         for side in "AB":
             for style in ("new", "old"):
-                names = [_PREFIX + _tensor_name(module, side, layer, style) for layer in _layers(module, config)]
-                if not unread.intersection(names):
+                wanted = [_PREFIX + _tensor_name(module, side, layer, style) for layer in _layers(module, config)]
+                there = [name for name in wanted if name in unread]
+                if not there:
                     continue
-                for name in names:
-                    if name not in unread:
-                        raise InputError(f"{path}: {name!r} is missing; an adapter has all layers of a module or none")
-                    if file.entries[name].shape != file.entries[names[0]].shape:
-                        raise InputError(f"{path}: {name!r} has another shape than {names[0]!r}")
-                layers = [file.read(name) for name in names]
+                shape = file.entries[names[there[0]]].shape
+                for name in there:
+                    other = name.replace(f".lora_{side}.", f".lora_{'B' if side == 'A' else 'A'}.")
+                    if other not in names:
+                        raise InputError(f"{path}: {other!r} is missing")
+                    if file.entries[names[name]].shape != shape:
+                        raise InputError(f"{path}: {name!r} has another shape than {there[0]!r}")
+                zeros = np.zeros(shape, np.float32)
+                layers = [file.read(names[name]) if name in unread else zeros for name in wanted]
                 found[f"{module}.lora_{side}"] = np.array(layers if stack_of(module) else layers[0], np.float32)
-                unread -= set(names)
+                unread -= set(there)
                 break
+    broken = next((name for name in sorted(found) if not is_finite(found[name])), None)
+    if broken is not None:
+        raise InputError(f"{path}: {broken!r} holds numbers that are not finite; take another adapter")
     if unread:
-        raise InputError(f"{path}: {min(unread)!r} is for no linear layer of this {config.family} model")
+        raise InputError(f"{path}: {min(unread)!r} is for no linear layer of this {config.family} model; {_MERGE}")
     if not found:
         raise InputError(f"{path}: the adapter is empty")
-    return found
+    return found, modules
+
+
+def _plain_names(file: SafetensorsFile, path: Path) -> dict[str, str]:
+    """Tensors as PEFT saves them → as they are in the file: a raw state dict has the adapter's name in them
+    (`lora_A.default.weight`)."""
+    plain: dict[str, str] = {}
+    adapters = set()
+    for name in file.entries:
+        match = re.fullmatch(r"(.*\.lora_[AB])\.([^.]+)\.weight", name)
+        adapters.add(match[2] if match else None)
+        short = f"{match[1]}.weight" if match else name
+        if short in plain:
+            raise InputError(f"{path}: {name!r} and {plain[short]!r} are the same matrix; an adapter has it once")
+        plain[short] = name
+    if len(adapters) > 1:
+        held = ", ".join(sorted(map(str, adapters)))
+        raise InputError(f"{path}: holds several adapters ({held}); save one of them with PEFT's save_pretrained")
+    return plain
+
+
+def _check_selection(raw: Mapping[str, Any], modules: Sequence[str], path: Path) -> None:
+    """Every module of the file is one that PEFT would load by this `adapter_config.json`.
+
+    Raises:
+        InputError: PEFT would leave one out; or a field is no choice of modules.
+    """
+    choice = {name: raw.get(name) for name in ("target_modules", "exclude_modules", "layers_to_transform")}
+    patterns = raw.get("layers_pattern") or []
+    for name, value in {**choice, "layers_pattern": patterns}.items():
+        kind = int if name == "layers_to_transform" else str
+        listed = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(item, kind) and not isinstance(item, bool) for item in listed):
+            raise InputError(f"{path}: {name} {value!r} must be a list of {'layers' if kind is int else 'names'}")
+        if isinstance(value, list | int):
+            choice[name] = tuple(listed) or None
+    if choice["target_modules"] is None:
+        return  # older versions of PEFT knew the modules of each model
+    try:
+        selection = LoraConfig(
+            target_modules=choice["target_modules"],
+            exclude_modules=choice["exclude_modules"],
+            layers_to_transform=choice["layers_to_transform"],
+        )
+        listed = [patterns] if isinstance(patterns, str) else patterns
+        left_out = [module for module in modules if not selection.selects(module, listed)]
+    except (InputError, re.error) as error:
+        raise InputError(f"{path}: {error}") from None
+    if left_out:
+        raise InputError(
+            f"{path}: does not choose {left_out[0]!r}, which the weights hold and PEFT would leave out; "
+            "correct target_modules, exclude_modules or layers_to_transform"
+        )
 
 
 def _tensor_name(module: str, side: str, layer: int | None, style: Style) -> str:
@@ -178,11 +262,11 @@ def _tensor_name(module: str, side: str, layer: int | None, style: Style) -> str
 def _check_fields(raw: Mapping[str, Any], path: Path) -> None:
     for name, accepted in _REQUIRED.items():
         if name in raw and not any(raw[name] == value and type(raw[name]) is type(value) for value in accepted):
-            raise InputError(f"{path}: {name} {raw[name]!r} is not supported; it must be {accepted[0]!r}")
+            raise InputError(f"{path}: {name} {raw[name]!r} is not supported; it must be {accepted[0]!r}: {_MERGE}")
     for name, value in raw.items():
         # Every other field is a variant of LoRA, and a false or empty value switches it off.
         if name not in _REQUIRED and name not in _IGNORED and value:
-            raise InputError(f"{path}: {name} {value!r} is not supported; it must be left out")
+            raise InputError(f"{path}: {name} {value!r} is not supported; {_MERGE}")
 
 
 def _layers(module: str, config: ModelConfig) -> list[int | None]:

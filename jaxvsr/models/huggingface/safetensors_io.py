@@ -44,6 +44,9 @@ _DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+# Floats as unsigned words, and the bits below the exponent.
+_FINITE_BITS = {"float64": ("u8", 52), "float32": ("u4", 23), "float16": ("u2", 10), "bfloat16": ("u2", 7)}
+_CHECKED_BYTES = 2**22  # at a time
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
@@ -92,6 +95,18 @@ class SafetensorsFile:
                     raise InputError(f"{self.path}: tensor {name!r} ends too early; did the file change?")
                 rest = rest[count:]
         return out
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether all numbers of an array are finite; of one that holds no floats they are."""
+    bits = _FINITE_BITS.get(values.dtype.name)
+    if bits is None or values.size == 0:
+        return True
+    words = np.ascontiguousarray(values).reshape(-1).view(bits[0])
+    most, exponent = words.dtype.type(2 ** (8 * words.itemsize - 1) - 1), bits[1]
+    step = _CHECKED_BYTES // words.itemsize
+    least = int(most) >> exponent << exponent  # infinity
+    return all(int((words[at : at + step] & most).max()) < least for at in range(0, words.size, step))
 
 
 def open_safetensors(path: Path) -> SafetensorsFile:
@@ -152,6 +167,8 @@ def write_safetensors(path: Path, entries: Mapping[str, Entry], tensor: Callable
                 continue
             if data.shape != shape or data.dtype != dtype:
                 raise ValueError(f"{name}: {data.dtype}{data.shape} was announced as {dtype}{shape}")
+            if not is_finite(data):
+                raise InputError(f"{path.name}: {name!r} holds numbers that are not finite; it is not written")
             out.write(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
         out.flush()
         os.fsync(out.fileno())

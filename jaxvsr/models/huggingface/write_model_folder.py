@@ -18,6 +18,7 @@ import numpy as np
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
 from jaxvsr.locks import only_maker
+from jaxvsr.models.huggingface.file_contents import write_sums
 from jaxvsr.models.huggingface.model_folder import (
     COMPANIONS,
     INDEX_FILE,
@@ -108,7 +109,8 @@ def write_shards(
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into. It gets its name at the end of the block; after an error it is deleted."""
+    """A folder to write into. It gets its SHA256SUMS and its name at the end of the block; after an error it is
+    deleted."""
     try:
         # A folder cannot replace a link, and the link's target would not be new.
         taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
@@ -119,6 +121,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         with only_maker(out) as partial:
             yield partial
+            write_sums(partial)
     except OSError as error:
         if error.errno in _CANNOT_WRITE:
             raise InputError(f"{out}: cannot be written ({_reason(error)}); the partial folder was deleted") from None
