@@ -31,6 +31,7 @@ SUMS_FILE = "SHA256SUMS"
 _NOT_SUMMED = re.compile(r"README|LICENSE|NOTICE|SHA256SUMS")  # what people edit, and the sums themselves
 _SETTLED_SECONDS = 2  # a file that changed less long ago may change again and keep its time
 _MOST_KEPT = 4096
+_READ_HERE: dict[str, list[object]] = {}  # by this process: where the cache cannot be written, a file is read once
 _CHUNK_BYTES = 2**22  # at a time
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\0]+)")
 
@@ -47,14 +48,16 @@ def weights_sha256(file: SafetensorsFile, *, in_full: bool = False) -> str:
     path = file.path.resolve()
     before = path.stat()
     key, stamp = str(path), [before.st_size, before.st_mtime_ns]
-    kept = _kept().get(key)
+    kept = _READ_HERE.get(key) or _kept().get(key)
     known = kept[2] if isinstance(kept, list) and len(kept) == 3 and kept[:2] == stamp else None
-    if isinstance(known, str) and not in_full:
+    known = known if isinstance(known, str) else None
+    if known is not None and not in_full:
         return known
     found = _read_whole(file)
     if known is not None and known != found:
         raise InputError(f"{file.path}: its bytes have changed, though its time has not: the disk or a copy is damaged")
     if known is None and time.time() - before.st_mtime > _SETTLED_SECONDS:
+        _READ_HERE[key] = [*stamp, found]
         _keep(key, [*stamp, found])
     return found
 
