@@ -40,12 +40,13 @@ def place(tiny_model: Callable[..., Path], data_folder: Path, tmp_path: Path, mo
 
 
 def config(**changes: Any) -> TrainConfig:
-    data = {"folders": ["data"], "scenes": 2, "questions": 2, "frames": 2}
+    data = {"folders": ["data"], "scenes": 1, "questions": 2, "frames": 2}
     fields = {"model": {"path": "tiny"}, "data": data, "rewards": ["score.py:one"], "intervals": {"evaluate": 5}}
     return config_from({**fields, **changes})
 
 
 def contents(settings: TrainConfig, features: str | None = None) -> dict[str, str]:
+    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, features="off"))
     inputs = open_inputs(settings, make_mesh(MeshShape(), jax.devices()[:1]))
     return run_contents(dataclasses.replace(inputs, features=features))
 
