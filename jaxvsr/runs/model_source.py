@@ -259,8 +259,8 @@ def _recorded(name: str, run_folder: Path, record: RunRecord, base: str | None =
     if hash_of_contents(found) != record.content_hash:
         files = [file for file in sorted({*found, *record.files}) if found.get(file) != record.files.get(file)]
         raise InputError(
-            f"model {name!r}: its base model at {path} is not the one that the run was made with ({', '.join(files)} "
-            "changed); put it back as it was, or give the folder of the right one with --base FOLDER"
+            f"model {name!r}: its base model at {path} has changed since the run was made ({', '.join(files)}); "
+            "put it back as it was, or give the folder of the right one with --base FOLDER"
         )
     stages = tuple(Stage(_read_stage(run_folder / stage.file, stage.digest), stage.lora) for stage in record.stages)
     return Model(name, folder, record.base, record.revision, stages)

@@ -210,6 +210,7 @@ def hub(folder, lora_run, tmp_path, monkeypatch):
     path = places["org/adapter"] / "adapter_config.json"
     named = {"base_model_name_or_path": "org/tiny", "revision": "v1"}
     path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    (places["org/adapter"] / "SHA256SUMS").unlink()
     monkeypatch.setattr(model_source, "_download", lambda name, revision: places[name])
     return places
 

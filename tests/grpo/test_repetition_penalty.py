@@ -61,6 +61,7 @@ def test_greedy_tokens_equal_transformers_generate_with_the_folders_penalty(fami
     """On an image, one row of time: both rules of where text positions start give the same. It is one window."""
     folder = tmp_path / family
     shutil.copytree(tiny_model(family, DEEP, seed=3), folder)
+    (folder / "SHA256SUMS").unlink()  # of the folder as it was
     config = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": penalty}))
     pixels = np.random.default_rng(1).integers(0, 256, (56, 56, 3), dtype=np.uint8)

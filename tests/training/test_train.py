@@ -44,6 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Pa
     folder = tmp_path_factory.mktemp("train")
     (folder / "data").symlink_to(data_folder)
     shutil.copytree(tiny_model(), folder / "tiny")  # one test changes it
+    (folder / "tiny" / "SHA256SUMS").unlink()
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "score.py").write_text(REWARD)
     train(folder, "--config", "recipe.yaml", "--run-dir", "whole")
