@@ -186,13 +186,14 @@ def test_a_peft_adapter_is_a_model(lora_run, folder, tmp_path, capsys):
     capsys.readouterr()
     path = tmp_path / "adapter" / "adapter_config.json"
     settings = json.loads(path.read_text())
+    (tmp_path / "adapter" / "SHA256SUMS").unlink()
     for change, words in (
         ({"base_model_name_or_path": str(tmp_path / "gone")}, "its base model cannot be opened"),
         ({"base_model_name_or_path": None}, "must name the base model"),
         ({"base_model_name_or_path": str(tmp_path / "adapter")}, "names the adapter itself as its base model"),
         ({"revision": 3}, "revision 3 must be a branch, tag or commit"),
         ({"revision": "v2"}, "revision 'v2': only a hub id has revisions"),
-        ({"lora_dropout": 0.1}, "lora_dropout 0.1 is not supported"),
+        ({"bias": "all"}, "bias 'all' is not supported"),
     ):
         path.write_text(json.dumps(settings | change))
         assert command("to-hf", tmp_path / "adapter", tmp_path / "out") == 2
