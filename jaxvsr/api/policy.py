@@ -199,7 +199,7 @@ class Policy:
             expected = " x ".join(map(str, rollouts.length.shape))
             raise InputError(f"rewards of shape {list(given.shape)}: must be one number per rollout, {expected}")
         check_group(rollouts.settings.group)
-        check_learning_rate(self.config.optimizer, self.config.steps)
+        check_learning_rate(self.config.optimizer)
         objective = objective or Objective()
         if objective.beta and self.config.lora is None and self._loaded.policy.reference is None:
             raise InputError(

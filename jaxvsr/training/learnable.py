@@ -12,7 +12,6 @@ from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-from jaxvsr.grpo.optimizer import learning_rate_schedule
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.prompts import Prompt
@@ -29,7 +28,7 @@ def check_learnable(config: TrainConfig, model: ModelConfig, rewards: Sequence[R
     Raises:
         InputError: it names the setting.
     """
-    check_learning_rate(config.optimizer, config.steps * config.update.inner_steps)
+    check_learning_rate(config.optimizer)
     lora = config.lora
     if lora is not None and not any(".lora_" in name for name in parameter_shapes(model, lora)):
         raise InputError(f"lora.target_modules {lora.target_modules!r}: matches no module of this model")
@@ -44,16 +43,10 @@ def check_learnable(config: TrainConfig, model: ModelConfig, rewards: Sequence[R
         raise InputError(f"rewards: the weights are all 0 ({', '.join(reward.name for reward in rewards)})")
 
 
-def check_learning_rate(optimizer: OptimizerConfig, updates: int) -> None:
-    """`InputError` where the learning rate is 0 in all of so many updates."""
-    highest = min(optimizer.warmup_steps, updates - 1)
-    if not float(learning_rate_schedule(optimizer, updates)(highest)) > 0:
-        why = (
-            "" if optimizer.learning_rate == 0 else f" with warmup_steps {optimizer.warmup_steps} of {updates} updates"
-        )
-        raise InputError(
-            f"optimizer.learning_rate {optimizer.learning_rate:g}{why}: is 0 in every update, so nothing is learned"
-        )
+def check_learning_rate(optimizer: OptimizerConfig) -> None:
+    """`InputError` where no update moves a weight."""
+    if optimizer.learning_rate == 0:
+        raise InputError("optimizer.learning_rate 0: is 0 in every update, so nothing is learned")
 
 
 def check_group(group: int) -> None:

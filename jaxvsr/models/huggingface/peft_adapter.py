@@ -265,7 +265,7 @@ def _check_fields(raw: Mapping[str, Any], path: Path) -> None:
             raise InputError(f"{path}: {name} {raw[name]!r} is not supported; it must be {accepted[0]!r}: {_MERGE}")
     for name, value in raw.items():
         # Every other field is a variant of LoRA, and a false or empty value switches it off.
-        if name not in _REQUIRED and name not in _IGNORED and value:
+        if value and not (name in _REQUIRED or name in _IGNORED or name in _OF_TRAINING):
             raise InputError(f"{path}: {name} {value!r} is not supported; {_MERGE}")
 
 
