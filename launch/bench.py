@@ -68,7 +68,7 @@ def _command(argv: Sequence[str] | None) -> int:
         return _savings_of_run(arguments.run, arguments.scenes)
     import jax
 
-    from jaxvsr.measure.step_bench import Workload
+    from jaxvsr.measure.step_bench import ATTENTION_LORA, Workload
     from jaxvsr.models.tree import ForwardOptions
 
     on_cpu = jax.default_backend() == "cpu"
@@ -85,9 +85,8 @@ def _command(argv: Sequence[str] | None) -> int:
         answer_tokens=arguments.answer_tokens,
         beta=arguments.beta,
     )
-    work = dataclasses.replace(
-        work, lora=dataclasses.replace(work.lora, rank=arguments.lora, alpha=2.0 * arguments.lora)
-    )
+    lora = dataclasses.replace(ATTENTION_LORA, rank=arguments.lora, alpha=2.0 * arguments.lora)
+    work = dataclasses.replace(work, lora=lora)
     forward = ForwardOptions(dtype=dtype, remat=arguments.remat)
     if arguments.compile:
         return _compiled(arguments, work, forward)
@@ -124,13 +123,14 @@ def _savings_of_run(run: Path, scenes: int) -> int:
 
 def _compiled(arguments: Any, work: Any, forward: Any) -> int:
     """Print XLA's counts for each program of the step, and write them to --json."""
-    from jaxvsr.measure.compiled_costs import program_costs
+    from jaxvsr.measure.compiled_costs import program_costs, program_flops
     from jaxvsr.measure.flops import needed_flops
 
     if arguments.compare:
         raise InputError("--compare: nothing is run with --compile; leave one of them out")
     config = _config(arguments)
-    costs, needed = program_costs(config, work, forward), needed_flops(config, work.sizes)
+    costs, flops = program_costs(config, work, forward), program_flops(config, work, forward)
+    needed = needed_flops(config, work.sizes)
     needed["sample"] = needed["vision"] + needed["prefill"] + needed["decode"]
     model = arguments.model or arguments.shape
     print(f"{model}, {forward.dtype}, remat {forward.remat}: compiled for one device, not run")
@@ -138,10 +138,10 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
     for name, cost in costs.items():
         print(
             f"{name:<12}{cost.compile_seconds:>7.1f} s{cost.need.arguments / 2**20:>8,.0f} MiB"
-            f"{cost.need.temporary / 2**20:>8,.0f} MiB{cost.flops / 1e12:>15.3f}{needed[name] / 1e12:>10.3f}"
+            f"{cost.need.temporary / 2**20:>8,.0f} MiB{flops[name] / 1e12:>15.3f}{needed[name] / 1e12:>10.3f}"
         )
     if arguments.json:
-        programs = {name: dataclasses.asdict(cost) for name, cost in costs.items()}
+        programs = {name: {**dataclasses.asdict(cost), "flops": flops[name]} for name, cost in costs.items()}
         result = {"workload": dataclasses.asdict(work), "programs": programs, "needed_flops": needed}
         arguments.json.write_text(json.dumps({**result, "versions": _versions()}, indent=2) + "\n")
     return 0
@@ -242,7 +242,7 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
         "video_tokens": work.video_tokens,
         "answer_tokens": work.answer_tokens,
         "beta": work.beta,
-        "lora": work.lora.rank,
+        "lora": work.lora and work.lora.rank,
         "padding_share": 0.0,  # of tokens: each length is its bucket's
         "vision_padding_share": 1 - float(jnp.mean(prompt.vision.valid)),  # of patches: windows that are not full
         "parameters": sum(leaf.size for name, leaf in parameters.items() if "lora_" not in name),

@@ -271,7 +271,7 @@ class Policy:
                 model = bind(definition, {**frozen, **trainable})
                 return tree_logprobs(model, prompt, rollouts, temperature, forward)[0]
 
-            self._logprobs = CompiledFunction("logprobs", program)
+            self._logprobs = CompiledFunction("logprobs", program, mesh=self._loaded.mesh)
         frozen = self._loaded.policy.frozen
         values = self._logprobs(state.trainable, frozen, prompt, on_mesh, jnp.float32(temperature))
         mask = token_mask(np.asarray(rollouts.length), rollouts.tokens.shape[-1])

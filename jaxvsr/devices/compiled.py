@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxvsr.stop_signals import are_taken
 
@@ -19,10 +21,17 @@ LOOK_SECONDS = 0.2  # while a program compiles
 
 
 class CompiledFunction:
-    """A jitted function compiled ahead for each new bucket of shapes, so that compiling is seen, timed and counted."""
+    """A jitted function compiled ahead for each new bucket of shapes, so that compiling is seen, timed and counted.
 
-    def __init__(self, name: str, function: Callable[..., Any], *, donate: tuple[int, ...] = ()):
-        self.name, self.seconds = name, 0.0
+    Args:
+        donate: arguments whose memory the result may take.
+        mesh: over which the function splits its activations; None: as the compiler likes.
+    """
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], *, donate: tuple[int, ...] = (), mesh: Mesh | None = None
+    ):
+        self.name, self.seconds, self._mesh = name, 0.0, mesh
         self.compiled: dict[Any, Any] = {}
         self.function, self._donate = function, donate
         self.on_compile: Callable[[str, int], Any] = lambda name, bucket: None
@@ -51,7 +60,8 @@ class CompiledFunction:
         on_leaves.__name__ = self.name
         ends = np.cumsum([len(jax.tree.leaves(arg)) for arg in args]).tolist()
         donated = [leaf for arg in self._donate for leaf in range(ends[arg - 1] if arg else 0, ends[arg])]
-        return jax.jit(on_leaves, donate_argnums=donated).lower(*leaves)
+        with jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext():
+            return jax.jit(on_leaves, donate_argnums=donated).lower(*leaves)
 
     def _compiled_elsewhere(self, lowered: Any) -> Any:
         """Compile in another thread, so that a signal reaches this one: XLA's compiler cannot be interrupted."""

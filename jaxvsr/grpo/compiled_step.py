@@ -11,12 +11,13 @@ With dynamic sampling, `choose` picks between two draws.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
 from jaxvsr.config.algorithm import Objective, PreferenceObjective
@@ -29,6 +30,7 @@ from jaxvsr.grpo.sft import sft_loss
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
+from jaxvsr.models.sharding import as_parameters_lie, gathered_over_fsdp
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import AnyArray, RolloutTokens, TreePrompt, VisionFeatures
 
@@ -100,10 +102,7 @@ class CompiledStep:
         accumulate: parts into which the scenes of a step are split in `update`; gradients are summed before the
             optimizer steps, and no reduction changes.
         donate_state: whether `update` takes the memory of the state that it is given.
-        gather_weights: what to do to parameters before sampling, outside the decode loop (on a mesh: gather them over
-            fsdp).
-        constrain_state: what to do to the new state (on a mesh: lay it out as the old one, which the compiled functions
-            expect).
+        mesh: over which scenes, weights and state are split; None: one device.
     """
 
     def __init__(
@@ -118,22 +117,21 @@ class CompiledStep:
         temperature: Any,
         accumulate: int = 1,
         donate_state: bool = True,
-        gather_weights: Callable[[dict[str, Array]], dict[str, Array]] = lambda parameters: parameters,
-        constrain_state: Callable[[TrainState], TrainState] = lambda state: state,
+        mesh: Mesh | None = None,
     ):
         self.policy, self.objective, self.optimizer = policy, objective, optimizer
         self.sampling, self.forward, self.accumulate, self.temperature = sampling, forward, accumulate, temperature
-        self._gather_weights, self._constrain_state = gather_weights, constrain_state
+        self.mesh = mesh
         self.trains_vision = any(name.startswith("visual.") for name in trainable)
         self.reference_has_tower = any(name.startswith("visual.") for name in policy.reference or ())
         self._adapted = model_definition(policy.config, policy.lora)
         self._base = model_definition(policy.config)
         self.programs = {
-            "vision": CompiledFunction("vision", self._vision_program),
-            "sample": CompiledFunction("sample", self._sample_program),
-            "reference": CompiledFunction("reference", self._reference_program),
-            "update": CompiledFunction("update", self._update_program, donate=(0,) if donate_state else ()),
-            "choose": CompiledFunction("choose", _choose),
+            "vision": CompiledFunction("vision", self._vision_program, mesh=mesh),
+            "sample": CompiledFunction("sample", self._sample_program, mesh=mesh),
+            "reference": CompiledFunction("reference", self._reference_program, mesh=mesh),
+            "update": CompiledFunction("update", self._update_program, donate=(0,) if donate_state else (), mesh=mesh),
+            "choose": CompiledFunction("choose", _choose, mesh=mesh),
         }
         self.functions = tuple(self.programs.values())
 
@@ -203,7 +201,8 @@ class CompiledStep:
         temperature: Array,
     ) -> tuple[Sampled, Array | None]:
         # With its adapters beside the weights: merged, even in float32, log-probabilities would move by more than 1e-5.
-        model = bind(self._adapted, self._gather_weights({**frozen, **trainable}))
+        gathered = gathered_over_fsdp({**frozen, **trainable}, self.mesh, self.policy.config)
+        model = bind(self._adapted, gathered)
         features = encode_vision(model, prompt, self.forward)
         keys = rollout_keys(seed, step, question_keys, self.sampling.group)
         sampled = sample(model, prompt.with_features(features), keys, temperature, self.sampling, self.forward)
@@ -258,6 +257,7 @@ class CompiledStep:
             gradients, stacked = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, state.trainable), parts)
             metrics = merge_metrics(stacked)
             loss = metrics.pop("loss")
+        gradients = as_parameters_lie(gradients, self.mesh, self.policy.config)
         grad_norm = optax.tree.norm(gradients)
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trainable)
         finite, before = jnp.isfinite(loss) & jnp.isfinite(grad_norm), (state.trainable, state.optimizer)
@@ -267,7 +267,8 @@ class CompiledStep:
             before,
         )
         metrics = {"loss": loss, "grad_norm": grad_norm, "weight_norm": optax.tree.norm(trainable), **metrics}
-        return self._constrain_state(TrainState(state.step + 1, trainable, optimizer, state.seed)), metrics
+        state = TrainState(state.step + 1, trainable, optimizer, state.seed)
+        return as_parameters_lie(state, self.mesh, self.policy.config), metrics
 
 
 def objective_loss(

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxvsr.config.algorithm import AdvantageRule, Objective, OptimizerConfig
 from jaxvsr.devices.compiled import CompiledFunction
@@ -52,7 +53,7 @@ class Workload:
     question_tokens: int = 48
     answer_tokens: int = 16
     beta: float = 1e-4
-    lora: LoraConfig = ATTENTION_LORA
+    lora: LoraConfig | None = ATTENTION_LORA  # None: all weights are trained
 
     @property
     def frame_side(self) -> int:
@@ -123,15 +124,16 @@ def random_prompt(config: ModelConfig, work: Workload, seed: int = 0) -> TreePro
 
 
 def bench_step(
-    config: ModelConfig, parameters: dict[str, Any], work: Workload, forward: ForwardOptions
+    config: ModelConfig, parameters: dict[str, Any], work: Workload, forward: ForwardOptions, mesh: Mesh | None = None
 ) -> CompiledStep:
     """The compiled step of the training loop. `parameters` may be shapes, which are enough to compile it."""
-    trainable = {name: leaf for name, leaf in parameters.items() if "lora_" in name}
+    trainable = {name: leaf for name, leaf in parameters.items() if work.lora is None or "lora_" in name}
     frozen = {name: leaf for name, leaf in parameters.items() if name not in trainable}
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5), total_steps=1000)
     sampling = SamplingOptions(work.rollouts, work.answer_tokens, eos_ids=())
-    policy, one = PolicyWeights(config, work.lora, frozen), jnp.float32(1.0)
-    return CompiledStep(policy, trainable, work.objective, optimizer, sampling, forward, temperature=one)
+    reference = trainable if work.lora is None and work.beta else None
+    policy, one = PolicyWeights(config, work.lora, frozen, reference), jnp.float32(1.0)
+    return CompiledStep(policy, trainable, work.objective, optimizer, sampling, forward, temperature=one, mesh=mesh)
 
 
 class StepBench:

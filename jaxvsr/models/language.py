@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxvsr.models.layers import Linear, ParamInit, RMSNorm, SwiGLU, mrope, rotate
 from jaxvsr.models.model_config import Remat, TextConfig
+from jaxvsr.models.sharding import split
 
 # query [B, X, K, M, D], key and value [B, X, K, D] -> attended values [B, X, K, M, D] and what to keep of this layer
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
@@ -49,9 +50,10 @@ class Attention(nnx.Module):
         key_heads, group = self.groups
         readers = read(x)
         query = self.q_proj(readers).reshape(*readers.shape[:-1], key_heads * group, -1)
-        query = rotate(query, *(read(part) for part in rotary))
-        key = rotate(self.k_proj(x).reshape(*x.shape[:-1], key_heads, -1), *rotary)
-        value = self.v_proj(x).reshape(*x.shape[:-1], key_heads, -1)
+        query = rotate(split(query, "scenes", None, "heads"), *(read(part) for part in rotary))
+        key = self.k_proj(x).reshape(*x.shape[:-1], key_heads, -1)
+        key = rotate(split(key, "scenes", None, "heads"), *rotary)
+        value = split(self.v_proj(x).reshape(*x.shape[:-1], key_heads, -1), "scenes", None, "heads")
         mixed, kept = attend(query.reshape(*readers.shape[:-1], key_heads, group, -1), key, value)
         return self.o_proj(mixed.reshape(*readers.shape[:-1], -1)), kept
 
@@ -68,9 +70,9 @@ class DecoderLayer(nnx.Module):
         self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, read: Read = every_token
     ) -> tuple[Float[Array, "B Y H"], Any]:
         """With `read`, only the tokens that it picks have outputs; the others give keys and values only."""
-        mixed, kept = self.self_attn(self.input_layernorm(x), rotary, attend, read)
-        x = read(x) + mixed
-        return x + self.mlp(self.post_attention_layernorm(x)), kept
+        mixed, kept = self.self_attn(split(self.input_layernorm(x), "scenes"), rotary, attend, read)
+        x = split(read(x) + mixed, "scenes")
+        return split(x + self.mlp(split(self.post_attention_layernorm(x), "scenes")), "scenes"), kept
 
 
 class LanguageModel(nnx.Module):
@@ -81,7 +83,7 @@ class LanguageModel(nnx.Module):
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, init=init)
 
     def embed(self, tokens: Int[Array, "*batch"], dtype: jnp.dtype) -> Float[Array, "*batch H"]:
-        return jnp.take(self.embed_tokens["weight"][...], tokens, axis=0, mode="clip").astype(dtype)
+        return split(jnp.take(self.embed_tokens["weight"][...], tokens, axis=0, mode="clip").astype(dtype), "scenes")
 
     def rotary(self, positions: Int[Array, "*batch 3"], dtype: jnp.dtype) -> tuple[Array, Array]:
         """Cosine and sine for `positions`, from float32 angles (float64 where `dtype` is)."""

@@ -20,6 +20,7 @@ from jaxvsr.models.language import LanguageModel
 from jaxvsr.models.layers import ParamInit
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, Remat
+from jaxvsr.models.sharding import split
 from jaxvsr.models.tree_batch import VisionInput
 from jaxvsr.models.vision import VisionTower
 
@@ -45,9 +46,10 @@ class QwenVL(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*batch H"]) -> Float[Array, "*batch vocab"]:
         """Final norm and head; the product accumulates in float32 or wider."""
-        hidden = self.language_model.norm(hidden)
+        hidden = split(self.language_model.norm(hidden), "scenes")
         wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        return jnp.einsum("...h,wh->...w", hidden, self.head_weight(hidden.dtype), preferred_element_type=wide)
+        logits = jnp.einsum("...h,wh->...w", hidden, self.head_weight(hidden.dtype), preferred_element_type=wide)
+        return split(logits, "scenes", *[None] * (logits.ndim - 2), "vocabulary")
 
     def embed(
         self,
@@ -61,7 +63,7 @@ class QwenVL(nnx.Module):
         if features is None:
             return text
         seen = jnp.take_along_axis(features.astype(dtype), jnp.maximum(vision_index, 0)[..., None], axis=1)
-        return jnp.where((vision_index >= 0)[..., None], seen, text)
+        return split(jnp.where((vision_index >= 0)[..., None], seen, text), "scenes")
 
     def __call__(
         self,

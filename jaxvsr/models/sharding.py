@@ -1,21 +1,27 @@
-"""How parameters are split over the mesh: one table from name to mesh axes.
+"""How the mesh splits a model: one table for parameters, by name, and one for activations, by axis.
 
 Weights are [out, in] (Hugging Face's order); stacked layers have one more axis in front, which is never split. A layer
 that fans out (q, k, v, gate, up) splits its outputs over `tensor`, and the layer after it (o, down) its inputs, so that
 the pair needs one sum over `tensor`. The other dimension is split over `fsdp`. What does not divide is replicated.
+
+Activations are split by scenes: each device computes its own scenes, with weights that are gathered a layer at a time.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from jaxvsr.models.model_config import ModelConfig
 
 Axes = tuple[str | None, ...]
+T = TypeVar("T")
 
 # (pattern of the whole parameter name, mesh axes of the last dimensions); the first match counts.
 # The tower runs once per scene, so it is split only to save memory (fsdp); its fused qkv cannot be split between heads.
@@ -33,6 +39,13 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"visual\..*\.lora_A", (None, "fsdp")),
     (r"visual\..*\.lora_B", ("fsdp", None)),
 )
+
+# Mesh axes of the axes of activations that are split; all others are whole on every device.
+ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
+    "scenes": ("data", "fsdp"),  # S, and the tower's rows S·F, which run over scenes first
+    "heads": ("tensor",),  # K key heads, or all N = K·M query heads
+    "vocabulary": ("tensor",),
+}
 
 # Outputs made of whole heads: a split within a head would separate its rotary pairs.
 _HEAD_OUTPUTS = re.compile(r"language_model\..*\.(?P<projection>[qkvo])_proj\.(weight|bias|lora_A|lora_B)")
@@ -73,6 +86,28 @@ def _whole_heads(name: str, parts: int, config: ModelConfig | None) -> bool:
     return heads % parts == 0
 
 
+def split(x: Array, *axes: str | None) -> Array:
+    """`x` with its first axes split as `ACTIVATIONS` says; axes named None, and those not named, are whole.
+
+    The mesh is the one of `jax.set_mesh`; without one, `x` comes back as it is. The compiler decides about an axis that
+    the mesh does not divide.
+
+    >>> split(jnp.zeros((4, 7, 8)), "scenes", None, "heads").shape
+    (4, 7, 8)
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    spec: list[Any] = []
+    for size, axis in zip(x.shape, axes, strict=False):
+        if axis is None:
+            spec.append(None)
+        else:
+            divides = size % math.prod(mesh.shape[name] for name in ACTIVATIONS[axis]) == 0
+            spec.append(ACTIVATIONS[axis] if divides else PartitionSpec.UNCONSTRAINED)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
 def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
     """The same spec, gathered over fsdp: sampling gathers once, before its decode loop."""
     return PartitionSpec(*[None if axis == "fsdp" else axis for axis in spec])
@@ -88,15 +123,22 @@ def parameter_shardings(
     }
 
 
-def gathered_over_fsdp(parameters: dict[str, jax.Array], mesh: Mesh, config: ModelConfig) -> dict[str, jax.Array]:
+def gathered_over_fsdp(
+    parameters: dict[str, jax.Array], mesh: Mesh | None, config: ModelConfig
+) -> dict[str, jax.Array]:
     """Inside a compiled function: the parameters gathered over fsdp, once, before a decode loop."""
-    if mesh.shape["fsdp"] == 1:
+    if mesh is None or mesh.shape["fsdp"] == 1:
         return parameters
     shardings = parameter_shardings(parameters, mesh, config)
     return {
         name: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, without_fsdp(shardings[name].spec)))
         for name, leaf in parameters.items()
     }
+
+
+def as_parameters_lie(tree: T, mesh: Mesh | None, config: ModelConfig) -> T:
+    """Inside a compiled function: parameters, their gradients or a state, laid out as the table says."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh, config))
 
 
 def state_shardings(state: object, mesh: Mesh, config: ModelConfig | None = None) -> object:

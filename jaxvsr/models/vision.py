@@ -26,6 +26,7 @@ from jaxvsr.models.layers import (
     rotate,
 )
 from jaxvsr.models.model_config import VisionConfig
+from jaxvsr.models.sharding import split
 from jaxvsr.models.tree_batch import VisionInput
 
 # OpenAI CLIP's, as in Hugging Face's Qwen2-VL processors.
@@ -111,8 +112,8 @@ class VisionBlock(nnx.Module):
         sin: Float[Array, "B L half"],
         attend_to: AttendTo,
     ) -> Float[Array, "B L E"]:
-        x = x + self.attn(self.norm1(x), cos, sin, attend_to)
-        return x + self.mlp(self.norm2(x))
+        x = split(x + self.attn(split(self.norm1(x), "scenes"), cos, sin, attend_to), "scenes")
+        return split(x + self.mlp(split(self.norm2(x), "scenes")), "scenes")
 
 
 class PatchMerger(nnx.Module):
@@ -160,6 +161,7 @@ class VisionTower(nnx.Module):
         scenes, frames, length, _ = vision.patches.shape
         rows = scenes * frames
         x = self.patch_embed(normalise_pixels(vision.patches.reshape(rows, length, -1), config, dtype))
+        x = split(x, "scenes")  # rows run over scenes first
         cos, sin = _axial_rotary(vision.coordinates.reshape(rows, length, 2), config, dtype)
         valid = vision.valid.reshape(rows, length)
         window = (config.window_size // config.patch_size) ** 2
@@ -183,7 +185,7 @@ class VisionTower(nnx.Module):
         is_full = jnp.array([index in config.fullatt_block_indexes for index in range(config.depth)])
         one = jax.checkpoint(layer) if remat else layer
         x, _ = jax.lax.scan(one, x, (weights, is_full), unroll=config.depth if unroll else 1)
-        return self.merger(x).reshape(scenes, -1, config.out_hidden_size)
+        return split(self.merger(x).reshape(scenes, -1, config.out_hidden_size), "scenes")
 
 
 def _axial_rotary(coordinates: Array, config: VisionConfig, dtype: jnp.dtype) -> tuple[Array, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,7 +29,7 @@ from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.models.qwen_vl import QwenVL, flat_parameters, parameter_shapes
-from jaxvsr.models.sharding import gathered_over_fsdp, parameter_shardings, state_shardings
+from jaxvsr.models.sharding import parameter_shardings, state_shardings
 from jaxvsr.models.tree import ForwardOptions
 from jaxvsr.runs.model_source import Model
 
@@ -96,12 +95,8 @@ class LoadedPolicy:
             temperature=self._constant(config.sampling.temperature if sampled else 1.0),
             accumulate=config.update.accumulation,
             donate_state=donate_state,
-            gather_weights=functools.partial(gathered_over_fsdp, mesh=self.mesh, config=self.model.config),
-            constrain_state=self._constrain_state,
+            mesh=self.mesh,
         )
-
-    def _constrain_state(self, state: TrainState) -> TrainState:
-        return jax.lax.with_sharding_constraint(state, state_shardings(state, self.mesh, self.model.config))
 
     def _constant(self, value: float) -> Any:
         """A float32 number on every device."""

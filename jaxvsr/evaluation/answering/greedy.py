@@ -59,7 +59,7 @@ class GreedyModel:
         self._shardings = model.shardings(mesh)
         self._parameters = model.parameters(self._shardings)
         self._shape: TreeShape | None = None
-        self.program = CompiledFunction("answers", self._program)
+        self.program = CompiledFunction("answers", self._program, mesh=mesh)
 
     @property
     def scene_shards(self) -> int:

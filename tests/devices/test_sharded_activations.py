@@ -1,0 +1,81 @@
+"""What eight devices hold and send each other, read from the compiled programs of a training step."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+_PROGRAM = """
+import dataclasses, json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import parse_mesh
+from jaxvsr.measure.compiled_costs import program_costs
+from jaxvsr.measure.step_bench import ATTENTION_LORA, Workload
+from jaxvsr.models.qwen_vl import parameter_shapes
+from jaxvsr.models.tree import ForwardOptions
+from tests.support.trees import small_config
+
+family, mesh, lora = sys.argv[1:]
+config = small_config(family)
+work = Workload(scenes=8, questions=2, rollouts=4, frames=16, max_pixels=112 * 112, answer_tokens=6, beta=0.01,
+                lora=ATTENTION_LORA if lora == "lora" else None)
+forward = ForwardOptions(remat="full", unroll=False)
+shape = parse_mesh(mesh)
+many = program_costs(config, work, forward, make_mesh(shape, jax.devices()[: shape.devices]))
+one = program_costs(config, dataclasses.replace(work, scenes=8 // shape.scene_shards), forward)
+print(json.dumps({
+    "many": {name: dataclasses.asdict(cost) for name, cost in many.items()},
+    "one": {name: dataclasses.asdict(cost) for name, cost in one.items()},
+    "parameters": {name: leaf.shape for name, leaf in parameter_shapes(config, work.lora).items()},
+}))
+"""
+
+
+def _costs(family: str, mesh: str, lora: str = "lora") -> dict[str, Any]:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, family, mesh, lora],
+        env=environment, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def _layers(shapes: dict[str, list[int]]) -> set[tuple[int, ...]]:
+    """Shapes of parameters: whole, a layer at a time, and as matrices (the patch embedding)."""
+    whole = {tuple(shape) for shape in shapes.values()}
+    return whole | {shape[1:] for shape in whole} | {(shape[0], math.prod(shape[1:])) for shape in whole}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "trained"), [("qwen2_vl", "weights"), ("qwen2_5_vl", "lora")])
+def test_over_fsdp_devices_send_weights_and_gradients_and_hold_only_their_own_scenes(family: str, trained: str) -> None:
+    seen = _costs(family, "fsdp=8", trained)
+    weights = _layers(seen["parameters"])
+    gradients = _layers(
+        {name: shape for name, shape in seen["parameters"].items() if trained in name or trained == "weights"}
+    )
+    for name, cost in seen["many"].items():
+        assert cost["need"]["temporary"] < 1.2 * seen["one"][name]["need"]["temporary"], name
+        for collective in cost["collectives"]:
+            shape, kind = tuple(collective["shape"]), collective["kind"]
+            if kind in ("all-reduce", "reduce-scatter"):  # gradients, and the sums of loss and metrics
+                assert shape == () or (name == "update" and shape in gradients), (name, collective)
+            elif kind == "all-gather" and collective["dtype"] == "f32":
+                assert shape in weights, (name, collective)
+
+
+@pytest.mark.slow
+def test_over_tensor_devices_hold_their_share_of_heads_and_vocabulary() -> None:
+    seen = _costs("qwen2_vl", "fsdp=2,tensor=2", "lora")
+    for name in ("reference", "update"):  # sampling also runs the tower, which is not split over tensor
+        need = seen["many"][name]["need"]["temporary"]
+        assert need < 0.75 * seen["one"][name]["need"]["temporary"], name
