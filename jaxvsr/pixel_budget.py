@@ -22,7 +22,7 @@ MAX_ASPECT_RATIO = 200  # Hugging Face's
 
 @dataclasses.dataclass(frozen=True)
 class PixelLimits:
-    """Pixels of one frame or image, not of a whole video."""
+    """Pixels of one frame or image; of a whole video only where that is said."""
 
     minimum: int
     maximum: int
@@ -63,6 +63,36 @@ def smart_resize(height: int, width: int, limits: PixelLimits, factor: int = MER
         wide = max(factor, math.floor(width / shrink / factor) * factor)
     elif high * wide < limits.minimum:
         grow = math.sqrt(limits.minimum / (height * width))
+        high, wide = math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
+    return high, wide
+
+
+def smart_resize_video(
+    frames: int, height: int, width: int, limits: PixelLimits, factor: int, temporal_patch_size: int = FRAMES_PER_PATCH
+) -> tuple[int, int]:
+    """(height, width) in pixels of a video's frames, where `limits` are those of frames x height x width.
+
+    Hugging Face's `smart_resize` of Qwen3-VL's video processor (transformers, models/qwen3_vl): the count of frames is
+    rounded to whole temporal patches, half to even, where it is compared with the limits, but not where it shrinks.
+
+    Raises:
+        InputError: one side is more than 200 times the other.
+    """
+    if min(height, width) < 1 or max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
+        raise InputError(
+            f"a frame of {height}×{width} pixels: the longer side may be at most {MAX_ASPECT_RATIO} times the other"
+        )
+    if min(height, width) < factor:
+        scale = max(factor / height, factor / width)
+        height, width = int(height * scale), int(width * scale)
+    high, wide = round(height / factor) * factor, round(width / factor) * factor
+    rounded = max(1, round(frames / temporal_patch_size)) * temporal_patch_size
+    if rounded * high * wide > limits.maximum:
+        shrink = math.sqrt(frames * height * width / limits.maximum)
+        high = max(factor, math.floor(height / shrink / factor) * factor)
+        wide = max(factor, math.floor(width / shrink / factor) * factor)
+    elif rounded * high * wide < limits.minimum:
+        grow = math.sqrt(limits.minimum / (frames * height * width))
         high, wide = math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
     return high, wide
 

@@ -19,9 +19,12 @@ import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
+from jaxvsr.data.video.frame_sampling import SamplingRule
 from jaxvsr.errors import InputError
+from jaxvsr.models.model_config import VIDEO_PROMPTS
 
 FRAMES = 16  # or all, if the video has fewer
 
@@ -36,11 +39,17 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--video", required=True, type=Path, metavar="FILE", help="mp4, .sens, or a folder of images")
     parser.add_argument("--frames", type=positive_int, metavar="N", help=f"default {FRAMES}, or all if fewer")
+    parser.add_argument("--fps", type=float, metavar="N", help="frames per second, in place of --frames")
+    parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which frames")
     parser.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: the model's limits")
+    parser.add_argument(
+        "--video-prompt", choices=VIDEO_PROMPTS, help="how a video of Qwen3-VL is written; default: as trained"
+    )
     parser.add_argument("--prompt", default="question", metavar="NAME|FILE", help="default: only the question")
     parser.add_argument("--answer-tokens", type=positive_int, metavar="N", help="at most; default: the prompt's")
     parser.add_argument("--mesh", metavar="SPEC", help="8, or fsdp=4,tensor=2; default: all devices")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="kind of device")
+    parser.add_argument("--show-prompt", action="store_true", help="print the prompt's tokens, and what each is")
     parser.add_argument("question")
     return parser
 
@@ -51,14 +60,17 @@ def _command(argv: Sequence[str] | None) -> int:
     import jax
 
     from jaxvsr.data.questions import Question
+    from jaxvsr.data.video.frame_sampling import FrameRate
     from jaxvsr.data.video.video_sources import open_video
     from jaxvsr.devices.choose_devices import keep_compiled_programs
     from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.evaluation.answering.greedy import GreedyModel
     from jaxvsr.evaluation.answering.scene_media import read_video
+    from jaxvsr.models.families.known_families import family_of
     from jaxvsr.models.inputs.chat import check_text
     from jaxvsr.models.inputs.processor import ScenePrompt
     from jaxvsr.models.inputs.processor_config import read_processor_config
+    from jaxvsr.models.inputs.prompt_text import prompt_lines
     from jaxvsr.prompts import prompt_from
     from jaxvsr.runs.model_source import open_model
 
@@ -67,9 +79,12 @@ def _command(argv: Sequence[str] | None) -> int:
     prompt = prompt_from(arguments.prompt)
     check_text(arguments.question, "the question")
     source = open_video(arguments.video)
-    frames = arguments.frames or min(FRAMES, len(source))
+    if arguments.fps and arguments.frames:
+        raise InputError("--fps and --frames: give one of them")
+    rate = None if arguments.fps is None else FrameRate(arguments.fps)
     try:
-        video = read_video(source, frames)
+        video = read_video(source, arguments.frames or min(FRAMES, len(source)), arguments.rule, rate)
+        frames = len(video.frames)
     except InputError as error:
         raise InputError(f"--video {arguments.video}: {error}") from None
     chosen = open_model(arguments.model, arguments.revision, arguments.base)
@@ -78,13 +93,18 @@ def _command(argv: Sequence[str] | None) -> int:
     keep_compiled_programs()
     answer_tokens = arguments.answer_tokens or prompt.max_answer_tokens
     # Frames of a data folder are stored in their final size; those of a video are resized as the model folder says.
-    max_pixels = arguments.max_pixels or read_processor_config(chosen.folder.path, chosen.config).video.maximum
-    model = GreedyModel(chosen, mesh, answer_tokens=answer_tokens, max_pixels=max_pixels)
+    limits = read_processor_config(chosen.folder.path, chosen.config).video
+    max_pixels = arguments.max_pixels or family_of(chosen.config).frame_limits(limits, frames).maximum
+    model = GreedyModel(
+        chosen, mesh, answer_tokens=answer_tokens, max_pixels=max_pixels, video_prompt=arguments.video_prompt
+    )
     question = Question("ask", source.name, "question", arguments.question, None, "", "text")
     try:
         scene = model.processor.encode(ScenePrompt((video,), (prompt.render(question),), prompt.system))
     except InputError as error:
         raise InputError(f"--video {arguments.video}: {error}") from None
+    if arguments.show_prompt:
+        print("\n".join(prompt_lines(model.processor.chat, scene)), flush=True)
     asked, context = len(scene.tokens) + len(scene.questions[0]), chosen.config.text.max_position_embeddings
     if asked + answer_tokens > context:
         raise InputError(

@@ -84,6 +84,7 @@ def _command(argv: Sequence[str] | None) -> int:
         question_tokens=arguments.question_tokens,
         answer_tokens=arguments.answer_tokens,
         beta=arguments.beta,
+        merged_patch=_config(arguments).vision.merged_patch,
     )
     lora = dataclasses.replace(ATTENTION_LORA, rank=arguments.lora, alpha=2.0 * arguments.lora)
     work = dataclasses.replace(work, lora=lora)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _parser() -> ArgumentParser:
     command("positions", purpose, model=False, out=False)
     tiny = command("tiny", "write a small random model as a complete folder", model=False)
     tiny.add_argument("--seed", type=int, default=0, metavar="N")
-    tiny.add_argument("--family", choices=("qwen2_vl", "qwen2_5_vl"), default="qwen2_vl")
+    tiny.add_argument("--family", choices=tuple(FAMILIES), default="qwen2_vl")
     tiny.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     random = command("random", "write random weights of a published shape, to measure with", model=False)
     random.add_argument("--seed", type=int, default=0, metavar="N")

@@ -26,10 +26,11 @@ import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.data.splits import SPLITS
+from jaxvsr.data.video.frame_sampling import SamplingRule
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.baselines import BASELINES
 from jaxvsr.evaluation.answering.choose_questions import choose_questions
@@ -37,6 +38,7 @@ from jaxvsr.evaluation.benchmarks import BENCHMARKS
 from jaxvsr.evaluation.evaluate_benchmark import Evaluation
 from jaxvsr.evaluation.output_folder import check_out
 from jaxvsr.locks import only_writer
+from jaxvsr.models.model_config import VIDEO_PROMPTS
 from jaxvsr.prompts import prompt_from
 from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
 from jaxvsr.rewards.svqa_r1 import check_model
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPTS = {"vsi-bench": "vsi-bench", "q-spatial": "q-spatial", "open-ended": "question"}
 ONLY_WITH_WEIGHTS = (
-    *("revision", "base", "checkpoints", "frames", "max_pixels", "blank", "scenes", "questions", "mesh", "device"),
+    *("revision", "base", "checkpoints", "frames", "fps", "rule", "max_pixels", "video_prompt", "blank"),
+    *("scenes", "questions", "mesh", "device"),
     *("coordinator", "process_id", "process_count"),
 )
 
@@ -86,7 +89,12 @@ def _parser() -> ArgumentParser:
     )
     model.add_argument("--checkpoints", metavar="STEP,…|all", help="of the run given by --model: scores by step")
     model.add_argument("--frames", type=positive_int, metavar="N", help="frames per video; default: the stored count")
+    model.add_argument("--fps", type=float, metavar="N", help="frames per second instead, of videos as downloaded")
+    model.add_argument("--rule", choices=get_args(SamplingRule), help="which frames; default: as stored, or linspace")
     model.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: as stored")
+    model.add_argument(
+        "--video-prompt", choices=VIDEO_PROMPTS, help="how a video of Qwen3-VL is written; default: as trained"
+    )
     model.add_argument("--blank", action="store_true", help="as a control: mid-grey frames of the same shape")
     model.add_argument("--scenes", type=positive_int, metavar="N", help="scenes per batch, default 8")
     model.add_argument(
@@ -145,6 +153,7 @@ def _open_ended_options(arguments: Namespace) -> dict[str, Any]:
 
 
 def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
+    from jaxvsr.data.video.frame_sampling import FrameRate
     from jaxvsr.devices.choose_devices import join_processes, keep_compiled_programs
     from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.evaluation.answering.answer_questions import Answerer, AnswerSettings
@@ -163,9 +172,15 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
         return mesh
 
     prompt = prompt_from(arguments.prompt or DEFAULT_PROMPTS[arguments.benchmark])
-    media = SceneMedia(arguments.frames or stored_frame_count(chosen.asked), arguments.blank)
+    rate = None if arguments.fps is None else FrameRate(arguments.fps)
+    if rate and arguments.frames:
+        raise InputError("--fps and --frames: give one of them")
+    count = None if rate else arguments.frames or stored_frame_count(chosen.asked)
+    media = SceneMedia(count, arguments.blank, arguments.rule, rate)
     media.check(chosen.asked)
-    settings = AnswerSettings(prompt, media, arguments.max_pixels, arguments.scenes, arguments.questions)
+    settings = AnswerSettings(
+        prompt, media, arguments.max_pixels, arguments.scenes, arguments.questions, arguments.video_prompt
+    )
     answerer = Answerer(chosen, settings, devices, say)
     if arguments.checkpoints:
         evaluation.of_checkpoints(

@@ -70,11 +70,11 @@ def load(
             path=str(model), revision=revision, base=base, dtype=source.dtype_setting if dtype == "auto" else dtype
         ),
         lora=lora,
-        data=DataSettings(prompt=prompt, max_pixels=max_pixels),
+        data=DataSettings(prompt=prompt, max_pixels=max_pixels, video_prompt=source.video_prompt),
         optimizer=optimizer or OptimizerConfig(schedule="constant"),
         steps=steps,
     )
-    processor = SceneProcessor.from_folder(source.folder.path, max_pixels=max_pixels)
+    processor = SceneProcessor.from_folder(source.folder.path, max_pixels=max_pixels, video_prompt=source.video_prompt)
     return Policy(load_policy(config, source, processor, on_mesh, keep_reference=reference), template)
 
 

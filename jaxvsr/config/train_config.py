@@ -13,7 +13,7 @@ from jaxvsr.config.algorithm import AdvantageRule, Difficulty, Objective, Optimi
 from jaxvsr.devices.mesh_shape import DeviceKind, parse_mesh
 from jaxvsr.errors import InputError
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import DtypeSetting, Remat
+from jaxvsr.models.model_config import DtypeSetting, Remat, VideoPrompt
 
 ObjectiveName = Literal["grpo", "sft", "dpo"]
 Tracker = Literal["tensorboard", "wandb"]
@@ -50,6 +50,7 @@ class DataSettings:
     frames: int = 8  # frames of a video that the model sees
     max_pixels: int | None = None  # most pixels per frame; null: as stored
     prompt: str = "question"  # name of a prompt, or a file that holds one
+    video_prompt: VideoPrompt = "blocks"  # of Qwen3-VL: blocks of a video, or with a pair around them (wrapped)
     rejected: Difficulty = "mixed"  # how far DPO's wrong answers are off: easy (far), medium, hard; mixed: any of these
     workers: int = 0  # processes that load data, besides this one
     blank: bool = False  # mid-grey frames instead of the video: the control run

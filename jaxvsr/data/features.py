@@ -1,7 +1,10 @@
 """Vision features of scenes in TensorStore, computed once for a frozen vision tower.
 
-    DATA/features/<set>/<scene>/<count>[-mirrored]/        [rows, units, H]: a row is a temporal patch (two frames),
+    DATA/features/<set>/<scene>/<count>[-mirrored]/        [rows, units, W]: a row is a temporal patch (two frames),
                                                            with its merged tokens in the language model's order
+
+W is the width of the language model, or with DeepStack (Qwen3-VL) several times it: the arrays that the tower gives for
+each token, side by side. The attribute `parts` names what made each.
 
 A set belongs to one vision tower's weights and one compute dtype; both are in its name. The attributes of an array say
 which frames, at which size, the features were made from; `stale_reason` compares them with the frames as they are now.
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,7 @@ class FeatureStore:
         check_scene_name(scene)
         return self.folder / FEATURES_DIR / self.name / scene / (f"{frames}-mirrored" if mirrored else str(frames))
 
-    def read(self, scene: str, frames: int, *, mirrored: bool) -> Float[np.ndarray, "rows units H"]:
+    def read(self, scene: str, frames: int, *, mirrored: bool) -> Float[np.ndarray, "rows units W"]:
         """The features of a scene, in the dtype of their computation.
 
         Raises:
@@ -54,19 +57,24 @@ class FeatureStore:
         self,
         scene: str,
         frames: int,
-        features: Float[np.ndarray, "rows units H"],
+        features: Float[np.ndarray, "rows units W"],
         *,
         mirrored: bool,
         size: tuple[int, int],
         model: str,
+        parts: Sequence[str] = ("merger",),
     ) -> None:
-        """Store the features of a scene's `frames` frames, which the model saw at `size` (height, width; pixels)."""
+        """Store the features of a scene's `frames` frames, which the model saw at `size` (height, width; pixels).
+
+        `parts`: what made each of the arrays that stand side by side.
+        """
         target = self.path(scene, frames, mirrored=mirrored)
         target.parent.mkdir(parents=True, exist_ok=True)
         attributes = {
             "schema": SCHEMA,
             "scene": scene,
             "model": model,
+            "parts": list(parts),
             "mirrored": mirrored,
             "model_height_width": list(size),
             **_frame_key(FrameStore(self.folder), scene, frames),

@@ -45,7 +45,7 @@ class SceneSample:
     timestamps: Float64[np.ndarray, " F"]
     questions: tuple[Question, ...]
     mirrored: bool = False
-    features: Float[np.ndarray, "rows units H"] | None = None
+    features: Float[np.ndarray, "rows units W"] | None = None
     images: bool = False  # the frames are a set of images, not a video
 
 

@@ -48,7 +48,7 @@ class EncodedBatch:
     step: int
     scenes: tuple[EncodedScene, ...]
     questions: tuple[tuple[Question, ...], ...]
-    features: tuple[Float[np.ndarray, "_ _ H"], ...] | None = None
+    features: tuple[Float[np.ndarray, "_ _ W"], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,12 +93,18 @@ class BatchBuilder:
         """Refuse what could not be learned from, before the first step.
 
         Raises:
-            InputError: a question without a known wrong answer (DPO), or the longest answer, where it has too many
-                tokens.
+            InputError: a question without a known wrong answer (DPO), the longest answer, where it has too many
+                tokens, or answers without a thought for a model that begins with one.
         """
         if self.objective == "grpo":
             return
         asked = {text: question for question in questions for text in self._answers(question)}
+        bare = next((text for text in asked if "</think>" not in text), None)
+        if bare is not None and self.processor.chat.opens_thought:
+            raise InputError(
+                f"question {asked[bare].id!r}: this model's template begins every answer with <think>, so the given "
+                f"answer {bare[:40]!r} would be a thought; objective={self.objective} needs a `response` with </think>"
+            )
         lengths = {text: len(self.processor.chat.answer_tokens(text)) for text in asked}
         longest = max(lengths, key=lengths.__getitem__, default=None)
         if longest is not None and lengths[longest] > self.answer_tokens:
@@ -123,8 +129,8 @@ class BatchBuilder:
 
 
 def padded_features(
-    features: Sequence[Float[np.ndarray, "_ _ H"]], scenes: Sequence[EncodedScene], shape: TreeShape, merge: int
-) -> Float[np.ndarray, "s U H"]:
+    features: Sequence[Float[np.ndarray, "_ _ W"]], scenes: Sequence[EncodedScene], shape: TreeShape, merge: int
+) -> Float[np.ndarray, "s U W"]:
     """Stored features where `vision_index` looks for them in a batch of this shape; `merge`: patches per token.
 
     Raises:

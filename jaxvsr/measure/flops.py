@@ -56,7 +56,7 @@ def needed_flops(config: ModelConfig, sizes: StepSizes) -> dict[str, float]:
     decode = text.num_hidden_layers * layer(rollouts * (answer - 1), answer_pairs)
     patches = sizes.row_patches * sizes.vision_rows
     mlp = (3 if vision.window_size else 2) * vision.embed_dim * vision.intermediate_size
-    window = (vision.window_size // vision.patch_size) ** 2 or sizes.row_patches
+    window = vision.window_patches or sizes.row_patches
     full_layers = len(vision.fullatt_block_indexes) if vision.window_size else vision.depth
     seen = full_layers * sizes.row_patches + (vision.depth - full_layers) * min(window, sizes.row_patches)
     merged = vision.embed_dim * vision.merge_unit
@@ -64,7 +64,8 @@ def needed_flops(config: ModelConfig, sizes: StepSizes) -> dict[str, float]:
         2 * patches * (vision.patch_values * vision.embed_dim + vision.depth * (4 * vision.embed_dim**2 + mlp))
     )
     tower += 4 * patches * seen * vision.embed_dim
-    tower += 2 * patches / vision.merge_unit * merged * (merged + vision.out_hidden_size)
+    mergers = 1 + len(vision.deepstack_indexes)
+    tower += mergers * 2 * patches / vision.merge_unit * merged * (merged + vision.out_hidden_size)
     head = 2 * text.hidden_size * text.vocab_size * (questions + rollouts * (answer - 1))
     per_scene = {
         "vision": tower,
@@ -91,5 +92,5 @@ def decode_bytes(config: ModelConfig, sizes: StepSizes, item_size: int) -> float
 def _layer_weights(config: ModelConfig) -> int:
     """The number of weights in the linear layers of one layer of the language model."""
     text = config.text
-    kv = text.num_key_value_heads * text.head_dim
-    return text.hidden_size * (2 * text.hidden_size + 2 * kv) + 3 * text.hidden_size * text.intermediate_size
+    heads = 2 * (text.num_attention_heads + text.num_key_value_heads) * text.head_dim
+    return text.hidden_size * (heads + 3 * text.intermediate_size)

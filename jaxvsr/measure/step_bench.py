@@ -34,7 +34,7 @@ from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_hidden
 from jaxvsr.models.tree_batch import TreePrompt, VisionInput
-from jaxvsr.pixel_budget import FRAMES_PER_PATCH, MERGED_PATCH, PATCH, vision_tokens
+from jaxvsr.pixel_budget import FRAMES_PER_PATCH, MERGED_PATCH
 
 ATTENTION_LORA = LoraConfig(rank=8, alpha=16.0, target_modules=LANGUAGE_ATTENTION)
 WARM_UP_RUNS = 3
@@ -49,23 +49,24 @@ class Workload:
     questions: int = 4  # Q
     rollouts: int = 14  # G
     frames: int = 16
-    max_pixels: int = 224 * 224  # per frame; frames are squares, their side the largest multiple of 28 that fits
+    max_pixels: int = 224 * 224  # per frame; frames are squares, their side the largest that fits in merged patches
     question_tokens: int = 48
     answer_tokens: int = 16
     beta: float = 1e-4
     lora: LoraConfig | None = ATTENTION_LORA  # None: all weights are trained
+    merged_patch: int = MERGED_PATCH  # the model's (`VisionConfig.merged_patch`), 2x2 patches
 
     @property
     def frame_side(self) -> int:
-        return max(MERGED_PATCH, int(self.max_pixels**0.5) // MERGED_PATCH * MERGED_PATCH)
+        return max(1, int(self.max_pixels**0.5) // self.merged_patch) * self.merged_patch
 
     @property
     def video_tokens(self) -> int:
-        return vision_tokens(self.frames, self.frame_side, self.frame_side)
+        return -(-self.frames // FRAMES_PER_PATCH) * (self.frame_side // self.merged_patch) ** 2
 
     @property
     def sizes(self) -> StepSizes:
-        patches = (self.frame_side // PATCH) ** 2
+        patches = (2 * self.frame_side // self.merged_patch) ** 2
         scene = TEXT_BEFORE_VIDEO + self.video_tokens + 1
         return StepSizes(
             self.scenes, scene, self.questions, self.question_tokens, self.rollouts, self.answer_tokens,

@@ -1,4 +1,6 @@
-"""The language model: Qwen2 with M-RoPE. Layers are scanned over stacked weights, or unrolled if there are few.
+"""The language model: Qwen2's or Qwen3's, with M-RoPE.
+
+Layers are scanned over stacked weights, or unrolled if there are few.
 
 A layer does not know which tokens see each other: it calls the given `attend(query, key, value)`, and returns what that
 keeps (keys and values for a cache, or nothing).
@@ -6,6 +8,7 @@ keeps (keys and values for a cache, or nothing).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxvsr.models.layers import Linear, ParamInit, RMSNorm, SwiGLU, mrope, rotate
+from jaxvsr.models.layers import Linear, ParamInit, RMSNorm, SwiGLU, mrope, mrope_axes, rotate, unstacked
 from jaxvsr.models.model_config import Remat, TextConfig
 from jaxvsr.models.sharding import split
 
@@ -39,10 +42,13 @@ class Attention(nnx.Module):
         width, dim = config.hidden_size, config.head_dim
         self.groups = (config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads)
         queries, keys = config.num_attention_heads * dim, config.num_key_value_heads * dim
-        self.q_proj = Linear(f"{name}.q_proj", width, queries, bias=True, init=init, stack=stack)
-        self.k_proj = Linear(f"{name}.k_proj", width, keys, bias=True, init=init, stack=stack)
-        self.v_proj = Linear(f"{name}.v_proj", width, keys, bias=True, init=init, stack=stack)
+        self.q_proj = Linear(f"{name}.q_proj", width, queries, bias=config.attention_bias, init=init, stack=stack)
+        self.k_proj = Linear(f"{name}.k_proj", width, keys, bias=config.attention_bias, init=init, stack=stack)
+        self.v_proj = Linear(f"{name}.v_proj", width, keys, bias=config.attention_bias, init=init, stack=stack)
         self.o_proj = Linear(f"{name}.o_proj", queries, width, bias=False, init=init, stack=stack)
+        norm = config.query_key_norm
+        self.q_norm = RMSNorm(dim, eps=config.rms_norm_eps, init=init, stack=stack) if norm else None
+        self.k_norm = RMSNorm(dim, eps=config.rms_norm_eps, init=init, stack=stack) if norm else None
 
     def __call__(
         self, x: Float[Array, "B X H"], rotary: tuple[Array, Array], attend: Attend, read: Read = every_token
@@ -50,9 +56,11 @@ class Attention(nnx.Module):
         key_heads, group = self.groups
         readers = read(x)
         query = self.q_proj(readers).reshape(*readers.shape[:-1], key_heads * group, -1)
-        query = rotate(split(query, "scenes", None, "heads"), *(read(part) for part in rotary))
         key = self.k_proj(x).reshape(*x.shape[:-1], key_heads, -1)
-        key = rotate(split(key, "scenes", None, "heads"), *rotary)
+        query, key = split(query, "scenes", None, "heads"), split(key, "scenes", None, "heads")
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = rotate(query, *(read(part) for part in rotary)), rotate(key, *rotary)
         value = split(self.v_proj(x).reshape(*x.shape[:-1], key_heads, -1), "scenes", None, "heads")
         mixed, kept = attend(query.reshape(*readers.shape[:-1], key_heads, group, -1), key, value)
         return self.o_proj(mixed.reshape(*readers.shape[:-1], -1)), kept
@@ -75,6 +83,25 @@ class DecoderLayer(nnx.Module):
         return split(x + self.mlp(split(self.post_attention_layernorm(x), "scenes")), "scenes"), kept
 
 
+@dataclasses.dataclass(frozen=True)
+class DeepStack:
+    """What the vision tower adds to the hidden states of vision tokens after the first layers, one level per layer.
+
+    `index` [S, V] says which vision token stands at each of the first V tokens, as `TreePrompt.vision_index` does.
+    """
+
+    levels: Float[Array, "levels S U H"]
+    index: Int[Array, "S V"]
+
+    def added(self, x: Float[Array, "S X H"], layer: int | Int[Array, ""]) -> Float[Array, "S X H"]:
+        """The output `x` of a layer with its level added; unchanged after the last level. `layer` may be traced."""
+        count, size = len(self.levels), self.index.shape[1]
+        level = jax.lax.dynamic_index_in_dim(self.levels, jnp.minimum(layer, count - 1), keepdims=False)
+        seen = jnp.take_along_axis(level.astype(x.dtype), jnp.maximum(self.index, 0)[..., None], axis=1)
+        here = (self.index >= 0)[..., None] & (layer < count)
+        return split(x.at[:, :size].add(jnp.where(here, seen, jnp.zeros((), x.dtype))), "scenes")
+
+
 class LanguageModel(nnx.Module):
     def __init__(self, config: TextConfig, init: ParamInit):
         self.config = config
@@ -88,7 +115,8 @@ class LanguageModel(nnx.Module):
     def rotary(self, positions: Int[Array, "*batch 3"], dtype: jnp.dtype) -> tuple[Array, Array]:
         """Cosine and sine for `positions`, from float32 angles (float64 where `dtype` is)."""
         config, wide = self.config, jnp.promote_types(dtype, jnp.float32)
-        return mrope(positions, config.head_dim, config.rope_theta, config.mrope_section, wide)
+        axes = mrope_axes(config.mrope_section, config.mrope_interleaved)
+        return mrope(positions, config.head_dim, config.rope_theta, axes, wide)
 
     def __call__(
         self,
@@ -98,12 +126,14 @@ class LanguageModel(nnx.Module):
         remat: Remat = "none",
         last: tuple[Attend, Read] | None = None,
         unroll: bool | None = None,
+        deepstack: DeepStack | None = None,
     ) -> tuple[Array, Any]:
         """All layers, without the final norm. Returns the hidden states and what `attend` kept, stacked over layers.
 
         Args:
             last: (attend, read) of the last layer, if only the tokens [B, Y] that `read` picks are used after it.
             unroll: layer by layer instead of a scan; None: if there are at most `UNROLLED_LAYERS`.
+            deepstack: levels that are added after the first layers. The tokens that `read` picks must be text.
         """
         last_attend, read = last or (attend, every_token)
         depth = self.config.num_hidden_layers
@@ -112,26 +142,26 @@ class LanguageModel(nnx.Module):
         if not unroll:
             definition, weights = nnx.split(self.layers)
 
-            def scanned(x: Array, weights: Any) -> tuple[Array, Any]:
-                return nnx.merge(definition, weights)(x, rotary, attend)
+            def scanned(x: Array, inputs: tuple[Any, Array]) -> tuple[Array, Any]:
+                weights, number = inputs
+                x, kept = nnx.merge(definition, weights)(x, rotary, attend)
+                return x if deepstack is None else deepstack.added(x, number), kept
 
-            x, kept = jax.lax.scan(rematerialised(scanned, remat), x, weights)
+            x, kept = jax.lax.scan(rematerialised(scanned, remat), x, (weights, jnp.arange(depth)))
             return read(x), kept
         kept = []
         for index, layer in enumerate(self.unstacked_layers()):
             how = (last_attend, read) if index == depth - 1 else (attend, every_token)
             one = rematerialised(lambda x, layer=layer, how=how: layer(x, rotary, *how), remat)
             x, kept_here = one(x)
+            if deepstack is not None and index < len(deepstack.levels) and how[1] is every_token:
+                x = deepstack.added(x, index)
             kept.append(kept_here)
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
     def unstacked_layers(self) -> list[DecoderLayer]:
-        """The layers one by one. Slice them before a decode loop: inside it every step would copy them."""
-        definition, weights = nnx.split(self.layers)
-        return [
-            nnx.merge(definition, jax.tree.map(lambda leaf, index=index: leaf[index], weights))
-            for index in range(self.config.num_hidden_layers)
-        ]
+        """The layers one by one."""
+        return unstacked(self.layers, self.config.num_hidden_layers)
 
 
 def rematerialised(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:

@@ -6,6 +6,8 @@ A module built with `stack=(depth,)` holds the weights of all layers on a leadin
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -135,20 +137,40 @@ class SwiGLU(nnx.Module):
         return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+def unstacked(stack: nnx.Module, depth: int) -> list[Any]:
+    """The modules of a stack one by one. Slice them before a decode loop: inside it every step would copy them."""
+    definition, weights = nnx.split(stack)
+    return [
+        nnx.merge(definition, jax.tree.map(lambda leaf, index=index: leaf[index], weights)) for index in range(depth)
+    ]
+
+
 def inverse_frequencies(dim: int, theta: float, dtype: jnp.dtype) -> Float[Array, "half"]:
     """Rotary frequencies `theta ** (-2i / dim)`."""
     return 1.0 / (theta ** (jnp.arange(0, dim, 2, dtype=dtype) / dim))
 
 
-def mrope(
-    positions: Int[Array, "*batch 3"], head_dim: int, theta: float, sections: tuple[int, int, int], dtype: jnp.dtype
-) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
-    """Cosine and sine of Qwen2-VL's multimodal rotary embedding, from float32 angles.
+def mrope_axes(sections: tuple[int, int, int], interleaved: bool) -> tuple[int, ...]:
+    """Which axis of a position (0 time, 1 height, 2 width) each of the head_dim / 2 frequencies turns with.
 
-    The first `sections[0]` of the head_dim / 2 frequencies go to time, the next to height, the last to width:
-    sections (2, 1, 1) and positions (t, h, w) give the angles t·f0, t·f1, h·f2, w·f3.
+    In runs of `sections` (Qwen2-VL), or in turn as long as an axis has any left, and the rest to time (Qwen3-VL):
+
+    >>> mrope_axes((4, 2, 2), False), mrope_axes((4, 2, 2), True)
+    ((0, 0, 0, 0, 1, 1, 2, 2), (0, 1, 2, 0, 1, 2, 0, 0))
     """
-    axis = jnp.repeat(jnp.arange(3), jnp.array(sections), total_repeat_length=sum(sections))
+    if not interleaved:
+        return tuple(axis for axis, count in enumerate(sections) for _ in range(count))
+    return tuple(axis if index < 3 * sections[axis] else 0 for index in range(sum(sections)) for axis in [index % 3])
+
+
+def mrope(
+    positions: Int[Array, "*batch 3"], head_dim: int, theta: float, axes: tuple[int, ...], dtype: jnp.dtype
+) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+    """Cosine and sine of a multimodal rotary embedding, from float32 angles.
+
+    Axes (0, 0, 1, 2) and positions (t, h, w) give the angles t·f0, t·f1, h·f2, w·f3.
+    """
+    axis = jnp.array(axes)
     angles = jnp.take(positions, axis, axis=-1).astype(dtype) * inverse_frequencies(head_dim, theta, dtype)
     return jnp.cos(angles), jnp.sin(angles)
 

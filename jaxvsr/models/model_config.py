@@ -1,14 +1,16 @@
-"""The shape of a Qwen2-VL or Qwen2.5-VL model, independent of the form of its `config.json`."""
+"""The shape of a model, independent of the form of its `config.json`."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 # Modules made of equal layers: their parameters have the layers on the leading axis.
-STACKS = ("language_model.layers.", "visual.blocks.")
+STACKS = ("language_model.layers.", "visual.blocks.", "visual.deepstack_merger_list.")
 
-Family = Literal["qwen2_vl", "qwen2_5_vl"]
+Family = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]  # a module each in `families/`
+VideoPrompt = Literal["blocks", "wrapped"]  # of families whose videos are several blocks: `families/qwen3_vl.py`
+VIDEO_PROMPTS: tuple[VideoPrompt, ...] = get_args(VideoPrompt)
 ComputeDtype = Literal["float32", "bfloat16"]  # of activations
 DtypeSetting = Literal["auto", "float32", "bfloat16"]
 Remat = Literal["none", "full", "dots"]  # recomputed in the backward pass: nothing, layers, all but matrix products
@@ -16,11 +18,11 @@ Remat = Literal["none", "full", "dots"]  # recomputed in the backward pass: noth
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """The vision tower and its patch merger.
+    """The vision tower and its patch merger; what the tower is made of is its family's (`families/`)."""
 
-    Qwen2-VL: LayerNorm, two-layer MLP with quick-GELU, full attention inside each temporal patch.
-    Qwen2.5-VL: RMSNorm, SwiGLU with biases, windowed attention except in `fullatt_block_indexes`.
-    """
+    # OpenAI CLIP's, as in Hugging Face's Qwen2-VL processors.
+    pixel_mean: ClassVar[tuple[float, float, float]] = (0.48145466, 0.4578275, 0.40821073)
+    pixel_std: ClassVar[tuple[float, float, float]] = (0.26862954, 0.26130258, 0.27577711)
 
     depth: int
     embed_dim: int
@@ -47,13 +49,42 @@ class VisionConfig:
         return self.spatial_merge_size**2
 
     @property
+    def merged_patch(self) -> int:
+        """Pixels of a side of what becomes one token."""
+        return self.patch_size * self.spatial_merge_size
+
+    @property
+    def window_patches(self) -> int:
+        """Patches of a window; 0 without windows."""
+        return (self.window_size // self.patch_size) ** 2
+
+    @property
+    def deepstack_indexes(self) -> tuple[int, ...]:
+        """Layers of the tower whose outputs also enter the language model (DeepStack); none but in Qwen3-VL."""
+        return ()
+
+    @property
+    def feature_parts(self) -> tuple[str, ...]:
+        """What the tower gives for each token, a vector each, by what made it."""
+        return ("merger", *(f"deepstack of layer {index}" for index in self.deepstack_indexes))
+
+    @property
+    def feature_width(self) -> int:
+        """Numbers that the tower gives for each token."""
+        return self.out_hidden_size * len(self.feature_parts)
+
+    @property
     def head_dim(self) -> int:
         return self.embed_dim // self.num_heads
 
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The language model (Qwen2 with M-RoPE)."""
+    """The language model: Qwen2's layers with M-RoPE. A family that differs has its own values of the first three."""
+
+    attention_bias: ClassVar[bool] = True  # of query, key and value projections
+    query_key_norm: ClassVar[bool] = False  # RMSNorm of every query and key head before they are rotated
+    mrope_interleaved: ClassVar[bool] = False  # frequencies dealt to the axes in turn, not in runs
 
     vocab_size: int
     hidden_size: int

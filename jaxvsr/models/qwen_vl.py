@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: vision tower, language model, head, and the plain forward pass.
+"""The model of every family: vision tower, language model, head, and the plain forward pass.
 
 The plain pass treats sequences as independent rows; it is what the scene tree (`tree.py`) must equal.
 """
@@ -16,13 +16,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 
 from jaxvsr.models.attention import causal_attention
-from jaxvsr.models.language import LanguageModel
+from jaxvsr.models.families.known_families import family_of
+from jaxvsr.models.language import DeepStack, LanguageModel
 from jaxvsr.models.layers import ParamInit
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, Remat
 from jaxvsr.models.sharding import split
 from jaxvsr.models.tree_batch import VisionInput
-from jaxvsr.models.vision import VisionTower
 
 FLOAT32 = jnp.dtype("float32")
 
@@ -35,7 +35,7 @@ class QwenVL(nnx.Module):
     ):
         init = ParamInit(jnp.dtype(dtype or config.dtype), lora, seed)
         self.config = config
-        self.visual = VisionTower(config.vision, init)
+        self.visual = family_of(config).tower(config.vision, init)
         self.language_model = LanguageModel(config.text, init)
         if not config.text.tie_word_embeddings:
             self.lm_head = nnx.Dict(weight=nnx.Param(init.normal((config.text.vocab_size, config.text.hidden_size))))
@@ -55,15 +55,24 @@ class QwenVL(nnx.Module):
         self,
         tokens: Int[Array, "S V"],
         vision_index: Int[Array, "S V"],
-        features: Float[Array, "S U H"] | None,
+        features: Float[Array, "S U W"] | None,
         dtype: jnp.dtype,
     ) -> Float[Array, "S V H"]:
         """Token embeddings, with merged vision tokens where `vision_index` is not negative."""
         text = self.language_model.embed(tokens, dtype)
         if features is None:
             return text
-        seen = jnp.take_along_axis(features.astype(dtype), jnp.maximum(vision_index, 0)[..., None], axis=1)
+        merged = features[..., : text.shape[-1]].astype(dtype)
+        seen = jnp.take_along_axis(merged, jnp.maximum(vision_index, 0)[..., None], axis=1)
         return split(jnp.where((vision_index >= 0)[..., None], seen, text), "scenes")
+
+    def deepstack(self, features: Float[Array, "S U W"] | None, vision_index: Int[Array, "S V"]) -> DeepStack | None:
+        """What the tower's features add behind the first layers; None in families without DeepStack, and for text."""
+        count = len(self.config.vision.deepstack_indexes)
+        if features is None or not count:
+            return None
+        levels = features.reshape(*features.shape[:2], 1 + count, -1)[:, :, 1:]
+        return DeepStack(jnp.moveaxis(levels, 2, 0), vision_index)
 
     def __call__(
         self,
@@ -72,7 +81,7 @@ class QwenVL(nnx.Module):
         *,
         vision_index: Int[Array, "B X"] | None = None,
         vision: VisionInput | None = None,
-        features: Float[Array, "B U H"] | None = None,
+        features: Float[Array, "B U W"] | None = None,
         dtype: jnp.dtype = FLOAT32,
         remat: Remat = "none",
         attention_chunk: int = 256,
@@ -88,7 +97,8 @@ class QwenVL(nnx.Module):
             query, key, value = (jnp.moveaxis(part, 2, 1) for part in (query, key, value))
             return jnp.moveaxis(causal_attention(query, key, value, attention_chunk), 1, 2), None
 
-        x, _ = self.language_model(x, self.language_model.rotary(positions, dtype), attend, remat)
+        rotary, deepstack = self.language_model.rotary(positions, dtype), self.deepstack(features, vision_index)
+        x, _ = self.language_model(x, rotary, attend, remat, deepstack=deepstack)
         return x
 
 

@@ -68,7 +68,7 @@ def rollout_positions(prompt: TreePrompt, first: int | Int[Array, ""], count: in
     return start[..., None] + first + jnp.arange(count)
 
 
-def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) -> Float[Array, "S U H"]:
+def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) -> Float[Array, "S U W"]:
     """The merged vision tokens of every scene: those in the prompt, or else from one run of the tower per scene."""
     if isinstance(prompt.vision, VisionFeatures):
         return prompt.vision.merged
@@ -92,8 +92,9 @@ def tree_hidden(
     three = lambda positions: jnp.broadcast_to(positions[..., None], (*positions.shape, 3))  # noqa: E731
     question_positions = prompt.question_start[:, None, None] + jnp.arange(question_size)
     question_positions = jnp.broadcast_to(question_positions, prompt.question_tokens.shape)
+    features = encode_vision(model, prompt, options)
     embedded = [
-        model.embed(prompt.scene_tokens, prompt.vision_index, encode_vision(model, prompt, options), dtype),
+        model.embed(prompt.scene_tokens, prompt.vision_index, features, dtype),
         language.embed(prompt.question_tokens, dtype).reshape(scenes, questions * question_size, -1),
     ]
     positions = [prompt.scene_positions, three(question_positions.reshape(scenes, -1))]
@@ -116,7 +117,9 @@ def tree_hidden(
         chosen = jnp.take_along_axis(x, ends.reshape(*ends.shape, *[1] * (x.ndim - 2)), axis=1)
         return jnp.concatenate([chosen, x[:, scene_size + questions * question_size :]], axis=1)
 
-    x, kept = language(x, rotary, attention, options.remat, (attention.of_read_tokens, read), options.unroll)
+    deepstack = model.deepstack(features, prompt.vision_index)  # the scene's tokens are the first
+    last = (attention.of_read_tokens, read)
+    x, kept = language(x, rotary, attention, options.remat, last, options.unroll, deepstack)
     question_hidden = x[:, :questions]
     if rollouts is None:
         return question_hidden, None, PromptCache(*kept)

@@ -44,10 +44,11 @@ class VisionInput:
 class VisionFeatures:
     """What the vision tower and the patch merger computed from the pixels of S scenes, in their place.
 
-    U merged vision tokens of the language model's width H per scene, row-major over F and L / merge_unit.
+    U merged vision tokens per scene, row-major over F and L / merge_unit. Their width W is the language model's, with
+    DeepStack (Qwen3-VL) so many times it: the tower's output, then what its layers of `deepstack_indexes` add.
     """
 
-    merged: Float[AnyArray, "S U H"]
+    merged: Float[AnyArray, "S U W"]
     pixels: VisionInput | None = None  # kept only if the reference policy has another vision tower
 
 
@@ -74,7 +75,7 @@ class TreePrompt:
         """The pixels; None if features replace them."""
         return self.vision if isinstance(self.vision, VisionInput) else self.vision.pixels
 
-    def with_features(self, merged: Float[AnyArray, "S U H"], *, keep_pixels: bool = False) -> TreePrompt:
+    def with_features(self, merged: Float[AnyArray, "S U W"], *, keep_pixels: bool = False) -> TreePrompt:
         """The prompt with features in place of its pixels."""
         return dataclasses.replace(self, vision=VisionFeatures(merged, self.pixels if keep_pixels else None))
 

@@ -1,18 +1,18 @@
-"""The vision towers of Qwen2-VL and Qwen2.5-VL, with the patch merger.
+"""The vision tower: what the towers of all families share.
 
-The tower reads rows of one temporal patch each (`VisionInput`): attention stays within a row, so a batch of rows needs
-no packing. Qwen2.5-VL's rows are grouped by window, and every window is padded to the same number of patches: window
-attention is then a reshape, and full attention the whole row.
+The tower reads rows of one temporal patch each (`VisionInput`): attention stays within a row, so a batch of rows
+needs no packing. A family says what its blocks, its merger and its positions are (`families/`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxvsr.models.attention import KeyValueSegment, attend
 from jaxvsr.models.layers import (
@@ -20,7 +20,6 @@ from jaxvsr.models.layers import (
     Linear,
     ParamInit,
     RMSNorm,
-    SwiGLU,
     inverse_frequencies,
     matmul_transposed,
     rotate,
@@ -29,9 +28,6 @@ from jaxvsr.models.model_config import VisionConfig
 from jaxvsr.models.sharding import split
 from jaxvsr.models.tree_batch import VisionInput
 
-# OpenAI CLIP's, as in Hugging Face's Qwen2-VL processors.
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 ROPE_THETA = 10_000.0
 NORM_EPS = 1e-6
 
@@ -39,14 +35,17 @@ NORM_EPS = 1e-6
 class PatchEmbed(nnx.Module):
     """A convolution whose stride is its kernel: one matrix product per patch. The weight keeps its five axes."""
 
-    def __init__(self, config: VisionConfig, init: ParamInit):
+    def __init__(self, config: VisionConfig, init: ParamInit, *, bias: bool):
         side = config.patch_size
         shape = (config.embed_dim, config.in_channels, config.temporal_patch_size, side, side)
         self.proj = nnx.Dict(weight=nnx.Param(init.normal(shape)))
+        if bias:
+            self.proj["bias"] = nnx.Param(init.full((config.embed_dim,), 0.0))
 
     def __call__(self, patches: Float[Array, "*rows C"]) -> Float[Array, "*rows E"]:
         weight = self.proj["weight"][...]
-        return matmul_transposed(patches, weight.reshape(weight.shape[0], -1))
+        embedded = matmul_transposed(patches, weight.reshape(weight.shape[0], -1))
+        return embedded + self.proj["bias"][...].astype(embedded.dtype) if "bias" in self.proj else embedded
 
 
 # query, key and value [B, L, N, D] -> attended values [B, L, N, D]
@@ -80,30 +79,23 @@ class VisionAttention(nnx.Module):
         return self.proj(attend_to(query, key, heads[..., 2, :, :]).reshape(x.shape))
 
 
-class VisionMlp(nnx.Module):
-    """Qwen2-VL's two-layer MLP with quick-GELU."""
-
-    def __init__(self, config: VisionConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
-        width, inner = config.embed_dim, config.intermediate_size
-        self.fc1 = Linear(f"{name}.fc1", width, inner, bias=True, init=init, stack=stack)
-        self.fc2 = Linear(f"{name}.fc2", inner, width, bias=True, init=init, stack=stack)
-
-    def __call__(self, x: Float[Array, "B L E"]) -> Float[Array, "B L E"]:
-        h = self.fc1(x)
-        return self.fc2(h * jax.nn.sigmoid(1.702 * h))
+MakeMlp = Callable[[str, ParamInit, tuple[int, ...]], nnx.Module]  # name, init, stack -> the module
 
 
 class VisionBlock(nnx.Module):
-    def __init__(self, config: VisionConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
-        norm = RMSNorm if config.window_size else LayerNorm
+    def __init__(
+        self,
+        config: VisionConfig,
+        name: str,
+        init: ParamInit,
+        stack: tuple[int, ...],
+        norm: type[LayerNorm] | type[RMSNorm],
+        mlp: MakeMlp,
+    ):
         self.norm1 = norm(config.embed_dim, eps=NORM_EPS, init=init, stack=stack)
         self.norm2 = norm(config.embed_dim, eps=NORM_EPS, init=init, stack=stack)
         self.attn = VisionAttention(config, f"{name}.attn", init, stack)
-        if config.window_size:
-            width, inner = config.embed_dim, config.intermediate_size
-            self.mlp: SwiGLU | VisionMlp = SwiGLU(f"{name}.mlp", width, inner, bias=True, init=init, stack=stack)
-        else:
-            self.mlp = VisionMlp(config, f"{name}.mlp", init, stack)
+        self.mlp: Any = mlp(f"{name}.mlp", init, stack)
 
     def __call__(
         self,
@@ -117,11 +109,10 @@ class VisionBlock(nnx.Module):
 
 
 class PatchMerger(nnx.Module):
-    """Every `merge_unit` consecutive patches become one token of the language model's width."""
+    """Every `merge_unit` consecutive patches become one token of the language model's width (Qwen2-VL, Qwen2.5-VL)."""
 
-    def __init__(self, config: VisionConfig, name: str, init: ParamInit):
+    def __init__(self, config: VisionConfig, name: str, init: ParamInit, norm: type[LayerNorm] | type[RMSNorm]):
         inner = config.embed_dim * config.merge_unit
-        norm = RMSNorm if config.window_size else LayerNorm
         self.ln_q = norm(config.embed_dim, eps=NORM_EPS, init=init)
         self.mlp = nnx.Dict(
             {
@@ -141,51 +132,74 @@ def normalise_pixels(
     """uint8 pixels to the values that Hugging Face's processors compute: `(x / 255 - mean) / std` per channel."""
     per_channel = config.patch_values // config.in_channels
     wide = jnp.promote_types(dtype, jnp.float32)
-    mean, std = (jnp.repeat(jnp.array(values, wide), per_channel) for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (jnp.repeat(jnp.array(values, wide), per_channel) for values in (config.pixel_mean, config.pixel_std))
     return ((patches.astype(wide) / 255 - mean) / std).astype(dtype)
 
 
 class VisionTower(nnx.Module):
-    """Pixels of S scenes in, tokens of the language model's width out."""
+    """Pixels of S scenes in, tokens of the language model's width out. A family's tower overrides what differs."""
+
+    norm: ClassVar[type[LayerNorm] | type[RMSNorm]] = LayerNorm
+    patch_bias: ClassVar[bool] = False
 
     def __init__(self, config: VisionConfig, init: ParamInit):
         self.config = config
-        self.patch_embed = PatchEmbed(config, init)
-        self.blocks = VisionBlock(config, "visual.blocks", init, (config.depth,))
-        self.merger = PatchMerger(config, "visual.merger", init)
+        self.patch_embed = PatchEmbed(config, init, bias=self.patch_bias)
+        self.make_positions(init)
+        self.blocks = VisionBlock(config, "visual.blocks", init, (config.depth,), self.norm, self.make_mlp)
+        self.make_mergers(init)
+
+    def make_mlp(self, name: str, init: ParamInit, stack: tuple[int, ...]) -> nnx.Module:
+        raise NotImplementedError
+
+    def make_positions(self, init: ParamInit) -> None:
+        """Parameters of learned positions, where the family has any."""
+
+    def make_mergers(self, init: ParamInit) -> None:
+        self.merger: Any = PatchMerger(self.config, "visual.merger", init, self.norm)
+
+    def positions(self, coordinates: Int[Array, "B L 2"]) -> Float[Array, "B L E"] | None:
+        """What is added to the embedded patches."""
+        return None
+
+    def attend_to(self, layer: Int[Array, ""], valid: Bool[Array, "B L"]) -> AttendTo:
+        """How the patches of a row see each other in a layer of this (traced) number: all see all."""
+        return lambda query, key, value: attend_in_rows(query, key, value, valid)
+
+    def merged(self, x: Float[Array, "B L E"], levels: Array | None) -> Float[Array, "B U W"]:
+        """Tokens from the output of the last layer, and from the outputs [n, B, L, E] of `deepstack_indexes`."""
+        return self.merger(x)
 
     def __call__(
         self, vision: VisionInput, dtype: jnp.dtype, remat: bool = False, unroll: bool = False
-    ) -> Float[Array, "S U H"]:
+    ) -> Float[Array, "S U W"]:
         config = self.config
         scenes, frames, length, _ = vision.patches.shape
         rows = scenes * frames
+        coordinates, valid = vision.coordinates.reshape(rows, length, 2), vision.valid.reshape(rows, length)
         x = self.patch_embed(normalise_pixels(vision.patches.reshape(rows, length, -1), config, dtype))
+        if (added := self.positions(coordinates)) is not None:
+            x = x + added.astype(dtype)
         x = split(x, "scenes")  # rows run over scenes first
-        cos, sin = _axial_rotary(vision.coordinates.reshape(rows, length, 2), config, dtype)
-        valid = vision.valid.reshape(rows, length)
-        window = (config.window_size // config.patch_size) ** 2
+        cos, sin = _axial_rotary(coordinates, config, dtype)
         definition, weights = nnx.split(self.blocks)
+        taken_from = jnp.array(config.deepstack_indexes, jnp.int32)[:, None, None, None]
 
-        def full(query: Array, key: Array, value: Array) -> Array:
-            return attend_in_rows(query, key, value, valid)
+        def block(x: Array, inputs: tuple[Any, Array]) -> Array:
+            weights, number = inputs
+            return nnx.merge(definition, weights)(x, cos, sin, self.attend_to(number, valid))
 
-        def windowed(query: Array, key: Array, value: Array) -> Array:
-            pieces = (part.reshape(-1, window, *part.shape[2:]) for part in (query, key, value, valid))
-            return attend_in_rows(*pieces).reshape(query.shape)
+        run = jax.checkpoint(block) if remat else block
 
-        def layer(x: Array, inputs: tuple) -> tuple[Array, None]:
-            weights, is_full = inputs
-            block = nnx.merge(definition, weights)
-            if not config.window_size:
-                return block(x, cos, sin, full), None
-            # The branch holds only the attention: weights inside it would be kept a second time for the backward pass.
-            return block(x, cos, sin, lambda *heads: jax.lax.cond(is_full, full, windowed, *heads)), None
+        def layer(carried: tuple[Array, Array | None], inputs: tuple[Any, Array]) -> tuple[Any, None]:
+            x, levels = run(carried[0], inputs), carried[1]
+            # Outside of what is recomputed: the backward pass then keeps a layer's input and no level.
+            return (x, None if levels is None else jnp.where(taken_from == inputs[1], x, levels)), None
 
-        is_full = jnp.array([index in config.fullatt_block_indexes for index in range(config.depth)])
-        one = jax.checkpoint(layer) if remat else layer
-        x, _ = jax.lax.scan(one, x, (weights, is_full), unroll=config.depth if unroll else 1)
-        return split(self.merger(x).reshape(scenes, -1, config.out_hidden_size), "scenes")
+        levels = jnp.zeros((len(config.deepstack_indexes), *x.shape), dtype) if config.deepstack_indexes else None
+        inputs = (weights, jnp.arange(config.depth))
+        (x, levels), _ = jax.lax.scan(layer, (x, levels), inputs, unroll=config.depth if unroll else 1)
+        return split(self.merged(x, levels).reshape(scenes, -1, config.feature_width), "scenes")
 
 
 def _axial_rotary(coordinates: Array, config: VisionConfig, dtype: jnp.dtype) -> tuple[Array, Array]:

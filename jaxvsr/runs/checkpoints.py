@@ -25,7 +25,7 @@ from jaxvsr.errors import InputError, system_fault
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.models.huggingface.safetensors_io import is_finite
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import DtypeSetting
+from jaxvsr.models.model_config import DtypeSetting, VideoPrompt
 from jaxvsr.runs.array_digest import changed_leaf, tree_digests
 from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, quiet_threads, reason_of
 
@@ -339,6 +339,7 @@ class OpenedRun:
     step: int
     lora: LoraConfig | None
     dtype_setting: DtypeSetting  # `model.dtype`
+    video_prompt: VideoPrompt  # `data.video_prompt`
     record: RunRecord
     weights: dict[str, np.ndarray]  # trainable parameters by name
 
@@ -374,7 +375,7 @@ def open_run(argument: str) -> OpenedRun:
     finally:
         checkpoints.close()
     _check_lora(f"{run.config}", config.lora, record, step, weights)
-    return OpenedRun(path, step, config.lora, config.model.dtype, record, weights)
+    return OpenedRun(path, step, config.lora, config.model.dtype, config.data.video_prompt, record, weights)
 
 
 def _split(argument: str) -> tuple[Path, str]:

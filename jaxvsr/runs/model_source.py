@@ -39,7 +39,7 @@ from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter
 from jaxvsr.models.huggingface.safetensors_io import open_safetensors, write_safetensors
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import DtypeSetting, ModelConfig, stack_of
+from jaxvsr.models.model_config import DtypeSetting, ModelConfig, VideoPrompt, stack_of
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_shardings
 from jaxvsr.runs.array_digest import array_digest
@@ -64,6 +64,7 @@ class Model:
     revision: str | None = None  # of the base
     stages: tuple[Stage, ...] = ()
     dtype_setting: DtypeSetting = "auto"  # `model.dtype` of a run
+    video_prompt: VideoPrompt = "blocks"  # `data.video_prompt` of a run
 
     @property
     def config(self) -> ModelConfig:
@@ -242,7 +243,10 @@ def reopen_model(run_folder: Path) -> Model | None:
 def _of_run(argument: str, run: OpenedRun, base: str | None) -> Model:
     started = _recorded(argument, run.folder, run.record, base)
     return dataclasses.replace(
-        started, stages=(*started.stages, Stage(run.weights, run.lora)), dtype_setting=run.dtype_setting
+        started,
+        stages=(*started.stages, Stage(run.weights, run.lora)),
+        dtype_setting=run.dtype_setting,
+        video_prompt=run.video_prompt,
     )
 
 

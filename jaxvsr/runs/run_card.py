@@ -10,6 +10,7 @@ from jaxvsr.config.config_file import to_yaml
 from jaxvsr.data.data_folder import card_sources
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object, read_rows, read_text
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.model_card import DataSource, ScoreTable, base_licence, model_card
 from jaxvsr.runs.checkpoints import RunRecord, is_run, open_run
 from jaxvsr.runs.model_source import Model, is_hub_id
@@ -35,6 +36,7 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
             what=f"Weights with the adapter `{model.name}` merged in.",
             origin=Path(model.name).name,
             commands=[command],
+            serving=family_of(model.config).serving_note,
             scores=measured,
         )
     run = open_run(model.name)
@@ -48,6 +50,7 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
         what=f"{'LoRA adapter' if adapter else 'Weights'} after {run.step} steps of {config.objective} with jaxvsr.",
         origin=f"{run.folder.resolve().name}, step {run.step}",
         commands=["python launch/train.py --config config.yaml", command],
+        serving=family_of(model.config).serving_note,
         data=[DataSource(folder, tuple(card_sources(Path(folder)))) for folder in folders],
         scores=[*_heldout_scores(run.folder, run.step), *measured],
         config=to_yaml(config),

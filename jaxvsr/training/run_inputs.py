@@ -129,7 +129,10 @@ def open_inputs(
     if trains:
         check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
         check_learnable(config, model.config, rewards)
-    processor = SceneProcessor.from_folder(model.folder.path, max_pixels=config.data.max_pixels)
+    data = config.data
+    processor = SceneProcessor.from_folder(
+        model.folder.path, max_pixels=data.max_pixels, video_prompt=data.video_prompt
+    )
     evaluates = config.intervals.evaluate > 0 if evaluates is None else evaluates
     pools = read_run_pools(config) if scene_batches is None else ()
     heldout_pools = read_run_pools(config, config.evaluation.split) if evaluates else ()

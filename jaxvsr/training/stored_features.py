@@ -94,7 +94,8 @@ def write_features(
                 frames = frame_store.read(scene, count)
                 seen = frames.mirrored() if mirrored else frames
                 features = encode(Video(seen.pixels, seen.timestamps))
-                store.write(scene, count, features, mirrored=mirrored, size=size, model=model.name)
+                parts = model.config.vision.feature_parts
+                store.write(scene, count, features, mirrored=mirrored, size=size, model=model.name, parts=parts)
                 written += 1
         on_done(scene)
     return FeatureReport(name, written, kept)
@@ -116,7 +117,7 @@ class _Encoder:
 
         self._program = CompiledFunction("features", program)
 
-    def __call__(self, video: Video) -> Float[np.ndarray, "rows units H"]:
+    def __call__(self, video: Video) -> Float[np.ndarray, "rows units W"]:
         encoded = self._processor.encode(ScenePrompt((video,), ("",)))
         prompt = self._processor.collate([encoded])
         padded = self._program(self._weights, jax.device_put(prompt, self._device))

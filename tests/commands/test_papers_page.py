@@ -113,7 +113,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             short = dataclasses.replace(prompt, max_answer_tokens=min(prompt.max_answer_tokens, 8))
             patch.setitem(PROMPTS, name, short)
         shutil.copytree(ROOT / "configs", "configs")
-        rooms = ["rooms", "scannet", "--scenes", "24", "--seed", "0", "--frames-per-scan", "16", "--size", "80x60"]
+        rooms = ["rooms", "scannet", "--scenes", "24", "--seed", "0", "--frames-per-scan", "32", "--size", "80x60"]
         assert build_data.main(rooms) == 0
         for path, count in (("spacellava/data/train-0", 16), ("spacellava/data/test-0", 2), ("OpenSpaces/train", 2)):
             write_vqasynth(Path(f"{path}.parquet"), count)
@@ -142,7 +142,7 @@ def small(words: list[str]) -> list[str]:
 
 def tiny_model(hub_id: str) -> str:
     """The folder of a tiny model of the family that `hub_id` is of."""
-    family: Family = "qwen2_5_vl" if "Qwen2.5" in hub_id else "qwen2_vl"
+    family: Family = "qwen3_vl" if "Qwen3" in hub_id else "qwen2_5_vl" if "Qwen2.5" in hub_id else "qwen2_vl"
     if not Path(family).exists():
         write_tiny_model(Path(family), 0, shape=TINY, family=family)
     return family

@@ -1,5 +1,5 @@
 """Every recipe of configs/ trains: two steps on a tiny random model, procedural rooms and pictures, with only paths and
-sizes changed. Four of them always, one of each kind; all with JAXVSR_ALL_RECIPES=1.
+sizes changed. Five of them always, one of each kind; all with JAXVSR_ALL_RECIPES=1.
 """
 
 import math
@@ -13,14 +13,16 @@ from jaxvsr.config.config_file import read_config
 from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.fields import flat_fields, to_tree
 from jaxvsr.files import read_rows
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, train
+from tests.support.models import DEEP, SMALL
 from tests.support.published_sets import write_vqasynth
 
 pytestmark = pytest.mark.slow
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-ONE_OF_EACH = ("vsgrpo-2b-observe", "vsgrpo-dpo-2b", "spatial-r1-7b-april", "svqa-r1-3b")
+ONE_OF_EACH = ("vsgrpo-2b-observe", "vsgrpo-dpo-2b", "spatial-r1-7b-april", "svqa-r1-3b", "spatial-qwen3-vl-2b")
 RECIPES = sorted(
     path for path in CONFIGS.glob("*.yaml") if path.stem in ONE_OF_EACH or os.environ.get("JAXVSR_ALL_RECIPES")
 )
@@ -40,7 +42,7 @@ EVALUATED = "vsgrpo-2b"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
-    """Tiny models of both families; rooms with the questions of both recipes; pictures and their mirror images."""
+    """Tiny models of every family; rooms with the questions of both recipes; pictures and their mirror images."""
     root = tmp_path_factory.mktemp("recipes")
     scans = root / "rooms"
     write_vqasynth(root / "spacellava" / "train.parquet")
@@ -54,8 +56,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Pa
         ["frames", root / "pictures", root / "pictures", "--frames", "1", "--max-pixels", "3136"],
     ):
         assert build_data.main(list(map(str, command))) == 0
-    for family in ("qwen2_vl", "qwen2_5_vl"):
-        (root / family).symlink_to(tiny_model(family))
+    for family in FAMILIES:
+        (root / family).symlink_to(tiny_model(family, DEEP if family == "qwen3_vl" else SMALL))
     return root
 
 
@@ -64,6 +66,8 @@ def paths_of(name: str, place: Path) -> dict[str, object]:
     family, data = "qwen2_vl", "vsi100k"
     if name.startswith(("spatial-r1", "svqa-r1")):
         family, data = "qwen2_5_vl", "sr" if name.startswith("spatial-r1") else "pictures"
+    if "qwen3-vl" in name:
+        family, data = "qwen3_vl", "vsi100k" if name.startswith("spatial") else "pictures"
     frames = 1 if data == "pictures" else 2
     return {"model.path": place / family, "data.folders": place / data, "data.frames": frames}
 

@@ -3,13 +3,14 @@
 import json
 from io import BytesIO
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxvsr.data.frames import FrameStore
-from jaxvsr.data.video.frame_sampling import sample_indices
+from jaxvsr.data.video.frame_sampling import SamplingRule, sample_indices
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames, write_scene_frames
 from jaxvsr.errors import InputError
 from tests.support.files import contents
@@ -36,7 +37,7 @@ def test_sampling_rules_equal_the_original_implementations(total, count):
 
 
 def test_every_sampling_rule_gives_each_frame_once_and_refuses_too_short_videos():
-    for rule in ("linspace", "qwen-vl-utils", "huggingface"):
+    for rule in get_args(SamplingRule):
         for total in range(1, 60):
             for count in range(1, total + 1):
                 indices = sample_indices(total, count, rule)
@@ -44,6 +45,15 @@ def test_every_sampling_rule_gives_each_frame_once_and_refuses_too_short_videos(
                 assert indices.min() >= 0 and indices.max() < total and (np.diff(indices) > 0).all()
         with pytest.raises(InputError, match="has 5 frames, fewer than the 8 asked for"):
             sample_indices(5, 8, rule)
+
+
+def test_frames_for_qwen3_vl_have_sides_in_multiples_of_32(tmp_path):
+    scan = write_sens_scan(tmp_path, "scene0000_00")
+    write_scene_frames(scan, tmp_path / "out", FrameSettings((4,), 7000, "qwen3-vl"))
+    attributes = FrameStore(tmp_path / "out").attributes("scene0000_00")
+    assert attributes["rule"] == "qwen3-vl" and attributes["height_width"] == [64, 96]
+    with pytest.raises(InputError, match="must be at least 1024"):
+        FrameSettings((4,), 1000, "qwen3-vl")
 
 
 def test_stored_frames_are_the_resized_frames_of_the_source(tmp_path):

@@ -1,13 +1,17 @@
 """Scenes to arrays: a video is shown as a video, a set of images as images."""
 
+import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from jaxvsr.data.loader import SceneBatch, SceneSample
 from jaxvsr.data.questions import Question
+from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.prompts import prompt_from
@@ -26,3 +30,23 @@ def test_image_sets_become_image_tokens_and_videos_video_tokens(tiny_model: Call
     assert (tokens == config.image_token_id).sum() == (4 * a_frame if images else 0)
     assert (tokens == config.video_token_id).sum() == (0 if images else 2 * a_frame)
     assert (tokens == config.vision_start_token_id).sum() == (4 if images else 1)
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_a_bare_answer_is_refused_if_the_template_begins_with_a_thought(
+    tiny_model: Callable[..., Path], tmp_path: Path, objective: Literal["sft", "dpo"]
+) -> None:
+    shutil.copytree(tiny_model("qwen3_vl"), tmp_path / "thinking")
+    template = tmp_path / "thinking" / "chat_template.jinja"
+    begun = template.read_text().replace(
+        "<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    template.write_text(begun)
+    processor = SceneProcessor.from_folder(tmp_path / "thinking")
+    question = Question("a", "scene", "object_counting", "How many chairs?", None, "2", "number")
+    builder = BatchBuilder(processor, prompt_from("question"), objective, 16)
+    with pytest.raises(InputError, match="question 'a': this model's template begins every answer with <think>"):
+        builder.check_answers([question])
+    if objective == "sft":
+        builder.check_answers([dataclasses.replace(question, response="Two.</think>2")])
+    BatchBuilder(processor, prompt_from("question"), "grpo", 16).check_answers([question])

@@ -17,7 +17,7 @@ from jaxvsr.evaluation.answering.greedy import GreedyModel
 from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_tokens
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.inputs.processor import Image, ScenePrompt
-from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
+from jaxvsr.models.model_config import VisionConfig
 from jaxvsr.runs.model_source import open_model
 from tests.support.models import DEEP
 from tests.support.trees import random_tree
@@ -72,7 +72,7 @@ def test_greedy_tokens_equal_transformers_generate_with_the_folders_penalty(fami
     assert model.repetition_penalty == penalty
 
     theirs = THEIRS[family].from_pretrained(folder, attn_implementation="eager").float().eval()
-    mean, std = (torch.tensor(values).reshape(1, 3, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (torch.tensor(values).reshape(1, 3, 1) for values in (VisionConfig.pixel_mean, VisionConfig.pixel_std))
     patches = encoded.patches[0][0]
     values = (torch.tensor(patches).reshape(len(patches), 3, -1) / 255 - mean) / std
 

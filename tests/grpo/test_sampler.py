@@ -18,6 +18,7 @@ from jaxvsr.grpo.sampler import (
     sample,
     uniform_numbers,
 )
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import RolloutTokens
@@ -50,7 +51,7 @@ def _sampled(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_kept_logprobs_equal_those_of_the_update(family):
     options = SamplingOptions(4, 7, eos_ids=tuple(range(0, 40)), top_k=30, suppressed_ids=(50, 51), top_p=0.95)
     out, scores, mask = _sampled(options, family=family)

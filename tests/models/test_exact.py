@@ -1,4 +1,4 @@
-"""The model is the same model: logits and greedy tokens equal transformers' on random configs of both families.
+"""The model is the same model: logits and greedy tokens equal transformers' on random configs of every family.
 
     JAXVSR_SWEEP=100 python -m pytest -s tests/models/test_exact.py      any number of configs of each family
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.qwen_vl import bind, model_definition
 from tests.support.hf_models import TOKENS, conversations, grown_positions, random_models, sequence_of, their_logits
 
@@ -62,11 +63,11 @@ SWEEP = [pytest.param(seed, marks=pytest.mark.slow) if seed else seed for seed i
 
 
 @pytest.mark.parametrize("seed", SWEEP)
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_logits_equal_transformers(family, seed, tmp_path):
     theirs, config, parameters = random_models(family, seed, tmp_path)
     rng = np.random.default_rng(1000 + seed)
-    sequences = {name: sequence_of(parts, config, rng) for name, parts in conversations(rng).items()}
+    sequences = {name: sequence_of(parts, config, rng) for name, parts in conversations(rng, config).items()}
     ours = np.asarray(_forward(config)(parameters, *_batch(list(sequences.values()))))
     differences = {}
     for row, (name, sequence) in enumerate(sequences.items()):
@@ -78,11 +79,11 @@ def test_logits_equal_transformers(family, seed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5, 5 + max(1, CONFIGS // 20)))
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_64_greedy_tokens_equal_transformers(family, seed, tmp_path):
     theirs, config, parameters = random_models(family, seed, tmp_path, noise=0.4)  # livelier, so that tokens vary
     rng = np.random.default_rng(3)
-    sequence = sequence_of(conversations(rng)["video and image"], config, rng)
+    sequence = sequence_of(conversations(rng, config)["video and image"], config, rng)
     tokens, positions, index, vision = _batch([sequence])
     forward, start = _forward(config), len(sequence["tokens"])
     ours, expected, ties = [], [], 0
@@ -102,11 +103,11 @@ def test_64_greedy_tokens_equal_transformers(family, seed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(7, 7 + max(1, CONFIGS // 10)))
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, seed, tmp_path):
     theirs, config, parameters = random_models(family, seed, tmp_path)
     rng = np.random.default_rng(4)
-    sequences = [sequence_of(parts, config, rng) for parts in conversations(rng).values()]
+    sequences = [sequence_of(parts, config, rng) for parts in conversations(rng, config).values()]
     low = {name: leaf.astype(jnp.bfloat16) for name, leaf in parameters.items()}
     ours = np.asarray(_forward(config, "bfloat16")(low, *_batch(sequences)), np.float32)
     exact = [their_logits(theirs, sequence) for sequence in sequences]

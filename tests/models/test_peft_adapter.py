@@ -19,6 +19,7 @@ from transformers import AutoModelForImageTextToText
 from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.optimizer import make_optimizer
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.huggingface.file_contents import SUMS_FILE
 from jaxvsr.models.huggingface.model_folder import open_folder
 from jaxvsr.models.huggingface.parameter_names import file_name
@@ -39,8 +40,6 @@ from tests.support.models import DEEP, random_adapter
 
 # PEFT 0.21 still asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 
 
 @pytest.fixture(scope="module")

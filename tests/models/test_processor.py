@@ -14,6 +14,7 @@ import pytest
 from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
 from jaxvsr.errors import InputError
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.huggingface.model_folder import load_parameters
 from jaxvsr.models.inputs.collate import TreeShape
@@ -39,12 +40,26 @@ def image(height=84, width=56):
     return Image(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def in_whole_patches(media, config):
+    """Media of sides in multiples of 28 pixels, in as many merged patches of this model."""
+    unit, fitting = config.vision.merged_patch, []
+    for item in media:
+        if isinstance(item, str):
+            fitting.append(item)
+            continue
+        pixels = item.frames if isinstance(item, Video) else item.pixels
+        *_, height, width, _ = pixels.shape
+        pixels = RNG.integers(0, 256, (*pixels.shape[:-3], height // 28 * unit, width // 28 * unit, 3), dtype=np.uint8)
+        fitting.append(Video(pixels, item.timestamps) if isinstance(item, Video) else Image(pixels))
+    return tuple(fitting)
+
+
 @pytest.fixture(scope="module")
 def folders(tiny_model):
-    return {family: tiny_model(family, TinyShape()) for family in ("qwen2_vl", "qwen2_5_vl")}
+    return {family: tiny_model(family, TinyShape()) for family in FAMILIES}
 
 
-@pytest.fixture(params=["qwen2_vl", "qwen2_5_vl"])
+@pytest.fixture(params=FAMILIES)
 def folder(folders, request):
     return folders[request.param]
 
@@ -52,6 +67,13 @@ def folder(folders, request):
 @pytest.fixture
 def processor(folder):
     return SceneProcessor.from_folder(folder)
+
+
+@pytest.fixture
+def theirs(folder):
+    """A processor that writes the prompt of a video as the installed transformers does."""
+    prompt = "wrapped" if read_config(folder).family == "qwen3_vl" else "blocks"
+    return SceneProcessor.from_folder(folder, video_prompt=prompt)
 
 
 CONVERSATIONS = {
@@ -65,8 +87,10 @@ CONVERSATIONS = {
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_segments_joined_are_transformers_tokens_and_pixels(folder, processor, name):
+def test_segments_joined_are_transformers_tokens_and_pixels(folder, theirs, name):
+    processor = theirs
     media, system = CONVERSATIONS[name]
+    media, vision = in_whole_patches(media, processor.config), processor.config.vision
     prompt = processor.tree_prompt([ScenePrompt(media, (COUNT, LEFT), system)])
     length = prompt.scene_length[0]
     for q, question in enumerate((COUNT, LEFT)):
@@ -77,32 +101,36 @@ def test_segments_joined_are_transformers_tokens_and_pixels(folder, processor, n
 
     # Token by token: the merge unit that `vision_index` names holds the pixels that transformers feeds there.
     tokens, index = prompt.scene_tokens[0, :length], prompt.vision_index[0, :length]
-    units = prompt.vision.patches[0].reshape(-1, 4, 1176)
+    units = prompt.vision.patches[0].reshape(-1, 4, vision.patch_values)
     for token, name in (
         (processor.config.video_token_id, "pixel_values_videos"),
         (processor.config.image_token_id, "pixel_values"),
     ):
         if (tokens == token).any():
-            ours = units[index[tokens == token]].reshape(-1, 1176)
-            np.testing.assert_array_equal(ours, to_uint8(theirs[name]))
+            ours = units[index[tokens == token]].reshape(-1, vision.patch_values)
+            np.testing.assert_array_equal(ours, to_uint8(theirs[name], vision))
     assert ((index >= 0) == np.isin(tokens, [processor.config.video_token_id, processor.config.image_token_id])).all()
     named = np.sort(index[index >= 0])
     np.testing.assert_array_equal(named, np.flatnonzero(prompt.vision.valid[0].reshape(-1, 4).all(axis=1)))
 
 
-def test_scene_and_question_positions_are_those_of_the_whole_sequence(folder, processor):
-    media, _ = CONVERSATIONS["video and image"]
+def test_scene_and_question_positions_are_those_of_the_whole_sequence(folder, theirs):
+    processor = theirs
+    media = in_whole_patches(CONVERSATIONS["video and image"][0], processor.config)
     prompt = processor.tree_prompt([ScenePrompt(media, (COUNT,))])
     theirs = hugging_face_inputs(folder, media, COUNT)
-    grids = [MediaGrid(2, 4, 6, True, 3.0), MediaGrid(1, 6, 4, False)]
+    blocks = [MediaGrid(2, 4, 6, True, 3.0)]
+    if processor.config.family == "qwen3_vl":
+        blocks = [MediaGrid(1, 4, 6, True)] * 2
+    grids = [*blocks, MediaGrid(1, 6, 4, False)]
     positions, _ = mrope_positions(theirs["input_ids"][0], grids, processor.config)
     length = prompt.scene_length[0]
     np.testing.assert_array_equal(prompt.scene_positions[0, :length], positions[:length])
     assert (positions[length:] == prompt.question_start[0] + np.arange(len(positions) - length)[:, None]).all()
 
 
-def test_prompt_and_answer_tokens_equal_transformers_tokens_of_the_whole_text(folder, processor):
-    media = (video(2, 56, 56),)
+def test_prompt_and_answer_tokens_equal_transformers_tokens_of_the_whole_text(folder, theirs):
+    processor, media = theirs, (video(2, 56, 56),)
     for answer in ("left", "3", "  front-left\n", "Größe 🙂 2.5", ""):
         theirs = hugging_face_inputs(folder, media, COUNT, answer=answer.strip())["input_ids"][0].tolist()
         prompt = processor.tree_prompt([ScenePrompt(media, (COUNT,))])
@@ -124,17 +152,20 @@ def test_scenes_of_different_sizes_are_padded_on_the_right(processor):
     assert not both.vision.valid[1, 1:].any() and (both.vision_index[1, length:] == -1).all()
     # The same pixels stand behind the same tokens, whatever the padded row length is.
     for prompt, s in ((alone, 0), (both, 1)):
-        units = prompt.vision.patches[s].reshape(-1, 4, 1176)
+        units = prompt.vision.patches[s].reshape(-1, 4, prompt.vision.patches.shape[-1])
         seen = units[prompt.vision_index[s][prompt.vision_index[s] >= 0]]
         np.testing.assert_array_equal(
-            seen, alone.vision.patches[0].reshape(-1, 4, 1176)[alone.vision_index[0][alone.vision_index[0] >= 0]]
+            seen,
+            alone.vision.patches[0].reshape(-1, 4, prompt.vision.patches.shape[-1])[
+                alone.vision_index[0][alone.vision_index[0] >= 0]
+            ],
         )
 
 
 def test_an_explicit_shape_is_used_and_a_too_small_one_is_refused(processor):
     scene = ScenePrompt((video(4, 56, 56),), (COUNT,))
     prompt = processor.tree_prompt([scene], TreeShape(rows=3, patches=64, scene=192, question=40))
-    assert prompt.vision.patches.shape == (1, 3, 64, 1176)
+    assert prompt.vision.patches.shape == (1, 3, 64, processor.config.vision.patch_values)
     assert prompt.scene_tokens.shape == (1, 192) and prompt.question_tokens.shape == (1, 1, 40)
     with pytest.raises(InputError, match="rows 1 is too small; these scenes need 2"):
         processor.tree_prompt([scene], TreeShape(rows=1, patches=64, scene=192, question=40))
@@ -143,7 +174,8 @@ def test_an_explicit_shape_is_used_and_a_too_small_one_is_refused(processor):
 
 
 def test_nothing_recompiles_for_a_new_image_size_inside_a_bucket(folder, processor):
-    scenes = [processor.encode(ScenePrompt((image(*size),), (COUNT,))) for size in ((84, 56), (112, 112), (56, 140))]
+    media = in_whole_patches([image(*size) for size in ((84, 56), (112, 112), (56, 140))], processor.config)
+    scenes = [processor.encode(ScenePrompt((one,), (COUNT,))) for one in media]
     shape, definition = processor.shape(scenes), model_definition(processor.config)
     parameters = {name: jnp.asarray(leaf) for name, leaf in load_parameters(folder).items()}
 
@@ -176,11 +208,14 @@ def test_a_scene_without_media_has_no_scene_tokens(processor):
 
 
 def test_frames_are_resized_only_by_a_budget_or_to_whole_patches(folder, processor):
-    as_they_are = processor.encode(ScenePrompt((video(2, 560, 560),), (COUNT,)))
+    unit, whole = processor.config.vision.merged_patch, processor.config.family == "qwen3_vl"
+    media = in_whole_patches([video(2, 560, 560)], processor.config)
+    as_they_are = processor.encode(ScenePrompt(media, (COUNT,)))
     assert as_they_are.patches[0].shape[1] >= 1600  # above the folder's own limit of 64 merged patches
-    odd = processor.encode(ScenePrompt((video(2, 600, 600),), (COUNT,)))
-    assert 40 < (odd.vision_row >= 0).sum() <= 64
-    budget = SceneProcessor.from_folder(folder, max_pixels=28 * 28 * 9)
+    frames = 64 if whole else 2  # the limit is that of 64 frames there
+    odd = processor.encode(ScenePrompt((video(frames, 300 if whole else 600, 600),), (COUNT,)))
+    assert 40 < (odd.vision_row == 0).sum() <= 64
+    budget = SceneProcessor.from_folder(folder, max_pixels=unit * unit * 9)
     assert (budget.encode(ScenePrompt((video(2, 560, 560),), (COUNT,))).vision_row >= 0).sum() == 9
     assert (budget.encode(ScenePrompt((image(600, 300),), (COUNT,))).vision_row >= 0).sum() <= 9
     with pytest.raises(InputError, match="max_pixels 100"):

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from transformers.video_utils import VideoMetadata
 
 from jaxvsr.errors import InputError
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.huggingface.model_folder import load_parameters
 from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, Video
@@ -22,7 +23,6 @@ from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.models.tiny.tiny_text import ANSWERS, tokenizer_corpus
 from tests.support.hf_processor import hugging_face_inputs
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 QUESTION = "How many chair(s)in the room?"
 
 
@@ -57,7 +57,9 @@ def test_transformers_loads_the_folder_and_generates_from_a_video(folder):
 
 
 @pytest.mark.slow
-def test_the_code_of_the_serving_page_runs_and_passes_the_trained_positions(folder):
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_the_code_of_the_serving_page_runs_and_passes_the_trained_positions(folders, family):
+    folder = folders[family]
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     frames, a_frame = np.zeros((10, 56, 56, 3), np.uint8), 2.0  # longer than wide: there the rules differ
@@ -88,16 +90,20 @@ def test_the_code_of_the_serving_page_runs_and_passes_the_trained_positions(fold
 @pytest.mark.parametrize(
     "media",
     [
-        ("video", (5, 112, 140)),
-        ("image", (84, 196)),
+        ("video", (5, 4, 5)),
+        ("image", (3, 7)),
     ],
 )
 def test_the_jax_model_gives_transformers_logits(folder, media):
     """The whole way: folder, tokens, pixels, window order, positions, tower and language model."""
-    kind, size = media
-    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    kind, (*count, high, wide) = media
+    config = read_config(folder)
+    size = (*count, high * config.vision.merged_patch, wide * config.vision.merged_patch, 3)
+    pixels = np.random.default_rng(1).integers(0, 256, size, dtype=np.uint8)
     item = Video(pixels, np.arange(len(pixels)) * 1.0) if kind == "video" else Image(pixels)
-    prompt = SceneProcessor.from_folder(folder).tree_prompt([ScenePrompt((item,), (QUESTION,))])
+    video_prompt = "wrapped" if config.family == "qwen3_vl" else "blocks"  # as the installed transformers writes it
+    processor = SceneProcessor.from_folder(folder, video_prompt=video_prompt)
+    prompt = processor.tree_prompt([ScenePrompt((item,), (QUESTION,))])
     scene, question = int(prompt.scene_length[0]), int(prompt.question_length[0, 0])
     tokens = np.concatenate([prompt.scene_tokens[0, :scene], prompt.question_tokens[0, 0, :question]])
     text = prompt.question_start[0] + np.broadcast_to(np.arange(question)[:, None], (question, 3))

@@ -9,6 +9,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxvsr.models import attention
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, tree_logprobs
@@ -64,10 +65,13 @@ CASES = [
     ("qwen2_5_vl", LoraConfig(rank=2, alpha=6.0, target_modules=LANGUAGE_LINEAR), "lora", 1, 4, 2, "images", FLOAT64),
     ("qwen2_5_vl", EVERYWHERE, "lora", 2, 2, 1, "video", FLOAT64),
     ("qwen2_5_vl", None, "all", 1, 2, 2, "images", CHUNKED),
+    ("qwen3_vl", LoraConfig(rank=2, alpha=6.0, target_modules=LANGUAGE_LINEAR), "lora", 2, 3, 2, "video", FLOAT64),
+    ("qwen3_vl", EVERYWHERE, "lora", 1, 2, 2, "images", CHUNKED),
+    ("qwen3_vl", None, "all", 1, 2, 2, "images", dataclasses.replace(CHUNKED, unroll=False)),
 ]
 
 
-FAST = (3, 4)  # one of each family
+FAST = (3, 4, 9)  # one of each family; DeepStack inside of a scan
 MARKED = [pytest.param(*case, marks=[] if i in FAST else pytest.mark.slow) for i, case in enumerate(CASES)]
 
 
@@ -88,9 +92,10 @@ def test_tree_gradients_equal_separate_sequences(family, lora, trained, scenes, 
 
 
 @pytest.mark.slow
-def test_padding_never_changes_a_result():
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_padding_never_changes_a_result(family):
     with jax.enable_x64(True):
-        config = small_config("qwen2_5_vl")
+        config = small_config(family)
         parameters = random_parameters(config, None, jnp.float64)
         case = random_tree(2, 2, 2, media="images")
         prompt, rng = case.prompt, np.random.default_rng(99)
@@ -162,7 +167,7 @@ def test_lora_switched_off_is_the_base_model_exactly():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_backward_pass_keeps_no_second_copy_of_the_frozen_weights(family, remat):
     config = small_config(family)
     parameters = random_parameters(config, EVERYWHERE, jnp.float32)

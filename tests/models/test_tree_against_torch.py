@@ -14,6 +14,7 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
+from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, tree_logprobs
@@ -21,7 +22,7 @@ from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from tests.support import hf_models
 
 OPTIONS = ForwardOptions()
-WITH_TOWER = r".*(qkv|fc1|down_proj|q_proj|v_proj|o_proj)"  # some of them lie in the tower
+WITH_TOWER = r".*(qkv|fc1|linear_fc2|down_proj|q_proj|v_proj|o_proj)"  # some of them lie in the tower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,8 @@ def make_scene(parts: list, config, lengths: list[int], rng: np.random.Generator
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize(
-    ("family", "targets"), [("qwen2_vl", LANGUAGE_LINEAR), ("qwen2_5_vl", LANGUAGE_LINEAR), ("qwen2_vl", WITH_TOWER)]
+    ("family", "targets"),
+    [*((family, LANGUAGE_LINEAR) for family in FAMILIES), ("qwen2_vl", WITH_TOWER), ("qwen3_vl", WITH_TOWER)],
 )
 def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, targets: str, tmp_path) -> None:
     theirs, config, parameters = hf_models.random_models(family, 1, tmp_path)
@@ -66,8 +68,9 @@ def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, 
         if "lora_" in name:
             leaf.data.normal_(0, 0.1)
     rng = np.random.default_rng(0)
-    video = rng.integers(0, 256, (6, 56, 84, 3), dtype=np.uint8)
-    scene = make_scene([3, video, 2, video[:1, :28]], config, [3, 5], rng)
+    unit = config.vision.merged_patch
+    video = rng.integers(0, 256, (6, 2 * unit, 3 * unit, 3), dtype=np.uint8)
+    scene = make_scene([3, video, 2, video[:1, :unit]], config, [3, 5], rng)
     group, answer = 2, 4
     tokens = rng.integers(0, 100, (1, 2, group, answer)).astype(np.int32)
     length = np.array([[[1, 4], [3, 2]]], np.int32)
@@ -112,8 +115,8 @@ def test_tree_gradients_equal_those_of_torch_on_separate_sequences(family: str, 
 def our_name(name: str) -> tuple[str, int]:
     """`base_model.model.model.language_model.layers.3.mlp.up_proj.lora_A.default.weight` as (our name, layer)."""
     module, side, *_ = name.removeprefix("base_model.model.model.").rsplit(".", 3)
-    stack, number, rest = module.split("layers." if "layers." in module else "blocks.", 1)[0], 0, module
-    for word in ("layers.", "blocks."):
+    stack, number, rest = "", 0, module
+    for word in ("layers.", "blocks.", "deepstack_merger_list."):
         if word in module:
             stack, tail = module.split(word, 1)
             digits, rest = tail.split(".", 1)
@@ -139,12 +142,13 @@ def stacked_values(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_rollouts_equal_those_that_transformers_generates(family: str, tmp_path) -> None:
     theirs, config, parameters = hf_models.random_models(family, 3, tmp_path, noise=0.4)
     rng = np.random.default_rng(5)
     # Images, where both rules of positions agree.
-    images = [rng.integers(0, 256, (1, 28 * high, 28 * wide, 3), dtype=np.uint8) for high, wide in ((2, 3), (1, 2))]
+    unit = config.vision.merged_patch
+    images = [rng.integers(0, 256, (1, unit * high, unit * wide, 3), dtype=np.uint8) for high, wide in ((2, 3), (1, 2))]
     scene = make_scene([3, images[0], 2, images[1]], config, [4, 2, 6], rng)
     eos, suppressed, answer = (17, 18), (*range(0, 100, 3), *range(100, hf_models.VOCAB_SIZE)), 24
     options = SamplingOptions(2, answer, eos_ids=eos, pad_id=18, suppressed_ids=suppressed, greedy=True)

@@ -1,4 +1,4 @@
-"""Random models of transformers in both families, the same weights for ours, and sequences that both can read."""
+"""Random models of transformers of every family, the same weights for ours, and sequences that both can read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,17 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.hf_config import read_config
 from jaxvsr.models.huggingface.model_folder import load_parameters
 from jaxvsr.models.inputs.pixels import pack_frames, row_layout
 from jaxvsr.models.inputs.positions import MediaGrid, mrope_positions
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, VisionConfig
 from jaxvsr.models.tree_batch import VisionInput
-from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
 
 VOCAB_SIZE, IMAGE, VIDEO, START, END = 120, 110, 111, 112, 113
 # One bucket for every case of the sweep: rows, patches of a row, tokens.
@@ -57,6 +59,8 @@ def random_config(family: str, rng: np.random.Generator) -> tuple[type, object]:
         "vision_end_token_id": END,
         "tie_word_embeddings": tied,
     }
+    if family == "qwen3_vl":  # heads of another width than the model's share
+        text |= {"hidden_size": heads * dim + int(rng.choice([-8, 0, 8])), "head_dim": dim}
     vision_heads, depth = int(rng.choice([2, 4])), int(rng.integers(1, 4))
     vision: dict[str, Any] = {"depth": depth, "num_heads": vision_heads}
     if family == "qwen2_vl":
@@ -64,8 +68,14 @@ def random_config(family: str, rng: np.random.Generator) -> tuple[type, object]:
         return Qwen2VLForConditionalGeneration, Qwen2VLConfig(text_config=text, vision_config=vision, **shared)
     vision |= {
         "hidden_size": 16 * vision_heads,
-        "out_hidden_size": heads * dim,
+        "out_hidden_size": text["hidden_size"],
         "intermediate_size": int(rng.integers(20, 60)),
+    }
+    if family == "qwen3_vl":
+        placements = [index for index in range(depth) if rng.integers(2)]
+        vision |= {"deepstack_visual_indexes": placements, "num_position_embeddings": int(rng.choice([9, 49]))}
+        return Qwen3VLForConditionalGeneration, Qwen3VLConfig(text_config=text, vision_config=vision, **shared)
+    vision |= {
         "window_size": int(rng.choice([56, 112])),
         "fullatt_block_indexes": [int(rng.integers(depth))],
         "tokens_per_second": int(rng.choice([2, 4])),
@@ -89,22 +99,23 @@ def random_models(
     return theirs, read_config(folder), parameters
 
 
-def hugging_face_patches(frames: np.ndarray) -> np.ndarray:
+def hugging_face_patches(frames: np.ndarray, vision: VisionConfig) -> np.ndarray:
     """Pixel values as Hugging Face's processors lay them out, restated: (time, merge units, 2x2 patches), then
     (channel, frame of the pair, height, width)."""
-    pixels = (frames / 255 - np.array(PIXEL_MEAN)) / np.array(PIXEL_STD)
+    pixels, side = (frames / 255 - np.array(vision.pixel_mean)) / np.array(vision.pixel_std), vision.patch_size
     if len(pixels) % 2:
         pixels = np.concatenate([pixels, pixels[-1:]])
-    time, high, wide = len(pixels) // 2, frames.shape[1] // 14, frames.shape[2] // 14
-    split = pixels.reshape(time, 2, high // 2, 2, 14, wide // 2, 2, 14, 3)
+    time, high, wide = len(pixels) // 2, frames.shape[1] // side, frames.shape[2] // side
+    split = pixels.reshape(time, 2, high // 2, 2, side, wide // 2, 2, side, 3)
     return split.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(time * high * wide, -1).astype(np.float32)
 
 
-def conversations(rng: np.random.Generator) -> dict[str, list]:
+def conversations(rng: np.random.Generator, config: ModelConfig) -> dict[str, list]:
     """Turns of text (lengths) and media (frames); videos longer than wide included."""
+    unit = config.vision.merged_patch
 
     def frames(count: int, high: int, wide: int) -> np.ndarray:
-        return rng.integers(0, 256, (count, 28 * high, 28 * wide, 3), dtype=np.uint8)
+        return rng.integers(0, 256, (count, unit * high, unit * wide, 3), dtype=np.uint8)
 
     return {
         "text only": [9],
@@ -117,8 +128,8 @@ def conversations(rng: np.random.Generator) -> dict[str, list]:
     }
 
 
-def sequence_of(parts: list, config, rng: np.random.Generator) -> dict:
-    """One case for both models."""
+def sequence_of(parts: list, config: ModelConfig, rng: np.random.Generator) -> dict:
+    """One case for both models. In Qwen3-VL a video is a block a temporal patch, with text of its time between."""
     text: list[int] = []
     grids, packed, layouts = [], [], []
     pixels: dict[int, list] = {IMAGE: [], VIDEO: []}
@@ -128,12 +139,18 @@ def sequence_of(parts: list, config, rng: np.random.Generator) -> dict:
             continue
         kind = VIDEO if len(part) > 1 else IMAGE
         rows = pack_frames(part, config.vision)
-        high, wide = part.shape[1] // 14, part.shape[2] // 14
-        grids.append(MediaGrid(len(rows), high, wide, kind == VIDEO, float(rng.choice([0.5, 1.0, 2.0]))))
+        high, wide = (size // config.vision.patch_size for size in part.shape[1:3])
+        grid = MediaGrid(len(rows), high, wide, kind == VIDEO, float(rng.choice([0.5, 1.0, 2.0])))
+        blocks = [grid]
+        if kind == VIDEO:
+            _, blocks = family_of(config).video_blocks(grid, np.arange(len(part)) * 1.0, "blocks")
+        grids += blocks
         layouts.append(row_layout(high, wide, config.vision))
         packed.append(rows)
-        pixels[kind].append((hugging_face_patches(part), (len(rows), high, wide)))
-        text += [START, *[kind] * (len(rows) * high * wide // 4), END]
+        pixels[kind].append((hugging_face_patches(part, config.vision), (len(rows), high, wide)))
+        for number, block in enumerate(blocks):
+            text += rng.integers(0, 100, min(number, 3)).tolist()
+            text += [START, *[kind] * (block.time * high * wide // 4), END]
     tokens = np.array(text, np.int32)
     positions, _ = mrope_positions(tokens, grids, config)
     vision = VisionInput(

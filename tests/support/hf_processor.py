@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 from transformers import AutoProcessor
+from transformers.video_utils import VideoMetadata
 
 from jaxvsr.models.inputs.processor import Image, Video
-from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
+from jaxvsr.models.model_config import VisionConfig
 
 
 def hugging_face_inputs(folder, media, question, system=None, answer=None):
@@ -22,19 +23,27 @@ def hugging_face_inputs(folder, media, question, system=None, answer=None):
     frames = [torch.tensor(item.frames).permute(0, 3, 1, 2) for item in media if isinstance(item, Video)]
     images = [item.pixels for item in media if isinstance(item, Image)]
     loose = {"size": {"shortest_edge": 1, "longest_edge": 28**5}}
+    metadata = [_metadata(item) for item in media if isinstance(item, Video)]
     return theirs(
         text=[text],
         videos=frames or None,
         images=images or None,
-        videos_kwargs={"do_sample_frames": False, **loose},
+        videos_kwargs={"do_sample_frames": False, "video_metadata": metadata or None, **loose},
         images_kwargs=loose,
         return_tensors="np",
     )
 
 
-def to_uint8(values):
+def _metadata(video: Video) -> VideoMetadata:
+    """When the frames were seen, as frames of a video that has one every millisecond."""
+    seconds = np.arange(len(video.frames)) if video.timestamps is None else video.timestamps
+    indices = [round(1000 * second) for second in seconds]
+    return VideoMetadata(indices[-1] + 1, 1000, frames_indices=indices)
+
+
+def to_uint8(values, vision=VisionConfig):
     """Invert the normalisation; the remainder of rounding must be nothing but float noise."""
     channels = values.reshape(len(values), 3, -1)
-    pixels = (channels * np.array(PIXEL_STD)[:, None] + np.array(PIXEL_MEAN)[:, None]) * 255
+    pixels = (channels * np.array(vision.pixel_std)[:, None] + np.array(vision.pixel_mean)[:, None]) * 255
     assert np.abs(pixels - np.rint(pixels)).max() < 1e-3
     return np.rint(pixels).astype(np.uint8).reshape(values.shape)

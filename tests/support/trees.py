@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvsr.models.families.known_families import FAMILIES
+from jaxvsr.models.families.qwen3_vl import Qwen3VisionConfig
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import Family, ModelConfig, TextConfig, VisionConfig
+from jaxvsr.models.model_config import Family, ModelConfig, VisionConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, flat_parameters, model_definition
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionInput
 
@@ -17,14 +19,22 @@ VOCAB_SIZE = 96
 
 
 def small_config(family: Family, *, heads: int = 4, key_heads: int = 2, tied: bool = True) -> ModelConfig:
-    """Width 32, two or three layers; Qwen2.5-VL with windows of 4x4 patches and one full-attention layer."""
+    """Width 32, two or three layers; Qwen2.5-VL has windows of 4x4 patches, Qwen3-VL two levels of DeepStack."""
     if family == "qwen2_vl":
         vision = VisionConfig(2, 32, 4, 64, 8 * heads, "quick_gelu")
-    else:
+    elif family == "qwen2_5_vl":
         vision = VisionConfig(
             3, 32, 4, 48, 8 * heads, "silu", window_size=56, fullatt_block_indexes=(1,), tokens_per_second=2
         )
-    text = TextConfig(VOCAB_SIZE, 8 * heads, 64, 3, heads, key_heads, 1e4, (2, 1, 1), tie_word_embeddings=tied)
+    else:
+        vision = Qwen3VisionConfig(
+            3, 32, 4, 48, 8 * heads, "gelu_pytorch_tanh", patch_size=14, num_position_embeddings=9,
+            deepstack_indexes=(0, 2),
+        )  # fmt: skip
+    ours = FAMILIES[family]
+    text = ours.text_class(
+        VOCAB_SIZE, 8 * heads, 64, 3, heads, key_heads, 1e4, (2, 1, 1), tie_word_embeddings=tied, **ours.text_extras(8)
+    )
     return ModelConfig(family, text, vision, 90, 91, 92, 93, "float32")
 
 

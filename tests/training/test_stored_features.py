@@ -37,7 +37,7 @@ from jaxvsr.training.stopping import StopRequest
 from jaxvsr.training.stored_features import usable_features, vision_weights_hash, write_features
 from launch.build_data import main
 from tests.support.data_folders import write_data_folder
-from tests.support.models import SMALL
+from tests.support.models import DEEP, SMALL
 
 TREE: dict[str, Any] = {
     "lora": {"rank": 4, "alpha": 8},
@@ -49,8 +49,13 @@ TREE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path], data_folder: Path) -> Path:
+@pytest.fixture(scope="module", params=["qwen2_vl", pytest.param("qwen3_vl", marks=pytest.mark.slow)])
+def place(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model: Callable[..., Path],
+    data_folder: Path,
+) -> Path:
     """A model and a data folder with mirrored questions; features of both views."""
     folder = tmp_path_factory.mktemp("features")
     data = folder / "data"
@@ -58,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Pa
     rows = read_questions(data / "questions.jsonl")
     images = [dataclasses.replace(row, id=f"{row.id}-mirror", mirror_of=row.id) for row in rows]
     write_questions(data / "questions.jsonl", [*rows, *images])
-    (folder / "tiny").symlink_to(tiny_model())
+    (folder / "tiny").symlink_to(tiny_model(request.param, DEEP if request.param == "qwen3_vl" else SMALL))
     assert main(["features", str(data), "--model", str(folder / "tiny"), "--mirror"]) == 0
     return folder
 

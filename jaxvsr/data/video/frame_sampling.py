@@ -1,10 +1,11 @@
-"""Which frames are taken from a video: uniform sampling, by the rules of three libraries.
+"""Which frames are taken from a video: uniform sampling, by the rules of three libraries and of Qwen3-VL.
 
 The rules differ in rounding and in the last frame. Three of seven frames, number 0 to 6:
 
     linspace        0 3 6     lmms-eval: int(linspace(0, total - 1, count)), which includes the last frame
     qwen-vl-utils   0 3 6     linspace rounded to the nearest, halves to even
     huggingface     0 2 4     int(arange(0, total, total / count)), without the end of the video
+    qwen3-vl        0 3 6     linspace rounded to the nearest, halves to even, in float64
 
 Here a count always gives `count` frames, each once. The libraries differ from that in three cases:
 
@@ -25,7 +26,9 @@ from jaxtyping import Int64
 
 from jaxvsr.errors import InputError
 
-SamplingRule = Literal["linspace", "qwen-vl-utils", "huggingface"]
+SamplingRule = Literal["linspace", "qwen-vl-utils", "huggingface", "qwen3-vl"]
+# Sides of frames are multiples of this many pixels, a token's side in the models that a rule belongs to.
+SIDE_OF_TOKEN: dict[SamplingRule, int] = {"qwen3-vl": 32}
 # A temporal patch of Qwen2-VL and Qwen2.5-VL is two frames, so their samplers take even numbers.
 _FRAME_FACTOR = 2
 
@@ -42,6 +45,8 @@ def sample_indices(total: int, count: int, rule: SamplingRule = "linspace") -> I
         return np.linspace(0, total - 1, count, dtype=np.int64)
     if rule == "qwen-vl-utils":
         return np.linspace(0, total - 1, count, dtype=np.float32).round().astype(np.int64)
+    if rule == "qwen3-vl":
+        return np.linspace(0, total - 1, count).round().astype(np.int64)
     # torch.arange(0, total, step).int(): products of index and step rounded to float32, not a running sum
     step = total / count
     return (np.arange(count) * step).astype(np.float32).astype(np.int64)
@@ -70,13 +75,16 @@ def frame_count(total: int, video_fps: float, rate: FrameRate, rule: SamplingRul
         linspace        lmms-eval's `load_video_stream`: int(seconds · fps), at most max_frames; there is no minimum
         qwen-vl-utils   `smart_nframes`: bounds made even (up, down), then within them and the video, then even (down)
         huggingface     `Qwen2VLVideoProcessor.sample_frames`: the same, but with the minimum unchanged
+        qwen3-vl        `Qwen3VLVideoProcessor.sample_frames`: int(seconds · fps), within bounds and video, odd too
 
     Raises:
         InputError: the video is too short for a single frame (linspace) or pair of frames (the others).
     """
     if not (math.isfinite(video_fps) and video_fps > 0):
         raise InputError(f"has {video_fps} frames per second by its header; sampling by fps needs a number above 0")
-    if rule == "linspace":
+    if rule == "qwen3-vl":
+        count, least = min(max(int(total / video_fps * rate.fps), rate.min_frames), rate.max_frames, total), 1
+    elif rule == "linspace":
         count, least = min(rate.max_frames, int(total / video_fps * rate.fps), total), 1
     else:
         low, high = rate.min_frames, rate.max_frames

@@ -21,12 +21,12 @@ from PIL import Image
 
 from jaxvsr.data.frames import ALL_IMAGES, SCHEMA, pixels_sha256, read_attributes, scene_frames_dir
 from jaxvsr.data.stored_arrays import recover_array, write_array
-from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_count, sample_indices
+from jaxvsr.data.video.frame_sampling import SIDE_OF_TOKEN, FrameRate, SamplingRule, frame_count, sample_indices
 from jaxvsr.data.video.picture_files import IMAGE_LIMIT_PIXELS
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.data.video.scene_sources import SceneSource
 from jaxvsr.errors import InputError, hits_all_files
-from jaxvsr.pixel_budget import PixelLimits, smart_resize
+from jaxvsr.pixel_budget import MERGED_PATCH, PixelLimits, smart_resize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,14 @@ class FrameSettings:
             raise InputError(f"frames {self.counts}: must be one or more counts of at least 1")
         if self.rule not in get_args(SamplingRule):
             raise InputError(f"sampling rule {self.rule!r} is not one of {', '.join(get_args(SamplingRule))}")
-        PixelLimits.at_most(self.max_pixels)  # refuses a budget below one merged patch
+        PixelLimits.at_most(self.max_pixels, factor=self.side_of_token)  # refuses a budget below one merged patch
         if self.max_pixels > IMAGE_LIMIT_PIXELS:
             raise InputError(f"max_pixels {self.max_pixels}: must be at most {IMAGE_LIMIT_PIXELS}, as for images")
+
+    @property
+    def side_of_token(self) -> int:
+        """Sides of stored frames are multiples of this many pixels."""
+        return SIDE_OF_TOKEN.get(self.rule, MERGED_PATCH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +163,7 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
     else:
         wanted = {count: sample_indices(len(source), count, settings.rule).tolist() for count in sorted(counts)}
     indices = sorted(set().union(*wanted.values()))
-    pixels, first = _read(source, indices, settings.max_pixels, threads)
+    pixels, first = _read(source, indices, settings, threads)
     attributes = {
         "schema": SCHEMA,
         "scene": described.scene,
@@ -190,12 +195,13 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
 
 
 def _read(
-    source: FrameSource, indices: Sequence[int], max_pixels: int, threads: int
+    source: FrameSource, indices: Sequence[int], settings: FrameSettings, threads: int
 ) -> tuple[UInt8[np.ndarray, "F h w 3"], tuple[int, int]]:
     """The frames, resized, and the height and width that they had."""
     frames = source.frames(indices)
     first = next(frames)
-    height, width = smart_resize(first.shape[0], first.shape[1], PixelLimits.at_most(max_pixels))
+    limits = PixelLimits.at_most(settings.max_pixels, factor=settings.side_of_token)
+    height, width = smart_resize(first.shape[0], first.shape[1], limits, settings.side_of_token)
     pixels = np.empty((len(indices), height, width, 3), np.uint8)
 
     def resize(position: int, frame: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -28,6 +28,7 @@ from jaxvsr.evaluation.answering.scene_batches import answer_in_batches
 from jaxvsr.evaluation.answering.scene_media import SceneMedia, stored_pixels
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.models.huggingface.hf_config import read_generation_config
+from jaxvsr.models.model_config import VideoPrompt
 from jaxvsr.progress import progress
 from jaxvsr.prompts import Prompt
 from jaxvsr.runs.model_source import Model
@@ -46,25 +47,28 @@ class AnswerSettings:
     max_pixels: int | None = None
     scenes: int | None = None
     questions: int | None = None
+    video_prompt: VideoPrompt | None = None  # None: as the run was trained with
 
     def media_fields(self, asked: Sequence[AskedQuestion]) -> dict[str, Any]:
         """What scores.json says of the frames: their number, whether they are blank, and the pixel budget of one (None:
         the limits of the model folder).
         """
         budgets = [budget for budget in (self.max_pixels, stored_pixels(asked)) if budget is not None]
-        return {**dataclasses.asdict(self.media), "max_pixels": min(budgets, default=None)}
+        return {**self.media.to_json(), "max_pixels": min(budgets, default=None)}
 
     def to_json(self, model: Model, data: Sequence[Path], mesh: Mesh) -> dict[str, Any]:
         """Everything that the answers depend on; predictions made with other values are not resumed."""
+        prompt = self.video_prompt or model.video_prompt
         return {
             "weights": weights_hash(model),
             "data": [os.path.abspath(folder) for folder in data],
-            **dataclasses.asdict(self.media),
+            **self.media.to_json(),
             "max_pixels": self.max_pixels,
             "prompt": dataclasses.asdict(self.prompt),
             "repetition_penalty": read_generation_config(model.folder.path).repetition_penalty,
             "platform": mesh.devices.flat[0].platform,
             **({} if model.dtype_setting == "auto" else {"dtype": model.dtype_setting}),
+            **({} if prompt == "blocks" else {"video_prompt": prompt}),
         }
 
 
@@ -142,7 +146,11 @@ class Answerer:
             return self._greedy
         settings = self.settings
         self._greedy = GreedyModel(
-            model, self._mesh, answer_tokens=settings.prompt.max_answer_tokens, max_pixels=settings.max_pixels
+            model,
+            self._mesh,
+            answer_tokens=settings.prompt.max_answer_tokens,
+            max_pixels=settings.max_pixels,
+            video_prompt=settings.video_prompt,
         )
         self._greedy.program.on_compile = lambda name, bucket: self._say(f"compiling {name}, bucket {bucket}")
         return self._greedy

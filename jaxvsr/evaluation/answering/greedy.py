@@ -17,7 +17,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
 from jaxvsr.models.inputs.processor import SceneProcessor
-from jaxvsr.models.model_config import compute_dtype
+from jaxvsr.models.model_config import VideoPrompt, compute_dtype
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.sharding import gathered_over_fsdp
 from jaxvsr.models.tree import ForwardOptions
@@ -33,16 +33,27 @@ class GreedyModel:
     Args:
         answer_tokens: the most tokens of an answer, its end-of-sequence token included.
         max_pixels: pixel budget per frame; None: frames as they are stored (`SceneProcessor.from_folder`).
+        video_prompt: how a video of Qwen3-VL is written; None: as the run was trained with.
     """
 
-    def __init__(self, model: Model, mesh: Mesh, *, answer_tokens: int, max_pixels: int | None = None):
+    def __init__(
+        self,
+        model: Model,
+        mesh: Mesh,
+        *,
+        answer_tokens: int,
+        max_pixels: int | None = None,
+        video_prompt: VideoPrompt | None = None,
+    ):
         check_mesh(
             MeshShape(**dict(mesh.shape)),
             scenes=scene_shards(mesh),
             attention_heads=model.config.text.num_attention_heads,
         )
         self.mesh = mesh
-        self.processor = SceneProcessor.from_folder(model.folder.path, max_pixels=max_pixels)
+        self.processor = SceneProcessor.from_folder(
+            model.folder.path, max_pixels=max_pixels, video_prompt=video_prompt or model.video_prompt
+        )
         chat = self.processor.chat
         self._sampling = SamplingOptions(
             group=1,

@@ -7,6 +7,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.importers.vsi_bench_download import BenchmarkVideos, is_download
 from jaxvsr.data.loader import MID_GREY
 from jaxvsr.data.questions import Question
-from jaxvsr.data.video.frame_sampling import sample_indices
+from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_count, sample_indices
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.choose_questions import AskedQuestion
@@ -39,6 +40,14 @@ class SceneMedia:
 
     frames: int | None  # of a video; None if all scenes are images
     blank: bool = False  # mid-grey frames of the same shape, as a control
+    rule: SamplingRule | None = None  # which frames; None: as stored, and linspace of videos that are not stored
+    rate: FrameRate | None = None  # as many frames as the rule takes at this rate, in place of `frames`
+
+    def to_json(self) -> dict[str, Any]:
+        """What answers depend on; rule and rate only where they were chosen."""
+        chosen = {"rule": self.rule, "rate": None if self.rate is None else dataclasses.asdict(self.rate)}
+        of_count = {"frames": self.frames, "blank": self.blank}
+        return of_count | {name: value for name, value in chosen.items() if value is not None}
 
     def read(self, scene: SceneQuestions) -> Media:
         """The video of a scene, or its images.
@@ -48,7 +57,8 @@ class SceneMedia:
         """
         if is_download(scene.folder):
             with BenchmarkVideos(scene.folder).open(_video_name(scene)) as source:
-                video = read_video(source, self._count(scene))
+                count = self._count(scene) if self.rate is None else None
+                video = read_video(source, count, self.rule or "linspace", self.rate)
             return (Video(self._shown(video.frames, scene), video.timestamps),)
         store = FrameStore(scene.folder)
         if store.is_image_set(scene.scene):
@@ -62,6 +72,13 @@ class SceneMedia:
             if is_download(scene.folder):
                 BenchmarkVideos(scene.folder).check(_video_name(scene))
             elif not (store := FrameStore(scene.folder)).is_image_set(scene.scene):
+                stored = store.attributes(scene.scene)["rule"]
+                if self.rate is not None:
+                    raise InputError(f"--fps: the frames of {scene.scene} are stored in {scene.folder}; take --frames")
+                if self.rule not in (None, stored):
+                    raise InputError(
+                        f"--rule {self.rule}: the frames of {scene.scene} in {scene.folder} are stored with {stored}"
+                    )
                 store.positions(scene.scene, self._count(scene))
 
     def _count(self, scene: SceneQuestions) -> int:
@@ -75,14 +92,19 @@ class SceneMedia:
         return np.ascontiguousarray(pixels[..., ::-1, :]) if scene.mirrored else pixels
 
 
-def read_video(source: FrameSource, frames: int) -> Video:
-    """Uniformly sampled frames of a video that is not in a data folder.
+def read_video(
+    source: FrameSource, frames: int | None, rule: SamplingRule = "linspace", rate: FrameRate | None = None
+) -> Video:
+    """Uniformly sampled frames of a video that is not in a data folder: a count, or what the rule takes at a rate.
 
     Raises:
         InputError: it has fewer frames, or one cannot be read.
     """
     try:
-        indices = [int(index) for index in sample_indices(len(source), frames)]
+        if rate is not None:
+            frames = frame_count(len(source), source.fps, rate, rule)
+        assert frames is not None
+        indices = [int(index) for index in sample_indices(len(source), frames, rule)]
     except InputError as error:
         raise InputError(f"{source.name}: {error}") from None
     return Video(np.stack(list(source.frames(indices))), source.timestamps(indices))

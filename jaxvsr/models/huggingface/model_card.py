@@ -10,13 +10,6 @@ from pathlib import Path
 README = "README.md"
 # The front matter's licence fields (https://huggingface.co/docs/hub/repositories-licenses).
 LICENCE_FIELDS = ("license", "license_name", "license_link")
-# docs/serving.md has what each version does.
-SERVING_NOTE = (
-    "Positions: text after a video starts one past the maximum over time, height and width, and Qwen2.5-VL's seconds "
-    "are not rounded, as in Qwen's own release. Many versions of transformers compute something else, for the base "
-    'model too: `jaxvsr convert positions` says what yours does, and docs/serving.md of jaxvsr ("Positions by '
-    'version") how to pass `position_ids`.'
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +49,7 @@ def model_card(
     what: str,
     origin: str,
     commands: Sequence[str],
+    serving: str,
     data: Sequence[DataSource] = (),
     scores: Sequence[ScoreTable] = (),
     revision: str | None = None,
@@ -71,6 +65,7 @@ def model_card(
         what: one sentence on what this folder holds.
         origin: the run and step.
         commands: the commands that trained the model and wrote the folder, in order.
+        serving: what other software does differently (`Family.serving_note`).
         data: the folders that the run was trained on.
         scores: measured scores, if any.
         revision: the hub id's revision.
@@ -97,7 +92,7 @@ def model_card(
     lines += ["## Commands", "", *(f"    {command}" for command in commands), ""]
     if config:
         lines += ["with this `config.yaml`:", "", "```yaml", config.strip(), "```", ""]
-    return "\n".join([*lines, "## Serving", "", SERVING_NOTE, ""])
+    return "\n".join([*lines, "## Serving", "", serving, ""])
 
 
 def _below_section(text: str) -> str:

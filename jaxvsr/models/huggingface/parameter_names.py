@@ -4,18 +4,18 @@
 |---|---|
 | `stacked` (ours) | `language_model.layers.mlp.up_proj.weight` [L, out, in], `visual.blocks.attn.qkv.weight` |
 | `new` (transformers 5) | `model.language_model.layers.3.mlp.up_proj.weight`, `model.visual.blocks.3.attn.qkv.weight` |
-| `old` (published checkpoints) | `model.layers.3.mlp.up_proj.weight`, `visual.blocks.3.attn.qkv.weight` |
+| `old` (before) | `model.layers.3.mlp.up_proj.weight`, `visual.blocks.3.attn.qkv.weight` |
+
+The published Qwen2-VL and Qwen2.5-VL have the old names, Qwen3-VL the new ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
+from jaxvsr.models.families.family import Style
 from jaxvsr.models.model_config import ModelConfig, stack_of
 from jaxvsr.models.qwen_vl import parameter_shapes
-
-Style = Literal["stacked", "new", "old"]
 
 HEAD, EMBEDDING = "lm_head.weight", "language_model.embed_tokens.weight"
 

@@ -147,6 +147,7 @@ def module_pattern(leaves: Mapping[str, np.ndarray]) -> str:
     prefixes = {
         "language_model.layers.": r"model\.(?:language_model\.)?layers\.",
         "visual.blocks.": r"(?:model\.)?visual\.blocks\.",
+        "visual.deepstack_merger_list.": r"(?:model\.)?visual\.deepstack_merger_list\.",
         "": r"(?:model\.)?",
     }
     return "|".join(

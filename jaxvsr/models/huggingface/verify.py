@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int32
 
 from jaxvsr.errors import InputError
-from jaxvsr.models.huggingface.hf_config import ARCHITECTURES
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.model_folder import ModelFolder, load_parameters
 from jaxvsr.models.huggingface.peft_adapter import join
 from jaxvsr.models.huggingface.stages import Stage, merged_weights
@@ -29,7 +29,7 @@ from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.models.vision import normalise_pixels
 
 QUESTION = "How many chairs are in this room? Please answer the question using a single word or phrase."
-FRAMES, SIDE, SECONDS_PER_FRAME = 6, 112, 1.0
+FRAMES, MERGED_SIDE, SECONDS_PER_FRAME = 6, 4, 1.0  # a side in merged patches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +120,10 @@ def _forward(
 
 def _sequence(processor: SceneProcessor) -> _Sequence:
     """A video of moving colours, so that no two frames are equal."""
-    rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE
+    side = MERGED_SIDE * processor.config.vision.merged_patch
+    rows, columns = np.mgrid[:side, :side] / side
     waves = [np.sin(6 * (rows * (c + 1) + columns * (3 - c)) + frame) for frame in range(FRAMES) for c in range(3)]
-    frames = ((np.stack(waves).reshape(FRAMES, 3, SIDE, SIDE).transpose(0, 2, 3, 1) + 1) * 127).astype(np.uint8)
+    frames = ((np.stack(waves).reshape(FRAMES, 3, side, side).transpose(0, 2, 3, 1) + 1) * 127).astype(np.uint8)
     video = Video(frames, np.arange(FRAMES) * SECONDS_PER_FRAME)
     prompt = processor.tree_prompt([ScenePrompt((video,), (QUESTION,))])
     scene, question = int(prompt.scene_length[0]), int(prompt.question_length[0, 0])
@@ -158,7 +159,7 @@ def _jax(
 def _transformers(
     folder: ModelFolder, sequence: _Sequence, answer_tokens: int
 ) -> tuple[Float[np.ndarray, "X vocab"], Int32[np.ndarray, "R"]]:
-    architecture = transformers_class(ARCHITECTURES[folder.config.family])
+    architecture = transformers_class(family_of(folder.config).architecture)
     import torch
 
     model = architecture.from_pretrained(folder.path, dtype=torch.float32, local_files_only=True).eval()
@@ -171,7 +172,7 @@ def _transformers(
     units = np.asarray(pixels_of_tree.patches)[0].reshape(-1, config.merge_unit, config.patch_values)
     seen = units[sequence.vision_index[sequence.vision_index >= 0]].reshape(-1, config.patch_values)
     pixels = np.array(normalise_pixels(jnp.asarray(seen), config, jnp.dtype("float32")))
-    side = SIDE // config.patch_size
+    side = MERGED_SIDE * config.spatial_merge_size
     inputs = {
         "input_ids": tensor(sequence.tokens[None]),
         "position_ids": tensor(sequence.positions.T[:, None]),

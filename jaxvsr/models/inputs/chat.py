@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from jaxvsr.errors import InputError, one_line
 from jaxvsr.files import read_json_object, read_text
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.hf_config import GenerationConfig, read_generation_config
 from jaxvsr.models.inputs.bounded_template import bounded_template
 from jaxvsr.models.model_config import ModelConfig
@@ -90,6 +91,11 @@ class Chat:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     @property
+    def opens_thought(self) -> bool:
+        """Whether the template begins every answer with `<think>`, as those of Qwen3-VL's thinking variants do."""
+        return self.render([{"role": "user", "content": "?"}]).rstrip().endswith("<think>")
+
+    @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """Each of these ends an answer."""
         return self.generation.eos_token_ids
@@ -112,7 +118,7 @@ class Chat:
         }
         for token in STRUCTURE_TOKENS:
             if token not in vocabulary:
-                raise InputError(f"{folder}: the tokenizer has no {token}; it is not Qwen2-VL's or Qwen2.5-VL's")
+                raise InputError(f"{folder}: the tokenizer has no {token}; it is not {family_of(config).title}'s")
         for token, expected in fields.items():
             if vocabulary[token] != expected:
                 raise InputError(

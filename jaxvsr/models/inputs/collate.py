@@ -48,7 +48,7 @@ class TreeShape:
 def smallest_shape(scenes: Sequence[EncodedScene], config: ModelConfig) -> TreeShape:
     """The smallest bucket that fits all of these. A scene without media has one row of padding."""
     vision = config.vision
-    multiple = (vision.window_size // vision.patch_size) ** 2 if vision.window_size else PATCH_MULTIPLE
+    multiple = vision.window_patches or PATCH_MULTIPLE
     patches = [len(layout.raster) for scene in scenes for layout in scene.layouts]
     return TreeShape(
         rows=max([1, *(scene.rows for scene in scenes)]),
@@ -105,7 +105,7 @@ def round_up(value: int, multiple: int) -> int:
 
 def _check_fit(scenes: Sequence[EncodedScene], shape: TreeShape, config: ModelConfig) -> None:
     vision = config.vision
-    unit = (vision.window_size // vision.patch_size) ** 2 if vision.window_size else vision.merge_unit
+    unit = vision.window_patches or vision.merge_unit
     if shape.patches % unit:
         raise InputError(f"shape: patches {shape.patches} must be a multiple of {unit}")
     needed = {

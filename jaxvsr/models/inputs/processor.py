@@ -4,7 +4,8 @@
     question  How many chairs …<|im_end|>\\n<|im_start|>assistant\\n                             one per question
 
 Every prompt is one user turn: the media, with text before or between them, then the question. It is tokenized whole and
-split after the last `<|vision_end|>`, so the two segments together are exactly Hugging Face's tokens.
+split after the last `<|vision_end|>`, so the two segments together are exactly Hugging Face's tokens. In some families
+a video is several blocks with text between them (`Family.video_blocks`).
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
 from jaxvsr.errors import InputError
+from jaxvsr.models.families.family import VIDEO_BLOCK
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.hf_config import read_config
-from jaxvsr.models.inputs.chat import Chat, Message, check_text
+from jaxvsr.models.inputs.chat import VISION_END, Chat, Message, check_text
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape, collate, round_up, smallest_shape
 from jaxvsr.models.inputs.pixels import RowLayout, pack_frames, resize_frames, row_layout
 from jaxvsr.models.inputs.positions import MediaGrid, mrope_positions
 from jaxvsr.models.inputs.processor_config import ProcessorConfig, read_processor_config
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.model_config import ModelConfig, VideoPrompt
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
-from jaxvsr.pixel_budget import PixelLimits, share_pixels, smart_resize
+from jaxvsr.pixel_budget import PixelLimits, smart_resize
 
 ANSWER_MULTIPLE = 8  # answer lengths are rounded up to a multiple of it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Video:
-    """Frames in order, and the time of each in seconds, which Qwen2.5-VL's positions need."""
+    """Frames in order, and the time of each in seconds, which Qwen2.5-VL's positions and Qwen3-VL's prompt need."""
 
     frames: UInt8[np.ndarray, "F H W 3"]
     timestamps: Float[np.ndarray, "F"] | None = None
@@ -68,19 +71,23 @@ class SceneProcessor:
     chat: Chat
     limits: ProcessorConfig
     max_pixels: int | None = None
+    video_prompt: VideoPrompt = "blocks"
 
     @classmethod
-    def from_folder(cls, folder: Path, *, max_pixels: int | None = None) -> SceneProcessor:
+    def from_folder(
+        cls, folder: Path, *, max_pixels: int | None = None, video_prompt: VideoPrompt = "blocks"
+    ) -> SceneProcessor:
         """Read tokenizer, chat template and pixel limits of a model folder.
 
         `max_pixels` is the most pixels per frame or image: larger ones are made smaller. Without it, frames whose sides
-        are multiples of a merged patch (28 pixels) keep their size, and others are resized within the folder's limits.
+        are multiples of a merged patch (28 pixels; 32 in Qwen3-VL) keep their size, and others are resized within the
+        folder's limits; a video of Qwen3-VL keeps within them anyway. For `video_prompt` see `Family.video_blocks`.
         """
         config = read_config(folder)
-        unit = config.vision.patch_size * config.vision.spatial_merge_size
         if max_pixels is not None:
-            PixelLimits.at_most(max_pixels, factor=unit)  # refuses a budget below one merged patch
-        return cls(config, Chat.from_folder(folder, config), read_processor_config(folder, config), max_pixels)
+            PixelLimits.at_most(max_pixels, factor=config.vision.merged_patch)  # refuses a budget below a merged patch
+        chat = Chat.from_folder(folder, config)
+        return cls(config, chat, read_processor_config(folder, config), max_pixels, video_prompt)
 
     def tree_prompt(self, scenes: Sequence[ScenePrompt], shape: TreeShape | None = None) -> TreePrompt:
         """The arrays of S scenes with Q questions each; `shape` None is the smallest bucket that fits."""
@@ -93,15 +100,21 @@ class SceneProcessor:
         media = [item for item in scene.media if not isinstance(item, str)]
         if not media:
             raise InputError("a scene needs at least one video or image among its media")
-        packed, grids = [], []
+        packed, grids, blocks, video_texts = [], [], list[MediaGrid](), list[str]()
         for item in media:
             frames = item.frames if isinstance(item, Video) else item.pixels[None]
             resized = self._resize(frames, isinstance(item, Video))
             packed.append(pack_frames(resized, self.config.vision))
             grids.append(self._grid(item, resized.shape[1:3], len(packed[-1])))
+            if isinstance(item, Video):
+                text, own = family_of(self.config).video_blocks(grids[-1], item.timestamps, self.video_prompt)
+                video_texts.append(text)
+                blocks += own
+            else:
+                blocks.append(grids[-1])
         layouts = tuple(row_layout(grid.height, grid.width, self.config.vision) for grid in grids)
-        tokens, questions = self._segments(scene, grids)
-        positions, question_start = mrope_positions(tokens, grids, self.config)
+        tokens, questions = self._segments(scene, blocks, video_texts)
+        positions, question_start = mrope_positions(tokens, blocks, self.config)
         row, slot = self._vision_places(tokens, [len(rows) for rows in packed], layouts)
         return EncodedScene(tokens, positions, row, slot, question_start, questions, tuple(packed), layouts)
 
@@ -139,16 +152,16 @@ class SceneProcessor:
 
     def frame_size(self, count: int, height: int, width: int, *, is_video: bool) -> tuple[int, int]:
         """(height, width) in pixels to which `count` frames of `height` × `width` are resized for the model."""
-        unit = self.config.vision.patch_size * self.config.vision.spatial_merge_size
-        limits = self.limits.video if is_video else self.limits.image
+        vision, limits = self.config.vision, self.limits.video if is_video else self.limits.image
+        unit = vision.merged_patch
         if self.max_pixels is not None:
-            limits = PixelLimits.at_most(self.max_pixels, limits.minimum, unit)
-        elif height % unit == 0 and width % unit == 0:
+            least = (family_of(self.config).frame_limits(limits, count) if is_video else limits).minimum
+            return smart_resize(height, width, PixelLimits.at_most(self.max_pixels, least, unit), unit)
+        if is_video:
+            most = self.limits.max_video_tokens
+            return family_of(self.config).video_size(count, height, width, limits, most, vision)
+        if height % unit == 0 and width % unit == 0:
             return height, width
-        elif is_video and self.limits.max_video_tokens is not None:
-            limits = share_pixels(
-                limits, count, self.limits.max_video_tokens, unit, self.config.vision.temporal_patch_size
-            )
         return smart_resize(height, width, limits, unit)
 
     def _resize(self, frames: UInt8[np.ndarray, "F H W 3"], is_video: bool) -> UInt8[np.ndarray, "F h w 3"]:
@@ -169,16 +182,18 @@ class SceneProcessor:
         )
 
     def _segments(
-        self, scene: ScenePrompt, grids: Sequence[MediaGrid]
+        self, scene: ScenePrompt, blocks: Sequence[MediaGrid], video_texts: Sequence[str]
     ) -> tuple[Int32[np.ndarray, "V"], tuple[Int32[np.ndarray, "T"], ...]]:
         """Expanded tokens up to the last `<|vision_end|>`, and those of each question after it."""
         shared: np.ndarray | None = None
         questions = []
         for question in scene.questions:
-            tokens = self.chat.tokens(self.chat.render(_messages(scene, question)))
+            text = self.chat.render(_messages(scene, question))
+            media, found = sum(not isinstance(item, str) for item in scene.media), text.count(VISION_END)
+            if found != media or text.count(VIDEO_BLOCK) != len(video_texts):
+                raise InputError(f"chat template: writes {found} vision blocks for {media} images and videos")
+            tokens = self.chat.tokens(_with_videos(text, video_texts))
             ends = np.flatnonzero(tokens == self.config.vision_end_token_id)
-            if len(ends) != len(grids):
-                raise InputError(f"chat template: writes {len(ends)} vision blocks for {len(grids)} images and videos")
             split = int(ends[-1]) + 1 if len(ends) else 0
             if shared is not None and not np.array_equal(shared, tokens[:split]):
                 raise InputError(
@@ -189,10 +204,10 @@ class SceneProcessor:
         assert shared is not None
         repeats = np.ones(len(shared), np.int64)
         places = np.flatnonzero((shared == self.config.image_token_id) | (shared == self.config.video_token_id))
-        if len(places) != len(grids):
-            raise InputError(f"chat template: writes {len(places)} placeholders for {len(grids)} images and videos")
-        for place, grid in zip(places, grids, strict=True):
-            time, height, width = grid.merged(self.config.vision.spatial_merge_size)
+        if len(places) != len(blocks):
+            raise InputError(f"chat template: writes {len(places)} placeholders for {len(blocks)} blocks of vision")
+        for place, block in zip(places, blocks, strict=True):
+            time, height, width = block.merged(self.config.vision.spatial_merge_size)
             repeats[place] = time * height * width
         return np.repeat(shared, repeats), tuple(questions)
 
@@ -209,6 +224,12 @@ class SceneProcessor:
                 [np.tile(layout.unit_slot, count) for layout, count in zip(layouts, rows, strict=True)]
             )
         return row, slot
+
+
+def _with_videos(text: str, video_texts: Sequence[str]) -> str:
+    """A rendered conversation with the texts of its videos, one after the other, where the template has its block."""
+    parts = text.split(VIDEO_BLOCK)
+    return "".join(part + video for part, video in zip(parts, [*video_texts, ""], strict=True))
 
 
 def _messages(scene: ScenePrompt, question: str) -> list[Message]:

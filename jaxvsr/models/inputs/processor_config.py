@@ -13,25 +13,20 @@ from typing import Any
 
 from jaxvsr.errors import InputError, prefixed
 from jaxvsr.files import read_json_object
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.model_config import ModelConfig
-from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
-from jaxvsr.pixel_budget import MIN_PIXELS, TOKEN_PIXELS, PixelLimits
+from jaxvsr.pixel_budget import PixelLimits
 
 PROCESSOR_FILE = "processor_config.json"
 IMAGE_FILE = "preprocessor_config.json"
 VIDEO_FILE = "video_preprocessor_config.json"
 
-# Defaults of transformers' Qwen2VLImageProcessor and Qwen2VLVideoProcessor.
-_IMAGE_LIMITS = PixelLimits(MIN_PIXELS, 1280 * TOKEN_PIXELS)
-_VIDEO_LIMITS = PixelLimits(128 * TOKEN_PIXELS, 768 * TOKEN_PIXELS)
-_MAX_VIDEO_TOKENS = 128_000
-
 
 @dataclasses.dataclass(frozen=True)
 class ProcessorConfig:
-    """Pixel limits per image and per frame of a video.
+    """Pixel limits per image, and those of a video as its family counts them (`Family.video_size`).
 
-    `max_video_tokens` is set if the folder also limits the whole video (`cap_pixels_per_frame`).
+    `max_video_tokens` is set if the folder also has the second limit on videos (`cap_pixels_per_frame`).
     """
 
     image: PixelLimits
@@ -52,12 +47,13 @@ def read_processor_config(folder: Path, config: ModelConfig) -> ProcessorConfig:
         raise InputError(f"{folder}: no {IMAGE_FILE} or {PROCESSOR_FILE}; copy it from this model's base")
     for raw, what in ((image, "image"), (video, "video")):
         _check_constants(raw, config, f"{folder}: {what} processor")
-    cap = video.get("max_video_tokens", _MAX_VIDEO_TOKENS) if video.get("cap_pixels_per_frame") else None
+    family = family_of(config)
+    cap = video.get("max_video_tokens", family.max_video_tokens) if video.get("cap_pixels_per_frame") else None
     if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
         raise InputError(f"{folder}: video processor: max_video_tokens {cap!r} must be an integer of at least 1")
     return ProcessorConfig(
-        _limits(image, _IMAGE_LIMITS, f"{folder}: image processor"),
-        _limits(video, _VIDEO_LIMITS, f"{folder}: video processor"),
+        _limits(image, family.image_limits, f"{folder}: image processor"),
+        _limits(video, family.video_limits, f"{folder}: video processor"),
         cap,
     )
 
@@ -89,7 +85,7 @@ def _check_constants(raw: dict[str, Any], config: ModelConfig, where: str) -> No
     for name, value in expected.items():
         if raw.get(name, value) != value:
             raise InputError(f"{where}: {name} is {raw[name]!r}, but {value} in config.json")
-    for name, constant in (("image_mean", PIXEL_MEAN), ("image_std", PIXEL_STD)):
+    for name, constant in (("image_mean", vision.pixel_mean), ("image_std", vision.pixel_std)):
         values = raw.get(name, constant)
         numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
         if not numbers or len(values) != 3 or not all(map(math.isclose, values, constant)):

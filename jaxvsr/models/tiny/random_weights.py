@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE, config_json
 from jaxvsr.models.huggingface.parameter_names import file_names, file_shape
 from jaxvsr.models.huggingface.write_model_folder import new_folder, write_shards
@@ -30,7 +31,7 @@ def write_random_folder(
     Matrices are normal, norms are one, biases zero.
     """
     config = dataclasses.replace(config, dtype=dtype or config.dtype)
-    wanted, names = np.dtype(config.dtype), file_names(config, "old")
+    wanted, names = np.dtype(config.dtype), file_names(config, family_of(config).style)
     entries = {name: (wanted, file_shape(ours, layer, config)) for name, (ours, layer) in names.items()}
     numbers = {name: number for number, name in enumerate(names)}
     with new_folder(out) as folder:

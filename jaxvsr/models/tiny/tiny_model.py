@@ -1,4 +1,4 @@
-"""A small Qwen2-VL or Qwen2.5-VL as a complete Hugging Face folder, made without torch and without a download.
+"""A small model of any family as a complete Hugging Face folder, made without torch and without a download.
 
     python launch/convert.py tiny OUT --seed 0
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from jaxvsr.errors import InputError
+from jaxvsr.models.families.known_families import FAMILIES, family_of
 from jaxvsr.models.huggingface.hf_config import config_json
 from jaxvsr.models.huggingface.model_folder import SINGLE_FILE
 from jaxvsr.models.huggingface.parameter_names import EMBEDDING, file_names
@@ -25,11 +27,9 @@ from jaxvsr.models.huggingface.write_model_folder import new_folder
 from jaxvsr.models.inputs.chat import IM_END, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
 from jaxvsr.models.inputs.processor_config import IMAGE_FILE, VIDEO_FILE
 from jaxvsr.models.layers import INITIAL_STD
-from jaxvsr.models.model_config import Family, ModelConfig, TextConfig, VisionConfig
+from jaxvsr.models.model_config import STACKS, Family, ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_text import tokenizer_corpus
-from jaxvsr.models.vision import PIXEL_MEAN, PIXEL_STD
-from jaxvsr.pixel_budget import MERGED_PATCH, MIN_PIXELS, TOKEN_PIXELS, PixelLimits
 
 # Qwen2-VL's, in its order; their ids come after the vocabulary.
 SPECIAL_TOKENS = [
@@ -53,7 +53,6 @@ PRETOKENIZER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 VOCABULARY_MULTIPLE = 64
-IMAGE_LIMITS, VIDEO_LIMITS = PixelLimits(MIN_PIXELS, 256 * TOKEN_PIXELS), PixelLimits(MIN_PIXELS, 64 * TOKEN_PIXELS)
 
 CHAT_TEMPLATE = """\
 {% for message in messages %}\
@@ -87,21 +86,13 @@ class TinyShape:
 def tiny_config(
     tokenizer: Tokenizer, shape: TinyShape, family: Family = "qwen2_vl", dtype: str = "float32"
 ) -> ModelConfig:
-    """The model for a tokenizer. Qwen2.5-VL gets windows of 56 pixels and full attention in its last tower layer."""
-    half, width = shape.width // shape.heads // 2, shape.width
-    spatial = 3 * half // 8  # Qwen2-VL's proportions: 16, 24, 24 of 64
-    if family == "qwen2_vl":
-        vision = VisionConfig(shape.vision_layers, width, shape.heads, 4 * width, width, "quick_gelu")
-    else:
-        vision = VisionConfig(
-            shape.vision_layers, width, shape.heads, 3 * width, width, "silu",
-            window_size=2 * MERGED_PATCH, fullatt_block_indexes=(shape.vision_layers - 1,), tokens_per_second=2,
-        )  # fmt: skip
+    """The model for a tokenizer."""
+    ours, head_dim = FAMILIES[family], shape.width // shape.heads
     size, vocabulary = tokenizer.get_vocab_size(), tokenizer.get_vocab()
     return ModelConfig(
         family=family,
-        vision=vision,
-        text=TextConfig(
+        vision=ours.tiny_vision(shape.width, shape.heads, shape.vision_layers),
+        text=ours.text_class(
             vocab_size=-(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
             hidden_size=shape.width,
             intermediate_size=shape.text_intermediate,
@@ -109,8 +100,9 @@ def tiny_config(
             num_attention_heads=shape.heads,
             num_key_value_heads=shape.key_value_heads,
             rope_theta=shape.rope_theta,
-            mrope_section=(half - 2 * spatial, spatial, spatial),
+            mrope_section=ours.tiny_sections(head_dim // 2),
             tie_word_embeddings=True,
+            **ours.text_extras(head_dim),
         ),
         image_token_id=vocabulary[IMAGE_PAD],
         video_token_id=vocabulary[VIDEO_PAD],
@@ -130,10 +122,10 @@ def write_tiny_model(
             f"width {shape.width} must be a multiple of 4 · {shape.heads} (heads), "
             f"and heads a multiple of {shape.key_value_heads} (key heads)"
         )
-    tokenizer = train_tokenizer()
+    tokenizer = train_tokenizer(FAMILIES[family].tiny_sentences)
     config = tiny_config(tokenizer, shape, family, dtype)
     weights = random_weights(config, seed)
-    names = file_names(config, "old")
+    names = file_names(config, family_of(config).style)
     tensors = {name: weights[ours] if layer is None else weights[ours][layer] for name, (ours, layer) in names.items()}
     with new_folder(out) as folder:
         write_safetensors(
@@ -148,8 +140,8 @@ def write_tiny_model(
     return config
 
 
-def train_tokenizer() -> Tokenizer:
-    """Byte-level BPE like Qwen2's, merged until every word of the corpus is one token."""
+def train_tokenizer(more: Sequence[str] = ()) -> Tokenizer:
+    """Byte-level BPE like Qwen2's, merged until every word of the corpus and of `more` sentences is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -163,7 +155,7 @@ def train_tokenizer() -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=100_000, min_frequency=1, initial_alphabet=sorted(alphabet), show_progress=False
     )
-    tokenizer.train_from_iterator(tokenizer_corpus(), trainer)
+    tokenizer.train_from_iterator([*tokenizer_corpus(), *more], trainer)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
     return tokenizer
 
@@ -187,7 +179,9 @@ def random_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
         else:
             fan_in = math.prod(shape[1:]) if "patch_embed" in name else shape[-1]
             weight = rng.normal(0, fan_in**-0.5, shape)
-            if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "fc2.weight")):
+            if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "fc2.weight")) and (
+                name.startswith(STACKS[:2])
+            ):
                 weight /= math.sqrt(2 * shape[0])
         weights[name] = weight.astype(config.dtype)
     return weights
@@ -201,15 +195,15 @@ def _companions(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict]:
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": list(PIXEL_MEAN),
-        "image_std": list(PIXEL_STD),
+        "image_mean": list(config.vision.pixel_mean),
+        "image_std": list(config.vision.pixel_std),
         "rescale_factor": 1 / 255,
         "resample": 3,
         "patch_size": config.vision.patch_size,
         "temporal_patch_size": config.vision.temporal_patch_size,
         "merge_size": config.vision.spatial_merge_size,
     }
-    processor = "Qwen2VLProcessor" if config.family == "qwen2_vl" else "Qwen2_5_VLProcessor"
+    family = family_of(config)
     limits = lambda found: {"size": {"shortest_edge": found.minimum, "longest_edge": found.maximum}}  # noqa: E731
     added = {
         str(tokenizer.token_to_id(token)): {
@@ -236,19 +230,19 @@ def _companions(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict]:
             "errors": "replace",
             "model_max_length": config.text.max_position_embeddings,
             "pad_token": "<|endoftext|>",
-            "processor_class": processor,
+            "processor_class": family.processor_class,
             "split_special_tokens": False,
             "tokenizer_class": "Qwen2Tokenizer",
             "unk_token": None,
         },
         IMAGE_FILE: pixels
-        | limits(IMAGE_LIMITS)
-        | {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": processor},
+        | limits(family.tiny_image_limits)
+        | {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": family.processor_class},
         VIDEO_FILE: pixels
-        | limits(VIDEO_LIMITS)
+        | limits(family.tiny_video_limits)
         | {
-            "video_processor_type": "Qwen2VLVideoProcessor",
-            "processor_class": processor,
+            "video_processor_type": family.video_processor_type,
+            "processor_class": family.processor_class,
             "cap_pixels_per_frame": False,
         },
     }
