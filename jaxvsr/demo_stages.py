@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxvsr.command_line import run_child
+from jaxvsr.data.questions import Question, read_questions
+from jaxvsr.data.splits import read_splits
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object, write_text
 
@@ -117,6 +119,14 @@ def demo_stages(run_dir: Path, seed: int) -> list[Stage]:
         Stage("the page", ("report.py", str(run_dir), "--compare", *named), run_dir / "comparison.json", run_dir),
         Stage("export", ("convert.py", "to-hf", str(run_dir), str(hf)), hf / "config.json", run_dir, fresh=hf),
     ]
+
+
+def example_question() -> tuple[Path, Question]:
+    """A held-out room of the demo's data, as a scan that `ask.py` reads, and a question about it that GRPO teaches."""
+    heldout = set(read_splits(DATA)["heldout"])
+    questions = read_questions(DATA / "questions.jsonl")
+    chosen = next(one for one in questions if one.scene in heldout and one.question_type == "room_size_estimation")
+    return DATA / "scans" / chosen.scene, chosen
 
 
 def run_stages(stages: Sequence[Stage], launch: Path) -> tuple[int, list[float]]:

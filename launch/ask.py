@@ -3,8 +3,9 @@
     python launch/ask.py --model Qwen/Qwen2-VL-2B-Instruct --video room.mp4 "How many chairs are in this room?"
     python launch/ask.py --model runs/demo@best --video data/scans/scene0000_00 --frames 8 "Where is the sofa?"
 
-FILE is a video (mp4 and others), a scan or its .sens, or a folder of images. Prints the answer, then
-the number of frames and video tokens, and the seconds.
+FILE is a video (mp4 and others), a scan or its .sens, or a folder of images. Prints the answer, then the number of
+frames and video tokens, and the seconds. A run, its export and rooms-base are asked as they were trained: with the same
+prompt, number of frames and pixels.
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ def _parser() -> ArgumentParser:
         "--base", metavar="FOLDER", help="base model of an adapter or a run, where it is not where they say"
     )
     parser.add_argument("--video", required=True, type=Path, metavar="FILE", help="mp4, .sens, or a folder of images")
-    parser.add_argument("--frames", type=positive_int, metavar="N", help=f"default {FRAMES}, or all if fewer")
+    as_trained = "default: as the model was trained"
+    frames = f"{as_trained}, else {FRAMES}; all if fewer"
+    parser.add_argument("--frames", type=positive_int, metavar="N", help=frames)
     parser.add_argument("--fps", type=float, metavar="N", help="frames per second, in place of --frames")
-    parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which frames")
-    parser.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: the model's limits")
+    parser.add_argument("--rule", choices=get_args(SamplingRule), help=f"which frames; {as_trained}, else linspace")
+    parser.add_argument("--max-pixels", type=positive_int, metavar="N", help=f"per frame; {as_trained}, or its limits")
     parser.add_argument(
         "--video-prompt", choices=VIDEO_PROMPTS, help="how a video of Qwen3-VL is written; default: as trained"
     )
-    parser.add_argument("--prompt", default="question", metavar="NAME|FILE", help="default: only the question")
+    parser.add_argument("--prompt", metavar="NAME|FILE", help=f"{as_trained}, else only the question")
     parser.add_argument("--answer-tokens", type=positive_int, metavar="N", help="at most; default: the prompt's")
     parser.add_argument("--mesh", metavar="SPEC", help="8, or fsdp=4,tensor=2; default: all devices")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="kind of device")
@@ -73,17 +76,21 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.models.inputs.prompt_text import prompt_lines
     from jaxvsr.prompts import prompt_from
     from jaxvsr.runs.model_source import open_model
+    from jaxvsr.runs.trained_as import trained_as
 
     if not arguments.question.strip():
         raise InputError("the question is empty")
-    prompt = prompt_from(arguments.prompt)
+    trained = trained_as(arguments.model)
+    prompt = trained.prompt if trained and not arguments.prompt else prompt_from(arguments.prompt or "question")
     check_text(arguments.question, "the question")
     source = open_video(arguments.video)
     if arguments.fps and arguments.frames:
         raise InputError("--fps and --frames: give one of them")
     rate = None if arguments.fps is None else FrameRate(arguments.fps)
+    count = arguments.frames or min((trained.frames if trained else None) or FRAMES, len(source))
+    rule = arguments.rule or (trained.rule if trained else "linspace")
     try:
-        video = read_video(source, arguments.frames or min(FRAMES, len(source)), arguments.rule, rate)
+        video = read_video(source, count, rule, rate)
         frames = len(video.frames)
     except InputError as error:
         raise InputError(f"--video {arguments.video}: {error}") from None
@@ -94,7 +101,8 @@ def _command(argv: Sequence[str] | None) -> int:
     answer_tokens = arguments.answer_tokens or prompt.max_answer_tokens
     # Frames of a data folder are stored in their final size; those of a video are resized as the model folder says.
     limits = read_processor_config(chosen.folder.path, chosen.config).video
-    max_pixels = arguments.max_pixels or family_of(chosen.config).frame_limits(limits, frames).maximum
+    max_pixels = arguments.max_pixels or (trained.max_pixels if trained else None)
+    max_pixels = max_pixels or family_of(chosen.config).frame_limits(limits, frames).maximum
     model = GreedyModel(
         chosen, mesh, answer_tokens=answer_tokens, max_pixels=max_pixels, video_prompt=arguments.video_prompt
     )
@@ -111,6 +119,9 @@ def _command(argv: Sequence[str] | None) -> int:
             f"video and question are {asked:,} tokens, the answer may be {answer_tokens:,}: the context window is "
             f"{context:,} tokens; use fewer --frames, a smaller --max-pixels or fewer --answer-tokens"
         )
+    if trained:
+        print(f"trained with {trained}", file=sys.stderr)
+    print(f"asked with prompt {prompt.name}, {frames} frames of at most {max_pixels:,} pixels", file=sys.stderr)
     model.program.on_compile = lambda *_: print("compiling", file=sys.stderr, flush=True)
     try:
         answer = model.answer([scene] * model.scene_shards)[0][0]

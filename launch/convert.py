@@ -172,6 +172,7 @@ def _write_merged(arguments: Namespace, model: Model) -> None:
 
     card = _card(arguments, model) if model.stages else None
     save_folder(arguments.out, model.folder, model.weight, card, model.changed)
+    _write_trained_as(arguments)
 
 
 def _write_adapter(arguments: Namespace, model: Model) -> None:
@@ -185,8 +186,17 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
         raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
     record, card = open_run(arguments.model).record, _card(arguments, model)
     save_adapter(arguments.out, join(model.stages), model.config, loaded_by(record), card, record.revision)
+    _write_trained_as(arguments)
     difference = merging_difference(model.folder, model.stages)
     print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")
+
+
+def _write_trained_as(arguments: Namespace) -> None:
+    from jaxvsr.runs.trained_as import trained_as
+
+    trained = trained_as(arguments.model)
+    if trained is not None:
+        trained.write(arguments.out)
 
 
 def _card(arguments: Namespace, model: Model) -> str:

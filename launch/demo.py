@@ -15,13 +15,14 @@ from jaxvsr.stop_signals import take_signals
 if __name__ == "__main__":
     take_signals()
 
+import shlex
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvsr.command_line import ArgumentParser, natural_int, run
-from jaxvsr.demo_stages import Stage, demo_stages, run_stages
+from jaxvsr.demo_stages import Stage, demo_stages, example_question, run_stages
 
 LAUNCH = Path(__file__).resolve().parent
 
@@ -46,6 +47,8 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def _summary(stages: Sequence[Stage], seconds: Sequence[float], run_dir: Path) -> str:
     """How long each stage took, and where its results are."""
+    room, question = example_question()
+    ask = shlex.join(["python", "launch/ask.py", "--model", str(run_dir), "--video", str(room), question.question])
     lines = [f"{spent:8.1f} s  {stage.title}" for stage, spent in zip(stages, seconds, strict=True)]
     return "\n".join(
         [
@@ -55,7 +58,8 @@ def _summary(stages: Sequence[Stage], seconds: Sequence[float], run_dir: Path) -
             "",
             f"the page of the run         {run_dir / 'report.html'}",
             f"the trained model           {run_dir / 'hf'}",
-            f"ask it                      python launch/ask.py --model {run_dir} --video FILE 'How many chairs?'",
+            f"ask it about a new room     {ask}",
+            f"its true answer             {question.answer}",
             "train again                 python launch/train.py --mesh 8",
         ]
     )

@@ -75,7 +75,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--prompt",
         metavar="NAME|FILE",
-        help="default: the benchmark's own; with --score: the one recorded beside the predictions",
+        help="default: as the model was trained, else the benchmark's own; with --score: the one recorded beside the "
+        "predictions",
     )
     parser.add_argument(
         "--judge", metavar="FILE.py:fn", help="for open-ended: fn(question, answer, prediction) -> bool"
@@ -88,10 +89,10 @@ def _parser() -> ArgumentParser:
         "--base", metavar="FOLDER", help="base model of an adapter or a run, where it is not where they say"
     )
     model.add_argument("--checkpoints", metavar="STEP,…|all", help="of the run given by --model: scores by step")
-    model.add_argument("--frames", type=positive_int, metavar="N", help="frames per video; default: the stored count")
+    model.add_argument("--frames", type=positive_int, metavar="N", help="per video; default: as trained, or stored")
     model.add_argument("--fps", type=float, metavar="N", help="frames per second instead, of videos as downloaded")
-    model.add_argument("--rule", choices=get_args(SamplingRule), help="which frames; default: as stored, or linspace")
-    model.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: as stored")
+    model.add_argument("--rule", choices=get_args(SamplingRule), help="which frames; default: as trained, or stored")
+    model.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: as trained, or stored")
     model.add_argument(
         "--video-prompt", choices=VIDEO_PROMPTS, help="how a video of Qwen3-VL is written; default: as trained"
     )
@@ -157,8 +158,9 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
     from jaxvsr.devices.choose_devices import join_processes, keep_compiled_programs
     from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.evaluation.answering.answer_questions import Answerer, AnswerSettings
-    from jaxvsr.evaluation.answering.scene_media import SceneMedia, stored_frame_count
+    from jaxvsr.evaluation.answering.scene_media import SceneMedia, has_videos, stored_frame_count
     from jaxvsr.evaluation.tables.checkpoint_series import chosen_steps
+    from jaxvsr.runs.trained_as import trained_as
 
     chosen, say = evaluation.chosen, evaluation.say
     assert chosen is not None
@@ -171,16 +173,23 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
         keep_compiled_programs()
         return mesh
 
-    prompt = prompt_from(arguments.prompt or DEFAULT_PROMPTS[arguments.benchmark])
+    trained = trained_as(arguments.model)
+    if trained is None or arguments.prompt:
+        prompt = prompt_from(arguments.prompt or DEFAULT_PROMPTS[arguments.benchmark])
+    else:
+        prompt = trained.prompt
     rate = None if arguments.fps is None else FrameRate(arguments.fps)
     if rate and arguments.frames:
         raise InputError("--fps and --frames: give one of them")
-    count = None if rate else arguments.frames or stored_frame_count(chosen.asked)
-    media = SceneMedia(count, arguments.blank, arguments.rule, rate)
+    count, rule, max_pixels = arguments.frames, arguments.rule, arguments.max_pixels
+    if trained is not None:
+        say(f"trained with {trained}")
+        count = count or (trained.frames if has_videos(chosen.asked) else None)
+        rule, max_pixels = rule or trained.rule, max_pixels or trained.max_pixels
+    media = SceneMedia(None if rate else count or stored_frame_count(chosen.asked), arguments.blank, rule, rate)
     media.check(chosen.asked)
-    settings = AnswerSettings(
-        prompt, media, arguments.max_pixels, arguments.scenes, arguments.questions, arguments.video_prompt
-    )
+    say(f"asked with prompt {prompt.name}" + ("" if media.frames is None else f", {media.frames} frames"))
+    settings = AnswerSettings(prompt, media, max_pixels, arguments.scenes, arguments.questions, arguments.video_prompt)
     answerer = Answerer(chosen, settings, devices, say)
     if arguments.checkpoints:
         evaluation.of_checkpoints(

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "data": f"{GROUND}",
     "config": f"{GROUND} user_functions prompts rewards devices models",
     "grpo": f"{GROUND} prompts rewards devices models data config",
-    "runs": f"{GROUND} models data config grpo.compiled_step",
+    "runs": f"{GROUND} prompts models data config grpo.compiled_step",
     "evaluation": f"{GROUND} prompts rewards devices models data runs grpo.sampler",
     "training": f"{GROUND} stop_signals prompts rewards devices models data config grpo runs evaluation",
     "api": f"{GROUND} prompts rewards devices models data config grpo runs training evaluation",

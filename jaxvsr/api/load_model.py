@@ -17,11 +17,12 @@ from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.prompts import prompt_from
-from jaxvsr.runs.checkpoints import config_of_run, is_run
-from jaxvsr.runs.model_source import ROOMS_BASE, ROOMS_BASE_PROMPT, open_model
+from jaxvsr.runs.model_source import open_model
+from jaxvsr.runs.trained_as import trained_as
 from jaxvsr.training.load_policy import load_policy
 
 DEFAULT_LORA = LoraConfig()
+UNTRAINED_PROMPT = DataSettings().prompt
 
 
 def load(
@@ -47,8 +48,8 @@ def load(
         lora: the adapter that is trained; None trains the language model's own weights.
         optimizer: AdamW's settings; None has a constant learning rate of 1e-5.
         steps: updates over which the optimizer's schedule goes, where it has one.
-        prompt: how a question is put to the model: a name of `prompts.PROMPTS`, or a file. None is the one that a run
-            or `rooms-base` was trained with, and for other models the question alone.
+        prompt: how a question is put to the model: a name of `prompts.PROMPTS`, or a file. None is the one that a run,
+            its export or `rooms-base` was trained with, and for other models the question alone.
         base: the base model of an adapter or a run, where it is not where they say.
         max_pixels: of a frame at most; None takes frames as they are, within the limits of the model folder.
         dtype: of activations; auto is what a run was trained in, else float32 on CPU and bfloat16 elsewhere.
@@ -58,7 +59,8 @@ def load(
     Raises:
         InputError: there is no such model, prompt or mesh.
     """
-    source, template = open_model(str(model), revision, base), prompt_from(prompt := prompt or _own_prompt(str(model)))
+    source, trained = open_model(str(model), revision, base), trained_as(str(model))
+    template = trained.prompt if trained is not None and prompt is None else prompt_from(prompt or UNTRAINED_PROMPT)
     on_mesh, _ = start_devices(device, mesh)
     check_mesh(
         MeshShape(**dict(on_mesh.shape)),
@@ -70,18 +72,12 @@ def load(
             path=str(model), revision=revision, base=base, dtype=source.dtype_setting if dtype == "auto" else dtype
         ),
         lora=lora,
-        data=DataSettings(prompt=prompt, max_pixels=max_pixels, video_prompt=source.video_prompt),
+        data=DataSettings(prompt=prompt or template.name, max_pixels=max_pixels, video_prompt=source.video_prompt),
         optimizer=optimizer or OptimizerConfig(schedule="constant"),
         steps=steps,
     )
     processor = SceneProcessor.from_folder(source.folder.path, max_pixels=max_pixels, video_prompt=source.video_prompt)
     return Policy(load_policy(config, source, processor, on_mesh, keep_reference=reference), template)
-
-
-def _own_prompt(model: str) -> str:
-    if model == ROOMS_BASE:
-        return ROOMS_BASE_PROMPT
-    return config_of_run(model).data.prompt if is_run(model) else DataSettings().prompt
 
 
 def start_devices(device: DeviceKind, mesh: str | None, *, deterministic: bool = False) -> tuple[Mesh, str]:

@@ -46,6 +46,7 @@ from jaxvsr.prompts import Prompt
 from jaxvsr.rewards.registry import Reward, RewardFunction
 from jaxvsr.rewards.scoring import score_completions
 from jaxvsr.runs.model_source import Model
+from jaxvsr.runs.trained_as import TrainedAs, trained_as
 from jaxvsr.training.learnable import check_group, check_learning_rate
 from jaxvsr.training.load_policy import LoadedPolicy, fresh_adapter
 from jaxvsr.training.not_finite import what_is_not_finite
@@ -296,6 +297,9 @@ class Policy:
             raise InputError("adapter=True: full weights were trained, which no adapter holds; leave it out")
         else:
             save_adapter(out, join(model.stages), model.config, model.base, None, model.revision)
+        start = trained_as(self.config.model.path)
+        frames = None if start is None else start.frames
+        TrainedAs(self.prompt, frames, self.config.data.max_pixels or (start.max_pixels if start else None)).write(out)
         return out
 
     def _step(self, sampling: SamplingSettings, grpo: Objective | None = None, *, greedy: bool = False) -> CompiledStep:

@@ -353,7 +353,12 @@ def config_of_run(argument: str) -> TrainConfig:
     """The config of the run that a MODEL argument means."""
     from jaxvsr.runs.run_folder import RunFolder
 
-    return RunFolder(_split(argument)[0]).read_config()
+    return RunFolder(folder_of_run(argument)).read_config()
+
+
+def folder_of_run(argument: str) -> Path:
+    """`runs/a` of RUN, RUN@best or RUN@STEP."""
+    return _split(argument)[0]
 
 
 def open_run(argument: str) -> OpenedRun:

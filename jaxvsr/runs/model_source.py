@@ -45,12 +45,11 @@ from jaxvsr.models.sharding import parameter_shardings
 from jaxvsr.runs.array_digest import array_digest
 from jaxvsr.runs.checkpoints import Checkpoints, OpenedRun, RunRecord, StageFile, is_run, open_run
 from jaxvsr.runs.run_folder import RunFolder
+from jaxvsr.runs.trained_as import ROOMS_BASE
 
 STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
 # What a model folder is made of; never Python files or pickled weights.
 _WANTED_FILES = [*COMPANIONS, SUMS_FILE, "*.safetensors"]
-ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
-ROOMS_BASE_PROMPT = "vsgrpo-vanilla-train"  # what it was trained with
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

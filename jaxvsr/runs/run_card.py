@@ -15,6 +15,7 @@ from jaxvsr.models.huggingface.model_card import DataSource, ScoreTable, base_li
 from jaxvsr.runs.checkpoints import RunRecord, is_run, open_run
 from jaxvsr.runs.model_source import Model, is_hub_id
 from jaxvsr.runs.run_folder import RunFolder
+from jaxvsr.runs.trained_as import trained_as
 
 # What stands beside the numbers in evaluate.py's scores.json and says what they are of: all of it or a part.
 _SETTINGS = ("model", "revision", "data", "split", "subset", "limit", "frames", "max_pixels", "prompt")
@@ -55,6 +56,7 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
         scores=[*_heldout_scores(run.folder, run.step), *measured],
         config=to_yaml(config),
         adapter=adapter,
+        asked=trained.in_words() if (trained := trained_as(model.name)) is not None else "",
     )
 
 

@@ -24,6 +24,7 @@ from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog
 from jaxvsr.runs.model_source import reopen_model, start_record, write_stages
 from jaxvsr.runs.run_folder import RunFolder, check_run_folder, make_run_folder, settings_that_stay
+from jaxvsr.runs.trained_as import of_config
 from jaxvsr.training.console import CompileTimes, Console
 from jaxvsr.training.heldout import HeldOut, ScoreAnswers
 from jaxvsr.training.load_policy import LoadedPolicy, load_policy
@@ -93,6 +94,7 @@ def ready_run(
         make_run_folder(run.path, config)
         if not first:
             write_stages(model, run.path)
+            of_config(config, tuple(pool.folder for pool in inputs.pools)).write(run.path)
     checkpoints = Checkpoints(run.checkpoints, keep=config.intervals.keep)
     log = MetricsLog(run, config, restored_step=first, run_id=record.run_id) if writes else None
     checkpoints.before_save = log.sync if log is not None else checkpoints.before_save

@@ -145,6 +145,11 @@ def stored_frame_count(asked: Iterable[AskedQuestion]) -> int | None:
     return common.pop()
 
 
+def has_videos(asked: Iterable[AskedQuestion]) -> bool:
+    """Whether any scene is a video: one is read in a number of frames, a set of images whole."""
+    return any(is_download(folder) or not FrameStore(folder).is_image_set(scene) for folder, scene in _scenes(asked))
+
+
 def stored_pixels(asked: Iterable[AskedQuestion]) -> int | None:
     """The largest pixel budget per frame that these scenes were stored with; None if none is stored."""
     scenes = [(folder, scene) for folder, scene in _scenes(asked) if not is_download(folder)]

@@ -55,6 +55,7 @@ def model_card(
     revision: str | None = None,
     config: str = "",
     adapter: bool = False,
+    asked: str = "",
 ) -> str:
     """Markdown with the front matter that the hub reads.
 
@@ -71,6 +72,7 @@ def model_card(
         revision: the hub id's revision.
         config: the run's config as YAML.
         adapter: whether the folder is a PEFT adapter.
+        asked: how the model was asked when it was trained.
     """
     library = "peft" if adapter else "transformers"
     front = [f"base_model: {base}"] if on_hub else []
@@ -92,6 +94,8 @@ def model_card(
     lines += ["## Commands", "", *(f"    {command}" for command in commands), ""]
     if config:
         lines += ["with this `config.yaml`:", "", "```yaml", config.strip(), "```", ""]
+    if asked:
+        lines += ["## How to ask it", "", f"As in training: {asked}", ""]
     return "\n".join([*lines, "## Serving", "", serving, ""])
 
 

@@ -1,0 +1,91 @@
+"""How a model was asked when it was trained: with which prompt, and how it saw a video.
+
+A run's folder holds it in one file, which its exports carry on. `ask.py`, `evaluate.py` and `jaxvsr.load` ask a model
+as it was trained unless they are told otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import get_args
+
+import jaxvsr
+from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.data.frames import FRAMES_DIR, FrameStore
+from jaxvsr.data.video.frame_sampling import SamplingRule
+from jaxvsr.errors import prefixed
+from jaxvsr.fields import read_fields
+from jaxvsr.files import read_json_object, write_text
+from jaxvsr.prompts import Prompt, prompt_from
+from jaxvsr.runs.checkpoints import config_of_run, folder_of_run, is_run
+
+TRAINED_AS_FILE = "trained_as.json"
+ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedAs:
+    """A prompt, and how many frames of a video were shown in which size."""
+
+    prompt: Prompt
+    frames: int | None = None  # of a video; None: scenes in memory, of any number of frames
+    max_pixels: int | None = None  # most pixels per frame; None: the limits of the model folder
+    rule: SamplingRule = "linspace"  # by which the frames were taken
+
+    def __str__(self) -> str:
+        said = [f"prompt {self.prompt.name}"]
+        if self.frames is not None:
+            said.append(f"{self.frames} frames" + ("" if self.rule == "linspace" else f" by the rule {self.rule}"))
+        if self.max_pixels is not None:
+            said.append(f"at most {self.max_pixels:,} pixels per frame")
+        return ", ".join(said)
+
+    def in_words(self) -> str:
+        """For a model card: the same with the prompt's words."""
+        template = "\n".join(f"    {line}" for line in self.prompt.template.splitlines())
+        system = "" if self.prompt.system is None else f", with the system prompt `{self.prompt.system}`"
+        return f"{self}{system}; answers have at most {self.prompt.max_answer_tokens} tokens.\n\n{template}"
+
+    def write(self, folder: Path) -> None:
+        """Into the folder of a run or of an export."""
+        write_text(folder / TRAINED_AS_FILE, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+
+def of_config(config: TrainConfig, folders: tuple[Path, ...] = ()) -> TrainedAs:
+    """What a config says, with the pixels and the rule that its data folders' frames are stored with."""
+    stored = [attributes for folder in folders if (attributes := _stored(folder)) is not None]
+    budgets = [config.data.max_pixels, *(attributes.get("max_pixels") for attributes in stored)]
+    rules = {attributes.get("rule") for attributes in stored} & set(get_args(SamplingRule))
+    return TrainedAs(
+        prompt_from(config.data.prompt),
+        config.data.frames if config.data.folders else None,
+        min((int(budget) for budget in budgets if budget is not None), default=None),
+        rules.pop() if len(rules) == 1 else "linspace",
+    )
+
+
+def trained_as(model: str) -> TrainedAs | None:
+    """How the model that an argument means was asked in training; None where nobody has written it down.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if is_run(model):
+        folder = folder_of_run(model)
+    else:
+        folder = Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE if model == ROOMS_BASE else Path(model)
+    if (folder / TRAINED_AS_FILE).is_file():
+        with prefixed(f"{folder / TRAINED_AS_FILE}"):
+            return read_fields(TrainedAs, read_json_object(folder / TRAINED_AS_FILE))
+    return of_config(config_of_run(model)) if is_run(model) else None
+
+
+def _stored(folder: Path) -> dict[str, object] | None:
+    """What the frames of a data folder are stored with, by its first scene that has any."""
+    if not (folder / FRAMES_DIR).is_dir():
+        return None
+    store = FrameStore(folder)
+    videos = (scene for scene in store.scenes() if not store.is_image_set(scene))
+    return next((dict(store.attributes(scene)) for scene in videos), None)
