@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "outside_text": "",
     "command_line": "errors outside_text parent_process stop_signals",
     "cli": "errors command_line stop_signals",
-    "demo_stages": "errors files command_line",
+    "demo_stages": "data.questions data.splits errors files command_line",
     "prompts": "errors fields yaml_file rewards",
     "rewards": "errors",
     "devices": "errors stop_signals",

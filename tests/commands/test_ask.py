@@ -1,5 +1,7 @@
 """ask.py in process: video files, scans and folders of images; mistakes in one line."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from PIL import Image
 
 from jaxvsr.data.video.video_sources import open_video
 from jaxvsr.errors import InputError
+from jaxvsr.prompts import PROMPTS
+from jaxvsr.runs.trained_as import TrainedAs
 from launch.ask import main
 from tests.support.scans import write_sens_scan
 
@@ -135,3 +139,17 @@ def test_an_image_that_cannot_be_read_is_named(videos):
     (folder / "a.png").write_bytes((videos / "images" / "000.png").read_bytes()[:40])
     with pytest.raises(InputError, match=r"cut/a\.png"):
         open_video(folder).frame(0)
+
+
+def test_an_export_is_asked_as_it_was_trained_unless_told_otherwise(videos, tiny_model, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model(seed=3), model)
+    TrainedAs(PROMPTS["vsgrpo-vanilla-train"], 4, 28 * 28).write(model)
+    assert ask(model, videos / "images") == 0
+    shown = capsys.readouterr()
+    assert "asked with prompt vsgrpo-vanilla-train, 4 frames of at most 784 pixels" in shown.err
+    assert "4 of 6 frames, 2 video tokens" in shown.out
+    assert ask(model, videos / "images", "--frames", "6", "--prompt", "question", "--max-pixels", "6272") == 0
+    shown = capsys.readouterr()
+    assert "trained with prompt vsgrpo-vanilla-train, 4 frames, at most 784 pixels per frame" in shown.err
+    assert "asked with prompt question, 6 frames of at most 6,272 pixels" in shown.err
