@@ -165,6 +165,7 @@ def _write_stacked(arguments: Namespace, model: Model) -> None:
             f"from-hf {arguments.model}: is not a Hugging Face folder of a whole model; write one with to-hf first"
         )
     save_stacked_folder(arguments.out, model.folder)
+    _write_trained_as(arguments)
 
 
 def _write_merged(arguments: Namespace, model: Model) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import jaxvsr
 from jaxvsr.config.train_config import TrainConfig
@@ -18,10 +19,10 @@ from jaxvsr.data.video.frame_sampling import SamplingRule
 from jaxvsr.errors import prefixed
 from jaxvsr.fields import read_fields
 from jaxvsr.files import read_json_object, write_text
+from jaxvsr.models.huggingface.model_folder import TRAINED_AS_FILE
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.runs.checkpoints import config_of_run, folder_of_run, is_run
 
-TRAINED_AS_FILE = "trained_as.json"
 ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
 
 
@@ -56,12 +57,12 @@ class TrainedAs:
 def of_config(config: TrainConfig, folders: tuple[Path, ...] = ()) -> TrainedAs:
     """What a config says, with the pixels and the rule that its data folders' frames are stored with."""
     stored = [attributes for folder in folders if (attributes := _stored(folder)) is not None]
-    budgets = [config.data.max_pixels, *(attributes.get("max_pixels") for attributes in stored)]
-    rules = {attributes.get("rule") for attributes in stored} & set(get_args(SamplingRule))
+    budgets = [config.data.max_pixels, *(attributes["max_pixels"] for attributes in stored)]
+    rules: set[SamplingRule] = {attributes["rule"] for attributes in stored}
     return TrainedAs(
         prompt_from(config.data.prompt),
         config.data.frames if config.data.folders else None,
-        min((int(budget) for budget in budgets if budget is not None), default=None),
+        min((budget for budget in budgets if budget is not None), default=None),
         rules.pop() if len(rules) == 1 else "linspace",
     )
 
@@ -82,10 +83,10 @@ def trained_as(model: str) -> TrainedAs | None:
     return of_config(config_of_run(model)) if is_run(model) else None
 
 
-def _stored(folder: Path) -> dict[str, object] | None:
+def _stored(folder: Path) -> Mapping[str, Any] | None:
     """What the frames of a data folder are stored with, by its first scene that has any."""
     if not (folder / FRAMES_DIR).is_dir():
         return None
     store = FrameStore(folder)
     videos = (scene for scene in store.scenes() if not store.is_image_set(scene))
-    return next((dict(store.attributes(scene)) for scene in videos), None)
+    return next((store.attributes(scene) for scene in videos), None)

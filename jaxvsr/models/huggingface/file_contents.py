@@ -28,7 +28,8 @@ from jaxvsr.models.huggingface.safetensors_io import (
 )
 
 SUMS_FILE = "SHA256SUMS"
-_NOT_SUMMED = re.compile(r"README|LICENSE|NOTICE|SHA256SUMS")  # what people edit, and the sums themselves
+# What people edit, and the sums themselves.
+_NOT_SUMMED = re.compile(r"README|LICENSE|NOTICE|SHA256SUMS|trained_as\.json")
 _SETTLED_SECONDS = 2  # a file that changed less long ago may change again and keep its time
 _MOST_KEPT = 4096
 _READ_HERE: dict[str, list[object]] = {}  # by this process: where the cache cannot be written, a file is read once

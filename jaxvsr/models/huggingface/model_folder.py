@@ -39,6 +39,7 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PARTIAL = ".partial"  # ends the name of a folder that is being written
 # All files but the weights; an export copies them unchanged. Python files are never copied.
+TRAINED_AS_FILE = "trained_as.json"  # how the model was asked in training: it is of a model, not of its base
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "README.md")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_DTYPES = tuple(np.dtype(name) for name in ("float32", "bfloat16", "float16"))

@@ -23,6 +23,7 @@ from jaxvsr.models.huggingface.model_folder import (
     COMPANIONS,
     INDEX_FILE,
     SINGLE_FILE,
+    TRAINED_AS_FILE,
     ModelFolder,
     Weight,
     check_stack_dtypes,
@@ -136,7 +137,7 @@ def copy_companions(source: Path, target: Path) -> None:
     """Config, generation config, tokenizer, chat template, processor files and licence, byte for byte."""
     for pattern in COMPANIONS:
         for path in sorted(source.glob(pattern)):
-            if path.is_file() and path.name not in (INDEX_FILE, LAYOUT_FILE):
+            if path.is_file() and path.name not in (INDEX_FILE, LAYOUT_FILE, TRAINED_AS_FILE):
                 shutil.copyfile(path, target / path.name)
 
 
