@@ -11,6 +11,7 @@ from PIL import Image
 from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.data.geometry.mirrored_scene import mirrored_scene
 from jaxvsr.data.questions import read_questions
+from jaxvsr.data.recipes import generate_questions
 from jaxvsr.data.recipes.recipe import Census, load_recipe
 from jaxvsr.data.scannet.read_scan import read_scene
 from jaxvsr.files import read_rows
@@ -43,6 +44,16 @@ def test_the_custom_task_asks_for_the_heights_that_rooms_were_built_with(heights
         scene = read_scene(heights / "scans" / row.scene)
         (item,) = (one for one in scene.objects if row.question == f"How high is the {one.category}, in centimeters?")
         assert float(row.answer) == pytest.approx(100 * np.ptp(item.points[:, 2]), abs=0.5)
+
+
+def test_a_recipe_file_asks_the_same_in_several_processes(heights: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(generate_questions, "_SCANS_WORTH_PROCESSES", 2)
+    for out, workers in (("one", "1"), ("two", "2")):
+        arguments = ["--recipe", RECIPE, "--mirror", "--set", "minimum_cm=60", "--set", "per_scene=3"]
+        assert build_data.main(["questions", str(heights), str(tmp_path / out), *arguments, "--workers", workers]) == 0
+    rows = read_questions(tmp_path / "two" / "questions.jsonl")
+    assert len({row.scene for row in rows}) > 2 and min(float(row.answer) for row in rows) >= 60
+    assert rows == read_questions(tmp_path / "one" / "questions.jsonl")
 
 
 def test_mirror_images_of_the_custom_task_equal_questions_about_the_mirrored_room(heights: Path) -> None:

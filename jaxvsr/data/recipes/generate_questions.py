@@ -139,7 +139,12 @@ def _outcomes(scan_dirs: Sequence[Path], work: _Work, workers: int | None) -> It
         return
     # Spawned, not forked: the parent may have threads of JAX and TensorStore.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(work,)) as pool:
+    # A worker knows the class of a recipe file's options only once it has loaded the file: it gets their values.
+    recipe, options = load_recipe(work.settings.recipe), work.settings.options
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    changed = {name: value for name, value in values.items() if value is not getattr(recipe.options, name)}
+    sent = dataclasses.replace(work, settings=dataclasses.replace(work.settings, options=None))
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(sent, changed)) as pool:
         try:
             yield from pool.map(_work, scan_dirs)
         finally:
@@ -213,10 +218,12 @@ class _Worker:
 _worker: _Worker | None = None
 
 
-def _start_worker(work: _Work) -> None:
+def _start_worker(work: _Work, changed: dict[str, Any]) -> None:
+    """`work` without its options, and the options' values that differ from the recipe's."""
     end_worker_with_parent()
     global _worker
-    _worker = _Worker(work)
+    options = dataclasses.replace(load_recipe(work.settings.recipe).options, **changed)
+    _worker = _Worker(dataclasses.replace(work, settings=dataclasses.replace(work.settings, options=options)))
 
 
 def _work(scan_dir: Path) -> _Outcome:
