@@ -19,6 +19,7 @@ from jaxvsr.stop_signals import take_signals
 if __name__ == "__main__":
     take_signals()
 
+import os
 import resource
 import shlex
 import sys
@@ -186,7 +187,10 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
         what = "holds full weights" if is_run(arguments.model) else "is not a run with an adapter"
         raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
     record, card = open_run(arguments.model).record, _card(arguments, model)
-    save_adapter(arguments.out, join(model.stages), model.config, loaded_by(record), card, record.revision)
+    base = loaded_by(record)
+    if arguments.base and base == record.base_folder:  # it is not there any more
+        base = os.path.abspath(arguments.base)
+    save_adapter(arguments.out, join(model.stages), model.config, base, card, record.revision)
     _write_trained_as(arguments)
     difference = merging_difference(model.folder, model.stages)
     print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")

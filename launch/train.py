@@ -143,7 +143,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.prompts import prompt_from
     from jaxvsr.runs.run_folder import RunFolder, check_run_folder
     from jaxvsr.stop_signals import noting
-    from jaxvsr.training.stopping import EXIT_CODES, StopRequest
+    from jaxvsr.training.stopping import EXIT_CODES, StopRequest, stop_line
 
     config, path, run_path = _config(arguments)
     stop = StopRequest(config.intervals.time_limit)
@@ -199,9 +199,7 @@ def _command(argv: Sequence[str] | None) -> int:
             console.say(f"all {config.steps} steps are done; --steps asks for more")
         _, reason = train(ready.run, ready.state, stop, first=ready.first)
         if reason != "all steps":
-            console.say(
-                f"stopped by {reason}, saved; continue with: python launch/train.py --run-dir {run_path} --resume"
-            )
+            console.say(stop_line(reason, ready.run.checkpoints.finished(), run_path))
     if first_process and not (ready.first >= config.steps and RunFolder(run_path).report.is_file()):
         from jaxvsr.report.build import write_report
 

@@ -185,7 +185,8 @@ class Peers:
                     said.append(message)
                 elif message["end"]:
                     from_0 = message.get("of")  # process 0 passes on what it was told
-                    self._end(from_0 or f"{link.name}: {message['line']}", int(message["end"]))
+                    why = message["line"] or f"has ended with exit code {message['end']}"
+                    self._end(from_0 or f"{link.name}: {why}", int(message["end"]))
                 else:
                     link.done = True
             if messages is None:

@@ -271,6 +271,12 @@ class Checkpoints:
                 reason = reason_of(error)
         raise damaged(self.folder, step, self.steps, reason)
 
+    def finished(self) -> int | None:
+        """The latest step, once everything that was begun is written."""
+        with self._saving():
+            self._checkpointer.wait()
+        return self.latest
+
     def close(self) -> None:
         """Wait for what is being written; of one that writes, what a kill kept from being removed goes now."""
         with self._quiet, self._saving(), contextlib.closing(self._checkpointer):

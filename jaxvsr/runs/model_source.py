@@ -219,9 +219,12 @@ def _of_folder(
     return dataclasses.replace(model, name=argument, stages=(*model.stages, adapter))
 
 
-def reopen_model(run_folder: Path) -> Model | None:
+def reopen_model(run_folder: Path, base: str | None = None) -> Model | None:
     """The model that the run in a folder started from, out of its own record and its own copies of earlier runs'
     weights; None where it has no checkpoint, or a base alone that is not where it was.
+
+    Args:
+        base: where the base model is now; None: where it was.
 
     Raises:
         InputError: the base folder is gone or has changed, or a copy is missing.
@@ -234,9 +237,9 @@ def reopen_model(run_folder: Path) -> Model | None:
         record = None if checkpoints.latest is None else checkpoints.record(checkpoints.latest)
     finally:
         checkpoints.close()
-    if record is None or not (record.stages or Path(record.base_folder).is_dir()):
-        return None  # a base folder that was moved may be given anew: restoring compares its hash
-    return _recorded(record.base, run_folder, record)
+    if record is None or not (record.stages or base or Path(record.base_folder).is_dir()):
+        return None  # it may be at the same relative path elsewhere: restoring compares its hash
+    return _recorded(record.base, run_folder, record, base)
 
 
 def _of_run(argument: str, run: OpenedRun, base: str | None) -> Model:

@@ -69,7 +69,7 @@ def ready_run(
     Raises:
         InputError: anything that is wrong, before anything is written.
     """
-    model = reopen_model(run_path) if resume else None
+    model = reopen_model(run_path, config.model.base) if resume else None
     evaluates = score_answers is not None and config.intervals.evaluate > 0
     inputs = open_inputs(config, mesh, model=model, evaluates=evaluates, scene_batches=scene_batches, rewards=rewards)
     model, processor = inputs.model, inputs.processor

@@ -2,8 +2,8 @@
 
 Before a step is done there is nothing to save: a signal ends the command as it ends any other. From then on the
 program that is running (sample, reference, update) is finished, and the last step that was done is saved. A program
-that is still being compiled is not waited for. A second Ctrl-C ends at once, with nothing saved since the last
-checkpoint.
+that is still being compiled is not waited for; several processes, which save together or not at all, then leave with
+their last checkpoint. A second Ctrl-C ends at once, with nothing saved since the last checkpoint.
 
     exit code   0  all steps are done, or the time limit was reached
               130  Ctrl-C
@@ -16,11 +16,22 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from jaxvsr.stop_signals import NAMES, answered_by, end_at_once, noting
 
 EXIT_CODES = {"all steps": 0, "scenes used up": 0, "time limit": 0, "Ctrl-C": 130, "SIGTERM": 143}
 COMPILING_SECONDS = 8.0  # how long several processes wait for a program that compiles: they save together or not at all
+
+
+def stop_line(reason: str, saved: int | None, run_path: Path) -> str:
+    """What a run says that ends before its last step; `saved` is the step of its last checkpoint.
+
+    >>> stop_line("time limit", 12, Path("runs/mine"))
+    'stopped by time limit, saved up to step 12; continue with: python launch/train.py --run-dir runs/mine --resume'
+    """
+    kept = "no step is saved yet; start again" if saved is None else f"saved up to step {saved}; continue"
+    return f"stopped by {reason}, {kept} with: python launch/train.py --run-dir {run_path} --resume"
 
 
 class StopInStepError(Exception):

@@ -191,3 +191,9 @@ def test_all_of_a_large_tensor_is_seen(model: Path) -> None:
     safetensors.numpy.save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
     after = folder_contents(open_folder(model))
     assert [name for name in before if before[name] != after[name]] == ["model.safetensors"]
+
+
+def test_how_a_model_was_asked_is_not_part_of_its_contents(model: Path) -> None:
+    before = folder_contents(open_folder(model))
+    (model / "trained_as.json").write_text("{}")
+    assert folder_contents(open_folder(model)) == before

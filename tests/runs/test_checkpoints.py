@@ -241,7 +241,12 @@ def test_a_run_is_resumed_from_its_record_even_if_the_run_it_started_from_is_gon
     assert again.stages[0].lora == stage.lora
     np.testing.assert_array_equal(again.stages[0].weights[NAME], stage.weights[NAME])
 
-    shutil.rmtree(tmp_path / "tiny")
+    (tmp_path / "tiny").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match="give the folder where it is now with --base FOLDER"):
+        reopen_model(run)
+    moved = reopen_model(run, str(tmp_path / "moved"))
+    assert moved is not None and moved.content_hash == again.content_hash
+
     write_tiny_model(tmp_path / "tiny", 1, shape=SMALL)
     with pytest.raises(InputError, match="has changed since the run was made"):
         reopen_model(run)

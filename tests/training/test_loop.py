@@ -32,7 +32,7 @@ from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.training import loop, stopping
 from jaxvsr.training.loop import train
-from jaxvsr.training.stopping import EXIT_CODES, StopInStepError, StopRequest
+from jaxvsr.training.stopping import EXIT_CODES, StopInStepError, StopRequest, stop_line
 from tests.support.runs import (
     RECORD,
     Bench,
@@ -189,13 +189,14 @@ def test_a_signal_ends_after_the_running_step_with_a_checkpoint(
 def test_a_second_ctrl_c_ends_at_once() -> None:
     with StopRequest().listening() as stop:
         stop.step_is_done()
-
-
-def test_a_second_ctrl_c_stops_immediately() -> None:
-    with StopRequest().listening(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_the_last_line_of_a_stopped_run_says_which_step_is_saved() -> None:
+    assert stop_line("SIGTERM", 4, Path("run")).startswith("stopped by SIGTERM, saved up to step 4; continue with: ")
+    assert stop_line("SIGTERM", None, Path("run")).startswith("stopped by SIGTERM, no step is saved yet; start again")
 
 
 def test_a_signal_before_a_step_is_done_ends_the_run_with_nothing_saved(

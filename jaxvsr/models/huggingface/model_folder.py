@@ -38,8 +38,8 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PARTIAL = ".partial"  # ends the name of a folder that is being written
-# All files but the weights; an export copies them unchanged. Python files are never copied.
 TRAINED_AS_FILE = "trained_as.json"  # how the model was asked in training: it is of a model, not of its base
+# All files but the weights; an export copies them unchanged. Python files are never copied.
 COMPANIONS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "README.md")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_DTYPES = tuple(np.dtype(name) for name in ("float32", "bfloat16", "float16"))
@@ -201,7 +201,8 @@ def folder_contents(folder: ModelFolder, *, in_full: bool = False) -> dict[str, 
     check_sums(folder.path, in_full=in_full)
     found = {name: weights_sha256(file, in_full=in_full) for name, file in folder.files.items()}
     for pattern in _COMPUTED_WITH:
-        found |= {path.name: plain_sha256(path) for path in folder.path.glob(pattern) if path.is_file()}
+        paths = [path for path in folder.path.glob(pattern) if path.is_file() and path.name != TRAINED_AS_FILE]
+        found |= {path.name: plain_sha256(path) for path in paths}
     return dict(sorted(found.items()))
 
 
