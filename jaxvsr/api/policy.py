@@ -298,8 +298,9 @@ class Policy:
         else:
             save_adapter(out, join(model.stages), model.config, model.base, None, model.revision)
         start = trained_as(self.config.model.path)
-        frames = None if start is None else start.frames
-        TrainedAs(self.prompt, frames, self.config.data.max_pixels or (start.max_pixels if start else None)).write(out)
+        start = start or TrainedAs(self.prompt)
+        max_pixels = self.config.data.max_pixels or start.max_pixels
+        dataclasses.replace(start, prompt=self.prompt, max_pixels=max_pixels).write(out)
         return out
 
     def _step(self, sampling: SamplingSettings, grpo: Objective | None = None, *, greedy: bool = False) -> CompiledStep:

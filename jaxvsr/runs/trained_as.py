@@ -76,7 +76,8 @@ def trained_as(model: str) -> TrainedAs | None:
     if is_run(model):
         folder = folder_of_run(model)
     else:
-        folder = Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE if model == ROOMS_BASE else Path(model)
+        shipped = model == ROOMS_BASE and not Path(model).is_dir()
+        folder = Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE if shipped else Path(model)
     if (folder / TRAINED_AS_FILE).is_file():
         with prefixed(f"{folder / TRAINED_AS_FILE}"):
             return read_fields(TrainedAs, read_json_object(folder / TRAINED_AS_FILE))

@@ -73,9 +73,8 @@ class AnswerSettings:
 
 
 def weights_hash(model: Model) -> str:
-    """Identifies a model's weights: the content hash of the base folder, and of stages that are merged into it theirs.
-
-    As of the base: each tensor's name, shape, first and last values.
+    """Identifies a model's weights: the content hash of the base folder, and of stages that are merged into it each
+    tensor's name, size, first and last values.
     """
     if not model.stages:
         return model.content_hash
