@@ -101,9 +101,14 @@ class BatchBuilder:
         asked = {text: question for question in questions for text in self._answers(question)}
         bare = next((text for text in asked if "</think>" not in text), None)
         if bare is not None and self.processor.chat.opens_thought:
+            needs = (
+                "a `response` with </think>"
+                if self.objective == "sft"
+                else "a model that does not: it compares bare answers"
+            )
             raise InputError(
                 f"question {asked[bare].id!r}: this model's template begins every answer with <think>, so the given "
-                f"answer {bare[:40]!r} would be a thought; objective={self.objective} needs a `response` with </think>"
+                f"answer {bare[:40]!r} would be a thought; objective={self.objective} needs {needs}"
             )
         lengths = {text: len(self.processor.chat.answer_tokens(text)) for text in asked}
         longest = max(lengths, key=lengths.__getitem__, default=None)

@@ -77,9 +77,13 @@ class SceneMedia:
                     raise InputError(f"--fps: the frames of {scene.scene} are stored in {scene.folder}; take --frames")
                 if self.rule not in (None, stored):
                     raise InputError(
-                        f"--rule {self.rule}: the frames of {scene.scene} in {scene.folder} are stored with {stored}"
+                        f"--rule {self.rule}: the frames of {scene.scene} in {scene.folder} are stored with {stored}; "
+                        f"--rule {stored} takes them as they are"
                     )
-                store.positions(scene.scene, self._count(scene))
+                try:
+                    store.positions(scene.scene, self._count(scene))
+                except InputError as error:
+                    raise InputError(f"{error}; or take a number that is stored, with evaluate.py --frames") from None
 
     def _count(self, scene: SceneQuestions) -> int:
         if self.frames is None:
