@@ -1,7 +1,7 @@
 """Hugging Face folders in and out.
 
     python launch/convert.py to-hf runs/demo out/demo              merged weights, as the base model's folder has them
-    python launch/convert.py to-hf runs/demo@best out/lora --adapter    a PEFT adapter of the base model
+    python launch/convert.py to-hf runs/demo out/lora --adapter    a PEFT adapter of the base model
     python launch/convert.py from-hf Qwen/Qwen2-VL-2B-Instruct models/2b    layers stacked: loads without stacking
     python launch/convert.py verify models/2b                      logits and 32 greedy tokens, against transformers
     python launch/convert.py positions                             what the installed transformers does to positions
@@ -190,7 +190,8 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
     base = loaded_by(record)
     if arguments.base and base == record.base_folder:  # it is not there any more
         base = os.path.abspath(arguments.base)
-    save_adapter(arguments.out, join(model.stages), model.config, base, card, record.revision)
+    adapter, processor = join(model.stages), model.folder.path
+    save_adapter(arguments.out, adapter, model.config, base, card, record.revision, processor)
     _write_trained_as(arguments)
     difference = merging_difference(model.folder, model.stages)
     print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")

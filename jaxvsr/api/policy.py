@@ -296,7 +296,8 @@ class Policy:
         elif any(one.lora is None for one in model.stages):
             raise InputError("adapter=True: full weights were trained, which no adapter holds; leave it out")
         else:
-            save_adapter(out, join(model.stages), model.config, model.base, None, model.revision)
+            adapted, processor = join(model.stages), model.folder.path
+            save_adapter(out, adapted, model.config, model.base, None, model.revision, processor)
         start = trained_as(self.config.model.path)
         start = start or TrainedAs(self.prompt)
         max_pixels = self.config.data.max_pixels or start.max_pixels

@@ -13,8 +13,8 @@ import pytest
 import safetensors.numpy
 import torch
 from peft import LoraConfig as PeftConfig
-from peft import PeftModel, get_peft_model
-from transformers import AutoModelForImageTextToText
+from peft import AutoPeftModel, PeftModel, get_peft_model
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.errors import InputError
@@ -106,6 +106,26 @@ def test_peft_loads_what_we_write_with_the_same_logits_as_the_merged_export(fold
     theirs = logits(adapted.eval())
     np.testing.assert_allclose(logits(torch_model(tmp_path / "merged")), theirs, atol=1e-4 * np.abs(theirs).max())
     assert np.abs(theirs - logits(torch_model(folder))).max() > 0.05 or "visual" in str(targets) or "qkv" in targets
+
+
+def test_auto_classes_load_an_adapter_with_its_base_and_processor(folder, tmp_path):
+    config = open_folder(folder).config
+    adapter = random_adapter(config, LoraConfig(4, 2.0, ("q_proj",)))
+    save_adapter(tmp_path / "ours", adapter, config, str(folder), processor=folder)
+    get_peft_model(torch_model(folder), PeftConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "theirs")
+    ours, theirs = (json.loads((tmp_path / name / ADAPTER_CONFIG).read_text()) for name in ("ours", "theirs"))
+    assert theirs["auto_mapping"] is not None
+    assert {name: ours[name] for name in ("auto_mapping", "task_type")} == {
+        name: theirs[name] for name in ("auto_mapping", "task_type")
+    }
+    loaded = logits(AutoPeftModel.from_pretrained(tmp_path / "ours").eval())
+    by_hand = logits(PeftModel.from_pretrained(torch_model(folder), tmp_path / "ours").eval())
+    np.testing.assert_array_equal(loaded, by_hand)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "ours")
+    text = "Is the chair left of the table?"
+    assert tokenizer(text)["input_ids"] == AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    assert not (tmp_path / "ours" / "config.json").exists()
+    assert load_adapter(tmp_path / "ours", config).modules == adapter.modules
 
 
 def test_we_read_what_peft_writes(folder, tmp_path):

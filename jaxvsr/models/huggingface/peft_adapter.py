@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.file_contents import check_sums
 from jaxvsr.models.huggingface.parameter_names import Style, file_name
 from jaxvsr.models.huggingface.safetensors_io import (
@@ -27,7 +28,7 @@ from jaxvsr.models.huggingface.safetensors_io import (
     write_safetensors,
 )
 from jaxvsr.models.huggingface.stages import Stage, check_adapter, linear_modules
-from jaxvsr.models.huggingface.write_model_folder import new_folder
+from jaxvsr.models.huggingface.write_model_folder import copy_processor, new_folder
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, stack_of
 from jaxvsr.models.qwen_vl import parameter_shapes
@@ -71,8 +72,14 @@ def save_adapter(
     base: str,
     readme: str | None = None,
     revision: str | None = None,
+    processor: Path | None = None,
 ) -> None:
-    """Write a PEFT folder. `base` is where PEFT finds the base model: a hub id (at `revision`) or a folder."""
+    """Write a PEFT folder, which `AutoPeftModel` loads.
+
+    Args:
+        base: where PEFT finds the base model: a hub id (at `revision`) or a folder.
+        processor: the folder whose tokenizer, chat template and processor files go with it, as TRL writes them.
+    """
     check_adapter(adapter, config)
     assert adapter.lora is not None
     tensors = {}
@@ -85,7 +92,12 @@ def save_adapter(
                 tensors[_PREFIX + name] = np.asarray(matrix, np.float32)
     content = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        # As PEFT says it of a model with vision, which is of none of its task types.
+        "task_type": None,
+        "auto_mapping": {
+            "base_model_class": family_of(config).architecture,
+            "parent_library": f"transformers.models.{config.family}.modeling_{config.family}",
+        },
         "base_model_name_or_path": base,
         "revision": revision,
         "r": adapter.lora.rank,
@@ -102,6 +114,8 @@ def save_adapter(
         entries = {name: (matrix.dtype, matrix.shape) for name, matrix in tensors.items()}
         write_safetensors(partial / ADAPTER_WEIGHTS, entries, tensors.__getitem__)
         (partial / ADAPTER_CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if processor is not None:
+            copy_processor(processor, partial)
         if readme is not None:
             (partial / "README.md").write_text(readme, encoding="utf-8")
 

@@ -9,7 +9,7 @@ import errno
 import json
 import math
 import shutil
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object
 from jaxvsr.locks import only_maker
 from jaxvsr.models.huggingface.file_contents import write_sums
+from jaxvsr.models.huggingface.hf_config import CONFIG_FILE
 from jaxvsr.models.huggingface.model_folder import (
     COMPANIONS,
     INDEX_FILE,
@@ -135,10 +136,20 @@ def _reason(error: OSError | ValueError) -> str:
 
 def copy_companions(source: Path, target: Path) -> None:
     """Config, generation config, tokenizer, chat template, processor files and licence, byte for byte."""
-    for pattern in COMPANIONS:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file() and path.name not in (INDEX_FILE, LAYOUT_FILE, TRAINED_AS_FILE):
-                shutil.copyfile(path, target / path.name)
+    for path in _companions(source, COMPANIONS):
+        shutil.copyfile(path, target / path.name)
+
+
+def copy_processor(source: Path, target: Path) -> None:
+    """Tokenizer, chat template and processor files alone, byte for byte."""
+    for path in _companions(source, ("*.json", "*.txt", "*.jinja")):
+        if path.name not in (CONFIG_FILE, "generation_config.json"):
+            shutil.copyfile(path, target / path.name)
+
+
+def _companions(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
+    return [path for path in found if path.name not in (INDEX_FILE, LAYOUT_FILE, TRAINED_AS_FILE)]
 
 
 def _hugging_face_layout(folder: ModelFolder) -> tuple[Style, dict[str, list[str]]]:
