@@ -13,6 +13,7 @@ from jaxvsr.stop_signals import take_signals
 
 # command: (module of jaxvsr.launch, what it does)
 COMMANDS = {
+    "demo": ("demo", "rooms, GRPO, scores, the page and the export in small, in runs/demo"),
     "train": ("train", "SFT, DPO or GRPO on scene trees"),
     "data": ("build_data", "rooms, questions, frames, features; import and check data folders"),
     "evaluate": ("evaluate", "benchmark scores of a model, or of a file of predictions"),
@@ -41,8 +42,11 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise InputError(f"no command {command!r}; the commands are {', '.join(COMMANDS)}")
-    sys.argv[0] = f"jaxvsr {command}"  # the name that its --help prints
-    return importlib.import_module(f"jaxvsr.launch.{COMMANDS[command][0]}").main(rest)
+    script, sys.argv[0] = sys.argv[0], f"jaxvsr {command}"  # the name that its --help prints
+    try:
+        return importlib.import_module(f"jaxvsr.launch.{COMMANDS[command][0]}").main(rest)
+    finally:
+        sys.argv[0] = script
 
 
 def main(argv: Sequence[str] | None = None) -> int:

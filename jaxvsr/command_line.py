@@ -45,6 +45,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
+        if sys.argv[0].startswith("jaxvsr ") and str(kwargs.get("prog")).endswith(".py"):
+            kwargs["prog"] = sys.argv[0]  # `jaxvsr train`, not the script that it runs
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "user_functions": "errors",
     "outside_text": "",
     "command_line": "errors outside_text parent_process stop_signals",
+    "__main__": "cli",
     "cli": "errors command_line stop_signals",
     "demo_stages": "data.questions data.splits errors files command_line",
     "prompts": "errors fields yaml_file rewards",

@@ -157,6 +157,11 @@ def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = (), 
     if revision is not None and (kind or argument == ROOMS_BASE):
         what = kind or "part of jaxvsr"
         raise InputError(f"revision {revision!r}: only a hub id has revisions, {argument!r} is {what}; leave it out")
+    if kind and argument == ROOMS_BASE:
+        raise InputError(
+            f"model {ROOMS_BASE!r}: is the model that comes with jaxvsr, and {kind} of that name is here; give "
+            f"./{ROOMS_BASE} for what is here, or rename it"
+        )
     if kind == "a run":
         return _of_run(argument, open_run(argument), base)
     if kind == "a folder":

@@ -5,8 +5,10 @@ import ast
 import fnmatch
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -58,10 +60,34 @@ def test_every_package_and_data_file_is_in_the_wheel():
 
 
 def test_every_command_has_its_script_and_every_script_its_command():
-    assert {module for module, _ in cli.COMMANDS.values()} | {"demo"} == {path.stem for path in SCRIPTS}
+    assert {module for module, _ in cli.COMMANDS.values()} == {path.stem for path in SCRIPTS}
     for path in SCRIPTS:
         functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
         assert "main" in functions, f"{path.name} has no main(argv)"
+
+
+def test_python_m_jaxvsr_is_the_command(tmp_path: Path):
+    listed = python("-m", "jaxvsr", cwd=tmp_path)
+    assert listed.returncode == 2 and listed.stdout.strip() == cli.usage()
+    helped = python("-m", "jaxvsr", "demo", "--help", cwd=tmp_path)
+    assert helped.returncode == 0 and helped.stdout.startswith("usage: jaxvsr demo"), helped.stderr
+    wrong = python("-m", "jaxvsr", "convert", "to-hf", cwd=tmp_path)
+    assert wrong.returncode == 2 and "(see jaxvsr convert to-hf --help)" in wrong.stderr
+
+
+def test_the_source_distribution_has_every_tracked_file(tmp_path: Path):
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
+    names = [name for name in listed if not name.startswith(".")]  # of the repository alone
+    for name in names:
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / "source" / name)
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('.'))"
+    built = python("-W", "ignore", "-c", build, cwd=tmp_path / "source")
+    assert built.returncode == 0, built.stderr
+    with tarfile.open(tmp_path / "source" / built.stdout.split()[-1]) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert [name for name in names if name not in held] == []
+    assert "jaxvsr/py.typed" in held
 
 
 def test_an_unknown_command_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]):

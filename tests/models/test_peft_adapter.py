@@ -12,8 +12,8 @@ import optax
 import pytest
 import safetensors.numpy
 import torch
-from peft import LoraConfig as PeftConfig
 from peft import AutoPeftModel, PeftModel, get_peft_model
+from peft import LoraConfig as PeftConfig
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from jaxvsr.config.algorithm import OptimizerConfig

@@ -62,6 +62,19 @@ def test_an_interrupted_save_is_not_listed_as_a_checkpoint(tmp_path: Path) -> No
     assert Checkpoints(tmp_path, keep=2).steps == [1]
 
 
+def test_a_folder_named_like_the_shipped_model_is_refused_until_it_is_clear_which_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = open_model("rooms-base").content_hash
+    write_tiny_model(Path("rooms-base"), 0, shape=SMALL)
+    with pytest.raises(InputError, match=r"comes with jaxvsr, and a folder of that name is here; give \./rooms-base"):
+        open_model("rooms-base")
+    assert open_model("./rooms-base").content_hash != shipped
+    Path("rooms-base").rename("mine")
+    assert open_model("rooms-base").content_hash == shipped
+
+
 def test_a_checkpoint_is_named_by_best_or_by_step(tmp_path: Path) -> None:
     config = TrainConfig(lora=LORA)
     run = make_run_folder(tmp_path / "runs" / "a@b", config)
