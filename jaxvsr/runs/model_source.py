@@ -244,6 +244,8 @@ def reopen_model(run_folder: Path, base: str | None = None) -> Model | None:
         checkpoints.close()
     if record is None or not (record.stages or base or Path(record.base_folder).is_dir()):
         return None  # it may be at the same relative path elsewhere: restoring compares its hash
+    if base and not Path(base).is_dir() and Path(record.base_folder).is_dir():
+        base = None  # a relative path of the run's config, seen from another folder
     return _recorded(record.base, run_folder, record, base)
 
 

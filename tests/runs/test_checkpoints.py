@@ -254,6 +254,8 @@ def test_a_run_is_resumed_from_its_record_even_if_the_run_it_started_from_is_gon
     assert again.stages[0].lora == stage.lora
     np.testing.assert_array_equal(again.stages[0].weights[NAME], stage.weights[NAME])
 
+    seen_from_elsewhere = reopen_model(run, "models/tiny")
+    assert seen_from_elsewhere is not None and seen_from_elsewhere.folder.path == tmp_path / "tiny"
     (tmp_path / "tiny").rename(tmp_path / "moved")
     with pytest.raises(InputError, match="give the folder where it is now with --base FOLDER"):
         reopen_model(run)
