@@ -11,19 +11,23 @@
 VENV := .venv
 RECIPE := pyproject.toml setup/environment.sh setup/fetch_pip.py setup/native_libraries.py
 
-.PHONY: setup demo test test-fast lint format docs
+.PHONY: interpreter setup demo test test-fast lint format docs
 
 setup: $(VENV)/.scans
 
-$(VENV)/.scans: $(RECIPE)
+# An environment that is up to date, and of another Python than PYTHON.
+interpreter:
+	@sh setup/environment.sh $(VENV) check
+
+$(VENV)/.scans: $(RECIPE) | interpreter
 	@sh setup/environment.sh $(VENV) scans
 	@touch $@
 
-$(VENV)/.test: $(RECIPE)
+$(VENV)/.test: $(RECIPE) | interpreter
 	@sh setup/environment.sh $(VENV) test
 	@touch $@ $(VENV)/.scans
 
-$(VENV)/.docs: $(RECIPE)
+$(VENV)/.docs: $(RECIPE) | interpreter
 	@sh setup/environment.sh $(VENV) docs
 	@touch $@
 

@@ -4,6 +4,7 @@
 #   sh setup/environment.sh .venv scans          what the demo needs (no torch)
 #   sh setup/environment.sh .venv test           that, and what the tests need
 #   sh setup/environment.sh .venv docs           what the documentation needs
+#   sh setup/environment.sh .venv check          nothing; an error if .venv has another Python than PYTHON
 #
 # PYTHON=... chooses the interpreter. Nothing outside the environment's folder is changed.
 set -eu
@@ -27,12 +28,14 @@ if [ -n "${PYTHON:-}" ]; then
     if [ -x "$environment/bin/python" ] && [ "$("$environment/bin/python" -c "$version")" != "$("$PYTHON" -c "$version")" ]; then
         fail "$environment has another Python than PYTHON=$PYTHON; remove it to make it anew"
     fi
-else
+elif [ "$extras" != check ]; then
     for PYTHON in python3.11 python3.12 python3.13 python3 ""; do
         [ -n "$PYTHON" ] || fail "no Python 3.11, 3.12 or 3.13 found; on Debian and Ubuntu: apt-get install python3.11 python3.11-venv"
         fits "$PYTHON" && break
     done
 fi
+
+[ "$extras" != check ] || exit 0
 
 # The environment itself. Debian and Ubuntu ship Python without ensurepip: then pip comes from elsewhere.
 if ! "$environment/bin/python" -m pip --version >/dev/null 2>&1; then

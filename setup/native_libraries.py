@@ -1,8 +1,9 @@
 """Give Open3D the system libraries that it links to: `ENVIRONMENT/bin/python native_libraries.py`.
 
-Open3D's wheel expects libGL, libEGL and libX11 of the system, which servers and containers often lack. What is missing
-is taken from the distribution's own packages with `apt-get download`, which needs no root, and unpacked into
-ENVIRONMENT/lib, where Open3D looks first (its RPATH). The system itself is left as it is.
+Open3D's wheel expects libusb, libGL, libEGL and libX11 of the system, which servers and containers often lack. libusb
+comes with the wheel `libusb-package`, for whoever imports Open3D: TensorBoard does, for its plugin. What else is
+missing is taken from the distribution's own packages with `apt-get download`, which needs no root. All of it is put
+into ENVIRONMENT/lib, where Open3D looks first (its RPATH). The system itself is left as it is.
 """
 
 from __future__ import annotations
@@ -28,16 +29,12 @@ PACKAGES = {
     "libgomp.so.1": ("libgomp1",),
 }
 
-LOAD = """
-import ctypes, sys
-ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
-ctypes.CDLL(sys.argv[2])
-"""
+LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
-def missing_library(libusb: str, open3d: str) -> str | None:
+def missing_library(open3d: str) -> str | None:
     """The first library that the loader does not find, or None when Open3D loads."""
-    load = subprocess.run([sys.executable, "-c", LOAD, libusb, open3d], capture_output=True, text=True)
+    load = subprocess.run([sys.executable, "-c", LOAD, open3d], capture_output=True, text=True)
     if load.returncode == 0:
         return None
     found = re.search(r"OSError: (\S+): cannot open shared object file", load.stderr)
@@ -69,8 +66,9 @@ def main() -> int:
     libraries = glob.glob(os.path.join(os.path.dirname(libusb.origin), "libusb-1.0.so*"))
     if not binding or not libraries:
         return 0  # another system's layout
+    shutil.copyfile(libraries[0], Path(sys.prefix, "lib", "libusb-1.0.so.0"))
     fetched: set[str] = set()
-    while (library := missing_library(libraries[0], binding[0])) is not None:
+    while (library := missing_library(binding[0])) is not None:
         if library not in PACKAGES or library in fetched:
             print(f"error: Open3D does not load: {library}", file=sys.stderr)
             return 2
