@@ -67,7 +67,7 @@ def _parser() -> ArgumentParser:
         action="append",
         default=[],
         metavar="DIR",
-        help="of evaluate.py, for the README; repeatable",
+        help="of evaluate.py, for the README; repeatable; default: all that were written of this checkpoint",
     )
     verify = command("verify", "compare logits and greedy tokens with transformers (needs torch)", out=False)
     verify.add_argument("--tokens", type=positive_int, default=32, metavar="N", help="greedy tokens (default 32)")

@@ -119,6 +119,7 @@ class Evaluation:
         self, name: str, answerer: Answerer, out: Path, revision: str | None, base: str | None
     ) -> Result | None:
         from jaxvsr.runs.model_source import open_model
+        from jaxvsr.runs.run_card import note_evaluation
 
         model = open_model(name, revision, base)
         predictions = answerer.predictions(model, out)
@@ -130,6 +131,7 @@ class Evaluation:
         origin |= {**self._required().to_json(), **settings.media_fields(self._required().asked), "decoding": "greedy"}
         origin |= {**provenance.prompt_fields(settings.prompt), "commit": provenance.code_version()}
         self._write(out, result, {**origin, **provenance.model_fields(model), "model": name})
+        note_evaluation(name, out)
         return result
 
     def _of_drawn_answers(self, predictions: Sequence[Prediction]) -> tuple[Result, list[Prediction]]:

@@ -389,6 +389,18 @@ def open_run(argument: str) -> OpenedRun:
     return OpenedRun(path, step, config.lora, config.model.dtype, config.data.video_prompt, record, weights)
 
 
+def step_of_run(argument: str) -> tuple[Path, int]:
+    """The folder and the step that `RUN`, `RUN@best` or `RUN@STEP` means; `InputError` where there is no such one."""
+    from jaxvsr.runs.run_folder import RunFolder
+
+    path, which = _split(argument)
+    checkpoints = Checkpoints(RunFolder(path).checkpoints)
+    try:
+        return path, checkpoints.choose(which)
+    finally:
+        checkpoints.close()
+
+
 def _split(argument: str) -> tuple[Path, str]:
     """`runs/a@best` → (runs/a, best); a folder whose own name has an @ is taken as it is."""
     path, at, which = argument.rpartition("@")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +11,10 @@ from pathlib import Path
 from jaxvsr.config.config_file import to_yaml
 from jaxvsr.data.data_folder import card_sources
 from jaxvsr.errors import InputError
-from jaxvsr.files import read_json_object, read_rows, read_text
+from jaxvsr.files import read_json_object, read_rows, read_text, write_text
 from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.model_card import DataSource, ScoreTable, base_licence, model_card
-from jaxvsr.runs.checkpoints import RunRecord, is_run, open_run
+from jaxvsr.runs.checkpoints import RunRecord, is_run, open_run, step_of_run
 from jaxvsr.runs.model_source import Model, is_hub_id
 from jaxvsr.runs.run_folder import RunFolder
 from jaxvsr.runs.trained_as import trained_as
@@ -22,7 +24,8 @@ _SETTINGS = ("model", "revision", "data", "split", "subset", "limit", "frames", 
 
 
 def export_card(model: Model, command: str, *, adapter: bool = False, scores: Sequence[Path] = ()) -> str:
-    """Of a run, or of a PEFT adapter that is merged; `scores` are folders that evaluate.py wrote.
+    """Of a run, or of a PEFT adapter that is merged; `scores` are folders that evaluate.py wrote, of a run by default
+    all those of this checkpoint.
 
     Raises:
         InputError: a folder of `scores` holds none.
@@ -41,6 +44,7 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
             scores=measured,
         )
     run = open_run(model.name)
+    measured = measured or [_benchmark_scores(folder) for folder in evaluations_of(run.folder, run.step)]
     config = RunFolder(run.folder).read_config()
     folders = [folder.rpartition(":")[0] or folder for folder in config.data.folders]
     return model_card(
@@ -58,6 +62,29 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
         adapter=adapter,
         asked=trained.in_words() if (trained := trained_as(model.name)) is not None else "",
     )
+
+
+def note_evaluation(model: str, out: Path) -> None:
+    """Write into a run's folder that `evaluate.py` wrote scores of one of its checkpoints to `out`; of another model
+    than a run, and where the folder cannot be written, nothing is noted."""
+    if not is_run(model):
+        return
+    folder, step = step_of_run(model)
+    path = RunFolder(folder).evaluations
+    note = {"step": step, "model": model, "scores": os.path.abspath(out)}
+    others = [row for row in read_rows(path) if row.get("scores") != note["scores"]]
+    with contextlib.suppress(OSError):
+        write_text(path, "".join(json.dumps(row) + "\n" for row in [*others, note]))
+
+
+def evaluations_of(run: Path, step: int) -> list[Path]:
+    """The folders with scores of a checkpoint that were noted and are still about it, in the order of their making."""
+    found = []
+    for row in read_rows(RunFolder(run).evaluations):
+        folder = Path(str(row.get("scores")))
+        if row.get("step") == step and all((folder / name).is_file() for name in ("scores.json", "table.md")):
+            found += [folder] if read_json_object(folder / "scores.json").get("model") == row.get("model") else []
+    return found
 
 
 def loaded_by(record: RunRecord) -> str:

@@ -7,6 +7,7 @@ runs/<config>-<date>-<seed>/
     hacking.jsonl     rollouts that show a trick: the worst of some steps
     tensorboard/      events
     checkpoints/      Orbax, by step
+    evaluations.jsonl where `evaluate.py` wrote scores of its checkpoints
     report.html
 """
 
@@ -57,6 +58,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
 
     @property
     def report(self) -> Path:

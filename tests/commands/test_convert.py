@@ -30,9 +30,9 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.random_weights import write_random_folder
 from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.runs import model_source
-from jaxvsr.runs.checkpoints import Checkpoints, RunRecord
+from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, step_of_run
 from jaxvsr.runs.model_source import open_model, start_record, write_stages
-from jaxvsr.runs.run_card import loaded_by
+from jaxvsr.runs.run_card import evaluations_of, loaded_by, note_evaluation
 from jaxvsr.runs.run_folder import make_run_folder
 from launch import convert
 from tests.support.models import DEEP
@@ -152,6 +152,23 @@ def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder
     assert headings[1:5] == ["## Base model and data", "## Scores", "### Official", "#### More"]
     assert command("to-hf", folder, tmp_path / "plain", "--scores", scores) == 2
     assert "keeps its own README" in capsys.readouterr().err
+
+
+def test_the_card_has_the_scores_that_were_written_of_the_exported_checkpoint(folder, tmp_path):
+    source = str(write_run(tmp_path / "run", folder, random_lora(open_folder(folder).config, 1)))
+    for name, model, value in (("own", source, 40.5), ("other", "runs/other", 12.5), ("gone", source, 7.5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scores.json").write_text(json.dumps({"benchmark": "vsi-bench", "model": model}))
+        (tmp_path / name / "table.md").write_text(f"| overall | {value} |\n")
+        note_evaluation(source, tmp_path / name)  # "other" was written to again since, with another model
+    note_evaluation("rooms-base", tmp_path / "own")  # no run
+    note_evaluation(source, tmp_path / "own")
+    (tmp_path / "gone" / "table.md").unlink()
+    run_folder, step = step_of_run(source)
+    assert evaluations_of(run_folder, step) == [tmp_path / "own"] and evaluations_of(run_folder, step - 1) == []
+    assert command("to-hf", source, tmp_path / "out") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.count("| overall | 40.5 |") == 1 and "12.5" not in card and "None were measured" not in card
 
 
 @pytest.mark.slow

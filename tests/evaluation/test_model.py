@@ -29,6 +29,7 @@ from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.checkpoints import Checkpoints
 from jaxvsr.runs.model_source import open_model, start_record
+from jaxvsr.runs.run_card import evaluations_of
 from jaxvsr.runs.run_folder import make_run_folder
 from launch.evaluate import main
 from tests.support.models import DEEP
@@ -252,6 +253,7 @@ def test_a_series_of_checkpoints_is_scored_per_step_with_one_compiled_program(
     assert printed.count("compiling answers") == 1
     series = read(tmp_path / "out" / "series.json")
     assert [row["step"] for row in series] == [5, 10, 20]
+    assert evaluations_of(run, 10) == [tmp_path / "out" / "step-10"]
     for row in series:
         scores = read(tmp_path / "out" / f"step-{row['step']}" / "scores.json")
         assert scores["overall"] == row["overall"] and scores["model"] == f"{run}@{row['step']}"
