@@ -4,6 +4,7 @@ OUT/questions.jsonl     one question per line                   questions.py
 OUT/frames/             uint8 frames in TensorStore             frames.py
 OUT/splits.json         train and held-out scenes, by room      splits.py
 OUT/card.md             where all of it comes from
+OUT/README.md           the types of the questions, for `datasets`
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
-from jaxvsr.data.questions import Question, choices, meaning, read_questions
+from jaxvsr.data.questions import Question, choices, meaning, read_questions, write_questions
 from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
 from jaxvsr.data.splits import SPLITS_FILE, read_splits
 from jaxvsr.errors import InputError
@@ -26,6 +27,7 @@ from jaxvsr.pixel_budget import vision_tokens
 
 QUESTIONS_FILE = "questions.jsonl"
 CARD_FILE = "card.md"
+TYPES_FILE = "README.md"
 _CARD_LOCK = ".card.lock"
 
 
@@ -73,6 +75,20 @@ def questions_in(folder: Path) -> list[Question]:
 def merge_questions(folder: Path, recipe: str, rows: Sequence[Question]) -> list[Question]:
     """The folder's rows of other recipes, then the new rows, which replace those that the recipe wrote before."""
     return [row for row in questions_in(folder) if not row.id.startswith(f"{recipe}-")] + list(rows)
+
+
+def write_all_questions(folder: Path, rows: Iterable[Question]) -> None:
+    """Write a data folder's `questions.jsonl`, and beside it, unless there is a README.md, the types of its fields:
+    `datasets` would guess them from the first rows, in which a field may be null that later is a list."""
+    write_questions(folder / QUESTIONS_FILE, rows)
+    if (folder / TYPES_FILE).exists():
+        return
+    lines = ["---", "configs:", "- config_name: default", f"  data_files: {QUESTIONS_FILE}"]
+    lines += ["dataset_info:", "  features:"]
+    for field in dataclasses.fields(Question):
+        lines += [f"  - name: {field.name}", "    list: string" if "tuple" in str(field.type) else "    dtype: string"]
+    text = f"Questions about scenes, as [{CARD_FILE}]({CARD_FILE}) says: `datasets.load_dataset(FOLDER)` reads them."
+    write_text(folder / TYPES_FILE, "\n".join([*lines, "---", "", "# Questions", "", text, ""]))
 
 
 def write_card_section(folder: Path, section: str, text: str) -> None:

@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from jaxvsr.data.data_folder import QUESTIONS_FILE
-from jaxvsr.data.questions import Question, read_questions, write_questions
+from jaxvsr.data.data_folder import QUESTIONS_FILE, write_all_questions
+from jaxvsr.data.questions import Question, read_questions
 from jaxvsr.errors import InputError
 from jaxvsr.locks import LOCK_FILE, only_maker
 
@@ -55,5 +55,5 @@ def write_tagged(source: Path, out: Path, tag: str, categories: Collection[str])
     not_copied = shutil.ignore_patterns("scans", "*.partial", LOCK_FILE, "features", "appearances")
     with only_maker(out) as partial:
         shutil.copytree(source, partial, ignore=not_copied, dirs_exist_ok=True)
-        write_questions(partial / QUESTIONS_FILE, tagged)
+        write_all_questions(partial, tagged)
     return len(tagged)

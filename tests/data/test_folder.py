@@ -1,7 +1,9 @@
 """The data folder as a whole: merging of recipes, the card, summaries, and what `check` finds missing."""
 
+import dataclasses
 import json
 
+import datasets
 import pytest
 
 from jaxvsr.data.data_folder import (
@@ -10,6 +12,7 @@ from jaxvsr.data.data_folder import (
     repeated_line,
     summarize,
     summary_table,
+    write_all_questions,
     write_card_section,
 )
 from jaxvsr.data.questions import Question, write_questions
@@ -100,3 +103,19 @@ def test_check_reports_questions_that_two_recipes_answer_differently(tmp_path):
     )  # fmt: skip
     write_questions(tmp_path / "questions.jsonl", [asked("a-1", "3"), asked("b-1", "4")])
     assert any("1 of them with different answers" in line for line in check_folder(tmp_path).lines)
+
+
+def test_datasets_reads_a_data_folder_in_which_options_are_null_and_later_a_list(tmp_path):
+    number = Question("a", "scene", "counting", "How many chairs?" * 20, None, "2", "number")
+    choice = Question("b", "scene", "direction", "Where?", ("A. left", "B. right"), "A", "choice", images=("1.png",))
+    rows = [*(dataclasses.replace(number, id=f"a-{index}") for index in range(40_000)), choice]
+    (tmp_path / "data").mkdir()
+    write_all_questions(tmp_path / "data", rows)
+    read = datasets.load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"), split="train")
+    assert len(read) == len(rows)
+    for index in (0, -1):
+        found = {name: value for name, value in read[index].items() if value is not None or name == "options"}
+        assert Question.from_json(found) == rows[index]
+    (tmp_path / "data" / "README.md").write_text("# mine\n")
+    write_all_questions(tmp_path / "data", rows[:1])
+    assert (tmp_path / "data" / "README.md").read_text() == "# mine\n"

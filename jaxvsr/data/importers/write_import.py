@@ -6,17 +6,16 @@ from collections import Counter
 from pathlib import Path
 
 from jaxvsr.data.data_folder import (
-    QUESTIONS_FILE,
     bullets,
     merge_questions,
     questions_in,
     summary_table,
+    write_all_questions,
     write_card_section,
 )
 from jaxvsr.data.importers.formats import TERMS
 from jaxvsr.data.importers.import_questions import ImportReport, ImportSettings
 from jaxvsr.data.importers.pairing import Pairing
-from jaxvsr.data.questions import write_questions
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in
 from jaxvsr.data.scannet.read_scan import SCANNET_TERMS
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, room_of, split_by_room, write_splits
@@ -48,7 +47,7 @@ def write_import(
         benchmark |= {row.scene for row in rows if (row.video or row.images) and benchmark_in(row.scene)}
     splits = split_by_room(scenes, heldout, seed=seed, always_heldout=benchmark, before=before)
     pairing.keep({image for row in report.questions for image in row.images or ()})
-    write_questions(out / QUESTIONS_FILE, rows)
+    write_all_questions(out, rows)
     write_splits(out, splits)
     write_subsets(out, {DEBIASED: report.debiased}, owner=f"{settings.name}-")
     _write_left_out(out / f"{settings.name}-left-out.tsv", report)

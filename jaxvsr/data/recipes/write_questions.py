@@ -12,9 +12,10 @@ from jaxvsr.data.data_folder import (
     merge_questions,
     repeated_line,
     summary_table,
+    write_all_questions,
     write_card_section,
 )
-from jaxvsr.data.questions import read_questions, write_questions
+from jaxvsr.data.questions import read_questions
 from jaxvsr.data.recipes.generate_questions import LEFT_OUT_UNALIGNED, QuestionReport, QuestionSettings
 from jaxvsr.data.recipes.recipe import Recipe
 from jaxvsr.data.recipes.unfinished_questions import PARTS_DIR, remove_parts
@@ -117,6 +118,6 @@ def _write_rows(out: Path, asked: QuestionSet, report: QuestionReport, procedura
     if before is None:  # splits.json may have been deleted: imported scenes of benchmarks too
         benchmark += [scene for scene in scenes - procedural if benchmark_in(scene)]
     splits = split_by_room(scenes, asked.heldout, seed=asked.settings.seed, always_heldout=benchmark, before=before)
-    write_questions(out / QUESTIONS_FILE, merged)
+    write_all_questions(out, merged)
     write_splits(out, splits)
     return splits
