@@ -64,7 +64,9 @@ def test_check_lists_present_and_missing_parts(tmp_path):
     assert len(check_folder(tmp_path).missing) == 2
     write_splits(tmp_path, {"train": ["scene0000_00"], "heldout": ["scene0001_00"]})
     for name in ("scene0000_00", "scene0001_00"):
-        write_scene_frames(write_sens_scan(tmp_path, name, frames=9), tmp_path, FrameSettings((4, 8), 6000))
+        write_scene_frames(
+            write_sens_scan(tmp_path / "recorded", name, frames=9), tmp_path, FrameSettings((4, 8), 6000)
+        )
     check = check_folder(tmp_path)
     text = "\n".join(check.lines)
     assert "3 questions about 3 scenes" in text and "splits: 1 train, 1 heldout" in text
@@ -78,7 +80,9 @@ def test_check_lists_present_and_missing_parts(tmp_path):
 def test_check_compares_checksums(tmp_path):
     write_questions(tmp_path / "questions.jsonl", [row(1)])
     write_splits(tmp_path, {"train": ["scene0000_00"], "heldout": []})
-    write_scene_frames(write_sens_scan(tmp_path, "scene0000_00", frames=9), tmp_path, FrameSettings((4,), 6000))
+    write_scene_frames(
+        write_sens_scan(tmp_path / "recorded", "scene0000_00", frames=9), tmp_path, FrameSettings((4,), 6000)
+    )
     assert check_folder(tmp_path).missing == ()
     path = tmp_path / "frames/scene0000_00/zarr.json"
     metadata = json.loads(path.read_text())

@@ -254,7 +254,8 @@ def test_a_run_killed_between_two_renames_keeps_all_frame_counts(tmp_path, monke
     real, renames = os.replace, []
 
     def killed(source, target):
-        renames.append(target)
+        if Path(source).is_dir():
+            renames.append(target)
         if len(renames) == 2:
             raise KeyboardInterrupt
         real(source, target)
