@@ -96,7 +96,7 @@ def test_dpo_compares_answers_of_one_form_even_if_the_row_has_a_response() -> No
 def builder(objective: Any, answer_tokens: int) -> BatchBuilder:
     """One token a letter."""
     processor = create_autospec(SceneProcessor, instance=True)
-    processor.chat = SimpleNamespace(answer_tokens=list)
+    processor.chat = SimpleNamespace(answer_tokens=list, opens_thought=False)
     return BatchBuilder(processor, prompt_from("question"), objective, answer_tokens)
 
 
