@@ -147,8 +147,8 @@ class TensorBoard:
         self._event = event_pb2.Event
         earlier = folder.is_dir() and any(folder.iterdir())  # also of a run that ended before its first checkpoint
         folder.mkdir(exist_ok=True)
-        # TensorBoard reads the files in the order of their names.
-        self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}.{uuid.uuid4().hex[:12]}"
+        # TensorBoard reads the files in the order of their names: two within one second have an order too.
+        self._path = folder / f"events.out.tfevents.{time.time():017.6f}.{platform.node()}.{uuid.uuid4().hex[:12]}"
         # Its own EventFileWriter has a thread, whose traceback would come with a full disk.
         self._writer = RecordWriter(self._path.open("xb", buffering=0))
         self._add(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))

@@ -200,13 +200,6 @@ def test_nothing_recompiles_for_a_new_image_size_inside_a_bucket(folder, process
     assert traced == {"in_bucket": 1, "of_its_own": len(scenes)}
 
 
-def test_a_scene_without_media_has_no_scene_tokens(processor):
-    prompt = processor.tree_prompt([ScenePrompt((), (COUNT,))])
-    assert prompt.scene_length[0] == 0 and prompt.question_start[0] == 0
-    assert not prompt.vision.valid.any()
-    assert prompt.question_tokens[0, 0, 0] == processor.chat.tokens("<|im_start|>")[0]
-
-
 def test_frames_are_resized_only_by_a_budget_or_to_whole_patches(folder, processor):
     unit, whole = processor.config.vision.merged_patch, processor.config.family == "qwen3_vl"
     media = in_whole_patches([video(2, 560, 560)], processor.config)

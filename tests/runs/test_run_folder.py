@@ -59,7 +59,7 @@ def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path
     [
         (
             "sampling.group=4",
-            "sampling.group was 8 in .*, now it is 4; only steps, mesh, intervals, logging, update.skip",
+            "sampling.group was 8 in .*, now it is 4; only steps, mesh, intervals, logging, model.base, update",
         ),
         ("seed=3", "seed was 0 .* now it is 3"),
         ("lora=null", "lora"),
