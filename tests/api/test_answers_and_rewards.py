@@ -103,6 +103,7 @@ def test_a_saved_folder_gives_the_answers_and_scores_of_evaluate_py(
     generation = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps({**generation, "repetition_penalty": 1.8}))
     arguments = ["--model", str(folder), "--data", str(data), "--benchmark", "vsi-bench", "--frames", "2"]
+    arguments += ["--prompt", "vsi-bench"]
     assert evaluate.main([*arguments, "--split", "all", "--out", str(tmp_path / "scores"), "--device", "cpu"]) == 0
     predictions = map(json.loads, (tmp_path / "scores" / "predictions.jsonl").read_text().splitlines())
     expected = {row["id"]: PROMPTS["vsi-bench"].completion(row["prediction"]) for row in predictions}
@@ -132,7 +133,7 @@ def test_answers_use_the_training_prompt_unless_another_is_named(data: Path, tmp
     assert jaxvsr.load(run, prompt="svqa-r1").prompt.name == "svqa-r1"
     assert jaxvsr.load("rooms-base").prompt.name == "vsgrpo-vanilla-train"
     policy = jaxvsr.load(run)
-    assert jaxvsr.load(policy.save(policy.start(), tmp_path / "folder")).prompt.name == "question"
+    assert jaxvsr.load(policy.save(policy.start(), tmp_path / "folder")).prompt.name == "spacer"
 
 
 @pytest.mark.slow
