@@ -125,6 +125,9 @@ def test_sums_are_those_of_sha256sum_and_a_missing_file_is_named(model: Path) ->
     (model / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"tokenizer.json: missing, though SHA256SUMS names it"):
         check_sums(model)
+    others = [f"{'0' * 64}  {name}" for name in ("assets/picture.png", "training_args.bin", "README.md")]
+    (model / SUMS_FILE).write_text("\n".join(others) + "\n")
+    check_sums(model)  # files of a repository that nobody reads
     (model / SUMS_FILE).write_text("../../etc/passwd\n")
     with pytest.raises(InputError, match="SHA256SUMS line 1: expected"):
         check_sums(model)

@@ -34,7 +34,8 @@ _SETTLED_SECONDS = 2  # a file that changed less long ago may change again and k
 _MOST_KEPT = 4096
 _READ_HERE: dict[str, list[object]] = {}  # by this process: where the cache cannot be written, a file is read once
 _CHUNK_BYTES = 2**22  # at a time
-_SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\0]+)")
+_SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^\0]+)")
+_READ = re.compile(r"[^/]+\.(json|txt|jinja|safetensors)")  # what a model is made of; a repository may have more
 
 
 def weights_sha256(file: SafetensorsFile, *, in_full: bool = False) -> str:
@@ -94,7 +95,7 @@ def check_sums(folder: Path, *, in_full: bool = False) -> None:
         match = _SUM_LINE.fullmatch(line)
         if match is None:
             raise InputError(f"{path} line {number}: expected the hash and the name of a file of this folder")
-        if _NOT_SUMMED.match(match[2]):
+        if _NOT_SUMMED.match(match[2]) or not _READ.fullmatch(match[2]):
             continue
         file = folder / match[2]
         if not file.is_file():
