@@ -170,6 +170,9 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
         mesh, line = open_mesh(arguments.device or "auto", arguments.mesh, processes)
         say(line)
         say(chosen.to_text())
+        if trained is not None:
+            say(f"trained with {trained}")
+        say(f"asked with prompt {prompt.name}" + ("" if media.frames is None else f", {media.frames} frames"))
         keep_compiled_programs()
         return mesh
 
@@ -183,12 +186,10 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
         raise InputError("--fps and --frames: give one of them")
     count, rule, max_pixels = arguments.frames, arguments.rule, arguments.max_pixels
     if trained is not None:
-        say(f"trained with {trained}")
         count = count or (trained.frames if has_videos(chosen.asked) else None)
         rule, max_pixels = rule or trained.rule, max_pixels or trained.max_pixels
     media = SceneMedia(None if rate else count or stored_frame_count(chosen.asked), arguments.blank, rule, rate)
     media.check(chosen.asked)
-    say(f"asked with prompt {prompt.name}" + ("" if media.frames is None else f", {media.frames} frames"))
     settings = AnswerSettings(prompt, media, max_pixels, arguments.scenes, arguments.questions, arguments.video_prompt)
     answerer = Answerer(chosen, settings, devices, say)
     if arguments.checkpoints:
