@@ -19,6 +19,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_spec, without_fsdp
+from tests.support.xla_flags import FLAGS
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ print(json.dumps({"line": describe_devices(chosen, shape), "axes": str(mesh.axis
 
 
 def test_eight_virtual_devices_on_a_machine_without_accelerators_say_so() -> None:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     done = subprocess.run(
         [sys.executable, "-c", _VIRTUAL], env=environment, capture_output=True, text=True, timeout=100
     )

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.xla_flags import FLAGS
+
 _PROGRAM = """
 import dataclasses, json, sys
 import jax
@@ -40,7 +42,7 @@ print(json.dumps({
 
 
 def _costs(family: str, mesh: str, lora: str = "lora") -> dict[str, Any]:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, family, mesh, lora],
         env=environment, capture_output=True, text=True, timeout=900,

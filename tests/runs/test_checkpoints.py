@@ -24,6 +24,7 @@ from jaxvsr.runs.model_source import open_model, reopen_model, start_record, wri
 from jaxvsr.runs.run_folder import make_run_folder
 from tests.support.checkpoint_states import LORA, NAME, OPTIMIZER, RECORD, assert_equal, state_after
 from tests.support.models import SMALL
+from tests.support.xla_flags import FLAGS
 
 
 def test_a_saved_state_is_read_back_bit_for_bit_with_its_record(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
     seen = []
     for mesh in ("1", "fsdp=4,tensor=2"):
         command = [sys.executable, "-c", _ON_MESH, str(tmp_path / "checkpoints"), mesh]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         seen.append(json.loads(done.stdout))

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.xla_flags import FLAGS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -22,7 +24,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """A script of launch/ as a process of its own, on the CPU; text of stdout and stderr."""
     python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    set_here = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": python_path, **(environment or {})}
+    set_here = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": python_path, **(environment or {})}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "launch" / script), *map(str, arguments)],
         cwd=cwd,

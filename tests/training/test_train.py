@@ -16,6 +16,7 @@ import pytest
 from jaxvsr.files import read_rows
 from jaxvsr.runs.checkpoints import open_run
 from jaxvsr.runs.model_source import open_model
+from tests.support.xla_flags import FLAGS
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,12 @@ def command(*arguments: str) -> list[str]:
 
 def environment(folder: Path) -> dict[str, str]:
     # One cache for all runs of this file: what is compiled once is read by the others.
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": FLAGS,
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+    }
 
 
 def train(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
