@@ -176,7 +176,8 @@ class VisionTower(nnx.Module):
         config = self.config
         scenes, frames, length, _ = vision.patches.shape
         rows = scenes * frames
-        coordinates, valid = vision.coordinates.reshape(rows, length, 2), vision.valid.reshape(rows, length)
+        valid = vision.valid.reshape(rows, length)
+        coordinates = jnp.where(valid[..., None], vision.coordinates.reshape(rows, length, 2), 0)
         x = self.patch_embed(normalise_pixels(vision.patches.reshape(rows, length, -1), config, dtype))
         if (added := self.positions(coordinates)) is not None:
             x = x + added.astype(dtype)

@@ -16,6 +16,7 @@ from peft import get_peft_model
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
 from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.lora import LANGUAGE_LINEAR, LoraConfig
+from jaxvsr.models.model_config import stack_of
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, tree_logprobs
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
@@ -130,7 +131,10 @@ def _stacked(model: torch.nn.Module, of) -> dict[str, np.ndarray]:
         if "lora_" in name:
             ours, number = our_name(name)
             layers.setdefault(ours, {})[number] = of(leaf).detach().numpy()
-    return {name: np.stack([found[number] for number in sorted(found)]) for name, found in layers.items()}
+    return {
+        name: np.stack([found[number] for number in sorted(found)]) if stack_of(name) else found[0]
+        for name, found in layers.items()
+    }
 
 
 def stacked_gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
