@@ -74,14 +74,13 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.models.inputs.processor import ScenePrompt
     from jaxvsr.models.inputs.processor_config import read_processor_config
     from jaxvsr.models.inputs.prompt_text import prompt_lines
-    from jaxvsr.prompts import prompt_from
     from jaxvsr.runs.model_source import open_model
-    from jaxvsr.runs.trained_as import trained_as
+    from jaxvsr.runs.trained_as import prompt_of, trained_as
 
     if not arguments.question.strip():
         raise InputError("the question is empty")
     trained = trained_as(arguments.model)
-    prompt = trained.prompt if trained and not arguments.prompt else prompt_from(arguments.prompt or "question")
+    prompt = prompt_of(trained, arguments.prompt, "question")
     check_text(arguments.question, "the question")
     source = open_video(arguments.video)
     if arguments.fps and arguments.frames:

@@ -39,7 +39,6 @@ from jaxvsr.evaluation.evaluate_benchmark import Evaluation
 from jaxvsr.evaluation.output_folder import check_out
 from jaxvsr.locks import only_writer
 from jaxvsr.models.model_config import VIDEO_PROMPTS
-from jaxvsr.prompts import prompt_from
 from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
 from jaxvsr.rewards.svqa_r1 import check_model
 from jaxvsr.user_functions import function_of_file
@@ -160,7 +159,7 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
     from jaxvsr.evaluation.answering.answer_questions import Answerer, AnswerSettings
     from jaxvsr.evaluation.answering.scene_media import SceneMedia, has_videos, stored_frame_count
     from jaxvsr.evaluation.tables.checkpoint_series import chosen_steps
-    from jaxvsr.runs.trained_as import trained_as
+    from jaxvsr.runs.trained_as import prompt_of, trained_as
 
     chosen, say = evaluation.chosen, evaluation.say
     assert chosen is not None
@@ -177,10 +176,7 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
         return mesh
 
     trained = trained_as(arguments.model)
-    if trained is None or arguments.prompt:
-        prompt = prompt_from(arguments.prompt or DEFAULT_PROMPTS[arguments.benchmark])
-    else:
-        prompt = trained.prompt
+    prompt = prompt_of(trained, arguments.prompt, DEFAULT_PROMPTS[arguments.benchmark])
     rate = None if arguments.fps is None else FrameRate(arguments.fps)
     if rate and arguments.frames:
         raise InputError("--fps and --frames: give one of them")

@@ -16,9 +16,8 @@ from jaxvsr.devices.mesh import open_mesh, scene_shards
 from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape, check_mesh
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.prompts import prompt_from
 from jaxvsr.runs.model_source import open_model
-from jaxvsr.runs.trained_as import trained_as
+from jaxvsr.runs.trained_as import prompt_of, trained_as
 from jaxvsr.training.load_policy import load_policy
 
 DEFAULT_LORA = LoraConfig()
@@ -60,7 +59,7 @@ def load(
         InputError: there is no such model, prompt or mesh.
     """
     source, trained = open_model(str(model), revision, base), trained_as(str(model))
-    template = trained.prompt if trained is not None and prompt is None else prompt_from(prompt or UNTRAINED_PROMPT)
+    template = prompt_of(trained, prompt, UNTRAINED_PROMPT)
     on_mesh, _ = start_devices(device, mesh)
     check_mesh(
         MeshShape(**dict(on_mesh.shape)),

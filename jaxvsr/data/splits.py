@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxvsr.data.scene_names import check_scene_name
 from jaxvsr.errors import InputError, prefixed
-from jaxvsr.files import read_json, write_text
+from jaxvsr.files import json_sha256, read_json, write_text
 
 SPLITS_FILE = "splits.json"
 SPLITS = ("train", "heldout")
@@ -71,7 +71,7 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     schema = splits.pop("schema", SCHEMA) if isinstance(splits, dict) else SCHEMA
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema!r}, but this jaxvsr reads schema {SCHEMA}; take a newer jaxvsr")
-    if checksum is not None and checksum != _checksum(sealed):
+    if checksum is not None and checksum != json_sha256(sealed):
         raise InputError(
             f"{path}: is not what was written, by its {SEAL}; write it again, or delete that line if it is meant"
         )
@@ -89,12 +89,8 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     return splits
 
 
-def _checksum(rows: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-
-
 def write_splits(folder: Path, splits: Mapping[str, Iterable[str]]) -> None:
     """Write a whole `splits.json`."""
     rows: dict[str, object] = {"schema": SCHEMA, **{split: sorted(splits[split]) for split in SPLITS}}
-    text = json.dumps({**rows, SEAL: _checksum(rows)}, indent=1, ensure_ascii=False)
+    text = json.dumps({**rows, SEAL: json_sha256(rows)}, indent=1, ensure_ascii=False)
     write_text(folder / SPLITS_FILE, text + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import tensorstore as ts
 from jaxtyping import Int64, Shaped
 
 from jaxvsr.errors import InputError
-from jaxvsr.files import partial_name, write_text
+from jaxvsr.files import json_sha256, partial_name, write_text
 
 SEAL = "zarr_json_sha256"  # attribute with the checksum of all else in a zarr.json; arrays of older versions have none
 
@@ -63,7 +62,7 @@ def _seal(metadata: Path) -> None:
 def _checksum(content: Mapping[str, Any]) -> str:
     """SHA-256 of what a `zarr.json` says, without its own checksum."""
     attributes = {name: value for name, value in content["attributes"].items() if name != SEAL}
-    return hashlib.sha256(json.dumps({**content, "attributes": attributes}, sort_keys=True).encode()).hexdigest()
+    return json_sha256({**content, "attributes": attributes})
 
 
 def _is_array(path: Path) -> bool:

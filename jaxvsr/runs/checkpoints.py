@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxvsr.errors import InputError, system_fault
+from jaxvsr.files import json_sha256
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.models.huggingface.safetensors_io import is_finite
 from jaxvsr.models.lora import LoraConfig
@@ -82,7 +82,7 @@ class RunRecord:
 def _sealed(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says about itself, with a SHA-256 of all of it."""
     content = {name: value for name, value in json.loads(json.dumps(metadata)).items() if name != SEAL}
-    return {**content, SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+    return {**content, SEAL: json_sha256(content)}
 
 
 def _lora_from_json(raw: Any) -> LoraConfig | None:

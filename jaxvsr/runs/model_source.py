@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -24,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 
 import jaxvsr
 from jaxvsr.errors import InputError
-from jaxvsr.files import read_json_object
+from jaxvsr.files import json_sha256, read_json_object
 from jaxvsr.models.huggingface.file_contents import SUMS_FILE
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE
 from jaxvsr.models.huggingface.model_folder import (
@@ -32,7 +30,6 @@ from jaxvsr.models.huggingface.model_folder import (
     ModelFolder,
     Weight,
     folder_contents,
-    hash_of_contents,
     open_folder,
 )
 from jaxvsr.models.huggingface.peft_adapter import ADAPTER_CONFIG, load_adapter
@@ -69,15 +66,10 @@ class Model:
     def config(self) -> ModelConfig:
         return self.folder.config
 
-    @functools.cached_property
-    def contents(self) -> dict[str, str]:
-        """The SHA-256 of each file of the base folder, whose weights are finite."""
-        return folder_contents(self.folder)
-
     @property
     def content_hash(self) -> str:
         """Of the base folder."""
-        return hash_of_contents(self.contents)
+        return json_sha256(self.folder.contents)
 
     def check_in_full(self) -> None:
         """`InputError` where the base's files are not what they were when their hashes were kept; reads all of them."""
@@ -143,7 +135,7 @@ def open_model(argument: str, revision: str | None = None, base: str | None = No
             changed: a run's base folder, or one that jaxvsr wrote.
     """
     model = _open(argument, revision, base=base)
-    folder_contents(model.folder)
+    _ = model.folder.contents  # its weights and files are checked now, before anything is made of them
     return model
 
 
@@ -268,8 +260,8 @@ def _recorded(name: str, run_folder: Path, record: RunRecord, base: str | None =
             "with --base FOLDER"
         )
     folder = open_folder(path)
-    found = folder_contents(folder)
-    if hash_of_contents(found) != record.content_hash:
+    found = folder.contents
+    if json_sha256(found) != record.content_hash:
         files = [file for file in sorted({*found, *record.files}) if found.get(file) != record.files.get(file)]
         raise InputError(
             f"model {name!r}: its base model at {path} has changed since the run was made ({', '.join(files)}); "
@@ -289,8 +281,7 @@ def _read_stage(path: Path, digest: str | None) -> dict[str, np.ndarray]:
 
 def _stage_digest(weights: Mapping[str, Any]) -> str:
     """Of a stage's weights in host memory, by name."""
-    digests = {name: array_digest(np.asarray(weights[name])) for name in sorted(weights)}
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    return json_sha256({name: array_digest(np.asarray(weight)) for name, weight in weights.items()})
 
 
 def _download(argument: str, revision: str | None) -> Path:
@@ -312,7 +303,9 @@ def start_record(model: Model, lora: LoraConfig | None = None) -> RunRecord:
         for number, stage in enumerate(model.stages)
     )
     folder = os.path.abspath(model.folder.path)
-    return RunRecord(model.base, folder, model.revision, model.content_hash, stages, lora=lora, files=model.contents)
+    return RunRecord(
+        model.base, folder, model.revision, model.content_hash, stages, lora=lora, files=model.folder.contents
+    )
 
 
 def write_stages(model: Model, run_folder: Path) -> None:

@@ -54,6 +54,11 @@ class TrainedAs:
         write_text(folder / TRAINED_AS_FILE, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 
+def prompt_of(trained: TrainedAs | None, named: str | None, untrained: str) -> Prompt:
+    """The prompt that is named, else the one that a model was trained with, else `untrained`."""
+    return trained.prompt if trained is not None and not named else prompt_from(named or untrained)
+
+
 def of_config(config: TrainConfig, folders: tuple[Path, ...] = ()) -> TrainedAs:
     """What a config says, with the pixels and the rule that its data folders' frames are stored with."""
     stored = [attributes for folder in folders if (attributes := _stored(folder)) is not None]

@@ -11,18 +11,16 @@ import pytest
 from jaxvsr.data.questions import read_questions
 from jaxvsr.files import read_rows
 from tests.support.faults import Tally, finish, start, write_rows
+from tests.support.runs import TINY_RECIPE
 
 STEPS = 40
-RECIPE = """
-model: {path: tiny}
-lora: {rank: 4, alpha: 8}
-data: {folders: [data], scenes: 2, questions: 2, frames: 2, prompt: question}
-sampling: {group: 3, answer_tokens: 4}
-rewards: [score.py:vowels]
-steps: 40
+RECIPE = (
+    TINY_RECIPE
+    + """steps: 40
 intervals: {checkpoint: 2, samples: 1}
 logging: {trackers: []}
 """
+)
 REWARD = "def vowels(completions, **columns):\n    return [float(len(text)) for text in completions]\n"
 
 

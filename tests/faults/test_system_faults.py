@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.faults import Tally, disk, finish, make_read_only, start, used_kilobytes, write_rows
+from tests.support.runs import TINY_RECIPE
 
 SIZES = 12
-RECIPE = """
-model: {path: tiny}
-lora: {rank: 4, alpha: 8}
-data: {folders: [data], scenes: 2, questions: 2, frames: 2, prompt: question}
-sampling: {group: 3, answer_tokens: 4}
-rewards: [score.py:vowels]
-steps: 6
+RECIPE = (
+    TINY_RECIPE
+    + """steps: 6
 intervals: {checkpoint: 2, samples: 1}
 """
+)
 STUDY = """
 base: recipe.yaml
 seeds: [0]

@@ -98,7 +98,7 @@ def test_a_cache_that_cannot_be_read_or_written_is_no_matter(
     "name", ["model.safetensors", "config.json", "chat_template.jinja", "tokenizer.json", "preprocessor_config.json"]
 )
 def test_a_flipped_bit_of_what_was_written_is_not_read(model: Path, name: str) -> None:
-    assert open_model(str(model)).contents[name]
+    assert open_model(str(model)).folder.contents[name]
     rng = np.random.default_rng(len(name))
     data = (model / name).read_bytes()
     for at in rng.integers(0, len(data), 6):

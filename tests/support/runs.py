@@ -42,6 +42,15 @@ S, Q, G, R, V, T = 2, 3, 4, 5, 6, 4
 OPTIMIZER = optax.adam(0.1)
 RECORD = RunRecord("tiny", "/tiny", None, "5" * 64)
 
+# What a training by the command takes in a folder that has `tiny`, `data` and a reward file `score.py`.
+TINY_RECIPE = """
+model: {path: tiny}
+lora: {rank: 4, alpha: 8}
+data: {folders: [data], scenes: 2, questions: 2, frames: 2, prompt: question}
+sampling: {group: 3, answer_tokens: 4}
+rewards: [score.py:vowels]
+"""
+
 
 def config(**changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {

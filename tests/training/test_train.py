@@ -16,23 +16,21 @@ import pytest
 from jaxvsr.files import read_rows
 from jaxvsr.runs.checkpoints import open_run
 from jaxvsr.runs.model_source import open_model
+from tests.support.runs import TINY_RECIPE
 from tests.support.xla_flags import FLAGS
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = ("seconds/", "tokens_per_second", "compile_")
-RECIPE = """
-model: {path: tiny}
-lora: {rank: 4, alpha: 8}
-data: {folders: [data], scenes: 2, questions: 2, frames: 2, prompt: question}
-sampling: {group: 3, answer_tokens: 4}
-rewards: [score.py:vowels]
-grpo: {beta: 0.01, reduction: grpo, kl: k3}
+RECIPE = (
+    TINY_RECIPE
+    + """grpo: {beta: 0.01, reduction: grpo, kl: k3}
 optimizer: {learning_rate: 0.001}
 steps: 4
 intervals: {checkpoint: 2, samples: 1}
 """
+)
 REWARD = """
 def vowels(completions, **columns):
     return [float(sum(letter in "aeiou" for letter in text)) for text in completions]

@@ -34,7 +34,6 @@ from jaxvsr.pixel_budget import MIN_PIXELS, TOKEN_PIXELS, PixelLimits, share_pix
 # Of parameters in files; `parameter_names.py` shows each.
 Style = Literal["stacked", "new", "old"]
 
-IMAGE_BLOCK = "<|vision_start|><|image_pad|><|vision_end|>"
 VIDEO_BLOCK = "<|vision_start|><|video_pad|><|vision_end|>"  # what chat templates write
 
 # Defaults of transformers' configuration classes, under the names of the files.

@@ -7,8 +7,7 @@ or all of them are then copied from the mapped files, one tensor at a time.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -58,6 +57,11 @@ class ModelFolder:
     style: Style
     files: Mapping[str, SafetensorsFile]  # by file name
     where: Mapping[str, str]  # name in the files: file name
+
+    @functools.cached_property
+    def contents(self) -> dict[str, str]:
+        """`folder_contents` of it, read once."""
+        return folder_contents(self)
 
     def dtype(self, name: str, layer: int | None = None) -> np.dtype:
         """The dtype that a parameter (our name), or a layer of a stack, has in the files."""
@@ -204,11 +208,6 @@ def folder_contents(folder: ModelFolder, *, in_full: bool = False) -> dict[str, 
         paths = [path for path in folder.path.glob(pattern) if path.is_file() and path.name != TRAINED_AS_FILE]
         found |= {path.name: plain_sha256(path) for path in paths}
     return dict(sorted(found.items()))
-
-
-def hash_of_contents(contents: Mapping[str, str]) -> str:
-    """One SHA-256 of what `folder_contents` gives."""
-    return hashlib.sha256(json.dumps(dict(sorted(contents.items()))).encode()).hexdigest()
 
 
 def _open_shards(path: Path) -> tuple[dict[str, SafetensorsFile], dict[str, str]]:
