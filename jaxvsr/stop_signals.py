@@ -32,7 +32,7 @@ _taken = False
 _first: int | None = None  # the signal that ends the command
 _answer: Answer | None = None
 _answers_every_one = False
-_note = ""
+_notes: list[str] = []  # of the `noting` blocks that are open; the last one counts
 _leaving = threading.Lock()
 
 
@@ -98,18 +98,18 @@ def answered_by(answer: Answer, *, every_one: bool = False) -> Iterator[None]:
 @contextlib.contextmanager
 def noting(text: str) -> Iterator[None]:
     """The line of a command that is ended inside of the block goes on with `text`."""
-    global _note
-    before, _note = _note, text
+    _notes.append(text)
     try:
         yield
     finally:
         if _first is None:  # the line of an ending command is still to be printed
-            _note = before
+            _notes.remove(text)  # blocks may end in any order
 
 
 def line_of(number: int) -> str:
     """What a command that a signal has ended says."""
-    return "interrupted" + ("" if number == signal.SIGINT else f" by {NAMES[number]}") + _note
+    note = _notes[-1] if _notes else ""
+    return "interrupted" + ("" if number == signal.SIGINT else f" by {NAMES[number]}") + note
 
 
 def end_at_once(number: int | None = None) -> NoReturn:

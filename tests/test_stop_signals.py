@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a command at once, with one line and their exit code, whatever it is doing."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import textwrap
 from collections.abc import Sequence
 
 import pytest
+
+from jaxvsr import stop_signals
 
 START = """
 import gc, os, signal, sys, time, zlib
@@ -134,3 +137,13 @@ def test_a_forked_child_has_its_own_signals(tmp_path: object) -> None:
     """.replace("os.kill(child, signal.SIGTERM)", "time.sleep(0.3); os.kill(child, signal.SIGTERM)", 1)
     process = started(forks, tmp_path)
     assert (process.communicate(timeout=30), process.returncode) == (("child -15\n", ""), 0)
+
+
+def test_the_line_goes_on_with_the_note_of_the_last_open_block() -> None:
+    step = contextlib.ExitStack()
+    with stop_signals.noting("; nothing is new"):
+        step.enter_context(stop_signals.noting("; a step is done"))
+        assert stop_signals.line_of(signal.SIGTERM) == "interrupted by SIGTERM; a step is done"
+    assert stop_signals.line_of(signal.SIGINT) == "interrupted; a step is done"
+    step.close()
+    assert stop_signals.line_of(signal.SIGINT) == "interrupted"
