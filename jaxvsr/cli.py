@@ -18,6 +18,7 @@ COMMANDS = {
     "data": ("build_data", "rooms, questions, frames, features; import and check data folders"),
     "evaluate": ("evaluate", "benchmark scores of a model, or of a file of predictions"),
     "convert": ("convert", "Hugging Face folders in and out"),
+    "doctor": ("doctor", "a model and its data looked over: what would go wrong in training or serving"),
     "ask": ("ask", "one question about one video"),
     "bench": ("bench", "time and memory of a step, by phase"),
     "study": ("study", "several trainings compared: one table, one figure"),
