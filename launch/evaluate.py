@@ -8,9 +8,10 @@
 DIR is a data folder, or VSI-Bench as downloaded (parquet and zips). A model answers greedily; the questions of a scene
 share its video. Answers go to OUT/predictions.jsonl as they come, and the same command resumes a killed evaluation.
 
-Writes OUT/scores.json (the official metric, per cent), scores-robust.json (a parser that accepts more forms of an
-answer), details.json and table.md. Models without weights: chance-random and chance-frequency (VSI-Bench's rows), and
-best-constant (one answer per question type, fitted on the training split).
+Writes OUT/scores.json (the official metric, per cent), scores-lmms-eval.json and scores-robust.json (parsers that
+accept more forms of an answer), details.json and table.md. --profile asks as another harness does. Models without
+weights: chance-random and chance-frequency (VSI-Bench's rows), and best-constant (one answer per question type, fitted
+on the training split).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from jaxvsr.evaluation.answering.choose_questions import choose_questions
 from jaxvsr.evaluation.benchmarks import BENCHMARKS
 from jaxvsr.evaluation.evaluate_benchmark import Evaluation
 from jaxvsr.evaluation.output_folder import check_out
+from jaxvsr.evaluation.profiles import PROFILES, Profile, profile_of
 from jaxvsr.locks import only_writer
 from jaxvsr.models.model_config import VIDEO_PROMPTS
 from jaxvsr.rewards.svqa_r1 import MODEL as SENTENCE_MODEL
@@ -46,9 +48,14 @@ from jaxvsr.user_functions import function_of_file
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from jaxvsr.evaluation.answering.answer_questions import AnswerSettings
+    from jaxvsr.evaluation.answering.choose_questions import ChosenQuestions
+    from jaxvsr.runs.trained_as import TrainedAs
+
 DEFAULT_PROMPTS = {"vsi-bench": "vsi-bench", "q-spatial": "q-spatial", "open-ended": "question"}
 ONLY_WITH_WEIGHTS = (
-    *("revision", "base", "checkpoints", "frames", "fps", "rule", "max_pixels", "video_prompt", "blank"),
+    *("revision", "base", "checkpoints", "frames", "fps", "rule", "max_pixels", "min_pixels", "video_prompt", "blank"),
+    *("profile", "show_prompt"),
     *("scenes", "questions", "mesh", "device"),
     *("coordinator", "process_id", "process_count"),
 )
@@ -88,13 +95,22 @@ def _parser() -> ArgumentParser:
         "--base", metavar="FOLDER", help="base model of an adapter or a run, where it is not where they say"
     )
     model.add_argument("--checkpoints", metavar="STEP,…|all", help="of the run given by --model: scores by step")
+    model.add_argument(
+        "--profile",
+        choices=tuple(PROFILES),
+        help="ask as this harness does: prompt, frames, rule, pixels; flags given beside it win",
+    )
     model.add_argument("--frames", type=positive_int, metavar="N", help="per video; default: as trained, or stored")
     model.add_argument("--fps", type=float, metavar="N", help="frames per second instead, of videos as downloaded")
     model.add_argument("--rule", choices=get_args(SamplingRule), help="which frames; default: as trained, or stored")
     model.add_argument("--max-pixels", type=positive_int, metavar="N", help="per frame; default: as trained, or stored")
     model.add_argument(
+        "--min-pixels", type=positive_int, metavar="N", help="per frame, beside --max-pixels; default: the model's"
+    )
+    model.add_argument(
         "--video-prompt", choices=VIDEO_PROMPTS, help="how a video of Qwen3-VL is written; default: as trained"
     )
+    model.add_argument("--show-prompt", action="store_true", help="print the first question's tokens, and what each is")
     model.add_argument("--blank", action="store_true", help="as a control: mid-grey frames of the same shape")
     model.add_argument("--scenes", type=positive_int, metavar="N", help="scenes per batch, default 8")
     model.add_argument(
@@ -122,6 +138,8 @@ def _check(arguments: Namespace) -> None:
     for flag in ONLY_WITH_WEIGHTS if without_weights else ():
         if getattr(arguments, flag):
             raise InputError(f"--{flag.replace('_', '-')}: only for a --model with weights")
+    if arguments.profile and arguments.benchmark != "vsi-bench":
+        raise InputError(f"--profile {arguments.profile}: only for --benchmark vsi-bench")
     if arguments.model in BASELINES and arguments.prompt:
         raise InputError(f"--prompt {arguments.prompt}: --model {arguments.model} reads no prompt")
     if arguments.model in BASELINES and arguments.benchmark != "vsi-bench":
@@ -153,16 +171,22 @@ def _open_ended_options(arguments: Namespace) -> dict[str, Any]:
 
 
 def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
-    from jaxvsr.data.video.frame_sampling import FrameRate
     from jaxvsr.devices.choose_devices import join_processes, keep_compiled_programs
     from jaxvsr.devices.mesh import open_mesh
-    from jaxvsr.evaluation.answering.answer_questions import Answerer, AnswerSettings
-    from jaxvsr.evaluation.answering.scene_media import SceneMedia, has_videos, stored_frame_count
+    from jaxvsr.evaluation.answering.answer_questions import Answerer, first_prompt
     from jaxvsr.evaluation.tables.checkpoint_series import chosen_steps
-    from jaxvsr.runs.trained_as import prompt_of, trained_as
+    from jaxvsr.evaluation.tables.text_table import format_number
+    from jaxvsr.runs.model_source import open_model
+    from jaxvsr.runs.trained_as import trained_as
 
     chosen, say = evaluation.chosen, evaluation.say
     assert chosen is not None
+    profile = None
+    if arguments.profile:
+        model = open_model(arguments.model, arguments.revision, arguments.base)
+        profile = profile_of(arguments.profile, model.config.family)
+    trained = None if profile else trained_as(arguments.model)
+    settings = _settings(arguments, chosen, profile, trained)
 
     def devices() -> Mesh:
         processes = join_processes(arguments.coordinator, arguments.process_id, arguments.process_count)
@@ -171,29 +195,75 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
         say(chosen.to_text())
         if trained is not None:
             say(f"trained with {trained}")
-        say(f"asked with prompt {prompt.name}" + ("" if media.frames is None else f", {media.frames} frames"))
+        if profile is not None:
+            say(f"profile {arguments.profile}: {_described(profile, settings)}; from {profile.source}")
+        else:
+            frames = settings.media.frames
+            say(f"asked with prompt {settings.prompt.name}" + ("" if frames is None else f", {frames} frames"))
         keep_compiled_programs()
         return mesh
 
-    trained = trained_as(arguments.model)
-    prompt = prompt_of(trained, arguments.prompt, DEFAULT_PROMPTS[arguments.benchmark])
-    rate = None if arguments.fps is None else FrameRate(arguments.fps)
-    if rate and arguments.frames:
-        raise InputError("--fps and --frames: give one of them")
-    count, rule, max_pixels = arguments.frames, arguments.rule, arguments.max_pixels
-    if trained is not None:
-        count = count or (trained.frames if has_videos(chosen.asked) else None)
-        rule, max_pixels = rule or trained.rule, max_pixels or trained.max_pixels
-    media = SceneMedia(None if rate else count or stored_frame_count(chosen.asked), arguments.blank, rule, rate)
-    media.check(chosen.asked)
-    settings = AnswerSettings(prompt, media, max_pixels, arguments.scenes, arguments.questions, arguments.video_prompt)
+    if arguments.show_prompt:
+        shown = open_model(arguments.model, arguments.revision, arguments.base)
+        say("\n".join(first_prompt(shown, settings, chosen.asked)))
     answerer = Answerer(chosen, settings, devices, say)
     if arguments.checkpoints:
         evaluation.of_checkpoints(
             arguments.model, chosen_steps(arguments.model, arguments.checkpoints), answerer, arguments.base
         )
-    else:
-        evaluation.of_model(arguments.model, answerer, arguments.revision, arguments.base)
+        return
+    result = evaluation.of_model(arguments.model, answerer, arguments.revision, arguments.base)
+    if result is not None and profile is not None:
+        overall = format_number({"official": result.scores, **result.by_parser}[profile.parser]["overall"], 2)
+        say(f"\nprofile {arguments.profile}: overall {overall}, {profile.parser} parser")
+
+
+def _settings(
+    arguments: Namespace, chosen: ChosenQuestions, profile: Profile | None, trained: TrainedAs | None
+) -> AnswerSettings:
+    """How questions are put: as the flags say, else as the profile, else as in training."""
+    from jaxvsr.data.video.frame_sampling import FrameRate
+    from jaxvsr.evaluation.answering.answer_questions import AnswerSettings
+    from jaxvsr.evaluation.answering.scene_media import SceneMedia, has_videos, stored_frame_count
+    from jaxvsr.runs.trained_as import prompt_of
+
+    prompt = prompt_of(trained, arguments.prompt, DEFAULT_PROMPTS[arguments.benchmark])
+    rate = None if arguments.fps is None else FrameRate(arguments.fps)
+    if rate and arguments.frames:
+        raise InputError("--fps and --frames: give one of them")
+    count, rule = arguments.frames, arguments.rule
+    max_pixels, min_pixels = arguments.max_pixels, arguments.min_pixels
+    if usual := profile or trained:
+        count, rule = count or (usual.frames if has_videos(chosen.asked) else None), rule or usual.rule
+        max_pixels = max_pixels or usual.max_pixels
+    if profile is not None:
+        prompt, min_pixels = prompt if arguments.prompt else profile.prompt, min_pixels or profile.min_pixels
+    if min_pixels and min_pixels > (max_pixels or 0):
+        raise InputError(f"--min-pixels {min_pixels}: needs a --max-pixels of at least as many")
+    media = SceneMedia(
+        None if rate else count or stored_frame_count(chosen.asked),
+        arguments.blank,
+        rule,
+        rate,
+        profile is not None and profile.seconds_of_length,
+    )
+    media.check(chosen.asked)
+    return AnswerSettings(
+        prompt, media, max_pixels, arguments.scenes, arguments.questions, arguments.video_prompt, min_pixels
+    )
+
+
+def _described(profile: Profile, settings: AnswerSettings) -> str:
+    """What is set, with what other flags have changed."""
+    media, prompt = settings.media, settings.prompt
+    frames = "images" if media.frames is None else f"{media.frames} frames by the rule {media.rule}"
+    if media.rate is not None:
+        frames = f"{media.rate.fps:g} frames per second by the rule {media.rule}"
+    least = "" if settings.min_pixels is None else f" and at least {settings.min_pixels:,}"
+    said = [frames, f"at most {settings.max_pixels:,}{least} pixels per frame", f"prompt {prompt.name}"]
+    said += [f"system line {prompt.system!r}"] if prompt.system else []
+    said += ["seconds by the video's length"] if media.seconds_of_length else []
+    return ", ".join([*said, f"parser {profile.parser}"])
 
 
 def _command(argv: Sequence[str] | None) -> int:

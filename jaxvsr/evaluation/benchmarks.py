@@ -33,10 +33,10 @@ SHORT |= {"route_planning": "route", "obj_appearance_order": "order"}
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Scores of one set of predictions; `robust` is None if the benchmark has only one parser."""
+    """Scores of one set of predictions, the benchmark's own, and by name those of its other parsers."""
 
     scores: dict[str, Any]
-    robust: dict[str, Any] | None
+    by_parser: dict[str, dict[str, Any]]
     details: dict[str, Any]
     tables: tuple[tuple[str, Cells], ...]  # (heading, cells)
     notes: tuple[str, ...]
@@ -97,18 +97,27 @@ def _vsi_bench(
 ) -> Result:
     rows = with_missing(predictions, questions)
     official = score_vsi_bench(rows, parser="official", answer_of=prompt.answer if prompt else str)
-    robust = score_vsi_bench(rows, parser="robust", answer_of=prompt.completion if prompt else str)
-    spread = {one.parser: score_intervals(rows, one) for one in (official, robust)}
+    completion_of = prompt.completion if prompt else str
+    lmms_eval = score_vsi_bench(rows, parser="lmms-eval", answer_of=completion_of)
+    robust = score_vsi_bench(rows, parser="robust", answer_of=completion_of)
+    spread = {one.parser: score_intervals(rows, one) for one in (official, lmms_eval, robust)}
 
     def line(name: str, n: int, of: Callable[[VsiBenchScores], float | None]) -> list[str]:
         interval = " – ".join(map(format_number, spread["official"].get(name, (None, None))))
-        return [name, str(n), format_number(of(official)), interval, format_number(of(robust))]
+        return [
+            name,
+            str(n),
+            format_number(of(official)),
+            interval,
+            *(format_number(of(o)) for o in (lmms_eval, robust)),
+        ]
 
-    header = ["question type", "n", "score", "95 % interval", "robust parser"]
+    header = ["question type", "n", "score", "95 % interval", "lmms-eval's parser", "robust parser"]
     types = [line(name, n, lambda one, name=name: one.by_type[name]) for name, n in official.counts.items()]  # type: ignore[misc]
     total = line("overall", sum(official.counts.values()), lambda one: one.overall)
     scored = {
         "these predictions": {"overall": official.overall, **official.tasks},
+        "these predictions, lmms-eval's parser": {"overall": lmms_eval.overall, **lmms_eval.tasks},
         "these predictions, robust parser": {"overall": robust.overall, **robust.tasks},
     }
     beside = _beside({"overall": "overall", **{task: SHORT[task] for task in TASKS}}, scored, VSI_BENCH)
@@ -116,8 +125,8 @@ def _vsi_bench(
         "by_type": {
             name: {
                 "n": n,
-                **{one.parser: one.by_type[name] for one in (official, robust)},
-                **{f"{one.parser}_interval": spread[one.parser][name] for one in (official, robust)},
+                **{one.parser: one.by_type[name] for one in (official, lmms_eval, robust)},
+                **{f"{one.parser}_interval": spread[one.parser][name] for one in (official, lmms_eval, robust)},
             }
             for name, n in official.counts.items()
         },
@@ -125,7 +134,8 @@ def _vsi_bench(
         "notes": list(official.notes),
     }
     tables = (("VSI-Bench, official metric, per cent", [header, *types, total]), ("Beside published rows", beside))
-    return Result(official.to_json(), robust.to_json(), details, tables, official.notes)
+    by_parser: dict[str, dict[str, Any]] = {one.parser: one.to_json() for one in (lmms_eval, robust)}
+    return Result(official.to_json(), by_parser, details, tables, official.notes)
 
 
 def _beside(
@@ -153,7 +163,7 @@ def _q_spatial(
     details = {"notes": list(official.notes)}
     beside = _beside(short, scored, Q_SPATIAL, SVQA_DECIMALS)
     tables = (("Q-Spatial, per cent", table), ("Beside published rows (Q-Spatial++)", beside))
-    return Result(official.to_json(), robust.to_json(), details, tables, official.notes)
+    return Result(official.to_json(), {"robust": robust.to_json()}, details, tables, official.notes)
 
 
 def _open_ended(
@@ -176,4 +186,4 @@ def _open_ended(
     short |= {"box_accuracy_75": "acc. 0.75", "yes_no_judge": "yes/no", "distance": "distance"}
     beside = _beside(short, {"these predictions": scores.columns}, OPEN_ENDED, SVQA_DECIMALS)
     tables = ((heading, table), ("Beside published rows (judge and yes/no by GPT-4o)", beside))
-    return Result({**scores.to_json(), "sentence_model": model}, None, details, tables, scores.notes)
+    return Result({**scores.to_json(), "sentence_model": model}, {}, details, tables, scores.notes)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 PREDICTIONS_FILE = "predictions.jsonl"
 SETTINGS_FILE = "settings.json"  # everything that a model's predictions depend on
 SCORES_FILE = "scores.json"
-RESULT_FILES = (SCORES_FILE, "scores-robust.json", "details.json", "table.md")
+PARSER_FILES = {"robust": "scores-robust.json", "lmms-eval": "scores-lmms-eval.json"}
+RESULT_FILES = (SCORES_FILE, *PARSER_FILES.values(), "details.json", "table.md")
 
 
 def check_out(out: Path) -> None:
@@ -30,9 +31,9 @@ def check_out(out: Path) -> None:
 
 
 def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> None:
-    """Write scores.json, scores-robust.json, details.json and table.md.
+    """Write scores.json, those of the other parsers, details.json and table.md.
 
-    `provenance` (model, prompt, frames, …) follows the numbers in both files of scores.
+    `provenance` (model, prompt, frames, …) follows the numbers in all files of scores.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,10 @@ def write_result(out: Path, result: Result, provenance: Mapping[str, Any]) -> No
         raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
     texts = (
         _json({**result.scores, **provenance}),
-        None if result.robust is None else _json({**result.robust, **provenance}),
+        *(
+            _json({**result.by_parser[parser], **provenance}) if parser in result.by_parser else None
+            for parser in PARSER_FILES
+        ),
         _json(result.details),
         result.to_markdown(),
     )

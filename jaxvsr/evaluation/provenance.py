@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # Written when a model answers, and kept when its predictions are scored again.
 FIELDS = (
-    *("model", "revision", "data", "split", "subset", "limit", "frames", "blank", "max_pixels", "decoding", "commit"),
+    *("model", "revision", "data", "split", "subset", "limit", "frames", "rule", "rate", "seconds_of_length", "blank"),
+    *("max_pixels", "min_pixels", "decoding", "commit"),
     *("prompt", "extraction", "max_answer_tokens", "stop", "repetition_penalty", "read_as"),
 )
 

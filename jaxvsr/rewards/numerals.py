@@ -27,7 +27,8 @@ _TEENS = {
 }
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = {"hundred": 100, "thousand": 1000}
-_WORD = "|".join((*_UNITS, *_TEENS, *_TENS, *_SCALES))
+WORD_VALUES = {**_UNITS, **_TEENS, **_TENS, **_SCALES}
+_WORD = "|".join(WORD_VALUES)
 _WORDS = re.compile(
     rf"\b(?P<whole>(?:{_WORD})(?:(?:\s*-\s*|\s+and\s+|\s+)(?:{_WORD})){{0,12}})\b"
     rf"(?:\s+point(?P<decimals>(?:\s+(?:{'|'.join(_UNITS)})){{1,12}})\b)?",

@@ -40,6 +40,7 @@ def test_scoring_a_file_writes_official_and_robust_scores_and_a_table(tmp_path, 
     official, robust = read(out / "scores.json"), read(out / "scores-robust.json")
     assert official["object_counting"] == 50 and official["object_rel_distance"] == 0 and official["overall"] == 25
     assert robust["object_rel_distance"] == 100 and robust["overall"] == 75
+    assert read(out / "scores-lmms-eval.json")["parser"] == "lmms-eval"
     assert official["parser"] == "official" and len(official["missing_tasks"]) == 6
     details = read(out / "details.json")
     assert details["by_type"]["object_counting"]["n"] == 2
@@ -49,6 +50,7 @@ def test_scoring_a_file_writes_official_and_robust_scores_and_a_table(tmp_path, 
     assert "overall" in printed and "missing" in printed
     assert sorted(path.name for path in out.iterdir()) == [
         "details.json",
+        "scores-lmms-eval.json",
         "scores-robust.json",
         "scores.json",
         "table.md",

@@ -70,7 +70,7 @@ def lmms_eval(total, video_fps, fps, low, high):
     return [int(position) for position in np.linspace(0, total - 1, count)]
 
 
-@pytest.mark.parametrize("rule", get_args(SamplingRule))
+@pytest.mark.parametrize("rule", [rule for rule in get_args(SamplingRule) if rule != "lmms-eval"])
 def test_sampling_by_frames_per_second_equals_the_original_implementations(rule):
     pytest.importorskip("torch")
     theirs = {
@@ -119,6 +119,8 @@ def test_impossible_rates_are_refused(arguments, says):
         FrameRate(*arguments)
     with pytest.raises(InputError, match=r"0\.0 frames per second"):
         frame_count(10, 0.0, FrameRate(1))
+    with pytest.raises(InputError, match="lmms-eval takes a number of frames"):
+        frame_count(10, 1.0, FrameRate(1), "lmms-eval")
 
 
 def grey_images(folder: Path, names: list[str], step: int = 20) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxvsr.data.frames import FrameStore
-from jaxvsr.data.video.frame_sampling import SamplingRule, sample_indices
+from jaxvsr.data.video.frame_sampling import SamplingRule, most_frames, sample_indices
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames, write_scene_frames
 from jaxvsr.errors import InputError
 from tests.support.files import contents
@@ -36,11 +36,25 @@ def test_sampling_rules_equal_the_original_implementations(total, count):
     assert sample_indices(total, count, "huggingface").tolist() == hugging_face[:count]
 
 
+@pytest.mark.parametrize("total", [8, 9, 31, 247, 1500, 5577])
+@pytest.mark.parametrize("video_fps", [2, 24, 29.97])
+def test_lmms_evals_rule_is_linspace_of_two_frames_a_second(total, video_fps):
+    torch = pytest.importorskip("torch")
+    # `smart_nframes` of qwen-vl-utils without nframes or fps, then lmms-eval's `qwen2_vl` with 32 frames.
+    at_two = int(min(max(total / video_fps * 2, 4), 768, total) // 2 * 2)
+    first = torch.linspace(0, total - 1, at_two).round().long().numpy()
+    theirs = first[np.unique(np.linspace(0, at_two - 1, 32, dtype=int))].tolist()
+    assert most_frames(total, video_fps, "lmms-eval") == at_two
+    assert sample_indices(total, min(32, at_two), "lmms-eval", video_fps).tolist() == theirs
+    with pytest.raises(InputError, match="fewer than"):
+        sample_indices(total, at_two + 1, "lmms-eval", video_fps)
+
+
 def test_every_sampling_rule_gives_each_frame_once_and_refuses_too_short_videos():
     for rule in get_args(SamplingRule):
-        for total in range(1, 60):
-            for count in range(1, total + 1):
-                indices = sample_indices(total, count, rule)
+        for total in range(4, 60):
+            for count in range(1, most_frames(total, 3.0, rule) + 1):
+                indices = sample_indices(total, count, rule, 3.0)
                 assert len(indices) == count and len(set(indices.tolist())) == count
                 assert indices.min() >= 0 and indices.max() < total and (np.diff(indices) > 0).all()
         with pytest.raises(InputError, match="has 5 frames, fewer than the 8 asked for"):

@@ -12,12 +12,19 @@ from nltk.translate import bleu_score
 from jaxvsr.data.importers.vsi_bench_download import KINDS
 from jaxvsr.data.questions import Question
 from jaxvsr.evaluation.metrics.bleu import corpus_bleu, sentence_bleu, tokenize
+from jaxvsr.evaluation.metrics.lmms_eval_parser import lmms_eval_number, lmms_eval_score
 from jaxvsr.evaluation.metrics.open_ended import box_iou, distance_right, parse_box
 from jaxvsr.evaluation.metrics.open_ended_types import COT_KEYWORDS, reasoning_words, yes_or_no
 from jaxvsr.evaluation.metrics.q_spatial import score_q_spatial
 from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
-from tests.support.vsi_bench_restated import random_prediction, restated_letter, restated_number
+from tests.support.vsi_bench_restated import (
+    random_prediction,
+    restated_letter,
+    restated_lmms_eval_number,
+    restated_lmms_eval_score,
+    restated_number,
+)
 
 MANY = 10_000
 DIRECTIONS = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
@@ -47,6 +54,30 @@ def test_vsi_bench_equals_the_restated_evaluator_on_10000_strings_of_every_task(
     assert found.tasks == pytest.approx({name: 100 * value for name, value in tasks.items()}, abs=1e-9)
     assert found.overall == pytest.approx(100 * sum(tasks.values()) / 8, abs=1e-9)
     assert found.missing_tasks == () and found.notes == ()
+
+
+def test_lmms_evals_parser_equals_its_restatement_on_10000_strings():
+    draw = random.Random(1)
+    scored = 0
+    for _ in range(MANY):
+        said, is_choice = random_prediction(draw), draw.random() < 0.3
+        truth = draw.choice("ABCD") if is_choice else str(draw.choice([1, 2, 3, 20, 21, 2.5, 120, 2000]))
+        assert lmms_eval_number(said) == restated_lmms_eval_number(said), said
+        score = lmms_eval_score(said, truth, "choice" if is_choice else "number")
+        assert score == restated_lmms_eval_score(said, truth, is_choice), said
+        scored += score > 0
+    assert scored > MANY / 20
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        *[("about 3 m", 3), ("one apple, room 2", 1), ("two hundred and one", 201), ("one, 2, two", 3), ("1,200", 1)],
+        ("no", None),
+    ],
+)
+def test_lmms_eval_takes_the_first_number_in_digits_or_words(said, number):
+    assert lmms_eval_number(said) == number
 
 
 CENTIMETRES = {

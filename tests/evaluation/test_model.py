@@ -129,12 +129,31 @@ def test_a_downloaded_benchmark_is_evaluated_with_its_debiased_subset(folder, do
     assert answers(out) == found
 
 
+@pytest.mark.slow
+def test_a_profile_sets_what_a_harness_does_and_flags_beside_it_win(folder, download, tmp_path, capsys):
+    command = ["--model", str(folder), "--data", str(download), "--benchmark", "vsi-bench", "--device", "cpu",
+               "--mesh", "1", "--limit", "3", "--profile", "lmms-eval", "--out"]  # fmt: skip
+    assert main([*command, str(tmp_path / "out"), "--show-prompt"]) == 0
+    printed = capsys.readouterr().out
+    assert "32 frames by the rule lmms-eval, at most 602,112 and at least 3,136 pixels per frame" in printed
+    assert "system line 'You are a helpful assistant.'" in printed and "'You are a helpful assistant.'" in printed
+    # Of five frames at two a second qwen-vl-utils takes four: two temporal patches of 2 × 2 tokens.
+    assert "vision    <|video_pad|> x 8" in printed
+    own = read(tmp_path / "out" / "scores-lmms-eval.json")
+    assert f"profile lmms-eval: overall {own['overall']:.2f}, lmms-eval parser" in printed
+    assert (own["rule"], own["min_pixels"], own["stop"]) == ("lmms-eval", 3136, ["\n\n"])
+    assert main([*command, str(tmp_path / "own"), "--frames", "2", "--rule", "linspace", "--max-pixels", "3136"]) == 0
+    assert "2 frames by the rule linspace, at most 3,136 and at least 3,136" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
         (["--subset", "small"], "no subset 'small'; it only has debiased"),
         (["--split", "train"], "VSI-Bench has no questions to train on"),
         (["--frames", "9"], "scene0011_00.mp4: has 5 frames, fewer than the 9 asked for"),
+        (["--profile", "lmms-eval", "--fps", "1"], "--fps and --frames: give one of them"),
+        (["--min-pixels", "5000"], "--min-pixels 5000: needs a --max-pixels"),
         (["--checkpoints", "all"], "--checkpoints all: --model must be a run folder"),
     ],
 )

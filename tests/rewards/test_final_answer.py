@@ -57,7 +57,7 @@ def test_the_robust_score_reads_past_a_thought_that_the_prompts_own_rule_reads()
     said = "<think>The reply goes in <answer> </answer> tags. I count 4.</think> <answer>4</answer>"
     rows = [Prediction(make_question(1, answer="4"), said)]
     result = score_predictions("vsi-bench", rows, prompt=prompt_from("vsgrpo-think"))
-    assert result.robust["object_counting"] == 100
+    assert result.by_parser["robust"]["object_counting"] == 100
     assert result.scores["object_counting"] == 0  # the papers' rule: the first pair
 
 

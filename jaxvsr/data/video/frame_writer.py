@@ -161,7 +161,9 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
     if described.images:
         wanted = {count: list(range(count)) for count in counts}
     else:
-        wanted = {count: sample_indices(len(source), count, settings.rule).tolist() for count in sorted(counts)}
+        wanted = {
+            count: sample_indices(len(source), count, settings.rule, source.fps).tolist() for count in sorted(counts)
+        }
     indices = sorted(set().union(*wanted.values()))
     pixels, first = _read(source, indices, settings, threads)
     attributes = {

@@ -24,10 +24,12 @@ from jaxvsr.devices.processes import texts_of_all_processes
 from jaxvsr.evaluation.answering.choose_questions import AskedQuestion, ChosenQuestions
 from jaxvsr.evaluation.answering.greedy import GreedyModel
 from jaxvsr.evaluation.answering.resumable_predictions import ResumablePredictions
-from jaxvsr.evaluation.answering.scene_batches import answer_in_batches
-from jaxvsr.evaluation.answering.scene_media import SceneMedia, stored_pixels
+from jaxvsr.evaluation.answering.scene_batches import answer_in_batches, scene_prompt
+from jaxvsr.evaluation.answering.scene_media import SceneMedia, group_by_scene, stored_pixels
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.models.huggingface.hf_config import read_generation_config
+from jaxvsr.models.inputs.processor import SceneProcessor
+from jaxvsr.models.inputs.prompt_text import prompt_lines
 from jaxvsr.models.model_config import VideoPrompt
 from jaxvsr.progress import progress
 from jaxvsr.prompts import Prompt
@@ -48,13 +50,15 @@ class AnswerSettings:
     scenes: int | None = None
     questions: int | None = None
     video_prompt: VideoPrompt | None = None  # None: as the run was trained with
+    min_pixels: int | None = None  # None: the model folder's
 
     def media_fields(self, asked: Sequence[AskedQuestion]) -> dict[str, Any]:
         """What scores.json says of the frames: their number, whether they are blank, and the pixel budget of one (None:
         the limits of the model folder).
         """
         budgets = [budget for budget in (self.max_pixels, stored_pixels(asked)) if budget is not None]
-        return {**self.media.to_json(), "max_pixels": min(budgets, default=None)}
+        least = {} if self.min_pixels is None else {"min_pixels": self.min_pixels}
+        return {**self.media.to_json(), "max_pixels": min(budgets, default=None), **least}
 
     def to_json(self, model: Model, data: Sequence[Path], mesh: Mesh) -> dict[str, Any]:
         """Everything that the answers depend on; predictions made with other values are not resumed."""
@@ -64,6 +68,7 @@ class AnswerSettings:
             "data": [os.path.abspath(folder) for folder in data],
             **self.media.to_json(),
             "max_pixels": self.max_pixels,
+            **({} if self.min_pixels is None else {"min_pixels": self.min_pixels}),
             "prompt": dataclasses.asdict(self.prompt),
             "repetition_penalty": read_generation_config(model.folder.path).repetition_penalty,
             "platform": mesh.devices.flat[0].platform,
@@ -86,6 +91,18 @@ def weights_hash(model: Model) -> str:
             digest.update(f"{name} {values.dtype} {values.size}".encode())
             digest.update(values[:_HASHED_VALUES].tobytes() + values[-_HASHED_VALUES:].tobytes())
     return digest.hexdigest()
+
+
+def first_prompt(model: Model, settings: AnswerSettings, asked: Sequence[AskedQuestion]) -> list[str]:
+    """The tokens that the first question and its scene become (`prompt_lines`)."""
+    processor = SceneProcessor.from_folder(
+        model.folder.path,
+        max_pixels=settings.max_pixels,
+        video_prompt=settings.video_prompt or model.video_prompt,
+        min_pixels=settings.min_pixels,
+    )
+    scene = scene_prompt(settings.prompt, group_by_scene(asked[:1])[0], settings.media)
+    return prompt_lines(processor.chat, processor.encode(scene))
 
 
 class Answerer:
@@ -150,6 +167,7 @@ class Answerer:
             answer_tokens=settings.prompt.max_answer_tokens,
             max_pixels=settings.max_pixels,
             video_prompt=settings.video_prompt,
+            min_pixels=settings.min_pixels,
         )
         self._greedy.program.on_compile = lambda name, bucket: self._say(f"compiling {name}, bucket {bucket}")
         return self._greedy

@@ -34,6 +34,7 @@ class GreedyModel:
         answer_tokens: the most tokens of an answer, its end-of-sequence token included.
         max_pixels: pixel budget per frame; None: frames as they are stored (`SceneProcessor.from_folder`).
         video_prompt: how a video of Qwen3-VL is written; None: as the run was trained with.
+        min_pixels: the least per frame, beside `max_pixels`; None: the model folder's.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class GreedyModel:
         answer_tokens: int,
         max_pixels: int | None = None,
         video_prompt: VideoPrompt | None = None,
+        min_pixels: int | None = None,
     ):
         check_mesh(
             MeshShape(**dict(mesh.shape)),
@@ -52,7 +54,10 @@ class GreedyModel:
         )
         self.mesh = mesh
         self.processor = SceneProcessor.from_folder(
-            model.folder.path, max_pixels=max_pixels, video_prompt=video_prompt or model.video_prompt
+            model.folder.path,
+            max_pixels=max_pixels,
+            video_prompt=video_prompt or model.video_prompt,
+            min_pixels=min_pixels,
         )
         chat = self.processor.chat
         self._sampling = SamplingOptions(

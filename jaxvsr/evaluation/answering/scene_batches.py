@@ -67,7 +67,7 @@ def answer_in_batches(
         return
     if questions is None:
         longest = max(by_scene, key=_text_length)
-        first = model.processor.encode(_scene_prompt(prompt, longest, media))
+        first = model.processor.encode(scene_prompt(prompt, longest, media))
         questions = questions_per_row(
             [len(row.questions) for row in by_scene],
             len(first.tokens),
@@ -84,7 +84,7 @@ def answer_in_batches(
         encoded: dict[int, EncodedScene] = {}  # rows of padding are the same object
         for row in own:
             if id(row) not in encoded:
-                encoded[id(row)] = _padded(model.processor.encode(_scene_prompt(prompt, row, media)), width)
+                encoded[id(row)] = _padded(model.processor.encode(scene_prompt(prompt, row, media)), width)
         return batch, own, [encoded[id(row)] for row in own]
 
     for batch, own, encoded in _read_ahead(encode, batches):
@@ -104,7 +104,8 @@ def _text_length(row: SceneQuestions) -> int:
     return max(len(question.question) + sum(map(len, question.options or ())) for question in row.questions)
 
 
-def _scene_prompt(prompt: Prompt, row: SceneQuestions, media: SceneMedia) -> ScenePrompt:
+def scene_prompt(prompt: Prompt, row: SceneQuestions, media: SceneMedia) -> ScenePrompt:
+    """What the model is shown and asked of a row."""
     return ScenePrompt(media.read(row), tuple(prompt.render(question) for question in row.questions), prompt.system)
 
 

@@ -15,7 +15,7 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.importers.vsi_bench_download import BenchmarkVideos, is_download
 from jaxvsr.data.loader import MID_GREY
 from jaxvsr.data.questions import Question
-from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_count, sample_indices
+from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_count, most_frames, sample_indices
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.choose_questions import AskedQuestion
@@ -42,10 +42,17 @@ class SceneMedia:
     blank: bool = False  # mid-grey frames of the same shape, as a control
     rule: SamplingRule | None = None  # which frames; None: as stored, and linspace of videos that are not stored
     rate: FrameRate | None = None  # as many frames as the rule takes at this rate, in place of `frames`
+    # Of videos as downloaded: the time between frames is the video's length over their number, as by Hugging Face's
+    # processors, in place of the mean between the frames taken.
+    seconds_of_length: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """What answers depend on; rule and rate only where they were chosen."""
-        chosen = {"rule": self.rule, "rate": None if self.rate is None else dataclasses.asdict(self.rate)}
+        chosen: dict[str, Any] = {
+            "rule": self.rule,
+            "rate": None if self.rate is None else dataclasses.asdict(self.rate),
+        }
+        chosen["seconds_of_length"] = self.seconds_of_length or None
         of_count = {"frames": self.frames, "blank": self.blank}
         return of_count | {name: value for name, value in chosen.items() if value is not None}
 
@@ -59,7 +66,10 @@ class SceneMedia:
             with BenchmarkVideos(scene.folder).open(_video_name(scene)) as source:
                 count = self._count(scene) if self.rate is None else None
                 video = read_video(source, count, self.rule or "linspace", self.rate)
-            return (Video(self._shown(video.frames, scene), video.timestamps),)
+                timestamps = video.timestamps
+                if self.seconds_of_length:
+                    timestamps = np.arange(len(video.frames)) * (len(source) / source.fps / len(video.frames))
+            return (Video(self._shown(video.frames, scene), timestamps),)
         store = FrameStore(scene.folder)
         if store.is_image_set(scene.scene):
             return tuple(Image(self._shown(pixels, scene)) for pixels in store.read(scene.scene, 1).pixels)
@@ -101,6 +111,8 @@ def read_video(
 ) -> Video:
     """Uniformly sampled frames of a video that is not in a data folder: a count, or what the rule takes at a rate.
 
+    lmms-eval's rule takes fewer of a video that has fewer at 2 per second.
+
     Raises:
         InputError: it has fewer frames, or one cannot be read.
     """
@@ -108,7 +120,9 @@ def read_video(
         if rate is not None:
             frames = frame_count(len(source), source.fps, rate, rule)
         assert frames is not None
-        indices = [int(index) for index in sample_indices(len(source), frames, rule)]
+        if rule == "lmms-eval":
+            frames = min(frames, most_frames(len(source), source.fps, rule))
+        indices = [int(index) for index in sample_indices(len(source), frames, rule, source.fps)]
     except InputError as error:
         raise InputError(f"{source.name}: {error}") from None
     return Video(np.stack(list(source.frames(indices))), source.timestamps(indices))

@@ -1,4 +1,4 @@
-"""VSI-Bench: the official metric, and the same with a parser that accepts more forms of an answer.
+"""VSI-Bench: the official metric, and the same with parsers that accept more forms of an answer.
 
 Official is lmms-eval's `vsibench/utils.py`: the mean over questions by type, direction the unweighted mean of easy,
 medium and hard, overall the unweighted mean of the tasks, in per cent. Where that evaluator fails (a ground truth of
@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from jaxvsr.data.importers.vsi_bench_download import KINDS
 from jaxvsr.data.questions import Question
+from jaxvsr.evaluation.metrics.lmms_eval_parser import lmms_eval_score
 from jaxvsr.evaluation.metrics.uncertainty import bootstrap_intervals
 from jaxvsr.evaluation.predictions import Prediction, missing_note, with_missing
 from jaxvsr.rewards.answers import announced_answer, final_answer, normalise_word
@@ -25,7 +26,7 @@ from jaxvsr.rewards.numerals import parse_number
 from jaxvsr.rewards.option_letter import answer_letter, choice_letter
 from jaxvsr.rewards.vsi_bench import answer_score, mean_relative_accuracy, to_float
 
-Parser = Literal["official", "robust"]
+Parser = Literal["official", "lmms-eval", "robust"]
 Number = TypeVar("Number", float, np.ndarray)
 
 # The eight tasks in the order of the benchmark's table.
@@ -102,7 +103,8 @@ def score_vsi_bench(
 
     Args:
         answer_of: before the official parser, takes the answer out of a completion (`Prompt.answer`); before the
-            robust one, which finds it itself, only cuts at stop strings (`Prompt.completion`).
+            others, only cuts at stop strings (`Prompt.completion`): the robust one finds the answer itself, lmms-eval
+            reads completions as they are.
         questions: all that should have been answered; those without a prediction score 0, as does a prediction of None.
     """
     rows = with_missing(predictions, questions)
@@ -159,6 +161,8 @@ def _score_one(row: Prediction, parser: Parser, answer_of: Callable[[str], str],
         value = answer_score(predicted, question.answer, question.answer_kind)
         assert value is not None
         return value
+    if parser == "lmms-eval":
+        return lmms_eval_score(predicted, question.answer, question.answer_kind)
     return robust_score(predicted, question, words)
 
 

@@ -61,7 +61,7 @@ def write_series(out: Path, results: Mapping[int, Result]) -> str:
     parser, and series.md with both; returns the tables for a terminal.
     """
     scores = {step: result.scores for step, result in sorted(results.items())}
-    robust = {step: result.robust for step, result in sorted(results.items()) if result.robust is not None}
+    robust = {step: one.by_parser["robust"] for step, one in sorted(results.items()) if "robust" in one.by_parser}
     tables = [series_table(scores)] + ([series_table(robust)] if robust else [])
     texts = {"series.json": _rows(scores), "series.md": "\n\nRobust parser:\n\n".join(map(markdown_table, tables))}
     texts["series.md"] += "\n\n\\* the best overall\n"

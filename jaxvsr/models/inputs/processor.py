@@ -72,14 +72,21 @@ class SceneProcessor:
     limits: ProcessorConfig
     max_pixels: int | None = None
     video_prompt: VideoPrompt = "blocks"
+    min_pixels: int | None = None
 
     @classmethod
     def from_folder(
-        cls, folder: Path, *, max_pixels: int | None = None, video_prompt: VideoPrompt = "blocks"
+        cls,
+        folder: Path,
+        *,
+        max_pixels: int | None = None,
+        video_prompt: VideoPrompt = "blocks",
+        min_pixels: int | None = None,
     ) -> SceneProcessor:
         """Read tokenizer, chat template and pixel limits of a model folder.
 
-        `max_pixels` is the most pixels per frame or image: larger ones are made smaller. Without it, frames whose sides
+        `max_pixels` is the most pixels per frame or image: larger ones are made smaller; beside it `min_pixels`, or the
+        folder's, is the least. Without it, frames whose sides
         are multiples of a merged patch (28 pixels; 32 in Qwen3-VL) keep their size, and others are resized within the
         folder's limits; a video of Qwen3-VL keeps within them anyway. For `video_prompt` see `Family.video_blocks`.
         """
@@ -87,7 +94,7 @@ class SceneProcessor:
         if max_pixels is not None:
             PixelLimits.at_most(max_pixels, factor=config.vision.merged_patch)  # refuses a budget below a merged patch
         chat = Chat.from_folder(folder, config)
-        return cls(config, chat, read_processor_config(folder, config), max_pixels, video_prompt)
+        return cls(config, chat, read_processor_config(folder, config), max_pixels, video_prompt, min_pixels)
 
     def tree_prompt(self, scenes: Sequence[ScenePrompt], shape: TreeShape | None = None) -> TreePrompt:
         """The arrays of S scenes with Q questions each; `shape` None is the smallest bucket that fits."""
@@ -155,7 +162,9 @@ class SceneProcessor:
         vision, limits = self.config.vision, self.limits.video if is_video else self.limits.image
         unit = vision.merged_patch
         if self.max_pixels is not None:
-            least = (family_of(self.config).frame_limits(limits, count) if is_video else limits).minimum
+            least = self.min_pixels
+            if least is None:
+                least = (family_of(self.config).frame_limits(limits, count) if is_video else limits).minimum
             return smart_resize(height, width, PixelLimits.at_most(self.max_pixels, least, unit), unit)
         if is_video:
             most = self.limits.max_video_tokens
