@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxvsr.config.algorithm import AdvantageRule, Objective
     from jaxvsr.config.algorithm import OptimizerConfig as Optimizer
     from jaxvsr.errors import InputError, NotFiniteError
+    from jaxvsr.models.huggingface.trained_positions import patch_transformers
     from jaxvsr.models.lora import LoraConfig as Lora
     from jaxvsr.rewards.registry import Reward
 
@@ -42,6 +43,7 @@ _PUBLIC = {
     "Trained": "jaxvsr.api.train_and_evaluate",
     "evaluate": "jaxvsr.api.train_and_evaluate",
     "load": "jaxvsr.api.load_model",
+    "patch_transformers": "jaxvsr.models.huggingface.trained_positions",
     "read_scenes": "jaxvsr.api.scenes_in_memory",
     "train": "jaxvsr.api.train_and_evaluate",
     "tree_logprobs": "jaxvsr.api.train_and_evaluate",
@@ -60,6 +62,7 @@ __all__ = [
     "Trained",
     "evaluate",
     "load",
+    "patch_transformers",
     "read_scenes",
     "train",
     "tree_logprobs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -42,7 +43,11 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
-        raise InputError(f"no command {command!r}; the commands are {', '.join(COMMANDS)}")
+        close = difflib.get_close_matches(command, COMMANDS, n=1) or [
+            name for name in COMMANDS if name.startswith(command)
+        ]
+        guess = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"no command {command!r}{guess} The commands are {', '.join(COMMANDS)}")
     script, sys.argv[0] = sys.argv[0], f"jaxvsr {command}"  # the name that its --help prints
     try:
         return importlib.import_module(f"jaxvsr.launch.{COMMANDS[command][0]}").main(rest)

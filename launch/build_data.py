@@ -25,6 +25,7 @@ import argparse
 import os
 import sys
 import time
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -46,36 +47,45 @@ from jaxvsr.progress import progress
 if TYPE_CHECKING:
     from jaxvsr.data.video.frame_sampling import FrameRate
 
+DATA_FOLDER = "data folder, new or existing"
+
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Scans, questions and frames: from ScanNet scans to a data folder.")
+    parser = ArgumentParser(prog="build_data.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_rooms(commands.add_parser("rooms", help="procedural rooms, written as ScanNet scans"))
-    _add_questions(commands.add_parser("questions", help="questions and answers from the geometry of scans"))
-    _add_frames(commands.add_parser("frames", help="uniformly sampled frames at a pixel budget, in TensorStore"))
-    _add_features(commands.add_parser("features", help="vision features of a frozen tower, once per scene"))
-    _add_import(commands.add_parser("import", help="published question sets, paired with videos or images"))
-    _add_show(commands.add_parser("show", help="a page about a scene: frames, plan, every question with its answer"))
-    _add_check(commands.add_parser("check", help="what is in a data folder and what is missing"))
-    _add_tag(commands.add_parser("tag", help="a copy of a data folder with its answers in a thinking mode's tags"))
-    _add_trim(commands.add_parser("trim", help="take scenes with few questions out of the splits"))
+
+    def command(name: str, purpose: str) -> ArgumentParser:
+        return commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+
+    _add_rooms(command("rooms", "procedural rooms, written as ScanNet scans"))
+    _add_questions(command("questions", "questions and answers from the geometry of scans"))
+    _add_frames(command("frames", "uniformly sampled frames at a pixel budget, in TensorStore"))
+    _add_features(command("features", "vision features of a frozen tower, once per scene"))
+    _add_import(command("import", "published question sets, paired with videos or images"))
+    _add_show(command("show", "a page about a scene: frames, plan, every question with its answer"))
+    _add_check(command("check", "what is in a data folder and what is missing"))
+    _add_tag(command("tag", "a copy of a data folder with its answers in a thinking mode's tags"))
+    _add_trim(command("trim", "take scenes with few questions out of the splits"))
     return parser
 
 
 def _add_rooms(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_rooms)
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--scenes", type=positive_int, required=True, help="number of scans")
-    parser.add_argument("--seed", type=natural_int, default=0)
-    parser.add_argument("--frames-per-scan", type=positive_int, help="frames of each scan's .sens")
-    parser.add_argument("--size", type=_size, metavar="WxH", help="pixels of a frame, such as 160x120")
-    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument("out", type=Path, metavar="OUT", help=DATA_FOLDER)
+    parser.add_argument("--scenes", type=positive_int, required=True, metavar="N", help="number of scans; required")
+    parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of the rooms; default 0")
+    parser.add_argument(
+        "--frames-per-scan", type=positive_int, metavar="N", help="frames in a scan's .sens; default 20"
+    )
+    parser.add_argument("--size", type=_size, metavar="WxH", help="pixels of a frame; default 160x120")
+    _add_workers(parser)
 
 
 def _add_questions(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_questions)
     _add_scans_and_out(parser)
-    parser.add_argument("--recipe", required=True, help="vsi100k, spatial-r1, vsi-bench, or a .py file with a RECIPE")
+    recipes = "vsi100k, spatial-r1, vsi-bench, or a .py file with a RECIPE; required"
+    parser.add_argument("--recipe", required=True, metavar="NAME|FILE", help=recipes)
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change a recipe's option")
     _add_split(parser)
     parser.add_argument("--mirror", action="store_true", help="mirrored questions too")
@@ -88,24 +98,30 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_frames)
     _add_scans_and_out(parser)
     parser.add_argument("--frames", type=int_list, default=(), metavar="N,…", help="frame counts, such as 8,16,32")
-    parser.add_argument("--fps", type=float, help="frames per second, instead of --frames or besides")
-    parser.add_argument("--min-frames", type=positive_int, help="with --fps (default: 4; linspace has no minimum)")
-    parser.add_argument("--max-frames", type=positive_int, help="with --fps (default: 768)")
-    parser.add_argument("--max-pixels", type=positive_int, required=True, help="pixel budget per frame")
-    parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which frames")
+    parser.add_argument("--fps", type=float, metavar="N", help="frames per second, instead of --frames or besides")
+    least = "with --fps; default 4, with linspace none"
+    parser.add_argument("--min-frames", type=positive_int, metavar="N", help=least)
+    parser.add_argument("--max-frames", type=positive_int, metavar="N", help="with --fps; default 768")
+    budget = "pixel budget per frame, such as 100352; required"
+    parser.add_argument("--max-pixels", type=positive_int, required=True, metavar="N", help=budget)
+    parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which; default linspace")
     parser.add_argument("--shard", type=shard, metavar="i/n", help="only every n-th scene, from the i-th; default: all")
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_features)
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--model", required=True, help="the model that a run will start from: folder, hub id or run")
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument("out", type=Path, metavar="OUT", help="data folder with frames")
+    models = "the model that a run will start from: folder, hub id or run; required"
+    parser.add_argument("--model", required=True, metavar="MODEL", help=models)
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
     parser.add_argument("--frames", type=int_list, default=(), metavar="N,…", help="default: all counts stored")
-    parser.add_argument("--max-pixels", type=positive_int, help="the run's data.max_pixels")
+    pixels = "the run's data.max_pixels; default: frames as stored"
+    parser.add_argument("--max-pixels", type=positive_int, metavar="N", help=pixels)
     parser.add_argument("--mirror", action="store_true", help="mirrored views too")
     dtypes = ("auto", "float32", "bfloat16")
-    parser.add_argument("--dtype", choices=dtypes, default="auto", help="the run's model.dtype (auto: by the device)")
+    parser.add_argument(
+        "--dtype", choices=dtypes, default="auto", help="the run's model.dtype; default auto: by device"
+    )
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +129,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(command=_import)
     parser.add_argument("source", type=Path, metavar="SRC", help=".jsonl, .json or .parquet file, or a folder of them")
-    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("out", type=Path, metavar="OUT", help=DATA_FOLDER)
     parser.add_argument("--videos", type=Path, metavar="DIR", help="folder of videos, scans, image folders and images")
     parser.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="default: by the first row")
     parser.add_argument("--map", metavar="OURS=THEIRS,…", help="names of fields: question=problem,answer=solution")
@@ -124,15 +140,16 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_show)
     parser.add_argument("out", type=Path, metavar="OUT", help="data folder")
-    parser.add_argument("scene", metavar="SCENE")
-    parser.add_argument("--scans", type=Path, help="folder of scans (default: OUT)")
+    parser.add_argument("scene", metavar="SCENE", help="its name, such as scene0000_00")
+    parser.add_argument("--scans", type=Path, metavar="DIR", help="folder of scans; default: OUT")
     parser.add_argument("--page", type=Path, metavar="FILE", help="default: SCENE.html in the current folder")
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_check)
     parser.add_argument("out", type=Path, metavar="OUT", help="a data folder, or a folder of scans")
-    parser.add_argument("--label-map", type=Path, help="scannetv2-labels.combined.tsv (default: beside the scans)")
+    labels = "scannetv2-labels.combined.tsv; default: beside the scans"
+    parser.add_argument("--label-map", type=Path, metavar="FILE", help=labels)
     parser.add_argument("--batches", metavar="CONFIG", help="batches of a training config per second, too")
 
 
@@ -142,29 +159,35 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_tag)
     parser.add_argument("source", type=Path, metavar="DATA", help="data folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="data folder to write")
-    parser.add_argument("--tag", choices=TAGS, required=True, help="tag of the thought")
+    parser.add_argument("--tag", choices=TAGS, required=True, help="tag of the thought; required")
 
 
 def _add_trim(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_trim)
     parser.add_argument("out", type=Path, metavar="DATA", help="data folder; its splits.json is rewritten")
-    parser.add_argument("--questions", type=positive_int, required=True, metavar="N", help="fewest per scene")
+    parser.add_argument("--questions", type=positive_int, required=True, metavar="N", help="fewest per scene; required")
 
 
 def _add_scans_and_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scans", type=Path, metavar="SCANS")
-    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("scans", type=Path, metavar="SCANS", help="folder of scans; of videos for frames")
+    parser.add_argument("out", type=Path, metavar="OUT", help=DATA_FOLDER)
     parser.add_argument("--skip-broken", action="store_true", help="skip scans that cannot be read")
-    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="default: all cores")
+    _add_workers(parser)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    text = "processes; default: all cores"
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), metavar="N", help=text)
 
 
 def _add_split(parser: argparse.ArgumentParser) -> None:
     from jaxvsr.data.scannet.benchmark_scenes import BENCHMARKS
 
-    parser.add_argument("--seed", type=natural_int, default=0)
-    parser.add_argument("--heldout", type=share, default=0.1, help="share of rooms held out (default: 0.1)")
-    include = parser.add_argument("--include", action="append", default=[], choices=BENCHMARKS)
-    include.help = "take a benchmark's scenes too, as held out"
+    parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of choices and the split; default 0")
+    text = "share of rooms held out; default 0.1"
+    parser.add_argument("--heldout", type=share, default=0.1, metavar="SHARE", help=text)
+    text = "take a benchmark's scenes too, as held out; repeatable"
+    parser.add_argument("--include", action="append", default=[], choices=BENCHMARKS, help=text)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -136,7 +136,7 @@ def _positions() -> int:
     if all(one.as_trained for one in found):
         print("positions are those of training: nothing is to be done")
         return 0
-    print('positions differ from those of training: pass position_ids (docs/serving.md, "Positions by version")')
+    print("positions differ from those of training: jaxvsr.patch_transformers(model) gives a model the trained ones")
     return EXIT_DIFFERENT
 
 

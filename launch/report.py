@@ -54,7 +54,7 @@ def _command(argv: Sequence[str] | None) -> int:
         _side_by_side(arguments.answers, arguments.out)
         return 0
     if not arguments.runs:
-        raise InputError("report.py: expected RUN…, or --answers NAME=DIR NAME=DIR (see report.py --help)")
+        _parser().error("expected RUN…, or --answers NAME=DIR NAME=DIR")
     if len(arguments.runs) > 1 or arguments.group_by:
         if arguments.compare:
             raise InputError(f"--compare {arguments.compare[0]}: needs exactly one run, found {len(arguments.runs)}")

@@ -83,10 +83,25 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     if unknown:
         from jaxvsr.config.known_names import known_name
 
-        ours = known_name(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"))
-        hint = f": here it is {ours} (--set field=value)" if ours else " (see train.py --help)"
-        parser.error(f"unknown flag {unknown[0]}{hint}")
+        first = unknown[0]
+        if not first.startswith("-"):
+            named = (
+                f"; did you mean --config {first}?" if first.endswith((".yaml", ".yml")) or _is_config(first) else ""
+            )
+            parser.error(f"unexpected argument {first}{named}")
+        ours = known_name(first.lstrip("-").partition("=")[0].replace("-", "_"))
+        parser.error(f"unknown flag {first}" + (f": here it is {ours} (--set field=value)" if ours else ""))
     return arguments
+
+
+def _is_config(name: str) -> bool:
+    from jaxvsr.config.config_file import find_config
+
+    try:
+        find_config(name)
+    except InputError:
+        return False
+    return True
 
 
 def _overrides(arguments: Namespace) -> list[tuple[str, str, str]]:

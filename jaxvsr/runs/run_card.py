@@ -40,7 +40,7 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
             what=f"Weights with the adapter `{model.name}` merged in.",
             origin=Path(model.name).name,
             commands=[command],
-            serving=family_of(model.config).serving_note,
+            serving=family_of(model.config).serving_note(),
             scores=measured,
         )
     run = open_run(model.name)
@@ -55,7 +55,7 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
         what=f"{'LoRA adapter' if adapter else 'Weights'} after {run.step} steps of {config.objective} with jaxvsr.",
         origin=f"{run.folder.resolve().name}, step {run.step}",
         commands=["python launch/train.py --config config.yaml", command],
-        serving=family_of(model.config).serving_note,
+        serving=family_of(model.config).serving_note(),
         data=[DataSource(folder, tuple(card_sources(Path(folder)))) for folder in folders],
         scores=[*_heldout_scores(run.folder, run.step), *measured],
         config=to_yaml(config),

@@ -25,6 +25,7 @@ from jaxtyping import Float
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.config_fields import ConfigFields, is_integer
+from jaxvsr.models.huggingface.trained_positions import patch_code
 from jaxvsr.models.inputs.positions import MediaGrid
 from jaxvsr.models.model_config import Family as FamilyName
 from jaxvsr.models.model_config import ModelConfig, TextConfig, VideoPrompt, VisionConfig
@@ -84,19 +85,20 @@ class Family:
     processor_class: ClassVar[str]
     video_processor_type: ClassVar[str] = "Qwen2VLVideoProcessor"
 
-    # For the README.md of an export; docs/serving.md has what each version does.
-    serving_note: ClassVar[str] = (
-        "Positions: text after a video starts one past the maximum over time, height and width, and Qwen2.5-VL's "
-        "seconds are not rounded, as in Qwen's own release. Many versions of transformers compute something else, for "
-        "the base model too: `jaxvsr convert positions` says what yours does, and docs/serving.md of jaxvsr "
-        '("Positions by version") how to pass `position_ids`.'
-    )
-
     # Sizes: those of the published checkpoints by name, and the tiny model's.
     published: ClassVar[dict[str, ModelConfig]]
     tiny_image_limits: ClassVar[PixelLimits] = PixelLimits(MIN_PIXELS, 256 * TOKEN_PIXELS)
     tiny_video_limits: ClassVar[PixelLimits] = PixelLimits(MIN_PIXELS, 64 * TOKEN_PIXELS)
     tiny_sentences: ClassVar[tuple[str, ...]] = ()  # for its tokenizer, besides `tiny_text.py`
+
+    def serving_note(self) -> str:
+        """For the README.md of an export; docs/serving.md has what each version does."""
+        return (
+            "Positions: text after a video starts one past the maximum over time, height and width, and Qwen2.5-VL's "
+            "seconds are not rounded, as in Qwen's own release. Many versions of transformers compute something else, "
+            "for the base model too: `jaxvsr convert positions` says what yours does. `patch_transformers(model)` puts "
+            f"it right, from jaxvsr or as it stands here:\n\n```python\n{patch_code()}```"
+        )
 
     def tiny_vision(self, width: int, heads: int, layers: int) -> VisionConfig:
         """The tower of the tiny model: `width` is that of the language model too."""

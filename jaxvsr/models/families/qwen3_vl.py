@@ -187,11 +187,6 @@ class Qwen3VL(Family):
         "num_position_embeddings": 2304,
         "deepstack_visual_indexes": [8, 16, 24],
     }
-    serving_note = (
-        "Video: every pair of frames stands behind its time, without a further `<|vision_start|>` and `<|vision_end|>` "
-        "around the whole video, as in Qwen's own release (transformers 4.57) and vLLM, unless the config says "
-        "`video_prompt: wrapped`, which is what transformers 5.12 to 5.24 write."
-    )
     video_limits = PixelLimits(128 * 32 * 32, 768 * 32 * 32)  # of a whole video
     max_video_tokens = 768  # of a frame
     published: ClassVar[dict[str, ModelConfig]] = {
@@ -203,6 +198,13 @@ class Qwen3VL(Family):
     tiny_image_limits = PixelLimits(4 * 32 * 32, 256 * 32 * 32)
     tiny_video_limits = PixelLimits(4 * 32 * 32, 64 * 64 * 32 * 32)
     tiny_sentences = tuple(f"<{tenths / 10} seconds>" for tenths in range(10))
+
+    def serving_note(self) -> str:
+        return (
+            "Video: every pair of frames stands behind its time, without a further `<|vision_start|>` and "
+            "`<|vision_end|>` around the whole video, as in Qwen's own release (transformers 4.57) and vLLM, unless "
+            "the config says `video_prompt: wrapped`, which is what transformers 5.12 to 5.24 write."
+        )
 
     def text_extras(self, head_dim: int) -> dict[str, Any]:
         return {"head_dim": head_dim}
