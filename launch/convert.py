@@ -165,16 +165,14 @@ def _write_stacked(arguments: Namespace, model: Model) -> None:
         raise InputError(
             f"from-hf {arguments.model}: is not a Hugging Face folder of a whole model; write one with to-hf first"
         )
-    save_stacked_folder(arguments.out, model.folder)
-    _write_trained_as(arguments)
+    save_stacked_folder(arguments.out, model.folder, _trained_as(arguments))
 
 
 def _write_merged(arguments: Namespace, model: Model) -> None:
     from jaxvsr.models.huggingface.write_model_folder import save_folder
 
-    card = _card(arguments, model) if model.stages else None
-    save_folder(arguments.out, model.folder, model.weight, card, model.changed)
-    _write_trained_as(arguments)
+    texts = {**_trained_as(arguments), **(_card(arguments, model) if model.stages else {})}
+    save_folder(arguments.out, model.folder, model.weight, texts, model.changed)
 
 
 def _write_adapter(arguments: Namespace, model: Model) -> None:
@@ -186,32 +184,33 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
     if not is_run(arguments.model) or any(stage.lora is None for stage in model.stages):
         what = "holds full weights" if is_run(arguments.model) else "is not a run with an adapter"
         raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
-    record, card = open_run(arguments.model).record, _card(arguments, model)
+    record, texts = open_run(arguments.model).record, {**_trained_as(arguments), **_card(arguments, model)}
     base = loaded_by(record)
     if arguments.base and base == record.base_folder:  # it is not there any more
         base = os.path.abspath(arguments.base)
     adapter, processor = join(model.stages), model.folder.path
-    save_adapter(arguments.out, adapter, model.config, base, card, record.revision, processor)
-    _write_trained_as(arguments)
+    save_adapter(arguments.out, adapter, model.config, base, texts, record.revision, processor)
     difference = merging_difference(model.folder, model.stages)
     print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")
 
 
-def _write_trained_as(arguments: Namespace) -> None:
+def _trained_as(arguments: Namespace) -> dict[str, str]:
+    """The file that says how the model was asked in training, where that is known."""
     from jaxvsr.runs.trained_as import trained_as
 
     trained = trained_as(arguments.model)
-    if trained is not None:
-        trained.write(arguments.out)
+    return {} if trained is None else trained.file()
 
 
-def _card(arguments: Namespace, model: Model) -> str:
+def _card(arguments: Namespace, model: Model) -> dict[str, str]:
+    """The README.md of an export."""
+    from jaxvsr.models.huggingface.model_card import README
     from jaxvsr.runs.run_card import export_card
 
     command = ["python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter)]
     if arguments.revision is not None:
         command += ["--revision", arguments.revision]
-    return export_card(model, shlex.join(command), adapter=arguments.adapter, scores=arguments.scores)
+    return {README: export_card(model, shlex.join(command), adapter=arguments.adapter, scores=arguments.scores)}
 
 
 def _verify(arguments: Namespace, model: Model) -> int:

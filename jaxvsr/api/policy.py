@@ -291,17 +291,16 @@ class Policy:
         stage = Stage({name: np.asarray(leaf) for name, leaf in state.trainable.items()}, lora)
         model = dataclasses.replace(self.model, stages=(*self.model.stages, stage))
         model.check_in_full()
+        start = trained_as(self.config.model.path) or TrainedAs(self.prompt)
+        max_pixels = self.config.data.max_pixels or start.max_pixels
+        texts = dataclasses.replace(start, prompt=self.prompt, max_pixels=max_pixels).file()
         if not adapter:
-            save_folder(out, model.folder, model.weight, None, model.changed)
+            save_folder(out, model.folder, model.weight, texts, model.changed)
         elif any(one.lora is None for one in model.stages):
             raise InputError("adapter=True: full weights were trained, which no adapter holds; leave it out")
         else:
             adapted, processor = join(model.stages), model.folder.path
-            save_adapter(out, adapted, model.config, model.base, None, model.revision, processor)
-        start = trained_as(self.config.model.path)
-        start = start or TrainedAs(self.prompt)
-        max_pixels = self.config.data.max_pixels or start.max_pixels
-        dataclasses.replace(start, prompt=self.prompt, max_pixels=max_pixels).write(out)
+            save_adapter(out, adapted, model.config, model.base, texts, model.revision, processor)
         return out
 
     def _step(self, sampling: SamplingSettings, grpo: Objective | None = None, *, greedy: bool = False) -> CompiledStep:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import logging
 import threading
@@ -50,24 +49,6 @@ def quiet_threads() -> Iterator[None]:
             logger.removeFilter(nothing)
 
 
-def check_arrays(folder: Path) -> None:
-    """Whether what describes a tree and each of its arrays can be read; the arrays themselves are not.
-
-    Raises:
-        ValueError, OSError: it cannot. Orbax, which reads them in tasks, would print a traceback for each.
-    """
-    import tensorstore
-
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"{folder.resolve().as_uri()}/"}).result()
-    described = [key for key in store.list().result() if key.endswith(b"zarr.json")]
-    if not described:
-        raise ValueError(f"{folder.name} holds no arrays")
-    for reading in [store.read(key) for key in described]:
-        reading.result()
-    for path in (folder / "_METADATA", *folder.glob("_sharding"), *folder.glob("array_metadatas/*")):
-        json.loads(path.read_bytes())
-
-
 def check_scores(folder: Path) -> None:
     """Whether the scores of all checkpoints can be read.
 
@@ -84,14 +65,6 @@ def check_scores(folder: Path) -> None:
             raise damaged(
                 folder, step, steps, "its scores are no JSON, which keeps all others from being read"
             ) from None
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong, short; tasks that failed with it are collected, which complain when they are."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
-    error.__traceback__ = None
-    gc.collect()
-    return reason
 
 
 def damaged(folder: Path, step: int, steps: Sequence[int], reason: str) -> InputError:

@@ -20,14 +20,15 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxvsr.errors import InputError, system_fault
+from jaxvsr.errors import InputError, hits_all_files, one_line, system_fault
 from jaxvsr.files import json_sha256
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.models.huggingface.safetensors_io import is_finite
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import DtypeSetting, VideoPrompt
 from jaxvsr.runs.array_digest import changed_leaf, tree_digests
-from jaxvsr.runs.checkpoint_damage import check_arrays, check_scores, damaged, quiet, quiet_threads, reason_of
+from jaxvsr.runs.checkpoint_arrays import described, read_tree
+from jaxvsr.runs.checkpoint_damage import check_scores, damaged, quiet, quiet_threads
 
 if TYPE_CHECKING:
     from jaxvsr.config.train_config import TrainConfig
@@ -36,7 +37,7 @@ SCORE = "score"  # what @best goes by, higher is better
 FORMAT = 2
 DIGESTS = "digests"  # of every array, in a checkpoint's metadata
 SEAL = "sha256"  # of the rest of a checkpoint's metadata
-_TREES = ("weights", "training")
+_METADATA_FILE = "_CHECKPOINT_METADATA"  # Orbax's, which holds ours
 _Read = TypeVar("_Read")
 
 
@@ -181,15 +182,7 @@ class Checkpoints:
             InputError: it cannot be read, or is of another version.
         """
 
-        def read() -> RunRecord:
-            raw = self._checkpointer.checkpointables_metadata(step).custom_metadata
-            if not raw:
-                raise ValueError("it has no record")
-            if raw.get("format") == FORMAT and raw != _sealed(raw):
-                raise ValueError("its record is not what was saved")
-            return RunRecord.from_json(raw, f"{self.folder}/{step}")
-
-        return self._readable(step, read, ("weights",))
+        return self._readable(step, lambda: RunRecord.from_json(self._metadata(step), f"{self.folder}/{step}"))
 
     def restore(self, step: int, like: TrainState, record: RunRecord) -> TrainState:
         """The state of a checkpoint, laid out as `like` is, on whatever mesh that is.
@@ -206,7 +199,7 @@ class Checkpoints:
         where = f"{self.folder.parent}/config.yaml"
         if saved.lora is not None:
             _check_recorded(where, record.lora, saved.lora, step)
-        shapes = {name: tuple(leaf.shape) for name, leaf in self._described(step).items()}
+        shapes = {name: leaf.shape for name, leaf in self._described(step).items()}
         for name in sorted({*shapes, *like.trainable}):
             found, wanted = shapes.get(name), tuple(like.trainable[name].shape) if name in like.trainable else None
             if found != wanted:
@@ -215,7 +208,7 @@ class Checkpoints:
                     "back the config that the run was started with"
                 )
         layout = jax.tree.map(_placed, _trees(like))
-        loaded = self._readable(step, lambda: self._loaded(step, layout), _TREES)
+        loaded = self._readable(step, lambda: self._loaded(step, layout))
         training = loaded["training"]
         return TrainState(training["step"], loaded["weights"], training["optimizer"], training["seed"])
 
@@ -225,8 +218,8 @@ class Checkpoints:
         Raises:
             InputError: they cannot be read, or are not finite.
         """
-        arrays = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in self._described(step).items()}
-        weights = self._readable(step, lambda: self._loaded(step, {"weights": arrays}))["weights"]
+        layout = {"weights": self._described(step)}
+        weights = self._readable(step, lambda: self._loaded(step, layout))["weights"]
         broken = next((name for name in sorted(weights) if not is_finite(np.asarray(weights[name]))), None)
         if broken is not None:
             raise InputError(
@@ -234,41 +227,38 @@ class Checkpoints:
             )
         return weights
 
+    def _metadata(self, step: int) -> dict[str, Any]:
+        """The record of a checkpoint with the digests of its arrays, as they were saved."""
+        raw = json.loads((self.folder / str(step) / _METADATA_FILE).read_bytes())["custom_metadata"]
+        if not isinstance(raw, dict) or not raw:
+            raise ValueError("it has no record")
+        if raw.get("format") == FORMAT and raw != _sealed(raw):
+            raise ValueError("its record is not what was saved")
+        return raw
+
     def _loaded(self, step: int, layout: Mapping[str, Any]) -> dict[str, Any]:
         """The trees of a checkpoint, their bits compared with what was saved."""
-        loaded = self._checkpointer.load_checkpointables(step, layout)
-        metadata = self._checkpointer.checkpointables_metadata(step).custom_metadata or {}
-        for tree, digests in metadata.get(DIGESTS, {}).items():
+        loaded = {tree: read_tree(self.folder / str(step) / tree, like) for tree, like in layout.items()}
+        for tree, digests in self._metadata(step).get(DIGESTS, {}).items():
             changed = changed_leaf(loaded[tree], digests) if tree in loaded else None
             if changed is not None:
                 raise ValueError(f"the bits of {tree}{changed} are not those that were saved")
         return loaded
 
-    def _described(self, step: int) -> Mapping[str, Any]:
+    def _described(self, step: int) -> Mapping[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of each trainable parameter."""
+        return self._readable(step, lambda: described(self.folder / str(step) / "weights"))
 
-        def read() -> Mapping[str, Any]:
-            described = self._checkpointer.checkpointables_metadata(step).metadata["weights"]
-            if described is None:
-                raise ValueError("weights without their shapes")
-            return described
-
-        return self._readable(step, read, ("weights",))
-
-    def _readable(self, step: int, read: Callable[[], _Read], trees: Sequence[str] = ()) -> _Read:
-        """What `read` gives; what a cut, damaged or empty checkpoint makes of it, as one line.
-
-        The arrays of `trees` are looked up before: Orbax, which reads them in tasks, prints a traceback for each.
-        """
-        with quiet():
-            try:
-                for tree in trees:
-                    check_arrays(self.folder / str(step) / tree)
-                return read()
-            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the last: no room on the device
+    def _readable(self, step: int, read: Callable[[], _Read]) -> _Read:
+        """What `read` gives; what a cut, damaged or empty checkpoint makes of it, as one line."""
+        try:
+            return read()
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError) as error:  # of JSON, of TensorStore
+            if hits_all_files(error):
                 raise
-            except Exception as error:  # Orbax and TensorStore raise many kinds
-                reason = reason_of(error)
+            reason = f"{type(error).__name__}: {one_line(error)}"
         raise damaged(self.folder, step, self.steps, reason)
 
     def finished(self) -> int | None:

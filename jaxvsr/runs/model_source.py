@@ -274,12 +274,12 @@ def _recorded(name: str, run_folder: Path, record: RunRecord, base: str | None =
 def _read_stage(path: Path, digest: str | None) -> dict[str, np.ndarray]:
     file = open_safetensors(path)
     weights = {name: np.array(file.read(name)) for name in file.entries}
-    if digest is not None and _stage_digest(weights) != digest:
+    if digest is not None and stage_digest(weights) != digest:
         raise InputError(f"{path}: the bits are not those that the run saved; take it from a copy of the run")
     return weights
 
 
-def _stage_digest(weights: Mapping[str, Any]) -> str:
+def stage_digest(weights: Mapping[str, Any]) -> str:
     """Of a stage's weights in host memory, by name."""
     return json_sha256({name: array_digest(np.asarray(weight)) for name, weight in weights.items()})
 
@@ -299,7 +299,7 @@ def _download(argument: str, revision: str | None) -> Path:
 def start_record(model: Model, lora: LoraConfig | None = None) -> RunRecord:
     """The record of a run that starts from `model` and trains an adapter of `lora`; None: full weights."""
     stages = tuple(
-        StageFile(_stage_file(number), stage.lora, _stage_digest(stage.weights))
+        StageFile(_stage_file(number), stage.lora, stage_digest(stage.weights))
         for number, stage in enumerate(model.stages)
     )
     folder = os.path.abspath(model.folder.path)

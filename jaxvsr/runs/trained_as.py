@@ -49,9 +49,14 @@ class TrainedAs:
         system = "" if self.prompt.system is None else f", with the system prompt `{self.prompt.system}`"
         return f"{self}{system}; answers have at most {self.prompt.max_answer_tokens} tokens.\n\n{template}"
 
+    def file(self) -> dict[str, str]:
+        """The file of a run's folder or of an export: its name and its text."""
+        return {TRAINED_AS_FILE: json.dumps(dataclasses.asdict(self), indent=1) + "\n"}
+
     def write(self, folder: Path) -> None:
-        """Into the folder of a run or of an export."""
-        write_text(folder / TRAINED_AS_FILE, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        """Into the folder of a run."""
+        for name, text in self.file().items():
+            write_text(folder / name, text)
 
 
 def prompt_of(trained: TrainedAs | None, named: str | None, untrained: str) -> Prompt:

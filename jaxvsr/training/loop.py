@@ -83,7 +83,14 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
         if (nothing := learning.warning(row)) is not None:
             run.console.say(nothing)
 
-        row |= (evaluated := _evaluate(run, state, number))
+        try:
+            evaluated = _evaluate(run, state, number)
+        except StopInStepError as stopped:
+            if not alone:  # the others are still at it, and would wait for this one at whatever comes next
+                reason = str(stopped)
+                break
+            evaluated = {}
+        row |= evaluated
         score_here = evaluated.get("eval/overall")
         _write(run, number, row, batch, result)
         run.console.step(number, row)
@@ -125,15 +132,16 @@ def _step(
 
 
 def _evaluate(run: RunContext, state: TrainState, number: int) -> dict[str, float]:
-    """Metrics `eval/…` where they are due after step `number`."""
+    """Metrics `eval/…` where they are due after step `number`.
+
+    Raises:
+        StopInStepError: a signal has come while the questions were answered.
+    """
     every = run.config.intervals.evaluate
     if run.evaluate is None or not every or (number % every and number != run.config.steps):
         return {}
     start = time.perf_counter()
-    try:
-        evaluated = run.evaluate(state)
-    except StopInStepError:
-        return {}
+    evaluated = run.evaluate(state)
     return {**evaluated, "seconds/evaluate": time.perf_counter() - start}
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def test_merged_weights_and_adapter_of_a_run_are_the_same_model(which, folder, t
     assert "license: apache-2.0" in card and "    python launch/convert.py to-hf" in card
 
 
-def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder, tmp_path, capsys):
+def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder, tmp_path, capsys, monkeypatch):
     data = tmp_path / "data"
     data.mkdir()
     terms = "scans under ScanNet's terms of use (http://www.scan-net.org)"
@@ -137,7 +138,16 @@ def test_the_card_of_a_run_names_base_licence_sources_scores_and_commands(folder
     assert command("to-hf", source, tmp_path / "out", "--scores", scores) == 2
     assert "has no table.md" in capsys.readouterr().err and not (tmp_path / "out").exists()
     (scores / "table.md").write_text("## Official\n\n| task | score |\n| --- | --- |\n| overall | 40.5 |\n\n### More\n")
-    assert command("to-hf", source, tmp_path / "out", "--scores", scores) == 0
+    replace, whole = os.replace, set()
+
+    def replace_folder(partial, final):  # a kill after this leaves what is in the folder by now
+        whole.update(path.name for path in Path(partial).glob("*"))
+        replace(partial, final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxvsr.locks.os.replace", replace_folder)
+        assert command("to-hf", source, tmp_path / "out", "--scores", scores) == 0
+    assert {"trained_as.json", "README.md", "SHA256SUMS"} <= whole
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"- Trained on `{data}`:\n  - {terms}\n" in card and "`nowhere`:\n  - its card names no source" in card
     assert "after step 5" in card and "| overall | 31.25 |" in card and "| 99 |" not in card

@@ -1,5 +1,6 @@
 """evaluate.py with a model: VSI-Bench as downloaded, a run's checkpoints, a mesh, two processes; 56×56 pixels."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -20,10 +21,11 @@ from jaxvsr.data.splits import write_splits
 from jaxvsr.data.subsets import write_subsets
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.devices.mesh import open_mesh
-from jaxvsr.evaluation.answering.answer_questions import AnswerSettings
+from jaxvsr.evaluation.answering.answer_questions import AnswerSettings, weights_hash
 from jaxvsr.evaluation.answering.greedy import GreedyModel
 from jaxvsr.evaluation.answering.scene_media import SceneMedia
 from jaxvsr.grpo.compiled_step import start_state
+from jaxvsr.models.huggingface.stages import Stage
 from jaxvsr.models.inputs.processor import ScenePrompt, Video
 from jaxvsr.models.model_config import compute_dtype
 from jaxvsr.prompts import PROMPTS
@@ -252,6 +254,18 @@ def test_a_run_is_evaluated_in_its_training_dtype(dtype, folder, tmp_path):
     model.answer([model.processor.encode(ScenePrompt((video,), ("How many?",)))])
     (program,) = model.program.compiled.values()
     assert ("bf16[" in program.as_text()) == (dtype == "bfloat16")
+
+
+def test_a_model_is_told_by_every_bit_of_its_stages(folder):
+    weight = np.zeros((64, 64), np.float32)
+    changed = weight.copy()
+    changed[32, 32] = 1e-30
+    plain = open_model(str(folder))
+    hashes = {
+        weights_hash(dataclasses.replace(plain, stages=stages))
+        for stages in ((), (Stage({"w": weight}, None),), (Stage({"w": changed}, None),), (Stage({"v": weight}, None),))
+    }
+    assert len(hashes) == 4
 
 
 def test_predictions_of_a_run_in_another_dtype_are_not_resumed(folder, tmp_path):

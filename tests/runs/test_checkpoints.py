@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back, on any mesh, and never onto another model."""
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -130,7 +131,7 @@ def empty(path: Path) -> None:
         (empty, ""),
         (shutil.rmtree, "weights"),
         (cut, "weights/manifest.ocdbt"),
-        (cut, "weights/_METADATA"),
+        (shutil.rmtree, "weights/d"),
         (cut, "_CHECKPOINT_METADATA"),
         (cut, "metrics/metrics"),
     ],
@@ -147,6 +148,28 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it_and_the_steps_that_are_l
     assert line.endswith(f"move its folder away, or take another step with {run_of_two}@STEP (it has 1)")
     shutil.rmtree(damaged)
     assert open_run(str(run_of_two)).step == 1
+
+
+def test_a_flipped_bit_of_any_file_is_refused_or_no_matter_and_nothing_is_printed(
+    run_of_two: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record, rng, refused = dataclasses.replace(RECORD, lora=LORA), np.random.default_rng(0), set()
+    for path in sorted(path for path in (run_of_two / "checkpoints" / "2").rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        for _ in range(2):
+            flipped = bytearray(data)
+            flipped[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+            path.write_bytes(flipped)
+            try:
+                checkpoints = Checkpoints(run_of_two / "checkpoints")
+                assert_equal(checkpoints.restore(2, state_after(0), record), state_after(2))
+            except InputError as error:
+                assert "\n" not in str(error)
+                refused.add(f"{path.parent.parent.name}/{path.parent.name}/{path.name}")
+        path.write_bytes(data)
+    gc.collect()
+    assert {"2/weights/manifest.ocdbt", "2/training/manifest.ocdbt", "checkpoints/2/_CHECKPOINT_METADATA"} <= refused
+    assert any(name.startswith("training/d/") for name in refused) and capfd.readouterr().err == ""
 
 
 def test_a_damaged_optimizer_state_is_not_resumed_but_its_weights_are_read(run_of_two: Path) -> None:

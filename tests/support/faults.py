@@ -53,9 +53,9 @@ class Tally:
     tracebacks: int = 0
     notes: list[str] = dataclasses.field(default_factory=list)
 
-    def add(self, error: str, *, lost: bool = False, silent: bool = False) -> None:
-        """One try, with what it said on stderr."""
-        self.tries += 1
+    def add(self, error: str, *, lost: bool = False, silent: bool = False, tries: int = 1) -> None:
+        """One try, or several with one end, and what was said on stderr."""
+        self.tries += tries
         self.lost += lost
         self.silent += silent
         traceback = "Traceback" in error or "Exception ignored" in error or "Fatal Python error" in error

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import signal
+import types
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,22 @@ def test_one_of_several_processes_leaves_a_step_only_where_a_program_compiles_fo
     stop.look(False, False)
     with pytest.raises(StopInStepError, match="SIGTERM"):
         stop.look(False, True)
+
+
+def test_one_of_several_processes_that_leaves_an_evaluation_meets_the_others_nowhere_again(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(state: TrainState) -> dict[str, float]:
+        raise StopInStepError("SIGTERM")
+
+    def asked(number: Any) -> Any:
+        raise AssertionError("the others are still answering")
+
+    run = bench(tmp_path / "run", config(intervals=IntervalSettings(checkpoint=1, evaluate=1)), evaluate=evaluate)
+    monkeypatch.setattr(loop, "jax", types.SimpleNamespace(process_count=lambda: 2))
+    monkeypatch.setattr(loop, "largest_of_processes", asked)
+    assert train(run.context, fresh_state(), StopRequest())[1] == "SIGTERM"
+    assert (run.rows(), run.context.checkpoints.steps) == ([], [])
 
 
 def test_the_time_limit_saves_and_stops(bench: Callable[..., Bench], tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from jaxvsr.models.huggingface.safetensors_io import (
     write_safetensors,
 )
 from jaxvsr.models.huggingface.stages import Stage, check_adapter, linear_modules
-from jaxvsr.models.huggingface.write_model_folder import copy_processor, new_folder
+from jaxvsr.models.huggingface.write_model_folder import copy_processor, new_folder, write_texts
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, stack_of
 from jaxvsr.models.qwen_vl import parameter_shapes
@@ -70,7 +70,7 @@ def save_adapter(
     adapter: Stage,
     config: ModelConfig,
     base: str,
-    readme: str | None = None,
+    texts: Mapping[str, str] | None = None,
     revision: str | None = None,
     processor: Path | None = None,
 ) -> None:
@@ -78,6 +78,7 @@ def save_adapter(
 
     Args:
         base: where PEFT finds the base model: a hub id (at `revision`) or a folder.
+        texts: further files by name.
         processor: the folder whose tokenizer, chat template and processor files go with it, as TRL writes them.
     """
     check_adapter(adapter, config)
@@ -116,8 +117,7 @@ def save_adapter(
         (partial / ADAPTER_CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if processor is not None:
             copy_processor(processor, partial)
-        if readme is not None:
-            (partial / "README.md").write_text(readme, encoding="utf-8")
+        write_texts(partial, texts)
 
 
 def load_adapter(folder: Path, config: ModelConfig) -> Stage:

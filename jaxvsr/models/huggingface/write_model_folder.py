@@ -44,14 +44,14 @@ def save_folder(
     out: Path,
     base: ModelFolder,
     weight: Weight | None = None,
-    readme: str | None = None,
+    texts: Mapping[str, str] | None = None,
     changed: Container[str] | None = None,
 ) -> None:
     """Write a Hugging Face folder like `base`: the same names, dtypes, files and companions, with other weights.
 
     `weight(name, layer)` gives each tensor in any float dtype when its turn comes; None: all are the base's. Tensors
-    that are not in `changed` (our names; None: all are in it) are the base's too, copied from file to file. The base
-    may be a folder of `from-hf`. `out` must not exist; it appears when it is complete.
+    that are not in `changed` (our names; None: all are in it) are the base's too, copied from file to file. `texts` are
+    further files by name. The base may be a folder of `from-hf`. `out` must not exist; it appears when it is complete.
     """
     style, files = _hugging_face_layout(base)
     tied = base.config.text.tie_word_embeddings
@@ -69,11 +69,10 @@ def save_folder(
             write_safetensors(partial / file, entries, tensor)
         if list(files) != [SINGLE_FILE]:
             _write_index(partial, {name: file for file, names in files.items() for name in names})
-        if readme is not None:
-            (partial / "README.md").write_text(readme, encoding="utf-8")
+        write_texts(partial, texts)
 
 
-def save_stacked_folder(out: Path, base: ModelFolder) -> None:
+def save_stacked_folder(out: Path, base: ModelFolder, texts: Mapping[str, str] | None = None) -> None:
     """Write the weights under our names with the layers stacked, and a file that records the layout of `base`.
 
     Such a folder loads without stacking; `save_folder` turns it back into the Hugging Face folder, bit for bit.
@@ -85,6 +84,7 @@ def save_stacked_folder(out: Path, base: ModelFolder) -> None:
         copy_companions(base.path, partial)
         write_shards(partial, entries, base.where_bytes)
         (partial / LAYOUT_FILE).write_text(json.dumps({"style": style, "files": layout}, indent=1) + "\n")
+        write_texts(partial, texts)
 
 
 def write_shards(
@@ -132,6 +132,12 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 def _reason(error: OSError | ValueError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str] | None) -> None:
+    """Files of text by name."""
+    for name, text in (texts or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def copy_companions(source: Path, target: Path) -> None:
