@@ -67,7 +67,8 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     except BaseException as error:
         if stop_signals.before_end and not stop_signals.is_ending():
             time.sleep(PEER_SECONDS)
-            traceback.print_exc()
+            for traced in traceback.format_exc().splitlines():
+                print(f"{stop_signals.speaker}{visible(traced)}", file=sys.stderr)
             stop_signals.leave(1, visible(described(error)))
         if not stop_signals.is_ending():
             raise
@@ -79,7 +80,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     for tell in stop_signals.before_end:
         tell(code, line)
     if line:
-        print(visible(line), file=sys.stderr)
+        print(f"{stop_signals.speaker}{visible(line)}", file=sys.stderr)
     return code
 
 
@@ -137,6 +138,15 @@ def run_child(arguments: Sequence[str], environment: Mapping[str, str] | None = 
     if came:
         return 128 + came[0]
     return code if code >= 0 else 128 - code
+
+
+def add_process_flags(parser: argparse._ActionsContainer) -> None:
+    """The flags with which the processes of one command find each other where no cluster tells them."""
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0; a cluster tells it by itself")
+    parser.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0")
+    parser.add_argument(
+        "--process-count", type=int, metavar="N", help="of processes; 1: alone, whatever has started it"
+    )
 
 
 def positive_int(text: str) -> int:

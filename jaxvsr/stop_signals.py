@@ -27,6 +27,7 @@ Answer = Callable[[int], None]
 
 # Called with exit code and line when the command ends: what other processes have to be told.
 before_end: list[Callable[[int, str], None]] = []
+speaker = ""  # before every line of a failure: which of several processes it is, and where
 
 _taken = False
 _first: int | None = None  # the signal that ends the command
@@ -120,14 +121,18 @@ def end_at_once(number: int | None = None) -> NoReturn:
     leave(128 + number, line_of(number))
 
 
-def leave(code: int, line: str) -> NoReturn:
-    """Print a line and end the process at once; its worker processes end with it."""
+def leave(code: int, line: str, *, of_another: bool = False) -> NoReturn:
+    """Print a line and end the process at once; its worker processes end with it.
+
+    Args:
+        of_another: the line names the process that it is about.
+    """
     if not _leaving.acquire(blocking=False):
         while True:  # another thread is at it
             time.sleep(60)
     _flush()
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode() if line else b"")
+        os.write(2, f"{'' if of_another else speaker}{line}\n".encode() if line else b"")
     for tell in before_end:
         with contextlib.suppress(Exception):
             tell(code, line)

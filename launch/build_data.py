@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, get_args
 
 from jaxvsr.command_line import (
     ArgumentParser,
+    add_process_flags,
     int_list,
     natural_int,
     positive_int,
@@ -122,6 +123,7 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=dtypes, default="auto", help="the run's model.dtype; default auto: by device"
     )
+    add_process_flags(parser)
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
@@ -280,18 +282,23 @@ def _features(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.features import write_features_section
     from jaxvsr.data.frames import FrameStore
     from jaxvsr.devices.choose_devices import choose_devices
-    from jaxvsr.devices.mesh_shape import MeshShape
+    from jaxvsr.devices.cluster import place_of_process
+    from jaxvsr.devices.joining import join, speak_as
     from jaxvsr.models.inputs.processor import SceneProcessor
     from jaxvsr.models.model_config import compute_dtype
     from jaxvsr.runs.model_source import open_model
     from jaxvsr.training.stored_features import write_features
 
     start = time.monotonic()
+    place = place_of_process(arguments.coordinator, arguments.process_id, arguments.process_count)
+    speak_as(place)
     scenes = FrameStore(arguments.out).scenes()
-    with adding_to(arguments.out):
+    join(place)
+    with adding_to(arguments.out, shared=place.count > 1):
         model = open_model(arguments.model, arguments.revision)
         processor = SceneProcessor.from_folder(model.folder.path, max_pixels=arguments.max_pixels)
-        (device,) = choose_devices("auto", MeshShape())
+        devices = choose_devices("auto", None, processes=place.count)
+        device = next(one for one in devices if one.process_index == place.process)
         dtype = compute_dtype(arguments.dtype, device.platform)
         with progress("features", len(scenes)) as on_done:
             report = write_features(
@@ -305,7 +312,8 @@ def _features(arguments: argparse.Namespace) -> int:
                 on_done=on_done,
             )
         arrays = report.written + report.kept
-        write_features_section(arguments.out, report.name, model.name, dtype, arguments.max_pixels, arrays)
+        if place.process == 0:
+            write_features_section(arguments.out, report.name, model.name, dtype, arguments.max_pixels, arrays)
         counts = f"{report.written} arrays written, {report.kept} there already"
         return _done([f"features {report.name} of {len(scenes)} scenes: {counts}"], start)
 

@@ -25,13 +25,14 @@ import contextlib
 import functools
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from jaxvsr.command_line import ArgumentParser, positive_int, run
+from jaxvsr.command_line import ArgumentParser, add_process_flags, positive_int, run
 from jaxvsr.data.splits import SPLITS
 from jaxvsr.data.video.frame_sampling import SamplingRule
+from jaxvsr.devices.cluster import Place, place_of_process
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.baselines import BASELINES
 from jaxvsr.evaluation.answering.choose_questions import choose_questions
@@ -118,9 +119,7 @@ def _parser() -> ArgumentParser:
     )
     model.add_argument("--mesh", metavar="SPEC", help="8, or fsdp=4,tensor=2; default: all devices")
     model.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), help="kind of device, default auto")
-    model.add_argument("--coordinator", metavar="HOST:PORT", help="with several processes: address of process 0")
-    model.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0")
-    model.add_argument("--process-count", type=int, metavar="N", help="number of processes")
+    add_process_flags(model)
     return parser
 
 
@@ -128,14 +127,17 @@ def _folders(text: str) -> tuple[Path, ...]:
     return tuple(Path(part) for part in text.split(",") if part)
 
 
+def _has_weights(arguments: Namespace) -> bool:
+    return arguments.score is None and arguments.model not in BASELINES
+
+
 def _check(arguments: Namespace) -> None:
     """Flags that need one another or exclude one another."""
-    without_weights = arguments.score or arguments.model in BASELINES
     if arguments.judge and arguments.benchmark != "open-ended":
         raise InputError(f"--judge {arguments.judge}: only for --benchmark open-ended")
     if arguments.sentence_model and arguments.benchmark != "open-ended":
         raise InputError(f"--sentence-model {arguments.sentence_model}: only for --benchmark open-ended")
-    for flag in ONLY_WITH_WEIGHTS if without_weights else ():
+    for flag in () if _has_weights(arguments) else ONLY_WITH_WEIGHTS:
         if getattr(arguments, flag):
             raise InputError(f"--{flag.replace('_', '-')}: only for a --model with weights")
     if arguments.profile and arguments.benchmark != "vsi-bench":
@@ -154,11 +156,6 @@ def _check(arguments: Namespace) -> None:
             raise InputError(f"--model {arguments.model}: needs --data DIR, the questions to answer")
 
 
-def _say(arguments: Namespace, text: str) -> None:
-    if not arguments.process_id:  # the first of several processes
-        print(text, flush=True)
-
-
 def _open_ended_options(arguments: Namespace) -> dict[str, Any]:
     """Judge and sentence model, loaded before anything is answered, so that a mistake shows first."""
     if arguments.benchmark != "open-ended":
@@ -170,8 +167,8 @@ def _open_ended_options(arguments: Namespace) -> dict[str, Any]:
     return {"judge": judge, "sentence_model": None if model == "none" else model}
 
 
-def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
-    from jaxvsr.devices.choose_devices import join_processes, keep_compiled_programs
+def _evaluate_model(arguments: Namespace, evaluation: Evaluation, processes: int) -> None:
+    from jaxvsr.devices.choose_devices import keep_compiled_programs
     from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.evaluation.answering.answer_questions import Answerer, first_prompt
     from jaxvsr.evaluation.tables.checkpoint_series import chosen_steps
@@ -189,7 +186,6 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation) -> None:
     settings = _settings(arguments, chosen, profile, trained)
 
     def devices() -> Mesh:
-        processes = join_processes(arguments.coordinator, arguments.process_id, arguments.process_count)
         mesh, line = open_mesh(arguments.device or "auto", arguments.mesh, processes)
         say(line)
         say(chosen.to_text())
@@ -273,17 +269,24 @@ def _command(argv: Sequence[str] | None) -> int:
     chosen = None
     if arguments.data:
         chosen = choose_questions(arguments.data, split=arguments.split, subset=arguments.subset, limit=arguments.limit)
-    say: Callable[[str], None] = functools.partial(_say, arguments)
+    place = Place()
+    if _has_weights(arguments):
+        from jaxvsr.devices.joining import join, speak_as
+
+        place = place_of_process(arguments.coordinator, arguments.process_id, arguments.process_count)
+        speak_as(place)
+        join(place)
+    say = functools.partial(print, flush=True)
     options = _open_ended_options(arguments)
     evaluation = Evaluation(arguments.benchmark, arguments.out, chosen, say=say, **options)
     # Of several processes the first writes.
-    with contextlib.nullcontext() if arguments.process_id else only_writer(arguments.out):
+    with contextlib.nullcontext() if place.process else only_writer(arguments.out):
         if arguments.score:
             evaluation.of_file(arguments.score, arguments.prompt)
         elif arguments.model in BASELINES:
             evaluation.of_baseline(arguments.model)
         else:
-            _evaluate_model(arguments, evaluation)
+            _evaluate_model(arguments, evaluation, place.count)
     say(f"\nwritten to {arguments.out}/{'series' if arguments.checkpoints else 'scores'}.json")
     return 0
 

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxvsr.command_line import ArgumentParser, run
+from jaxvsr.command_line import ArgumentParser, add_process_flags, run
 from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
 from jaxvsr.demo_stages import data_is_there, make_missing_data
@@ -70,9 +70,7 @@ def _parser() -> ArgumentParser:
         "--changed-data", action="store_true", help="with --resume: go on with other questions, frames or features"
     )
     parser.add_argument("--dry-run", action="store_true", help="compile, print the plan (memory, time) and stop")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, with several processes")
-    parser.add_argument("--process-id", type=int, metavar="I", help="of this process, from 0")
-    parser.add_argument("--process-count", type=int, metavar="N", help="number of processes")
+    add_process_flags(parser)
     return parser
 
 
@@ -148,11 +146,9 @@ def _trains_on_demo_data(config: TrainConfig, path: Path) -> bool:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
-    from jaxvsr.devices.choose_devices import (
-        explain_out_of_memory,
-        join_processes,
-        keep_compiled_programs,
-    )
+    from jaxvsr.devices.choose_devices import explain_out_of_memory, keep_compiled_programs
+    from jaxvsr.devices.cluster import place_of_process
+    from jaxvsr.devices.joining import join, speak_as
     from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.devices.mesh_shape import MeshShape
     from jaxvsr.prompts import prompt_from
@@ -160,16 +156,16 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.stop_signals import noting
     from jaxvsr.training.stopping import EXIT_CODES, StopRequest, stop_line
 
+    place = place_of_process(arguments.coordinator, arguments.process_id, arguments.process_count)
+    speak_as(place)
     config, path, run_path = _config(arguments)
     stop = StopRequest(config.intervals.time_limit)
-    processes = join_processes(arguments.coordinator, arguments.process_id, arguments.process_count)
-    if processes > 1 and arguments.run_dir is None:
+    if place.count > 1 and arguments.run_dir is None and not arguments.dry_run:
         raise InputError("--run-dir is missing: several processes have to write into one run folder")
-    settings = config.mesh
-    mesh, line = open_mesh(settings.device, settings.spec, processes, deterministic=settings.deterministic)
-    first_process = not arguments.process_id
-    if first_process:
-        print(line, flush=True)
+    join(place)
+    settings, first_process = config.mesh, place.process == 0
+    mesh, line = open_mesh(settings.device, settings.spec, place.count, deterministic=settings.deterministic)
+    print(line, flush=True)
     if _trains_on_demo_data(config, path):
         if arguments.dry_run and not data_is_there():
             raise InputError(f"{DEMO_DATA}: the demo's data is not there, and a dry run makes none; `make demo` does")

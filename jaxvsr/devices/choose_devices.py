@@ -17,9 +17,7 @@ from pathlib import Path
 import jax
 
 from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape
-from jaxvsr.devices.peers import Peers
-from jaxvsr.errors import InputError, one_line
-from jaxvsr.stop_signals import take_back
+from jaxvsr.errors import InputError
 
 # On few cores the virtual devices wait for each other for minutes while one of them computes; XLA gives up after 40 s.
 _COLLECTIVE_TIMEOUTS = {
@@ -167,40 +165,6 @@ def explain_out_of_memory(mesh: MeshShape) -> Iterator[None]:
             "update.accumulation=2 (or more), then fewer data.scenes or a larger mesh; --dry-run says what each "
             "compiled function needs"
         ) from None
-
-
-def join_processes(coordinator: str | None, process_id: int | None, process_count: int | None) -> int:
-    """`jax.distributed` from flags, all three or none; returns the number of processes. Before `choose_devices`."""
-    given = {"--coordinator": coordinator, "--process-id": process_id, "--process-count": process_count}
-    missing = [flag for flag, value in given.items() if value is None]
-    if len(missing) == len(given):
-        return 1
-    if missing:
-        raise InputError(
-            f"{missing[0]} is missing: several processes need --coordinator HOST:PORT, --process-id and --process-count"
-        )
-    assert coordinator is not None and process_id is not None and process_count is not None
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"--coordinator {coordinator!r}: expected HOST:PORT of process 0, such as 10.0.0.1:8476")
-    if not 0 <= process_id < process_count:
-        raise InputError(
-            f"--process-id {process_id}: must be from 0 to {process_count - 1} (--process-count {process_count})"
-        )
-    if process_count > 1:
-        _join(host.strip("[]"), int(port), process_id, process_count)
-    return process_count
-
-
-def _join(host: str, port: int, process: int, count: int) -> None:
-    peers = Peers(process, count)
-    address, bind = peers.meet(host, port)
-    peers.watch()
-    try:
-        jax.distributed.initialize(address, count, process, coordinator_bind_address=bind or None)
-    except RuntimeError as error:
-        raise InputError(f"--coordinator {host}:{port}: {one_line(error)}") from None
-    take_back()
 
 
 def describe_devices(devices: Sequence[jax.Device], mesh: MeshShape) -> str:

@@ -7,8 +7,8 @@ where JAX would abort them with a stack trace after one to two minutes.
 
 A message is a line of JSON:
 
-    {"process": 1, "count": 2, "name": "process 1 on host2 (pid 77)"}     to process 0, at first
-    {"go": 41234}                                                         from process 0: the port of JAX's coordinator
+    {"process": 1, "count": 2, "name": "process 1 on host2 (pid 77)", "sees": "host2 0,1"}     to process 0, at first
+    {"go": 41234, "on_host": [0, 1]}         from process 0: the port of JAX's coordinator; which of those on that host
     {}                                                                    a heartbeat
     {"end": 143, "line": "…"}                                             a farewell, with the exit code
 """
@@ -31,16 +31,23 @@ from jaxvsr.errors import InputError, one_line
 
 EXIT_PEER_DIED = 75  # "temporary failure": the same command, with --resume, goes on
 MEET_SECONDS = 300.0  # for all processes to come
+SAY_SECONDS = 10.0  # until process 0 says for whom it waits
 RESOLVE_SECONDS = 10.0  # for the name of process 0's host to be known
 BEAT_SECONDS, SILENT_SECONDS = 5.0, 45.0
 _LARGEST_MESSAGE = 10_000
+_MOST_NAMED = 8
+
+
+def name_of_process(process: int) -> str:
+    """This process, its host and its process id."""
+    return f"process {process} on {socket.gethostname()} (pid {os.getpid()})"
 
 
 class _Link:
     """The connection to another process."""
 
-    def __init__(self, connection: socket.socket, name: str):
-        self.connection, self.name = connection, name
+    def __init__(self, connection: socket.socket, name: str, sees: str = ""):
+        self.connection, self.name, self.sees = connection, name, sees
         self.heard, self.done, self._rest = time.monotonic(), False, b""
 
     def send(self, **message: Any) -> None:
@@ -71,18 +78,23 @@ class Peers:
 
     def __init__(self, process: int, count: int):
         self.process, self.count = process, count
-        self.name = f"process {process} on {socket.gethostname()} (pid {os.getpid()})"
+        self.name = name_of_process(process)
+        # Processes that say the same here see the same GPUs, which they have to share.
+        self.sees = f"{socket.gethostname()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
+        self.on_host = (0, 1)  # this process's number among those, and their count
         self.links: dict[int, _Link] = {}
         self._selector = selectors.DefaultSelector()
         self._is_told = False
 
-    def meet(self, host: str, port: int) -> tuple[str, str]:
+    def meet(self, host: str, port: int, where: str) -> tuple[str, str]:
         """Wait for all processes; returns the address of JAX's coordinator for this one, and where it listens.
+
+        Args:
+            where: host and port in words, for errors.
 
         Raises:
             InputError: the address cannot be used, or a process does not come, or was started with other numbers.
         """
-        where = f"--coordinator {host}:{port}"
         stop_signals.before_end.append(self.farewell)
         return self._gather(host, port, where) if self.process == 0 else self._come(host, port, where)
 
@@ -90,24 +102,35 @@ class Peers:
         address = _resolved(host, port, where, wait=0.0)
         bind = address if _is_bound_alone(host, address) else "::" if ":" in address else "0.0.0.0"
         listener = _listener(bind, port, where)
-        deadline = time.monotonic() + MEET_SECONDS
+        start, is_said = time.monotonic(), False
         with listener:
             listener.settimeout(0.2)
             while len(self.links) < self.count - 1:
                 with contextlib.suppress(TimeoutError):
                     self._take_in(listener.accept()[0])
                 self._read(0.0)
-                if time.monotonic() > deadline:
-                    missing = [str(index) for index in range(1, self.count) if index not in self.links]
+                waited = time.monotonic() - start
+                if waited > MEET_SECONDS:
                     raise InputError(
-                        f"{where}: process {', '.join(missing)} of {self.count} has not come within "
+                        f"{where}: process {self._missing()} of {self.count} has not come within "
                         f"{MEET_SECONDS:.0f} s; start all of them, with this address"
                     )
+                if waited > SAY_SECONDS and not is_said:
+                    is_said = True
+                    print(f"{where}: waiting for process {self._missing()} of {self.count}", flush=True)
         with _listener(bind, 0, where) as free:
             port = free.getsockname()[1]
-        for link in self.links.values():
-            link.send(go=port)
+        seen = {0: self.sees, **{index: link.sees for index, link in self.links.items()}}
+        for index, link in self.links.items():
+            link.send(go=port, on_host=_among_alike(index, seen))
+        self.on_host = _among_alike(0, seen)
         return f"{_bracketed(address)}:{port}", f"{_bracketed(bind)}:{port}"
+
+    def _missing(self) -> str:
+        missing = [str(index) for index in range(1, self.count) if index not in self.links]
+        return ", ".join(missing[:_MOST_NAMED]) + (
+            f" and {more} more" if (more := len(missing) - _MOST_NAMED) > 0 else ""
+        )
 
     def _take_in(self, connection: socket.socket) -> None:
         """A process that comes; whatever else connects is sent away."""
@@ -123,7 +146,7 @@ class Peers:
             wrong = f"{name} was started with --process-count {count}, process 0 with {self.count}"
         elif index in self.links or not 0 < index < count:
             wrong = f"{name} and {self.links[index].name} have the same --process-id" if index in self.links else name
-        link.name = name
+        link.name, link.sees = name, str(said.get("sees", ""))
         self._add(index if not wrong else -1, link)
         if wrong:
             raise InputError(f"{wrong}: give every process its own --process-id, and all the same --process-count")
@@ -143,11 +166,13 @@ class Peers:
                     ) from None
             time.sleep(0.3)
         link = _Link(connection, f"process 0 on {host}")
-        link.send(process=self.process, count=self.count, name=self.name)
+        link.send(process=self.process, count=self.count, name=self.name, sees=self.sees)
         self._add(0, link)
         while True:
             for message in self._read(1.0):
                 if "go" in message:
+                    index, alike = message["on_host"]
+                    self.on_host = int(index), int(alike)
                     return relay(address, int(message["go"])), ""
             if time.monotonic() > deadline + 10:
                 raise InputError(f"{where}: what answers there is not process 0; take another port")
@@ -203,7 +228,7 @@ class Peers:
             for link in self.links.values():
                 link.send(end=code, line=line, of=line)
             self._wait_for_ends()
-            stop_signals.leave(code, line)
+            stop_signals.leave(code, line, of_another=True)
         while True:  # this process is ending for a reason of its own
             time.sleep(60)
 
@@ -224,6 +249,12 @@ class Peers:
             with contextlib.suppress(OSError):
                 while time.monotonic() < deadline and link.connection.recv(4096):
                     pass
+
+
+def _among_alike(process: int, seen: dict[int, str]) -> tuple[int, int]:
+    """The number of a process among those that see the same GPUs, and their count."""
+    alike = sorted(index for index, sees in seen.items() if sees == seen[process])
+    return alike.index(process), len(alike)
 
 
 def _resolved(host: str, port: int, where: str, wait: float) -> str:
@@ -254,7 +285,8 @@ def _listener(bind: str, port: int, where: str) -> socket.socket:
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise InputError(
-            f"{where}: process 0 cannot listen there ({why}); take a free port of the machine that process 0 runs on"
+            f"{where}: process 0 cannot listen there ({why}); take a free port of the machine that process 0 runs on "
+            "(--coordinator, or JAX_COORDINATOR_PORT where a cluster gives the address)"
         ) from None
 
 

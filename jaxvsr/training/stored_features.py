@@ -23,6 +23,7 @@ from jaxvsr.data.scene_pools import ScenePool
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import MeshShape
+from jaxvsr.devices.processes import sum_of_processes
 from jaxvsr.errors import InputError
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.model_config import ComputeDtype
@@ -51,7 +52,7 @@ def set_name(model: Model, dtype: ComputeDtype) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureReport:
-    """How many arrays were written now, and how many lay there already."""
+    """How many arrays were written now, and how many lay there already, by all processes together."""
 
     name: str
     written: int
@@ -71,6 +72,8 @@ def write_features(
 ) -> FeatureReport:
     """Store the features of all scenes of a data folder; what fits its frames already is kept.
 
+    Of several processes each takes every n-th scene, and all return when the last one is done.
+
     Args:
         counts: of frames; none takes all that are stored of a scene.
         views: False for the scene as it was seen, True for its mirror image.
@@ -81,7 +84,7 @@ def write_features(
     frame_store, name = FrameStore(folder), set_name(model, dtype)
     store, encode = FeatureStore(folder, name), _Encoder(model, processor, dtype, device or jax.devices()[0])
     written = kept = 0
-    for scene in frame_store.scenes():
+    for scene in frame_store.scenes()[jax.process_index() :: jax.process_count()]:
         if frame_store.is_image_set(scene):
             raise InputError(f"{folder}: {scene} is a set of images; vision features are stored of videos alone")
         for count in counts or frame_store.counts(scene):
@@ -98,6 +101,7 @@ def write_features(
                 store.write(scene, count, features, mirrored=mirrored, size=size, model=model.name, parts=parts)
                 written += 1
         on_done(scene)
+    written, kept = sum_of_processes((written, kept)).tolist()
     return FeatureReport(name, written, kept)
 
 

@@ -151,16 +151,6 @@ def test_asking_for_a_gpu_on_a_machine_without_one_is_refused(monkeypatch: pytes
         choose_devices.choose_devices("gpu", None)
 
 
-def test_several_processes_need_all_three_flags() -> None:
-    assert choose_devices.join_processes(None, None, None) == 1
-    with pytest.raises(InputError, match="--process-count is missing"):
-        choose_devices.join_processes("localhost:1234", 0, None)
-    with pytest.raises(InputError, match="HOST:PORT"):
-        choose_devices.join_processes("localhost", 0, 2)
-    with pytest.raises(InputError, match="from 0 to 1"):
-        choose_devices.join_processes("localhost:1234", 2, 2)
-
-
 _VIRTUAL = """
 import json
 from jaxvsr.devices.choose_devices import choose_devices, describe_devices

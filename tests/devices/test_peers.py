@@ -16,7 +16,8 @@ import pytest
 
 from jaxvsr import stop_signals
 from jaxvsr.devices import peers
-from jaxvsr.devices.choose_devices import join_processes
+from jaxvsr.devices.cluster import place_of_process
+from jaxvsr.devices.joining import join, own_gpus
 from jaxvsr.devices.peers import Peers
 from jaxvsr.devices.relay import relay
 from jaxvsr.errors import InputError
@@ -32,7 +33,7 @@ from jaxvsr.errors import InputError
 index, count, port, what = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def command(argv):
     one = Peers(index, count)
-    one.meet("127.0.0.1", port)
+    one.meet("127.0.0.1", port, "here")
     one.watch()
     print("met", flush=True)
     if what == "wrong":
@@ -55,6 +56,14 @@ def no_farewells() -> Iterator[None]:
         for link in ended.links.values():
             link.connection.close()
     stop_signals.before_end.clear()
+
+
+def join_processes(coordinator: str, index: int, count: int) -> None:
+    join(place_of_process(coordinator, index, count))
+
+
+def meet(one: Peers, host: str, port: int) -> tuple[str, str]:
+    return one.meet(host, port, f"--coordinator {host}:{port}")
 
 
 def free_port() -> int:
@@ -153,10 +162,10 @@ def test_what_cannot_be_an_address_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 def test_a_process_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "MEET_SECONDS", 0.0)
     with pytest.raises(InputError, match="process 1, 2 of 3 has not come within"):
-        Peers(0, 3).meet("127.0.0.1", free_port())
+        meet(Peers(0, 3), "127.0.0.1", free_port())
     port = free_port()
     with pytest.raises(InputError, match=f"--coordinator 127.0.0.1:{port}: process 0 does not answer there"):
-        Peers(1, 3).meet("127.0.0.1", port)
+        meet(Peers(1, 3), "127.0.0.1", port)
 
 
 @pytest.mark.parametrize(
@@ -176,13 +185,13 @@ def test_processes_of_other_numbers_are_refused(index: int, count: int, says: st
 
     threading.Thread(target=come, daemon=True).start()
     with pytest.raises(InputError, match=says):
-        Peers(0, 2).meet("127.0.0.1", port)
+        meet(Peers(0, 2), "127.0.0.1", port)
 
 
 def test_process_0_listens_at_the_given_address_alone_and_takes_no_notice_of_strangers() -> None:
     port, met = free_port(), list[tuple[str, str]]()
     first, other = Peers(0, 2), Peers(1, 2)
-    meeting = threading.Thread(target=lambda: met.append(first.meet("127.0.0.1", port)), daemon=True)
+    meeting = threading.Thread(target=lambda: met.append(meet(first, "127.0.0.1", port)), daemon=True)
     meeting.start()
     while True:
         try:
@@ -193,10 +202,22 @@ def test_process_0_listens_at_the_given_address_alone_and_takes_no_notice_of_str
     stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", port))
-    other.meet("127.0.0.1", port)
+    meet(other, "127.0.0.1", port)
     meeting.join(30)
+    assert (first.on_host, other.on_host) == ((0, 2), (1, 2))  # they see the same GPUs
     stranger.close()
     assert met[0][0] == met[0][1] and met[0][0].startswith("127.0.0.1:")
+
+
+def test_processes_of_one_host_share_the_gpus_that_all_of_them_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {0: "host1 ", 1: "host2 0,1", 2: "host2 2,3", 3: "host2 0,1"}
+    assert [peers._among_alike(index, seen) for index in seen] == [(0, 1), (0, 2), (0, 1), (1, 2)]
+    assert own_gpus(0, 1, 8) is None and own_gpus(0, 4, 1) is None  # all; each has its own already
+    assert own_gpus(1, 2, 8) == [4, 5, 6, 7]
+    with pytest.raises(InputError, match="8 GPUs do not divide over the 3 processes of this host"):
+        own_gpus(0, 3, 8)
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "2")
+    assert own_gpus(1, 2, 2) is None
 
 
 def test_a_relay_passes_on_and_stays_open_where_the_other_side_closes() -> None:
