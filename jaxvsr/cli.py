@@ -46,8 +46,8 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         close = difflib.get_close_matches(command, COMMANDS, n=1) or [
             name for name in COMMANDS if name.startswith(command)
         ]
-        guess = f"; did you mean {close[0]}?" if close else ""
-        raise InputError(f"no command {command!r}{guess} The commands are {', '.join(COMMANDS)}")
+        guess = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"no command {command!r}; {guess}the commands are {', '.join(COMMANDS)}")
     script, sys.argv[0] = sys.argv[0], f"jaxvsr {command}"  # the name that its --help prints
     try:
         return importlib.import_module(f"jaxvsr.launch.{COMMANDS[command][0]}").main(rest)

@@ -79,7 +79,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
     if not arguments.question.strip():
         raise InputError("the question is empty")
-    trained = trained_as(arguments.model)
+    trained = trained_as(arguments.model, arguments.revision)
     prompt = prompt_of(trained, arguments.prompt, "question")
     check_text(arguments.question, "the question")
     source = open_video(arguments.video)

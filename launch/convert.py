@@ -198,7 +198,7 @@ def _trained_as(arguments: Namespace) -> dict[str, str]:
     """The file that says how the model was asked in training, where that is known."""
     from jaxvsr.runs.trained_as import trained_as
 
-    trained = trained_as(arguments.model)
+    trained = trained_as(arguments.model, arguments.revision)
     return {} if trained is None else trained.file()
 
 
@@ -206,11 +206,13 @@ def _card(arguments: Namespace, model: Model) -> dict[str, str]:
     """The README.md of an export."""
     from jaxvsr.models.huggingface.model_card import README
     from jaxvsr.runs.run_card import export_card
+    from jaxvsr.runs.trained_as import trained_as
 
     command = ["python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter)]
     if arguments.revision is not None:
         command += ["--revision", arguments.revision]
-    return {README: export_card(model, shlex.join(command), adapter=arguments.adapter, scores=arguments.scores)}
+    trained, scores = trained_as(arguments.model, arguments.revision), arguments.scores
+    return {README: export_card(model, shlex.join(command), adapter=arguments.adapter, scores=scores, trained=trained)}
 
 
 def _verify(arguments: Namespace, model: Model) -> int:

@@ -43,7 +43,8 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.runs.model_source import open_model
     from jaxvsr.runs.trained_as import trained_as
 
-    model, trained = open_model(arguments.model, arguments.revision, arguments.base), trained_as(arguments.model)
+    model = open_model(arguments.model, arguments.revision, arguments.base)
+    trained = trained_as(arguments.model, arguments.revision)
     of_data = examine_data(arguments.data, model, trained) if arguments.data else ()
     wrong = 0
     for finding in itertools.chain(examine_model(model, trained), of_data):

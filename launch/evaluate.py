@@ -182,7 +182,7 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation, processes: int
     if arguments.profile:
         model = open_model(arguments.model, arguments.revision, arguments.base)
         profile = profile_of(arguments.profile, model.config.family)
-    trained = None if profile else trained_as(arguments.model)
+    trained = None if profile else trained_as(arguments.model, arguments.revision)
     settings = _settings(arguments, chosen, profile, trained)
 
     def devices() -> Mesh:

@@ -58,7 +58,7 @@ def load(
     Raises:
         InputError: there is no such model, prompt or mesh.
     """
-    source, trained = open_model(str(model), revision, base), trained_as(str(model))
+    source, trained = open_model(str(model), revision, base), trained_as(str(model), revision)
     template = prompt_of(trained, prompt, UNTRAINED_PROMPT)
     on_mesh, _ = start_devices(device, mesh)
     check_mesh(

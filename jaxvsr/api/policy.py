@@ -291,7 +291,7 @@ class Policy:
         stage = Stage({name: np.asarray(leaf) for name, leaf in state.trainable.items()}, lora)
         model = dataclasses.replace(self.model, stages=(*self.model.stages, stage))
         model.check_in_full()
-        start = trained_as(self.config.model.path) or TrainedAs(self.prompt)
+        start = trained_as(self.config.model.path, self.config.model.revision) or TrainedAs(self.prompt)
         max_pixels = self.config.data.max_pixels or start.max_pixels
         texts = dataclasses.replace(start, prompt=self.prompt, max_pixels=max_pixels).file()
         if not adapter:

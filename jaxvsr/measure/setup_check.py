@@ -110,7 +110,7 @@ def _positions(title: str) -> Finding:
         return Finding("note", "positions", f"{version} is not asked about {title}")
     if all(one.as_trained for one in found):
         return Finding("fine", "positions", f"{version} computes them as in training")
-    way_out = "who generates there passes position_ids (docs/serving.md)"
+    way_out = "who generates there calls jaxvsr.patch_transformers(model), or passes position_ids (docs/serving.md)"
     return Finding("note", "positions", f"{version}: {found[0].to_text()}; {way_out}")
 
 

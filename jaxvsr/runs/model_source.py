@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-import jaxvsr
 from jaxvsr.errors import InputError
 from jaxvsr.files import json_sha256, read_json_object
-from jaxvsr.models.huggingface.file_contents import SUMS_FILE
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE
 from jaxvsr.models.huggingface.model_folder import (
-    COMPANIONS,
     ModelFolder,
     Weight,
     folder_contents,
@@ -41,13 +37,10 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_shardings
 from jaxvsr.runs.array_digest import array_digest
 from jaxvsr.runs.checkpoints import Checkpoints, OpenedRun, RunRecord, StageFile, is_run, open_run
+from jaxvsr.runs.named_models import ROOMS_BASE, is_hub_id, named_folder
 from jaxvsr.runs.run_folder import RunFolder
-from jaxvsr.runs.trained_as import ROOMS_BASE
 
 STAGES_FOLDER = "start"  # in a run folder: the weights of the runs that it started from
-# What a model folder is made of; never Python files or pickled weights.
-_WANTED_FILES = [*COMPANIONS, SUMS_FILE, "*.safetensors"]
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,18 +153,12 @@ def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = (), 
         return _of_folder(argument, Path(argument), None, adapters, base)
     if argument == ROOMS_BASE:
         _check_no_base(argument, base)
-        return Model(argument, open_folder(Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE), argument)
+        return Model(argument, open_folder(named_folder(argument)), argument)
     if is_hub_id(argument):
-        return _of_folder(argument, _download(argument, revision), revision, adapters, base)
+        return _of_folder(argument, named_folder(argument, revision), revision, adapters, base)
     raise InputError(
         f"model {argument!r}: no such folder, and neither a run, a hub id (ORGANISATION/NAME) nor {ROOMS_BASE}"
     )
-
-
-def is_hub_id(argument: str) -> bool:
-    """Whether a model argument means one on the hub: ORGANISATION/NAME, and no such folder here."""
-    is_id = _HUB_ID.fullmatch(argument) is not None and not argument.startswith(".")
-    return is_id and not Path(argument).is_dir()
 
 
 def _check_no_base(argument: str, base: str | None) -> None:
@@ -282,18 +269,6 @@ def _read_stage(path: Path, digest: str | None) -> dict[str, np.ndarray]:
 def stage_digest(weights: Mapping[str, Any]) -> str:
     """Of a stage's weights in host memory, by name."""
     return json_sha256({name: array_digest(np.asarray(weight)) for name, weight in weights.items()})
-
-
-def _download(argument: str, revision: str | None) -> Path:
-    """The folder of a hub id in Hugging Face's cache (HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE as everywhere)."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(argument, revision=revision, allow_patterns=_WANTED_FILES))
-    except Exception as error:  # network, authorisation, unknown name: the library raises many kinds
-        reason = " ".join(str(error).split())[:200]
-        at = f" at revision {revision!r}" if revision is not None else ""
-        raise InputError(f"model {argument!r}: no such folder, and the hub does not give it{at} ({reason})") from None
 
 
 def start_record(model: Model, lora: LoraConfig | None = None) -> RunRecord:

@@ -15,22 +15,26 @@ from jaxvsr.files import read_json_object, read_rows, read_text, write_text
 from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.model_card import DataSource, ScoreTable, base_licence, model_card
 from jaxvsr.runs.checkpoints import RunRecord, is_run, open_run, step_of_run
-from jaxvsr.runs.model_source import Model, is_hub_id
+from jaxvsr.runs.model_source import Model
+from jaxvsr.runs.named_models import is_hub_id
 from jaxvsr.runs.run_folder import RunFolder
-from jaxvsr.runs.trained_as import trained_as
+from jaxvsr.runs.trained_as import TrainedAs
 
 # What stands beside the numbers in evaluate.py's scores.json and says what they are of: all of it or a part.
 _SETTINGS = ("model", "revision", "data", "split", "subset", "limit", "frames", "max_pixels", "prompt")
 
 
-def export_card(model: Model, command: str, *, adapter: bool = False, scores: Sequence[Path] = ()) -> str:
+def export_card(
+    model: Model, command: str, *, adapter: bool = False, scores: Sequence[Path] = (), trained: TrainedAs | None = None
+) -> str:
     """Of a run, or of a PEFT adapter that is merged; `scores` are folders that evaluate.py wrote, of a run by default
-    all those of this checkpoint.
+    all those of this checkpoint; `trained` is how it was asked in training.
 
     Raises:
         InputError: a folder of `scores` holds none.
     """
     licence, measured = base_licence(model.folder.path), [_benchmark_scores(folder) for folder in scores]
+    asked = "" if trained is None else trained.in_words()
     if not is_run(model.name):
         return model_card(
             base=model.base,
@@ -42,6 +46,7 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
             commands=[command],
             serving=family_of(model.config).serving_note(),
             scores=measured,
+            asked=asked,
         )
     run = open_run(model.name)
     measured = measured or [_benchmark_scores(folder) for folder in evaluations_of(run.folder, run.step)]
@@ -60,7 +65,7 @@ def export_card(model: Model, command: str, *, adapter: bool = False, scores: Se
         scores=[*_heldout_scores(run.folder, run.step), *measured],
         config=to_yaml(config),
         adapter=adapter,
-        asked=trained.in_words() if (trained := trained_as(model.name)) is not None else "",
+        asked=asked,
     )
 
 

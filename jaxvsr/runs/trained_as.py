@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jaxvsr
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.frames import FRAMES_DIR, FrameStore
 from jaxvsr.data.video.frame_sampling import SamplingRule
@@ -22,8 +21,7 @@ from jaxvsr.files import read_json_object, write_text
 from jaxvsr.models.huggingface.model_folder import TRAINED_AS_FILE
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.runs.checkpoints import config_of_run, folder_of_run, is_run
-
-ROOMS_BASE = "rooms-base"  # the demo's small base model, which comes with jaxvsr (docs/base-model.md)
+from jaxvsr.runs.named_models import named_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,17 +75,14 @@ def of_config(config: TrainConfig, folders: tuple[Path, ...] = ()) -> TrainedAs:
     )
 
 
-def trained_as(model: str) -> TrainedAs | None:
-    """How the model that an argument means was asked in training; None where nobody has written it down.
+def trained_as(model: str, revision: str | None = None) -> TrainedAs | None:
+    """How the model that an argument (a hub id: at `revision`) means was asked in training; None where nobody has
+    written it down.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or the hub does not give the model.
     """
-    if is_run(model):
-        folder = folder_of_run(model)
-    else:
-        shipped = model == ROOMS_BASE and not Path(model).is_dir()
-        folder = Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE if shipped else Path(model)
+    folder = folder_of_run(model) if is_run(model) else named_folder(model, revision)
     if (folder / TRAINED_AS_FILE).is_file():
         with prefixed(f"{folder / TRAINED_AS_FILE}"):
             return read_fields(TrainedAs, read_json_object(folder / TRAINED_AS_FILE))

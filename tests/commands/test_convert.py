@@ -30,11 +30,13 @@ from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.random_weights import write_random_folder
 from jaxvsr.models.tiny.tiny_model import write_tiny_model
-from jaxvsr.runs import model_source
+from jaxvsr.prompts import prompt_from
+from jaxvsr.runs import named_models
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, step_of_run
 from jaxvsr.runs.model_source import open_model, start_record, write_stages
 from jaxvsr.runs.run_card import evaluations_of, loaded_by, note_evaluation
 from jaxvsr.runs.run_folder import make_run_folder
+from jaxvsr.runs.trained_as import TrainedAs, trained_as
 from launch import convert
 from tests.support.models import DEEP
 
@@ -241,7 +243,7 @@ def hub(folder, lora_run, tmp_path, monkeypatch):
     named = {"base_model_name_or_path": "org/tiny", "revision": "v1"}
     path.write_text(json.dumps(json.loads(path.read_text()) | named))
     (places["org/adapter"] / "SHA256SUMS").unlink()
-    monkeypatch.setattr(model_source, "_download", lambda name, revision: places[name])
+    monkeypatch.setattr(named_models, "_download", lambda name, revision: places[name])
     return places
 
 
@@ -259,10 +261,14 @@ def test_an_adapter_trained_from_a_run_or_adapter_names_the_hub_id_of_the_base(s
 
 
 def test_an_adapter_from_the_hub_is_merged_and_its_card_names_base_and_revision(hub, tmp_path):
+    trained = TrainedAs(prompt_from("question"), frames=8)
+    trained.write(hub["org/adapter"])
     assert command("to-hf", "org/adapter", tmp_path / "out", "--revision", "main") == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert "\nbase_model: org/tiny\n" in card and "at revision `v1`" in card
     assert "the adapter `org/adapter` merged in" in card and "to-hf org/adapter OUT --revision main\n" in card
+    assert "## How to ask it\n\nAs in training: prompt question, 8 frames" in card
+    assert trained_as("org/adapter") == trained_as(str(tmp_path / "out")) == trained and trained_as("org/tiny") is None
 
 
 def test_a_revision_needs_a_hub_id_and_a_missing_one_is_named(folder, lora_run, tmp_path, capsys, monkeypatch):
