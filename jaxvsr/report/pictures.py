@@ -17,8 +17,8 @@ def jpegs(pixels: UInt8[np.ndarray, "F H W 3"], most: int) -> list[bytes]:
 
     chosen = np.linspace(0, len(pixels) - 1, min(most, len(pixels))).round().astype(int)
     encoded = []
-    for frame in pixels[chosen]:
-        picture = Image.fromarray(frame)
+    for index in chosen:
+        picture = Image.fromarray(pixels[index])
         picture.thumbnail((8 * FRAME_HEIGHT, 2 * FRAME_HEIGHT))
         out = io.BytesIO()
         picture.save(out, "JPEG", quality=JPEG_QUALITY)

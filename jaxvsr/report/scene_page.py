@@ -30,30 +30,32 @@ def scene_page(data: Path, name: str, scans: Path) -> str:
         scans: folder of scans in ScanNet's layout.
 
     Raises:
-        InputError: no such scan, no question about it, or a file that cannot be read.
+        InputError: neither a scan nor frames of that name, no question about it, or a file that cannot be read.
     """
-    found = {scan.name: scan for scan in list_scans(scans)}
-    if name not in found:
-        raise InputError(f"{scans}: no scan {name!r}; it has {len(found)}, such as {', '.join(sorted(found)[:3])}")
-    rows = [row for row in read_questions(data / QUESTIONS_FILE) if row.scene == name]
+    questions = read_questions(data / QUESTIONS_FILE)
+    rows = [row for row in questions if row.scene == name]
     if not rows:
-        raise InputError(f"{data}: no question about {name}")
-    room = RoomToDraw(read_scene(found[name]))
-    mirror = RoomToDraw(mirrored_scene(room.scene)) if any(row.mirror_of for row in rows) else room
-    by_category = sorted(room.plan.objects, key=lambda one: one.category)
+        some = ", ".join(sorted({row.scene for row in questions})[:3])
+        raise InputError(f"{data}: no question about {name!r}; there are some about scenes such as {some}")
+    scan = _scan(scans, name, is_needed=scans != data)
     stored, frames = _frames(data, name)
+    if scan is None and not frames:
+        raise InputError(f"{data}: neither a scan nor frames of {name}; build_data.py frames stores frames of videos")
+    room = None if scan is None else RoomToDraw(read_scene(scan))
+    mirror = RoomToDraw(mirrored_scene(room.scene)) if room and any(row.mirror_of for row in rows) else room
+    by_category = sorted(room.plan.objects, key=lambda one: one.category) if room else []
     return render(
         "scene.html.jinja",
         name=name,
         asked=len(rows),
         data=data,
-        scan=found[name],
-        is_procedural=is_procedural(found[name]),
+        scan=scan,
+        is_procedural=scan is not None and is_procedural(scan),
         stored=stored,
         frames=frames,
         stays_here=STAYS_HERE,
-        plan=room.plan.svg(),
-        objects={one.category: len(room.plan.instances(one.category)) for one in by_category},
+        plan=room.plan.svg() if room else None,
+        objects={one.category: len(room.plan.instances(one.category)) for one in by_category} if room else {},
         cards={
             task: [_card(mirror if row.mirror_of else room, row) for row in rows if row.question_type == task]
             for task in dict.fromkeys(row.question_type for row in rows)
@@ -61,16 +63,36 @@ def scene_page(data: Path, name: str, scans: Path) -> str:
     )
 
 
+def _scan(scans: Path, name: str, *, is_needed: bool) -> Path | None:
+    """The scan of that name; None where there is none: a video has no plan."""
+    try:
+        found = {scan.name: scan for scan in list_scans(scans)}
+    except InputError:
+        if is_needed:
+            raise
+        return None
+    if is_needed and name not in found:
+        raise InputError(f"{scans}: no scan {name!r}; it has {len(found)}, such as {', '.join(sorted(found)[:3])}")
+    return found.get(name)
+
+
 def _frames(data: Path, name: str) -> tuple[int, list[bytes]]:
-    """How many frames of a scene are stored, and those that the page shows."""
+    """How many frames or images of a scene are stored, and those that the page shows."""
     if not (data / FRAMES_DIR).is_dir():
         return 0, []
     store = FrameStore(data)
+    if name not in store.scenes():
+        return 0, []
+    if store.is_image_set(name):
+        images = store.read(name, 1).pixels
+        return len(images), jpegs(images, FRAMES_SHOWN)
     count = max(store.counts(name))
     return count, jpegs(store.read(name, count).pixels, FRAMES_SHOWN)
 
 
-def _card(room: RoomToDraw, row: Question) -> tuple[Question, str, str]:
-    """A question, the plan with its answer drawn in, and a note."""
+def _card(room: RoomToDraw | None, row: Question) -> tuple[Question, str | None, str]:
+    """A question, the plan with its answer drawn in where there is one, and a note."""
+    if room is None:
+        return row, None, ""
     drawn = draw_answer(room, row)
     return row, room.plan.svg(drawn.highlight, drawn.marks), drawn.note

@@ -117,7 +117,8 @@ def _page(study: Study, wanted: Sequence[int], results: Sequence[ArmResult], tra
         parts.append(f"## {comparison.title}")
         if comparison.paper:
             parts.append(f"The papers: {comparison.paper}")
-        rows = [_difference_row(study, results, claim, by_seed=several) for claim in comparison.differences]
+        source = "paper" if comparison.paper else "claim"
+        rows = [_difference_row(study, results, claim, source, by_seed=several) for claim in comparison.differences]
         header = ["difference", "points", *(["by seed"] if several else []), "standard errors", "reading"]
         parts.append(markdown_table([header, *rows]))
     if trained:
@@ -170,10 +171,13 @@ def curve_metric(groups: Mapping[str, Sequence[Run]]) -> str:
     """The metric in which the curves of these groups compare.
 
     Training asks held-out questions in batches like its own, Q per scene: runs with different Q are asked different
-    questions, so their scores do not compare, only their rewards.
+    questions, so their scores do not compare, only their rewards. Where no run was asked any (`intervals.evaluate: 0`)
+    there are no scores.
     """
-    questions = {run.fields.get("data.questions") for runs in groups.values() for run in runs}
-    return CURVE if len(questions) < 2 else "reward/mean"
+    runs = [run for members in groups.values() for run in members]
+    questions = {run.fields.get("data.questions") for run in runs}
+    are_asked = any(CURVE in row for run in runs for row in run.metrics)
+    return CURVE if are_asked and len(questions) < 2 else "reward/mean"
 
 
 def _by_label(study: Study, results: Sequence[ArmResult]) -> dict[str, list[ArmResult]]:
@@ -188,8 +192,10 @@ def _runs_by_label(study: Study, trained: Sequence[ArmResult]) -> dict[str, list
     return {label: [one.run for one in members if one.run is not None] for label, members in groups.items()}
 
 
-def _difference_row(study: Study, results: Sequence[ArmResult], claim: Claim, *, by_seed: bool) -> list[str]:
-    """One line of a comparison: the difference, `by_seed` also that of each seed, and whether the paper agrees."""
+def _difference_row(
+    study: Study, results: Sequence[ArmResult], claim: Claim, source: str, *, by_seed: bool
+) -> list[str]:
+    """One line of a comparison: the difference, `by_seed` also that of each seed, and whether what is claimed holds."""
     names = [study.arm(name).label for name in (claim.higher, claim.lower)]
     found = difference(results, claim.higher, claim.lower)
     if found is None:
@@ -197,7 +203,7 @@ def _difference_row(study: Study, results: Sequence[ArmResult], claim: Claim, *,
     points = f"{found.mean:+.1f} ± {found.standard_error:.1f}"
     each = [f"{value:+.1f}" for value in differences_by_seed(results, claim.higher, claim.lower).values()]
     seeds = [", ".join(each) or "–"] if by_seed else []
-    return [" − ".join(names), points, *seeds, f"{found.in_standard_errors:+.1f}", reading(found, claim)]
+    return [" − ".join(names), points, *seeds, f"{found.in_standard_errors:+.1f}", reading(found, claim, source)]
 
 
 def difference(results: Sequence[ArmResult], higher: str, lower: str) -> Difference | None:
@@ -244,10 +250,10 @@ def differences_by_seed(results: Sequence[ArmResult], higher: str, lower: str) -
     return found
 
 
-def reading(found: Difference, claim: Claim) -> str:
-    """A difference in words."""
+def reading(found: Difference, claim: Claim, source: str = "paper") -> str:
+    """A difference in words; `source` is what claims it."""
     if not abs(found.in_standard_errors) >= SURE:
-        return "no clear difference" + (", unlike the paper" if claim.is_claimed else "")
+        return "no clear difference" + (f", unlike the {source}" if claim.is_claimed else "")
     if claim.is_claimed:
-        return "as in the paper" if found.mean > 0 else "opposite to the paper"
+        return f"as in the {source}" if found.mean > 0 else f"opposite to the {source}"
     return "higher" if found.mean > 0 else "lower"

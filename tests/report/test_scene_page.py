@@ -1,10 +1,12 @@
 """The page of a scene: drawings show what was measured, and say which definition gives the answer."""
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxvsr.data.geometry.mirrored_scene import mirrored_scene
 from jaxvsr.data.questions import Question, read_questions
@@ -121,4 +123,25 @@ def test_the_page_shows_every_question_and_says_that_frames_of_a_real_scan_are_p
     assert not re.search(r"(src|href)=\"(?!data:)", html)
     assert ("stays on this machine" in html) == real
     assert main(["show", str(data), "scene0009_00"]) == 2
-    assert "no scan 'scene0009_00'; it has 2" in capsys.readouterr().err
+    assert "no question about 'scene0009_00'" in capsys.readouterr().err
+
+
+def test_a_video_without_a_scan_has_its_frames_and_questions(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    videos, data = tmp_path / "videos", tmp_path / "data"
+    (videos / "kitchen").mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(np.full((56, 84, 3), 60 * number, np.uint8)).save(videos / "kitchen" / f"{number}.png")
+    rows = [{"video": "kitchen", "question": "How many chairs?", "answer": "4"}]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = [str(tmp_path / "mine.jsonl"), str(data), "--format", "jsonl", "--videos", str(videos)]
+    assert main(["import", *source]) == 0
+    page = tmp_path / "kitchen.html"
+    show = ["show", str(data), "kitchen", "--page", str(page)]
+    assert main(show) == 2
+    assert "neither a scan nor frames of kitchen" in capsys.readouterr().err
+    assert main(["frames", str(videos), str(data), "--frames", "4", "--max-pixels", "15680"]) == 0
+    assert main(show) == 0
+    text = page.read_text()
+    assert text.count("data:image/jpeg") == 4 and "How many chairs?" in text and "from above" not in text
+    assert main(["show", str(data), "office", "--page", str(page)]) == 2
+    assert "no question about 'office'; there are some about scenes such as kitchen" in capsys.readouterr().err

@@ -116,9 +116,12 @@ def test_a_study_runs_every_arm_once_and_writes_a_table_and_a_figure(place, caps
 
 def test_runs_with_other_numbers_of_questions_per_scene_are_compared_by_reward():
     # Training asks Q held-out questions per scene: another Q asks other questions.
-    one, four = (Run(f"q{q}", {"data.questions": q, "grpo.beta": 0.01 * q}, []) for q in (1, 4))
+    one, four = (
+        Run(f"q{q}", {"data.questions": q, "grpo.beta": 0.01 * q}, [{"step": 1, "eval/overall": 5}]) for q in (1, 4)
+    )
     assert curve_metric({"Q = 1": [one], "Q = 4": [four]}) == "reward/mean"
     assert curve_metric({"a": [one], "b": [one, one]}) == "eval/overall"
+    assert curve_metric({"a": [Run("a", {"data.questions": 1}, [{"step": 1.0, "reward/mean": 0.5}])]}) == "reward/mean"
 
 
 def test_the_table_has_the_notes_of_the_evaluations(place):
@@ -335,6 +338,7 @@ def test_the_comparison_with_a_paper_says_where_the_study_disagrees():
     claimed, asked = Claim("a", "b", True), Claim("a", "b", False)
     assert reading(Difference(10, 5.0, 1.0), claimed) == "as in the paper"
     assert reading(Difference(10, -5.0, 1.0), claimed) == "opposite to the paper"
+    assert reading(Difference(10, -5.0, 1.0), claimed, "claim") == "opposite to the claim"
     assert reading(Difference(10, 1.0, 1.0), claimed) == "no clear difference, unlike the paper"
     assert reading(Difference(10, -5.0, 1.0), asked) == "lower"
     assert reading(Difference(1, 5.0, float("nan")), asked) == "no clear difference"
