@@ -1,6 +1,7 @@
 """The page of a run, and tables and curves over several runs.
 
     python launch/report.py runs/demo                                     runs/demo/report.html
+    python launch/report.py runs                                          runs/index.html: all runs in it
     python launch/report.py runs/demo --compare start=scores/start after=scores/after
                                                                           with a table of scores on it
     python launch/report.py runs/a-* runs/b-* --group-by grpo.beta        summary.md, .csv, .tex; curves.png, .pdf
@@ -30,7 +31,7 @@ from jaxvsr.errors import InputError
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="report.py", description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders, or one folder of runs")
     parser.add_argument("--group-by", metavar="FIELD", help="a config field, such as grpo.beta")
     parser.add_argument("--metrics", help="metrics of tables and curves: reward/mean,kl,…")
     parser.add_argument("--out", type=Path, default=Path("runs/summary"), help="folder of tables, curves and answers")
@@ -61,7 +62,11 @@ def _command(argv: Sequence[str] | None) -> int:
         _summarise(arguments.runs, arguments.group_by, arguments.metrics, arguments.out)
         return 0
     from jaxvsr.report.build import write_report
+    from jaxvsr.report.index_page import runs_in, write_index
 
+    if runs_in(arguments.runs[0]) and not arguments.compare:
+        print(write_index(arguments.runs[0]))
+        return 0
     if arguments.compare:
         _compare(arguments.runs[0], arguments.compare)
     print(write_report(arguments.runs[0], arguments.scans, share_frames=arguments.share_frames))

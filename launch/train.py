@@ -152,7 +152,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.devices.mesh_shape import MeshShape
     from jaxvsr.prompts import prompt_from
-    from jaxvsr.runs.run_folder import RunFolder, check_run_folder
+    from jaxvsr.runs.run_folder import RunFolder, check_run_folder, note_start
     from jaxvsr.stop_signals import noting
     from jaxvsr.training.stopping import EXIT_CODES, StopRequest, stop_line
 
@@ -177,8 +177,8 @@ def _command(argv: Sequence[str] | None) -> int:
     if arguments.dry_run:
         from jaxvsr.measure.dry_run import plan
 
-        for line in plan(config, mesh):
-            print(line, flush=True)
+        for planned in plan(config, mesh):
+            print(planned, flush=True)
         return 0
     cache = keep_compiled_programs()
 
@@ -201,6 +201,8 @@ def _command(argv: Sequence[str] | None) -> int:
             score_answers=benchmark_score(config.data.prompt),
         ) as ready,
     ):
+        if first_process:
+            note_start(RunFolder(run_path), line)
         console = ready.run.console
         console.say(f"run {run_path}, config {path}" + (f", going on after step {ready.first}" if ready.first else ""))
         prompt = prompt_from(config.data.prompt)

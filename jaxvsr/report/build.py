@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.scannet.read_scan import is_procedural, list_scans, read_scene
 from jaxvsr.errors import InputError
 from jaxvsr.fields import flat_fields, to_tree
-from jaxvsr.files import read_text, write_text
+from jaxvsr.files import read_rows, read_text, write_text
 from jaxvsr.report.drawn_answers import RoomToDraw
 from jaxvsr.report.pictures import jpegs
 from jaxvsr.report.run_page import BeforeAfter, Page, run_page
@@ -53,11 +54,12 @@ def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = 
     data = [Path(path) for path, _ in config.data.weighted_folders()]
     found = _find_scans({sample.scene for sample in [*(pair or ()), *last]}, [*scans, *data])
     frames, note = _frames(config, data, found, share_frames)
+    metrics = read_metrics(folder.metrics)
     page = Page(
         name=run.resolve().name,
-        metrics=read_metrics(folder.metrics),
+        metrics=metrics,
         config_text=read_text(folder.config),
-        facts=_facts(config),
+        facts=_facts(config) | _circumstances(folder, metrics),
         scores=read_comparison(run / COMPARISON) if (run / COMPARISON).exists() else (),
         before_after=None if pair is None else BeforeAfter(*pair, plan=_plan(pair[0], found[pair[0].scene])),
         savings=read_savings(run / SAVINGS) if (run / SAVINGS).exists() else None,
@@ -91,6 +93,33 @@ def _facts(config: TrainConfig) -> dict[str, str]:
     facts = {"objective": config.objective, "model": config.model.path, "data": ", ".join(data.folders)}
     facts |= {"scenes × questions × rollouts": tree, "seed": str(config.seed)}
     return facts | ({"video": "blank (control run)"} if data.blank else {})
+
+
+def _circumstances(folder: RunFolder, metrics: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """When, where and with what the run was done, as far as it is written down, and how long its steps took."""
+    starts = list(read_rows(folder.starts))
+    facts: dict[str, str] = {}
+    if starts:
+        first, last = starts[0], starts[-1]
+        facts = {"started": str(first.get("time")), "on": str(last.get("machine"))}
+        versions = last.get("versions")
+        facts |= {str(name): str(value) for name, value in versions.items()} if isinstance(versions, dict) else {}
+        facts |= {"times resumed": str(len(starts) - 1)} if len(starts) > 1 else {}
+    seconds = sum(row["seconds/step"] for row in metrics if math.isfinite(row.get("seconds/step", math.nan)))
+    return facts | ({"all steps took": in_words(seconds)} if seconds else {})
+
+
+def in_words(seconds: float) -> str:
+    """A duration.
+
+    >>> in_words(8.0), in_words(754), in_words(7500)
+    ('8 s', '12 min 34 s', '2 h 5 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _find_scans(scenes: Collection[str], folders: Iterable[Path]) -> dict[str, Path | None]:

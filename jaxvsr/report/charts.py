@@ -50,11 +50,16 @@ def ticks(low: float, high: float, target: int = 4) -> list[float]:
 def tick_labels(values: Sequence[float]) -> list[str]:
     """Texts of evenly spaced ticks, with just enough decimals to tell them apart.
 
-    >>> tick_labels([6.47, 6.475, 6.48])
-    ['6.470', '6.475', '6.480']
+    >>> tick_labels([6.47, 6.475, 6.48]), tick_labels([10400, 10420, 10440])
+    (['6.470', '6.475', '6.480'], ['10.4k', '10.42k', '10.44k'])
     """
     if len(values) < 2 or max(abs(value) for value in values) >= 1e4 or values[1] - values[0] < 1e-4:
-        return [number(value) for value in values]
+        labels = [number(value) for value in values]
+        for digits in range(4, 17):
+            if len(set(labels)) == len(values):
+                break
+            labels = [number(value, digits) for value in values]
+        return labels
     decimals = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
     return [f"{value:.{decimals}f}" for value in values]
 

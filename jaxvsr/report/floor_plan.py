@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import zlib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -39,6 +40,33 @@ class Mark:
     faint: bool = False
 
 
+LETTER_WIDTH = 0.6  # of a bold letter, in its height: wide enough for any sans-serif
+
+
+class Labels:
+    """Places for texts, so that none is cut at the edge, and none covers another while there is room above or below."""
+
+    def __init__(self, width: float, height: float, font: float):
+        self._width, self._height, self._font = width, height, font
+        self._taken = [(0.0, height - 1.6 * font, PIXELS_PER_METRE + 4 * font, height)]  # the metre to compare with
+
+    def place(self, x: float, y: float, text: str) -> tuple[float, float]:
+        """The middle of the base line, as near to (x, y) as may be."""
+        half = LETTER_WIDTH * self._font * len(text) / 2
+        x = min(max(x, half + 4), max(self._width - half - 4, self._width / 2))
+        boxes = []
+        for lines in (0, 1, -1, 2, -2, 3, -3, 4, -4):
+            base = min(max(y + 1.1 * lines * self._font, 1.2 * self._font), self._height - 0.4 * self._font)
+            boxes.append((x - half, base - self._font, x + half, base))
+        chosen = next((box for box in boxes if not any(_overlap(box, other) for other in self._taken)), boxes[0])
+        self._taken.append(chosen)
+        return x, chosen[3]
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
 class Plan:
     """A room from above, to be drawn several times with different marks; x points right, y up, as in the scan."""
 
@@ -50,7 +78,7 @@ class Plan:
         self._low = everything.min(axis=0) - MARGIN_METRES
         self._size = (everything.max(axis=0) + MARGIN_METRES - self._low) * PIXELS_PER_METRE
         self._floor = "".join(self._path(loop) for loop in _boundary(floor))
-        self._drawn = [
+        self._drawn: list[dict[str, Any]] = [
             {
                 "category": one.category,
                 "top": float(one.aabb.maximum[2]),
@@ -71,17 +99,23 @@ class Plan:
         Objects whose category is in `highlight` (those that a question asks about) have a strong outline; `marks` are
         drawn above everything.
         """
-        width, height = self._size
+        width, height = map(float, self._size)
+        font = max(12.0, max(width, height) / FONT_SHARE)
+        labels = Labels(width, height, font)
+        named = [
+            {**one, "label_at": labels.place(one["centre"][0], one["centre"][1] + font / 3, one["category"])}
+            for one in self._drawn
+        ]
         return render(
             "floor_plan.svg.jinja",
-            width=float(width),
-            height=float(height),
-            font=max(12.0, float(self._size.max()) / FONT_SHARE),
+            width=width,
+            height=height,
+            font=font,
             metre=PIXELS_PER_METRE,
             floor=self._floor,
-            objects=self._drawn,
+            objects=named,
             highlight=highlight,
-            marks=[self._mark(mark) for mark in marks],
+            marks=[self._mark(mark, labels, font) for mark in marks],
         )
 
     def _place(self, point: Float[np.ndarray, " 2"]) -> tuple[float, float]:
@@ -93,7 +127,7 @@ class Plan:
         """SVG path data of a closed outline."""
         return "M" + "L".join("{:.1f} {:.1f}".format(*self._place(point)) for point in points) + "Z"
 
-    def _mark(self, mark: Mark) -> dict[str, object]:
+    def _mark(self, mark: Mark, labels: Labels, font: float) -> dict[str, object]:
         start = self._place(mark.start)
         end = start if mark.end is None else self._place(mark.end)
         (x0, y0), (x1, y1) = start, end
@@ -102,7 +136,9 @@ class Plan:
         if mark.arrow and length > 0:
             ux, uy = (x1 - x0) / length * 12, (y1 - y0) / length * 12
             head = f"M{x1:.1f} {y1:.1f}l{-ux - uy / 2:.1f} {-uy + ux / 2:.1f}l{uy:.1f} {-ux:.1f}Z"
-        return {"mark": mark, "start": start, "end": end, "head": head, "middle": ((x0 + x1) / 2, (y0 + y1) / 2)}
+        above = -0.8 * font if mark.end is None else -0.4 * font
+        label_at = labels.place((x0 + x1) / 2, (y0 + y1) / 2 + above, mark.label) if mark.label else None
+        return {"mark": mark, "start": start, "end": end, "head": head, "label_at": label_at}
 
 
 def _hull(points: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "M 2"]:

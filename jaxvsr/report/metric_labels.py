@@ -19,6 +19,8 @@ _LABELS = {
     # all metrics under a name
     "eval/": "held-out scores (%)",
     "reward/": "rewards by name",
+    "rewards/accuracies": "pairs in the right order (share)",
+    "rewards/": "implicit rewards (DPO)",
     "hacking/": "reward hacking (share of rollouts)",
     "seconds/": "time per phase (s)",
 }
@@ -36,9 +38,9 @@ def label(metric: str) -> str:
 
 
 def name_in_legend(metric: str) -> str:
-    """A metric among others of its kind: a phase or a trick in words; a reward or a question type by its name."""
+    """A metric among others of its kind, in words; a reward by its name."""
     kind, _, name = metric.rpartition("/")
-    return name.replace("_", " ") if kind in ("seconds", "hacking") else name
+    return name if kind == "reward" else name.replace("_", " ")
 
 
 def title(metric: str) -> str:

@@ -25,8 +25,8 @@ def visible(value: object) -> object:
     return value if hasattr(value, "__html__") else outside_text.visible(str(value))
 
 
-def number(value: float) -> str:
-    """A short text: three significant digits, thousands as k, exponents where they save space.
+def number(value: float, digits: int = 3) -> str:
+    """A short text: three significant digits or `digits`, thousands as k, exponents where they save space.
 
     >>> number(0.12345), number(13440.0), number(120.0), number(1e-5)
     ('0.123', '13.4k', '120', '1e-5')
@@ -37,11 +37,11 @@ def number(value: float) -> str:
         return "0"
     size = abs(value)
     if size >= 1e6 or size < 1e-3:
-        mantissa, exponent = f"{value:.2e}".split("e")
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     if size >= 1e4:
-        return f"{value / 1e3:.3g}k"
-    return f"{value:.3g}" if size < 1e3 else f"{value:.0f}"
+        return f"{value / 1e3:.{digits}g}k"
+    return f"{value:.{digits}g}" if size < 1e3 else f"{value:.{max(0, digits - 4)}f}"
 
 
 def signed(value: float) -> str:

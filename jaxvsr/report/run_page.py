@@ -51,6 +51,8 @@ CHARTS = {
     "eval/": "Greedy answers.",
     "reward/": "",
     "reward/std": "Standard deviation.",
+    "rewards/accuracies": "The chosen answer has the higher implicit reward.",
+    "rewards/": "Log-ratio to the reference policy times β.",
     "frac_reward_zero_std": "All answers to the question have the same reward: nothing to learn from.",
     "video_gain": "Mean reward minus that with the video of another scene.",
     "kl": "To the reference policy.",
@@ -58,18 +60,20 @@ CHARTS = {
     "clip_ratio": "Tokens outside the clip range.",
     "completion_length": "",
     "grad_norm": "",
-    "loss": "Near zero on policy by construction: it says little in GRPO.",
+    "loss": "",
     "learning_rate": "",
     "tokens_per_second": "",
     "hacking/": "",
     "seconds/": "Without the steps that compiled.",
 }
+LOSS_OF_GRPO = "Near zero on policy by construction: it says little in GRPO."
 TIMES = ("seconds/", "tokens_per_second")
 
 
 def run_page(page: Page) -> str:
     """The whole page as HTML."""
-    charts = [chart for name, note in CHARTS.items() if (chart := _chart(page.metrics, name, note))]
+    notes = CHARTS | ({"loss": LOSS_OF_GRPO} if finite(page.metrics, "reward/mean") else {})
+    charts = [chart for name, note in notes.items() if (chart := _chart(page.metrics, name, note))]
     tiles, scores = _tiles(page.metrics), score_table(page.scores)
     return render("run.html.jinja", page=page, tiles=tiles, score_table=scores, charts=charts)
 
@@ -79,21 +83,31 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str]]:
     tiles = []
     if metrics:
         tiles.append((str(int(metrics[-1]["step"])), "steps"))
-    if reward := _finite(metrics, "reward/mean"):
-        tenth = max(1, len(reward) // 10)
-        start, end = sum(reward[:tenth]) / tenth, sum(reward[-tenth:]) / tenth
-        tiles.append((f"{number(start)} → {number(end)}", "mean reward, first and last tenth of the steps"))
+    for name in ("reward/mean", "rewards/accuracies", "loss"):  # of GRPO, of DPO, of SFT
+        if values := finite(metrics, name):
+            start, end = ends(values)
+            tiles.append((f"{number(start)} → {number(end)}", f"{label(name)}, first and last tenth of the steps"))
+            break
+    if len(scores := finite(metrics, "eval/overall")) > 1:
+        tiles.append((f"{number(scores[0])} → {number(scores[-1])}", f"{label('eval/overall')}, first and last"))
     steady = _without_compiling(metrics)
-    if seconds := _finite(steady, "seconds/step"):
+    if seconds := finite(steady, "seconds/step"):
         tiles.append((f"{number(statistics.median(seconds))} s", "per step (median)"))
-    if tokens := _finite(steady, "tokens_per_second"):
+    if tokens := finite(steady, "tokens_per_second"):
         tiles.append((number(statistics.median(tokens)), "tokens per second (median)"))
     if metrics and "compile_count" in metrics[-1]:
         tiles.append((number(metrics[-1]["compile_count"]), "compiled functions"))
     return tiles
 
 
-def _finite(metrics: Metrics, name: str) -> list[float]:
+def ends(values: Sequence[float]) -> tuple[float, float]:
+    """Means over the first and the last tenth."""
+    tenth = max(1, len(values) // 10)
+    return statistics.fmean(values[:tenth]), statistics.fmean(values[-tenth:])
+
+
+def finite(metrics: Metrics, name: str) -> list[float]:
+    """The values of a metric, in order."""
     return [row[name] for row in metrics if math.isfinite(row.get(name, math.nan))]
 
 

@@ -7,6 +7,7 @@ runs/<config>-<date>-<seed>/
     hacking.jsonl     rollouts that show a trick: the worst of some steps
     tensorboard/      events
     checkpoints/      Orbax, by step
+    starts.jsonl      when it was started and resumed, on which machine, with which versions
     evaluations.jsonl where `evaluate.py` wrote scores of its checkpoints
     report.html
 """
@@ -15,11 +16,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jaxvsr
 from jaxvsr.config.config_file import config_from, to_yaml
 from jaxvsr.config.train_config import CHANGEABLE, TrainConfig
 from jaxvsr.errors import InputError, prefixed
@@ -58,6 +62,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def starts(self) -> Path:
+        return self.path / "starts.jsonl"
 
     @property
     def evaluations(self) -> Path:
@@ -106,6 +114,13 @@ def make_run_folder(path: Path, config: TrainConfig) -> RunFolder:
     folder = RunFolder(path)
     write_text(folder.config, to_yaml(config))
     return folder
+
+
+def note_start(folder: RunFolder, machine: str) -> None:
+    """Write down that the run is started or resumed now; `machine` is the line that the command printed of it."""
+    versions = {"jaxvsr": jaxvsr.__version__, "JAX": version("jax"), "Python": platform.python_version()}
+    row = {"time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": machine, "versions": versions}
+    write_text(folder.starts, "".join(json.dumps(one) + "\n" for one in [*read_rows(folder.starts), row]))
 
 
 def settings_that_stay(config: TrainConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib.util
 import json
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxvsr.config.train_config import DataSettings, IntervalSettings, TrainConf
 from jaxvsr.data.questions import Question, read_questions, write_questions
 from jaxvsr.data.splits import write_splits
 from jaxvsr.evaluation.predictions import Prediction, read_predictions, write_predictions
+from jaxvsr.runs.run_folder import RunFolder, note_start
 from launch.evaluate import main as evaluate
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "report.py"
@@ -199,3 +201,25 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("error: ") and message in error
     assert sorted(path for path in folder.rglob("*")) == before
+
+
+def test_a_folder_of_runs_gets_an_index_with_links_and_says_which_run_cannot_be_read(report, folder, capsys):
+    assert report([str(folder / "a-0")]) == 0
+    (folder / "b-0" / "config.yaml").write_text("stpes: 3\n")
+    assert report([str(folder)]) == 0
+    page = (folder / "index.html").read_text()
+    assert capsys.readouterr().out.strip().endswith("index.html")
+    assert 'href="a-0/report.html"' in page and "a-1/report.html" not in page  # it has no page yet
+    assert ">0.6 → 0.6<" in page and "stpes" in page
+
+
+def test_the_page_says_when_and_where_a_run_was_done_and_how_long_it_took(report, folder):
+    run = RunFolder(folder / "a-0")
+    rows = [{"step": step, "loss": 1.0 / step, "seconds/step": 70.0} for step in range(1, 11)]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    note_start(run, "1 CPU device")
+    note_start(run, "8 CPU devices")
+    assert report([str(run.path)]) == 0
+    page = run.report.read_text()
+    assert "on 8 CPU devices" in page and "times resumed 1" in page and "all steps took 11 min 40 s" in page
+    assert f"Python {platform.python_version()}" in page and "1 → 0.1<" in page  # without rewards the head has the loss

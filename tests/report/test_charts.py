@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvsr.report.charts import Curve, line_chart, smoothed, ticks
+from jaxvsr.report.charts import Curve, line_chart, smoothed, tick_labels, ticks
 from jaxvsr.report.rendering import number
 
 FINITE = st.floats(-1e9, 1e9).filter(lambda value: value == 0 or abs(value) > 1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(104_000, 104_300), (1.0, 1.00001), (2e6, 2.00004e6), (1e-7, 1.01e-7)])
+def test_ticks_of_a_narrow_range_have_different_labels(low: float, high: float):
+    marks = [low + (high - low) * index / 4 for index in range(5)]
+    assert len(set(tick_labels(marks))) == 5
 
 
 @given(FINITE, st.floats(1e-3, 1e6))

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -20,7 +21,7 @@ from jaxvsr.data.scannet.read_scan import list_scans, read_scene
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.errors import InputError
 from jaxvsr.report.build import KEPT_BACK, write_report
-from jaxvsr.report.floor_plan import Plan
+from jaxvsr.report.floor_plan import LETTER_WIDTH, Labels, Plan
 from jaxvsr.report.rendering import TEMPLATES
 from jaxvsr.report.run_rows import SampledAnswer, SampledQuestion, read_metrics, read_samples, same_question
 from jaxvsr.report.score_table import score_table
@@ -170,11 +171,10 @@ def test_the_plan_draws_every_object_at_its_place(data: Path):
     np.testing.assert_allclose(np.ptp(corners, axis=0) / 90, np.ptp(scene.floor_points[:, :2], axis=0), atol=0.05)
     # Centres of two objects are as far apart on the plan as in the room: 90 pixels a metre, y upwards.
     drawn = [one for one in scene.objects if one.category not in ("wall", "floor", "ceiling")]
-    places = [
-        np.array([float(element.attrib["x"]), -float(element.attrib["y"])])
-        for element in svg
-        if element.tag.endswith("text") and element.text != "1 m"
-    ]
+    drawn.sort(key=lambda one: one.aabb.maximum[2])  # from the floor up
+    outlines = [element.attrib["d"] for element in svg if element.tag.endswith("path")][1 : 1 + len(drawn)]
+    places = [np.array([pair.split() for pair in re.split("[MLZ]", d) if pair], float).mean(0) for d in outlines]
+    places = [place * (1, -1) for place in places]
     for one, other, here, there in zip(drawn, drawn[1:], places, places[1:], strict=False):
         apart = other.obb.center[:2] - one.obb.center[:2]
         assert (there - here) / 90 == pytest.approx(apart, abs=0.02)
@@ -211,3 +211,15 @@ def test_rollouts_that_show_a_trick_are_on_the_page(tmp_path: Path, data: Path):
     (run / "hacking.jsonl").write_text(json.dumps({"step": 1}) + "\n")
     with pytest.raises(InputError, match=r"hacking\.jsonl line 1: not a row of hacking\.jsonl"):
         write_report(run)
+
+
+def test_names_in_a_plan_are_inside_of_it_and_do_not_cover_each_other():
+    labels, boxes = Labels(600, 500, 14), []
+    for x, y in [(300, 250), (302, 252), (298, 249), (301, 250), (2, 3), (599, 499), (10, 498)]:
+        name = "bookshelf"
+        middle, base = labels.place(x, y, name)
+        half = LETTER_WIDTH * 14 * len(name) / 2
+        boxes.append((middle - half, base - 14, middle + half, base))
+    assert all(x0 >= 0 and y0 >= 0 and x1 <= 600 and y1 <= 500 for x0, y0, x1, y1 in boxes)
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
