@@ -17,6 +17,7 @@ A launch script reads
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import subprocess
@@ -61,6 +62,7 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     """
     # Without torch, transformers would say at import that it has no models. Tokenizers are all that is wanted of it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.basicConfig(format="%(message)s")  # before a library does: its lines begin with WARNING:name:
     stop_command_with_parent()
     try:
         code, line = _outcome(command, argv)
