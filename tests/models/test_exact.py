@@ -2,8 +2,8 @@
 
     JAXVSR_SWEEP=100 python -m pytest -s tests/models/test_exact.py      any number of configs of each family
 
-With `-s` the worst differences are printed at the end. One config in ten is also compared in bfloat16, and one in
-twenty by its greedy tokens.
+With `-s` the worst differences are printed at the end, by kind of prompt. A sweep also compares every config in bfloat16,
+and one in twenty by its greedy tokens.
 
 Positions follow the rule that the checkpoints were trained with, so ours are passed to transformers.
 """
@@ -23,6 +23,7 @@ from jaxvsr.models.qwen_vl import bind, model_definition
 from tests.support.hf_models import TOKENS, conversations, grown_positions, random_models, sequence_of, their_logits
 
 CONFIGS = int(os.environ.get("JAXVSR_SWEEP", "10"))
+IN_BFLOAT16 = CONFIGS if "JAXVSR_SWEEP" in os.environ else 1
 # Worst figure of each kind, printed when the module is done.
 WORST: dict[str, list[float]] = defaultdict(list)
 
@@ -32,6 +33,12 @@ def worst_differences() -> Iterator[None]:
     yield
     for what, values in sorted(WORST.items()):
         print(f"\n{what}: worst {max(values):.3g} of {len(values)} configs", end="")
+
+
+def _note(what: str, differences: dict[str, float]) -> None:
+    for name, difference in differences.items():
+        WORST[f"{what}, {name}"].append(difference)
+    WORST[what].append(max(differences.values()))
 
 
 def _batch(sequences: list[dict]) -> tuple:
@@ -73,7 +80,7 @@ def test_logits_equal_transformers(family, seed, tmp_path):
     for row, (name, sequence) in enumerate(sequences.items()):
         expected = their_logits(theirs, sequence)
         differences[name] = np.abs(ours[row, : len(expected)] - expected).max() / np.abs(expected).max()
-    WORST[f"{family} float32, largest logit difference over the logits' scale"].append(max(differences.values()))
+    _note(f"{family} float32, largest logit difference over the logits' scale", differences)
     assert max(differences.values()) <= 1e-4, differences
 
 
@@ -102,12 +109,13 @@ def test_64_greedy_tokens_equal_transformers(family, seed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(7, 7 + max(1, CONFIGS // 10)))
+@pytest.mark.parametrize("seed", range(7, 7 + IN_BFLOAT16))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, seed, tmp_path):
     theirs, config, parameters = random_models(family, seed, tmp_path)
     rng = np.random.default_rng(4)
-    sequences = [sequence_of(parts, config, rng) for parts in conversations(rng, config).values()]
+    named = {name: sequence_of(parts, config, rng) for name, parts in conversations(rng, config).items()}
+    sequences = list(named.values())
     low = {name: leaf.astype(jnp.bfloat16) for name, leaf in parameters.items()}
     ours = np.asarray(_forward(config, "bfloat16")(low, *_batch(sequences)), np.float32)
     exact = [their_logits(theirs, sequence) for sequence in sequences]
@@ -116,6 +124,6 @@ def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, seed, tmp_p
     our_distance = np.mean([np.abs(ours[row, : len(e)] - e).mean() for row, e in enumerate(exact)])
     their_distance = np.mean([np.abs(r - e).mean() for r, e in zip(rough, exact, strict=True)])
     WORST[f"{family} bfloat16, our distance to float32 over transformers' own"].append(our_distance / their_distance)
-    largest = max(np.abs(ours[row, : len(e)] - e).max() / np.abs(e).max() for row, e in enumerate(exact))
-    WORST[f"{family} bfloat16, largest logit difference over the logits' scale"].append(largest)
+    largest = [np.abs(ours[row, : len(e)] - e).max() / np.abs(e).max() for row, e in enumerate(exact)]
+    _note(f"{family} bfloat16, largest logit difference over the logits' scale", dict(zip(named, largest, strict=True)))
     assert our_distance <= 1.5 * their_distance
