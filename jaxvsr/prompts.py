@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from jaxvsr.errors import InputError, prefixed
 from jaxvsr.fields import read_fields
-from jaxvsr.rewards.answers import EXTRACTION, extract_answer
+from jaxvsr.rewards.answers import AFTER_THOUGHT, EXTRACTION, after_thought, extract_answer
 from jaxvsr.yaml_file import read_yaml
 
 
@@ -81,6 +81,14 @@ class Prompt:
             text = text.split(stop)[0]
         return text
 
+    def without_thought(self, text: str) -> str:
+        """What may be scored of a completion: all of it, or what follows `</think>` where a thinking model is asked."""
+        return after_thought(text) if self.extraction == AFTER_THOUGHT else text
+
+    def readable(self, completion: str) -> str:
+        """What a parser that finds the answer by itself reads of a completion: cut at the first stop string, no thought."""
+        return self.without_thought(self.completion(completion))
+
     def answer(self, completion: str) -> str:
         """The answer in a completion: cut at the first stop string, then extracted."""
         return extract_answer(self.completion(completion), self.extraction)
@@ -144,6 +152,7 @@ Step 4 **Focus on the image and follow the plan in Step 3 to answer the question
 _FRAMES = "These are frames of a video.\n{question}\n"
 _FRAMES_CHOICE = "These are frames of a video.\n{question}\nOptions:\n{options}\n"
 _LMMS_EVAL = "VSI-Bench in lmms-eval (vsibench/utils.py); 16 tokens and the stop string are the harness's defaults"
+_THINKING = "; for Qwen3-VL's thinking models, with 4,096 tokens chosen here (Qwen allows 40,960) and no stop string"
 _VSGRPO_EVAL = (
     "vsGRPO section 2, for Qwen2-VL on VSI-Bench; put into VSI-Bench's frame, and with options the same words (guess); "
 )
@@ -168,6 +177,14 @@ PROMPTS: dict[str, Prompt] = {
             16,
             choice_template=_FRAMES_CHOICE + "Answer with the option's letter from the given choices directly.",
             stop=("\n\n",),
+        ),
+        Prompt(
+            "vsi-bench-thinking",
+            _LMMS_EVAL + _THINKING,
+            _FRAMES + "Please answer the question using a single word or phrase.",
+            4096,
+            AFTER_THOUGHT,
+            _FRAMES_CHOICE + "Answer with the option's letter from the given choices directly.",
         ),
         Prompt(
             "vsgrpo-vanilla",
@@ -199,6 +216,13 @@ PROMPTS: dict[str, Prompt] = {
             _VSGRPO_TRAIN + "16 tokens is a guess",
             "{question}\nPlease provide the short answer with one or two words or a number.",
             16,
+        ),
+        Prompt(
+            "vsgrpo-vanilla-train-thinking",
+            "vsGRPO section 3.2; for Qwen3-VL's thinking models, with 2,048 tokens chosen here",
+            "{question}\nPlease provide the short answer with one or two words or a number.",
+            2048,
+            AFTER_THOUGHT,
         ),
         Prompt(
             "vsgrpo-think-train",
@@ -318,6 +342,16 @@ YES_NO_JUDGE = (
     "predicted answer means the same as the ground-truth answer.\nPredicted answer: {pred}, ground-truth answer: {gt}.\n"
     "Output only 0 or 1, where 0 indicates incorrect and 1 indicates correct."
 )
+
+
+def check_thinking(prompt: Prompt, opens_thought: bool) -> None:
+    """`InputError` where a model's template opens a thought, and the prompt would have it read as the answer."""
+    if opens_thought and prompt.extraction == "plain":
+        names = " or ".join(name for name, one in PROMPTS.items() if one.extraction == AFTER_THOUGHT)
+        raise InputError(
+            f"prompt {prompt.name}: this model's template begins every answer with <think>, which extraction 'plain' "
+            f"would read as the answer; take --prompt {names}, or a file with extraction: {AFTER_THOUGHT}"
+        )
 
 
 def prompt_from(name_or_file: str) -> Prompt:

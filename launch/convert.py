@@ -165,13 +165,13 @@ def _write_stacked(arguments: Namespace, model: Model) -> None:
         raise InputError(
             f"from-hf {arguments.model}: is not a Hugging Face folder of a whole model; write one with to-hf first"
         )
-    save_stacked_folder(arguments.out, model.folder, _trained_as(arguments))
+    save_stacked_folder(arguments.out, model.folder, _trained_as(arguments, model))
 
 
 def _write_merged(arguments: Namespace, model: Model) -> None:
     from jaxvsr.models.huggingface.write_model_folder import save_folder
 
-    texts = {**_trained_as(arguments), **(_card(arguments, model) if model.stages else {})}
+    texts = {**_trained_as(arguments, model), **(_card(arguments, model) if model.stages else {})}
     save_folder(arguments.out, model.folder, model.weight, texts, model.changed)
 
 
@@ -184,7 +184,7 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
     if not is_run(arguments.model) or any(stage.lora is None for stage in model.stages):
         what = "holds full weights" if is_run(arguments.model) else "is not a run with an adapter"
         raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
-    record, texts = open_run(arguments.model).record, {**_trained_as(arguments), **_card(arguments, model)}
+    record, texts = open_run(arguments.model).record, {**_trained_as(arguments, model), **_card(arguments, model)}
     base = loaded_by(record)
     if arguments.base and base == record.base_folder:  # it is not there any more
         base = os.path.abspath(arguments.base)
@@ -194,12 +194,14 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
     print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")
 
 
-def _trained_as(arguments: Namespace) -> dict[str, str]:
-    """The file that says how the model was asked in training, where that is known."""
+def _trained_as(arguments: Namespace, model: Model) -> dict[str, str]:
+    """The files that say how the model was asked in training, where that is known; a folder's other files stay."""
     from jaxvsr.runs.trained_as import trained_as
 
     trained = trained_as(arguments.model, arguments.revision)
-    return {} if trained is None else trained.file()
+    if trained is None or not model.stages:
+        return {} if trained is None else trained.file()
+    return trained.export_files(model.folder, adapter=arguments.adapter)
 
 
 def _card(arguments: Namespace, model: Model) -> dict[str, str]:

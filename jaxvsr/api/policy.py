@@ -170,7 +170,8 @@ class Policy:
             InputError: the function raises, or returns something other than a number or None per completion.
         """
         columns = reward_columns(batch, rollouts.settings.group, self.prompt.render)
-        return score_completions([named(reward)], rollouts.flat_texts, columns).reshape(rollouts.length.shape)
+        texts = [self.prompt.without_thought(text) for text in rollouts.flat_texts]
+        return score_completions([named(reward)], texts, columns).reshape(rollouts.length.shape)
 
     def update(
         self,
@@ -293,7 +294,8 @@ class Policy:
         model.check_in_full()
         start = trained_as(self.config.model.path, self.config.model.revision) or TrainedAs(self.prompt)
         max_pixels = self.config.data.max_pixels or start.max_pixels
-        texts = dataclasses.replace(start, prompt=self.prompt, max_pixels=max_pixels).file()
+        asked = dataclasses.replace(start, prompt=self.prompt, max_pixels=max_pixels)
+        texts = asked.export_files(model.folder, adapter=adapter)
         if not adapter:
             save_folder(out, model.folder, model.weight, texts, model.changed)
         elif any(one.lora is None for one in model.stages):

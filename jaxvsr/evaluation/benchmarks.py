@@ -65,7 +65,8 @@ def score_predictions(
 
     Args:
         prompt: says where the answer in a completion is. Without it the answer is the completion, in open-ended what
-            `final_answer` finds. The robust parsers find it by themselves, and only cut at the prompt's stop strings.
+            `final_answer` finds. The robust parsers find it by themselves, behind a thinking model's thought and before
+            the prompt's stop strings.
         questions: all that should have been answered.
         judge: only for open-ended.
         sentence_model: only for open-ended; None: its column is empty.
@@ -97,7 +98,7 @@ def _vsi_bench(
 ) -> Result:
     rows = with_missing(predictions, questions)
     official = score_vsi_bench(rows, parser="official", answer_of=prompt.answer if prompt else str)
-    completion_of = prompt.completion if prompt else str
+    completion_of = prompt.readable if prompt else str
     lmms_eval = score_vsi_bench(rows, parser="lmms-eval", answer_of=completion_of)
     robust = score_vsi_bench(rows, parser="robust", answer_of=completion_of)
     spread = {one.parser: score_intervals(rows, one) for one in (official, lmms_eval, robust)}
@@ -150,7 +151,7 @@ def _beside(
 def _q_spatial(
     predictions: Sequence[Prediction], prompt: Prompt | None, questions: Sequence[Question] | None
 ) -> Result:
-    answer_of, completion_of = (prompt.answer, prompt.completion) if prompt else (str, str)
+    answer_of, completion_of = (prompt.answer, prompt.readable) if prompt else (str, str)
     official = score_q_spatial(predictions, parser="official", answer_of=answer_of, questions=questions)
     robust = score_q_spatial(predictions, parser="robust", answer_of=completion_of, questions=questions)
     short = {"success_rate": "success", "samples_completed": "completed", "smape": "sMAPE"}

@@ -22,7 +22,7 @@ from jaxvsr.grpo.given_answers import rejected_answer, target_answer
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
 from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
-from jaxvsr.prompts import Prompt
+from jaxvsr.prompts import Prompt, check_thinking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,7 @@ class BatchBuilder:
             InputError: a question without a known wrong answer (DPO), the longest answer, where it has too many
                 tokens, or answers without a thought for a model that begins with one.
         """
+        check_thinking(self.prompt, self.processor.chat.opens_thought)
         if self.objective == "grpo":
             return
         asked = {text: question for question in questions for text in self._answers(question)}

@@ -59,7 +59,8 @@ def reward_rollouts(run: StepContext, batch: HostBatch, sampled: Sampled) -> Rew
     tokens, length, truncated = map(own_rows, (sampled.rollouts.tokens, sampled.rollouts.length, sampled.truncated))
     texts = run.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
     columns = reward_columns(batch, run.config.sampling.group, run.prompt_text)
-    own = score_completions(run.rewards, texts, columns).reshape(len(run.rewards), *length.shape)
+    scored = [run.scored_text(text) for text in texts]
+    own = score_completions(run.rewards, scored, columns).reshape(len(run.rewards), *length.shape)
     rewards = np.moveaxis(run.scenes.all_rows(np.moveaxis(own, 0, -1)), -1, 0)
     return RewardedRollouts(
         texts, rewards, run.scenes.all_rows(length), run.scenes.all_rows(truncated), first_rewards=rewards

@@ -85,5 +85,6 @@ class StepContext:
     decode: Callable[[Int32[np.ndarray, "N R"], Int32[np.ndarray, " N"]], list[str]]  # tokens and lengths to texts
     rewards: Sequence[Reward]
     prompt_text: Callable[[Question], str]  # a question as the model is asked it
+    scored_text: Callable[[str], str] = str  # what rewards read of a completion
     thought_tag: str | None = None  # of the prompt, for the shares of reward hacking
     clock: PhaseClock = dataclasses.field(default_factory=PhaseClock)

@@ -58,9 +58,21 @@ def _answer_tag(text: str) -> str:
     return text if answer is None else answer
 
 
+def after_thought(text: str) -> str:
+    """What follows the thought that the chat template opened: all behind the last `</think>`, nothing where there is
+    none.
+
+    >>> after_thought("Three or four? I see four.</think>\\n\\n4")
+    '4'
+    """
+    return text.rpartition("</think>")[2].strip() if "</think>" in text else ""
+
+
+AFTER_THOUGHT = "after_thought"
 EXTRACTION: dict[str, Callable[[str], str]] = {
     "plain": _plain,  # the whole completion, untouched
     "answer_tag": _answer_tag,  # the first <answer> pair; the whole completion where there is none
+    AFTER_THOUGHT: lambda text: _answer_tag(after_thought(text)),  # the same, of what follows </think>
 }
 
 

@@ -18,7 +18,9 @@ from jaxvsr.data.video.frame_sampling import SamplingRule
 from jaxvsr.errors import prefixed
 from jaxvsr.fields import read_fields
 from jaxvsr.files import read_json_object, write_text
-from jaxvsr.models.huggingface.model_folder import TRAINED_AS_FILE
+from jaxvsr.models.huggingface.hf_config import GENERATION_FILE, read_generation_config
+from jaxvsr.models.huggingface.model_folder import TRAINED_AS_FILE, ModelFolder
+from jaxvsr.models.inputs.processor_config import video_file
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.runs.checkpoints import config_of_run, folder_of_run, is_run
 from jaxvsr.runs.named_models import named_folder
@@ -48,8 +50,23 @@ class TrainedAs:
         return f"{self}{system}; answers have at most {self.prompt.max_answer_tokens} tokens.\n\n{template}"
 
     def file(self) -> dict[str, str]:
-        """The file of a run's folder or of an export: its name and its text."""
+        """The file of a run's folder: its name and its text."""
         return {TRAINED_AS_FILE: json.dumps(dataclasses.asdict(self), indent=1) + "\n"}
+
+    def export_files(self, base: ModelFolder, *, adapter: bool = False) -> dict[str, str]:
+        """Those of an export, by name: this file, and what tells Hugging Face's clients the same in files of its own,
+        which are the base's otherwise: frames and pixels of a video, and the most tokens of an answer (not of an
+        adapter, with which the base model's file is used)."""
+        content: dict[str, dict[str, Any]] = {}
+        if self.frames is not None:
+            name, video = video_file(base.path, base.config, self.frames, self.max_pixels)
+            content[name] = video
+        if not adapter:
+            given, generation = base.path / GENERATION_FILE, read_generation_config(base.path)
+            tokens = {"eos_token_id": list(generation.eos_token_ids), "pad_token_id": generation.pad_token_id}
+            before = read_json_object(given) if given.is_file() else tokens
+            content[GENERATION_FILE] = {**before, "max_new_tokens": self.prompt.max_answer_tokens}
+        return {**self.file(), **{name: json.dumps(one, indent=2) + "\n" for name, one in content.items()}}
 
     def write(self, folder: Path) -> None:
         """Into the folder of a run."""

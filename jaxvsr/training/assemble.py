@@ -117,6 +117,7 @@ def ready_run(
         decode=processor.texts,
         rewards=inputs.rewards,
         prompt_text=inputs.prompt.render,
+        scored_text=inputs.prompt.without_thought,
         thought_tag=inputs.prompt.thought_tag,
     )
     run_context = RunContext(

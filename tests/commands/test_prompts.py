@@ -26,6 +26,18 @@ def test_the_vsi_bench_prompt_equals_the_harness_byte_for_byte():
     assert prompt.answer("4\n\nBecause <answer>5</answer>") == "4"
 
 
+@pytest.mark.parametrize("name", ["vsi-bench", "vsgrpo-vanilla-train"])
+def test_a_thinking_model_is_asked_the_same_and_read_behind_its_thought(name):
+    plain, thinking = PROMPTS[name], PROMPTS[f"{name}-thinking"]
+    assert [thinking.render(asked) for asked in (NUMBER, CHOICE)] == [plain.render(asked) for asked in (NUMBER, CHOICE)]
+    thought = "In <answer> tags?\n\nThree, no, 4 chairs."
+    for completion, answer in ((f"{thought}\n</think>\n\n4", "4"), (f"{thought}</think><answer> 4</answer>.", "4")):
+        assert thinking.answer(completion) == answer
+    assert thinking.readable(f"{thought}\n</think>\n\n4") == "4"
+    assert thinking.answer(thought) == thinking.readable(thought) == ""  # it was cut off before it answered
+    assert plain.without_thought(thought) == thought
+
+
 def test_training_prompts_of_vsgrpo_are_the_papers():
     assert PROMPTS["vsgrpo-vanilla-train"].render(WORD) == (
         "Which of these (sink, bed)is it?\nPlease provide the short answer with one or two words or a number."

@@ -1,7 +1,6 @@
 """Scenes to arrays: a video is shown as a video, a set of images as images."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.batches import BatchBuilder
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.prompts import prompt_from
+from tests.support.models import thinking_copy
 
 
 @pytest.mark.parametrize("images", [False, True])
@@ -36,17 +36,14 @@ def test_image_sets_become_image_tokens_and_videos_video_tokens(tiny_model: Call
 def test_a_bare_answer_is_refused_if_the_template_begins_with_a_thought(
     tiny_model: Callable[..., Path], tmp_path: Path, objective: Literal["sft", "dpo"]
 ) -> None:
-    shutil.copytree(tiny_model("qwen3_vl"), tmp_path / "thinking")
-    template = tmp_path / "thinking" / "chat_template.jinja"
-    begun = template.read_text().replace(
-        "<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}"
-    )
-    template.write_text(begun)
-    processor = SceneProcessor.from_folder(tmp_path / "thinking")
+    processor = SceneProcessor.from_folder(thinking_copy(tiny_model("qwen3_vl"), tmp_path / "thinking"))
+    thinking = prompt_from("vsgrpo-vanilla-train-thinking")
     question = Question("a", "scene", "object_counting", "How many chairs?", None, "2", "number")
-    builder = BatchBuilder(processor, prompt_from("question"), objective, 16)
+    builder = BatchBuilder(processor, thinking, objective, 16)
     with pytest.raises(InputError, match="question 'a': this model's template begins every answer with <think>"):
         builder.check_answers([question])
     if objective == "sft":
         builder.check_answers([dataclasses.replace(question, response="Two.</think>2")])
-    BatchBuilder(processor, prompt_from("question"), "grpo", 16).check_answers([question])
+    BatchBuilder(processor, thinking, "grpo", 16).check_answers([question])
+    with pytest.raises(InputError, match="prompt question: this model's template begins every answer with <think>"):
+        BatchBuilder(processor, prompt_from("question"), "grpo", 16).check_answers([question])

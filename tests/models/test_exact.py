@@ -2,8 +2,8 @@
 
     JAXVSR_SWEEP=100 python -m pytest -s tests/models/test_exact.py      any number of configs of each family
 
-With `-s` the worst differences are printed at the end, by kind of prompt. A sweep also compares every config in bfloat16,
-and one in twenty by its greedy tokens.
+With `-s` the worst differences are printed at the end, by kind of prompt. A sweep also compares every config in
+bfloat16, and one in twenty by its greedy tokens.
 
 Positions follow the rule that the checkpoints were trained with, so ours are passed to transformers.
 """

@@ -1,5 +1,8 @@
 """Shapes of the tiny models that the tests run, and random adapters of them."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 
 from jaxvsr.models.huggingface.stages import Stage
@@ -10,6 +13,15 @@ from jaxvsr.models.tiny.tiny_model import TinyShape
 
 SMALL = TinyShape(width=32, text_layers=1, text_intermediate=48, vision_layers=1)
 DEEP = TinyShape(width=32, text_layers=2, text_intermediate=40, vision_layers=2)
+
+
+def thinking_copy(model: Path, out: Path) -> Path:
+    """The model with a template that begins every answer with a thought, as those of thinking models do."""
+    shutil.copytree(model, out)
+    template, turn = out / "chat_template.jinja", "<|im_start|>assistant\n{% endif %}"
+    assert template.read_text().count(turn) == 1
+    template.write_text(template.read_text().replace(turn, turn.replace("{%", "<think>\n{%")))
+    return out
 
 
 def random_adapter(config: ModelConfig, lora: LoraConfig, seed: int = 0) -> Stage:

@@ -30,6 +30,7 @@ from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.dynamic_sampling import keys_of_draw
 from jaxvsr.grpo.sampler import Sampled
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
+from jaxvsr.prompts import PROMPTS
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.training import loop, stopping
 from jaxvsr.training.loop import train
@@ -268,6 +269,26 @@ def test_the_time_limit_saves_and_stops(bench: Callable[..., Bench], tmp_path: P
     run = bench(tmp_path / "run", config())
     _, reason = train(run.context, fresh_state(), StopRequest(time_limit=0.0))
     assert (reason, run.context.checkpoints.steps, EXIT_CODES[reason]) == ("time limit", [1], 0)
+
+
+def test_rewards_of_a_thinking_model_read_what_follows_the_thought(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=1))
+    seen: list[str] = []
+
+    def look(completions: list[str], **columns: Any) -> list[float]:
+        seen.extend(completions)
+        return [0.0] * len(completions)
+
+    context = run.with_rewards(Reward("look", look))
+    thinking = dataclasses.replace(
+        context.step,
+        decode=lambda tokens, length: [f"Hm {n}.</think>\n\n{n}" for n in length],
+        scored_text=PROMPTS["vsgrpo-vanilla-train-thinking"].without_thought,
+    )
+    train(dataclasses.replace(context, step=thinking), fresh_state(), StopRequest())
+    assert seen and {*seen} <= {str(n) for n in range(R + 1)}
+    samples = read_rows(run.folder.samples)
+    assert all("</think>" in answer["text"] for row in samples for answer in row["answers"])
 
 
 def test_samples_hold_questions_answers_rewards_and_advantages(bench: Callable[..., Bench], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.inputs.prompt_text import prompt_lines
 from jaxvsr.models.model_config import VideoPrompt
 from jaxvsr.progress import progress
-from jaxvsr.prompts import Prompt
+from jaxvsr.prompts import Prompt, check_thinking
 from jaxvsr.runs.model_source import Model, stage_digest
 
 SCENES = 8  # per batch
@@ -163,6 +163,7 @@ class Answerer:
             video_prompt=settings.video_prompt,
             min_pixels=settings.min_pixels,
         )
+        check_thinking(settings.prompt, self._greedy.processor.chat.opens_thought)
         self._greedy.program.on_compile = lambda name, bucket: self._say(f"compiling {name}, bucket {bucket}")
         return self._greedy
 

@@ -249,9 +249,19 @@ class Family:
             raise InputError(f"video_prompt {prompt!r}: a video of {self.title} is one block; it must be 'blocks'")
         return VIDEO_BLOCK, [grid]
 
+    def frames_that_share(self, frames: int) -> int:
+        """How many frames of a video of so many share the limits that a folder has for videos: each has its own."""
+        return 1
+
     def frame_limits(self, limits: PixelLimits, frames: int) -> PixelLimits:
         """The limits of one frame of a video of so many, by those that the folder has for videos."""
-        return limits
+        sharing = self.frames_that_share(frames)
+        return PixelLimits(-(-limits.minimum // sharing), limits.maximum // sharing)
+
+    def limits_for(self, max_pixels: int, frames: int, limits: PixelLimits) -> PixelLimits:
+        """A folder's limits, in place of `limits`, by which a frame of a video of so many has at most `max_pixels`."""
+        most = max_pixels * self.frames_that_share(frames)
+        return PixelLimits(min(limits.minimum, most), most)
 
     def video_size(
         self, frames: int, height: int, width: int, limits: PixelLimits, max_tokens: int | None, vision: VisionConfig

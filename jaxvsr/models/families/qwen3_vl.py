@@ -295,8 +295,8 @@ class Qwen3VL(Family):
         start, end = VIDEO_BLOCK.split("<|video_pad|>")
         return f"{start}{text}{end}" if prompt == "wrapped" else text, [block] * grid.time
 
-    def frame_limits(self, limits: PixelLimits, frames: int) -> PixelLimits:
-        return PixelLimits(-(-limits.minimum // frames), limits.maximum // frames)
+    def frames_that_share(self, frames: int) -> int:
+        return frames
 
     def video_size(
         self, frames: int, height: int, width: int, limits: PixelLimits, max_tokens: int | None, vision: VisionConfig

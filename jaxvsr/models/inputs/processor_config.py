@@ -20,6 +20,7 @@ from jaxvsr.pixel_budget import PixelLimits
 PROCESSOR_FILE = "processor_config.json"
 IMAGE_FILE = "preprocessor_config.json"
 VIDEO_FILE = "video_preprocessor_config.json"
+_NOT_OF_VIDEOS = ("image_processor_type", "min_pixels", "max_pixels")  # the last two become `size`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,26 @@ def read_processor_config(folder: Path, config: ModelConfig) -> ProcessorConfig:
         _limits(video, family.video_limits, f"{folder}: video processor"),
         cap,
     )
+
+
+def video_file(folder: Path, config: ModelConfig, frames: int, max_pixels: int | None) -> tuple[str, dict[str, Any]]:
+    """Name and content of the file by which Hugging Face's processor shows `frames` frames of a video, each of at most
+    `max_pixels` pixels (None: as the folder says): the folder's own with that in it, or one that it lacks."""
+    nested, family = _read(folder / PROCESSOR_FILE), family_of(config)
+    given = nested.get("video_processor")
+    video = given or _read(folder / (VIDEO_FILE if (folder / VIDEO_FILE).is_file() else IMAGE_FILE))
+    video = {name: value for name, value in video.items() if name not in _NOT_OF_VIDEOS}
+    limits = read_processor_config(folder, config).video
+    if max_pixels is not None:
+        limits = family.limits_for(max_pixels, frames, limits)
+    video |= {
+        "video_processor_type": family.video_processor_type,
+        "size": {"shortest_edge": limits.minimum, "longest_edge": limits.maximum},
+        # Of a frame rate: a number of frames without one would end in an error where others give a rate too.
+        "min_frames": frames,
+        "max_frames": frames,
+    }
+    return (PROCESSOR_FILE, {**nested, "video_processor": video}) if given else (VIDEO_FILE, video)
 
 
 def _limits(raw: dict[str, Any], default: PixelLimits, where: str) -> PixelLimits:
