@@ -109,6 +109,7 @@ def share_pixels(
     return PixelLimits(limits.minimum, max(share, int(limits.minimum * 1.05)))
 
 
-def vision_tokens(frames: int, height: int, width: int) -> int:
-    """Tokens of a video whose frames have this size in pixels; an odd last frame is paired with itself."""
-    return -(-frames // FRAMES_PER_PATCH) * (height // MERGED_PATCH) * (width // MERGED_PATCH)
+def vision_tokens(frames: int, height: int, width: int, side: int = MERGED_PATCH) -> int:
+    """Tokens of a video whose frames have this size in pixels, each of `side` pixels squared; an odd last frame is
+    paired with itself."""
+    return -(-frames // FRAMES_PER_PATCH) * (height // side) * (width // side)

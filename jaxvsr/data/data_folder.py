@@ -20,10 +20,11 @@ from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
 from jaxvsr.data.questions import Question, choices, meaning, read_questions, write_questions
 from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
 from jaxvsr.data.splits import SPLITS_FILE, read_splits
+from jaxvsr.data.video.frame_sampling import SIDE_OF_TOKEN
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_text, write_text
 from jaxvsr.locks import only_writer, remove_partials
-from jaxvsr.pixel_budget import vision_tokens
+from jaxvsr.pixel_budget import MERGED_PATCH, vision_tokens
 
 QUESTIONS_FILE = "questions.jsonl"
 CARD_FILE = "card.md"
@@ -264,7 +265,7 @@ def frame_facts(folder: Path) -> dict[str, object]:
 def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels: bool) -> list[str]:
     store = FrameStore(folder)
     scenes = store.scenes()
-    sizes: Counter[tuple[int, int]] = Counter()
+    sizes: Counter[tuple[int, int, int]] = Counter()  # height, width, side of a token
     tokens: dict[int, list[int]] = defaultdict(list)  # of each video, by frame count
     with_count: dict[int, set[str]] = defaultdict(set)
     sampled: set[str] = set()
@@ -274,11 +275,12 @@ def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels
                 store.check(scene)
             attributes = store.attributes(scene)
             height, width = attributes["height_width"]
-            sizes[height, width] += 1
+            side = SIDE_OF_TOKEN.get(attributes["rule"], MERGED_PATCH)
+            sizes[height, width, side] += 1
             if attributes["rule"] != ALL_IMAGES:
                 sampled.add(scene)
             for count in store.counts(scene):
-                tokens[count].append(vision_tokens(count, height, width))
+                tokens[count].append(vision_tokens(count, height, width, side))
                 with_count[count].add(scene)
         except InputError as error:
             missing.append(str(error))
@@ -289,11 +291,10 @@ def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels
         lines.append(f"  {count} frames: {len(of_videos):,} scenes, {span} tokens per video")
         if with_count[count] & sampled:
             _note(missing, (sampled & asked) - with_count[count], f"without the {count} frames that others have")
-    for (height, width), number in sorted(sizes.items()):
-        pair = vision_tokens(2, height, width)
-        lines.append(
-            f"  {height}×{width} pixels, {pair:,} tokens per two frames, {pair / 2:g} per frame: {number:,} scenes"
-        )
+    for (height, width, side), number in sorted(sizes.items()):
+        pair = vision_tokens(2, height, width, side)
+        each = f"{pair:,} tokens of {side}×{side} pixels per two frames, {pair / 2:g} per frame"
+        lines.append(f"  {height}×{width} pixels, {each}: {number:,} scenes")
     _note(missing, asked - set(scenes), "with questions and no frames")
     return lines
 

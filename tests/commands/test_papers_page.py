@@ -49,7 +49,7 @@ SMALL = {
     "logging.sample_questions": 2,
 }
 ASKED = {"VSI-Bench": 8, "data/q-spatial": 3, "data/spacellava-test": 2, "data/openspaces": 2}  # questions of each set
-HERE = {"500,1000,1500,2000": "1,2,3,4", "20": "4", "100": "12"}  # checkpoints, steps and rooms of the page
+HERE = {"500,1000,1500,2000": "1,2,3,4", "20": "4", "100": "12", "64": "32"}  # checkpoints, steps, rooms and frames
 
 
 def commands() -> list[str]:

@@ -70,11 +70,22 @@ def test_check_lists_present_and_missing_parts(tmp_path):
     check = check_folder(tmp_path)
     text = "\n".join(check.lines)
     assert "3 questions about 3 scenes" in text and "splits: 1 train, 1 heldout" in text
-    assert "8 frames: 2 scenes" in text and "56×84 pixels, 6 tokens per two frames, 3 per frame: 2 scenes" in text
+    assert (
+        "8 frames: 2 scenes" in text
+        and "56×84 pixels, 6 tokens of 28×28 pixels per two frames, 3 per frame: 2 scenes" in text
+    )
     assert check.missing == (
         "1 scenes in no split: scene0002_00",
         "1 scenes with questions and no frames: scene0002_00",
     )
+
+
+def test_check_counts_tokens_of_the_side_that_the_rule_is_for(tmp_path):
+    scan = write_sens_scan(tmp_path / "recorded", "scene0000_00", frames=9, height=224, width=224)
+    write_scene_frames(scan, tmp_path, FrameSettings((4, 5), 224 * 224, "qwen3-vl"))
+    text = "\n".join(check_folder(tmp_path).lines)
+    assert "5 frames: 1 scenes, 147 tokens per video" in text  # 3 times 7 x 7; with sides of 28 it were 8 x 8
+    assert "224×224 pixels, 49 tokens of 32×32 pixels per two frames" in text
 
 
 def test_check_compares_checksums(tmp_path):
