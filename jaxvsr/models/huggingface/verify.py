@@ -67,7 +67,7 @@ def compare(folder: ModelFolder, answer_tokens: int = 32) -> Comparison:
     """Logits of a prompt and the greedy tokens after it, by transformers and by this package."""
     if folder.style == "stacked":
         raise InputError(f"{folder.path}: transformers cannot read this folder; convert it with to-hf first")
-    sequence = _sequence(SceneProcessor.from_folder(folder.path))
+    sequence = _sequence(_processor(folder))
     their_logits, theirs = _transformers(folder, sequence, answer_tokens)
     with jax.default_matmul_precision("highest"):  # accelerators otherwise multiply float32 with fewer bits
         our_logits, ours = _jax(folder, sequence, answer_tokens)
@@ -85,7 +85,7 @@ def merging_difference(folder: ModelFolder, stages: Sequence[Stage]) -> float:
 
     It compares the merged weights with the base plus one joined adapter, on the prompt of `compare`.
     """
-    sequence = _sequence(SceneProcessor.from_folder(folder.path))
+    sequence = _sequence(_processor(folder))
     joined, weight = join(stages), merged_weights(folder, stages)
     base = load_parameters(folder, "float32")
     with jax.default_matmul_precision("highest"):
@@ -98,6 +98,11 @@ def merging_difference(folder: ModelFolder, stages: Sequence[Stage]) -> float:
             base[name] = merged.astype(np.float32)
         merged_logits = np.asarray(_forward(folder.config, base, sequence)(sequence.tokens))
     return float(np.abs(merged_logits - adapter_logits).max())
+
+
+def _processor(folder: ModelFolder) -> SceneProcessor:
+    """One that leaves the video its size, also where the folder's limits are below it."""
+    return SceneProcessor.from_folder(folder.path, max_pixels=(MERGED_SIDE * folder.config.vision.merged_patch) ** 2)
 
 
 def _forward(
