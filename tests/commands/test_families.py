@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jaxvsr.files import read_rows
+from jaxvsr.models.huggingface.processor_tokens import compare_prompts
 from launch import ask, build_data, convert, evaluate, train
 from tests.support.data_folders import write_data_folder
 from tests.support.files import contents
@@ -45,6 +46,8 @@ def test_commands_work_with_every_family(tiny_model, family, tmp_path, monkeypat
     assert contents(Path("merged")) == contents(Path("back"))
     assert convert.main(["verify", "merged", "--tokens", "4"]) == 0
     assert "the same model" in capsys.readouterr().out
+    as_theirs = compare_prompts(Path("merged"), "wrapped" if family == "qwen3_vl" else "blocks")
+    assert as_theirs.first_difference is None
 
     said = []
     for name in ("run", "merged", "adapter"):

@@ -42,6 +42,7 @@ def compare_prompts(folder: Path, video_prompt: VideoPrompt) -> PromptComparison
     """
     ours = SceneProcessor.from_folder(folder, video_prompt=video_prompt)
     side = _MERGED_SIDE * ours.config.vision.merged_patch
+    ours = dataclasses.replace(ours, max_pixels=side * side)  # here too
     video = Video(np.full((_FRAMES, side, side, 3), 128, np.uint8), np.arange(_FRAMES, dtype=np.float64))
     scene = ours.encode(ScenePrompt((video,), (_QUESTION,)))
     try:
