@@ -3,6 +3,7 @@
 #   make setup        only the environment (.venv)
 #   make demo         rooms, GRPO, scores, the page and the export; leaves runs/demo
 #   make test         all tests;  make test-fast: those that are not marked slow
+#   make test-latest  those with Python 3.13 and the newest JAX, in .venv-latest
 #   make lint         ruff and mypy;  make format: ruff, writing
 #   make docs         the documentation as a site, in site/
 #
@@ -11,7 +12,7 @@
 VENV := .venv
 RECIPE := pyproject.toml setup/environment.sh setup/fetch_pip.py setup/native_libraries.py
 
-.PHONY: interpreter setup demo test test-fast lint format docs
+.PHONY: interpreter setup demo test test-fast test-latest lint format docs
 
 setup: $(VENV)/.scans
 
@@ -39,6 +40,9 @@ test: $(VENV)/.test
 
 test-fast: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+
+test-latest:
+	@$(MAKE) VENV=.venv-latest PYTHON=python3.13 test-fast
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .

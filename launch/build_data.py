@@ -7,6 +7,7 @@
     python launch/build_data.py import questions.jsonl data/imported --videos videos
     python launch/build_data.py check data/rooms
     python launch/build_data.py show data/rooms scene0000_00
+    python launch/build_data.py video data/rooms/scans/scene0000_00 room.mp4
     python launch/build_data.py tag data/rooms data/rooms-think --tag think
     python launch/build_data.py trim data/rooms --questions 16
 
@@ -64,6 +65,7 @@ def _parser() -> ArgumentParser:
     _add_features(command("features", "vision features of a frozen tower, once per scene"))
     _add_import(command("import", "published question sets, paired with videos or images"))
     _add_show(command("show", "a page about a scene: frames, plan, every question with its answer"))
+    _add_video(command("video", "the frames of a scan, or a folder of images, as an mp4"))
     _add_check(command("check", "what is in a data folder and what is missing"))
     _add_tag(command("tag", "a copy of a data folder with its answers in a thinking mode's tags"))
     _add_trim(command("trim", "take scenes with few questions out of the splits"))
@@ -145,6 +147,12 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scene", metavar="SCENE", help="its name, such as scene0000_00")
     parser.add_argument("--scans", type=Path, metavar="DIR", help="folder of scans; default: OUT")
     parser.add_argument("--page", type=Path, metavar="FILE", help="default: SCENE.html in the current folder")
+
+
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_video)
+    parser.add_argument("source", type=Path, metavar="SCAN", help="scan, .sens, folder of images, or video")
+    parser.add_argument("out", type=Path, metavar="FILE", help="an .mp4; one that is there is replaced")
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -377,6 +385,22 @@ def _show(arguments: argparse.Namespace) -> int:
     page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, written)
     print(f"{page} ({len(written) / 1e6:.1f} MB)")
+    return 0
+
+
+def _video(arguments: argparse.Namespace) -> int:
+    from jaxvsr.data.data_folder import check_can_be_added_to
+    from jaxvsr.data.video.video_sources import open_video
+    from jaxvsr.data.video.write_mp4 import write_mp4
+
+    out: Path = arguments.out
+    if out.suffix != ".mp4" or out.is_dir():
+        raise InputError(f"{out}: expected the name of a file that ends in .mp4")
+    check_can_be_added_to(out.parent)
+    source = open_video(arguments.source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_mp4(source, out)
+    print(f"{out}: {len(source):,} frames, {out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -61,11 +61,4 @@ esac
 
 echo "installing jaxvsr[$extras] into $environment (one to three minutes)"
 PYTHONWARNINGS=ignore "$python" -m pip install -qq --editable ".[$extras]" || fail "pip could not install jaxvsr[$extras]: see above"
-case ,$extras, in
-*,test,*)
-    # transformers' video processors want torchvision, which has no CPU build; its Python part is all that the tests use
-    # (tests/torchvision_cpu.py), so it comes without the CUDA build of torch that it asks for.
-    "$python" -m pip install -qq --no-deps "torchvision==0.28.0" || fail "torchvision 0.28.0 could not be installed: see above"
-    ;;
-esac
 "$python" setup/native_libraries.py

@@ -20,6 +20,7 @@ from jaxvsr.data.rooms.room import build_room
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.data.scannet.categories import is_structural
 from jaxvsr.data.scene_pools import read_pools
+from jaxvsr.data.video.video_sources import open_video
 from launch.build_data import main
 from tests.support.scans import move_scans
 
@@ -285,3 +286,16 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command, says, ro
     assert main(words) == 2
     assert says in one_line(capsys)
     assert {path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pyc"} == before
+
+
+def test_a_rooms_frames_become_an_mp4_with_the_same_pictures_and_times(rooms, tmp_path, capsys):
+    scan, out = next((rooms / "scans").iterdir()), tmp_path / "new" / "room.mp4"
+    assert main(["video", str(scan), str(out)]) == 0
+    assert "9 frames" in capsys.readouterr().out and [path.name for path in out.parent.iterdir()] == ["room.mp4"]
+    before, after = open_video(scan), open_video(out)
+    every = range(9)
+    np.testing.assert_allclose(after.timestamps(every), before.timestamps(every), atol=2e-3)
+    for one, other in zip(before.frames(every), after.frames(every), strict=True):
+        assert one.shape == other.shape and np.abs(one.astype(int) - other).mean() < 4
+    assert main(["video", str(scan), str(tmp_path / "room.avi")]) == 2
+    assert "ends in .mp4" in one_line(capsys)
