@@ -7,7 +7,6 @@ the run with the install line instead of training slowly.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import mmap
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import jax
 
+from jaxvsr.devices.accelerators import find_accelerators
 from jaxvsr.devices.mesh_shape import DeviceKind, MeshShape
 from jaxvsr.errors import InputError
 
@@ -25,36 +25,6 @@ _COLLECTIVE_TIMEOUTS = {
     "xla_cpu_collective_call_warn_stuck_timeout_seconds": 1800,
     "xla_cpu_collective_call_terminate_timeout_seconds": 3600,
 }
-_CUDA13_DRIVER = 580  # the first driver series that runs CUDA 13
-
-
-@dataclasses.dataclass(frozen=True)
-class Accelerators:
-    """What the machine has, found without JAX."""
-
-    gpus: int = 0
-    tpus: int = 0
-    driver: int = 0  # NVIDIA's driver series (580), 0: unknown
-
-    @property
-    def install_line(self) -> str:
-        extra = "tpu" if self.tpus else "cuda13" if self.driver >= _CUDA13_DRIVER else "cuda12"
-        return f"pip install 'jaxvsr[{extra}]'"
-
-    def __str__(self) -> str:
-        return f"{self.tpus} TPU chip(s)" if self.tpus else f"{self.gpus} NVIDIA GPU(s)"
-
-
-def find_accelerators(root: Path = Path("/")) -> Accelerators:
-    """Count NVIDIA GPUs and TPU chips by the files that their drivers make. `CUDA_VISIBLE_DEVICES=` hides the GPUs."""
-    gpus = len(list((root / "proc/driver/nvidia/gpus").glob("*"))) or len(
-        [path for path in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
-    )
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() in ("", "-1"):
-        gpus = 0
-    version = root / "proc/driver/nvidia/version"
-    found = re.search(r"\s(\d{3})\.\d+", version.read_text(errors="replace")) if version.is_file() else None
-    return Accelerators(gpus, len(list((root / "dev").glob("accel[0-9]*"))), int(found[1]) if found else 0)
 
 
 def choose_devices(
@@ -69,9 +39,12 @@ def choose_devices(
     if kind == "auto" and os.environ.get("JAX_PLATFORMS", "").lower() == "cpu":
         kind = "cpu"
     if kind == "gpu" and not found.gpus:
-        raise InputError("device gpu: this machine has no NVIDIA GPU; --device cpu makes virtual devices")
+        raise InputError(f"device gpu: no GPU that can be opened (found: {found}); --device cpu makes virtual devices")
     if kind == "tpu" and not found.tpus:
-        raise InputError("device tpu: this machine has no TPU; --device cpu makes virtual devices")
+        raise InputError(
+            f"device tpu: no TPU that can be opened (found: {found}; a container needs /dev/vfio or /dev/accel*); "
+            "--device cpu makes virtual devices"
+        )
     virtual = kind == "cpu" or not (found.gpus or found.tpus)
     if mesh is not None and mesh.devices % processes:
         raise InputError(f"mesh {mesh}: {mesh.devices} devices do not divide over {processes} processes")
@@ -89,6 +62,8 @@ def choose_devices(
         ) from None
     if not virtual and devices[0].platform == "cpu":
         raise InputError(f"this machine has {found}, but JAX sees only the CPU: {found.install_line}, or --device cpu")
+    if kind in ("gpu", "tpu") and devices[0].platform not in (kind, "cpu"):
+        raise InputError(f"device {kind}: JAX starts on {devices[0].platform.upper()}; JAX_PLATFORMS chooses another")
     if mesh is None:
         return devices
     if len(devices) < mesh.devices:

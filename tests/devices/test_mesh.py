@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxvsr.devices import choose_devices
+from jaxvsr.devices.accelerators import Accelerators
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh_shape import MeshShape, check_mesh, parse_mesh
 from jaxvsr.errors import InputError
@@ -118,26 +119,8 @@ def test_key_heads_are_never_split() -> None:
     assert parameter_spec(name.format("k"), (3, 16, 32), mesh, config) == PartitionSpec(None, None, "fsdp")
 
 
-def machine(tmp_path: Path, *, gpus: int = 0, driver: str = "") -> choose_devices.Accelerators:
-    for index in range(gpus):
-        (tmp_path / "proc/driver/nvidia/gpus" / f"0000:0{index}:00.0").mkdir(parents=True)
-    if driver:
-        (tmp_path / "proc/driver/nvidia/version").write_text(
-            f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Wed\n"
-        )
-    return choose_devices.find_accelerators(tmp_path)
-
-
-def test_gpus_are_found_without_jax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = machine(tmp_path, gpus=2, driver="550.54.15")
-    assert (found.gpus, found.install_line) == (2, "pip install 'jaxvsr[cuda12]'")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert choose_devices.find_accelerators(tmp_path).gpus == 0
-
-
 def test_a_gpu_that_jax_cannot_use_stops_the_run_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose_devices, "find_accelerators", lambda: choose_devices.Accelerators(gpus=8, driver=580))
+    monkeypatch.setattr(choose_devices, "find_accelerators", lambda: Accelerators(nvidia=8, driver=580))
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     with pytest.raises(
         InputError, match=r"8 NVIDIA GPU.* sees only the CPU: pip install 'jaxvsr\[cuda13\]', or --device cpu"
@@ -145,10 +128,19 @@ def test_a_gpu_that_jax_cannot_use_stops_the_run_with_the_install_line(monkeypat
         choose_devices.choose_devices("auto", MeshShape(fsdp=8))
 
 
-def test_asking_for_a_gpu_on_a_machine_without_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose_devices, "find_accelerators", choose_devices.Accelerators)
-    with pytest.raises(InputError, match="no NVIDIA GPU"):
+def test_asking_for_a_gpu_where_jax_starts_on_a_tpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_devices, "find_accelerators", lambda: Accelerators(nvidia=1, tpus=4))
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="tpu")])
+    with pytest.raises(InputError, match="device gpu: JAX starts on TPU"):
         choose_devices.choose_devices("gpu", None)
+
+
+def test_asking_for_a_gpu_on_a_machine_without_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_devices, "find_accelerators", Accelerators)
+    with pytest.raises(InputError, match=r"no GPU that can be opened \(found: no accelerator"):
+        choose_devices.choose_devices("gpu", None)
+    with pytest.raises(InputError, match=r"no TPU .*/dev/vfio"):
+        choose_devices.choose_devices("tpu", None)
 
 
 _VIRTUAL = """
