@@ -5,6 +5,7 @@
     python launch/bench.py --shape qwen2-vl-2b --scenes 2         random weights of a published shape
     python launch/bench.py --compare separate                     also the same rollouts as separate sequences
     python launch/bench.py --shape qwen2-vl-7b --compile          compile time, and XLA's count of memory and FLOPs
+    python launch/bench.py --scenes 4 --compile --target v5e:2x2  the same for chips that are not here
     python launch/bench.py --run RUN                              the first scenes of a training run, both ways
 
 Needs only jax, flax, optax and numpy. Rollouts have the full number of answer tokens; the vision tower always runs.
@@ -29,8 +30,6 @@ from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
 from jaxvsr.files import write_text
 
-TINY, QUARTER = "tiny", "quarter-b"
-
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="bench.py", description=__doc__.splitlines()[0])
@@ -39,7 +38,7 @@ def _parser() -> ArgumentParser:
     which.add_argument(
         "--run", type=Path, help="a GRPO run: measures what the tree saves on its questions; result in the run folder"
     )
-    which.add_argument("--shape", default=TINY, help="tiny, quarter-b, or a published model's: qwen2-vl-2b, …")
+    which.add_argument("--shape", default="tiny", help="tiny, quarter-b, or a published model's: qwen2-vl-2b, …")
     parser.add_argument("--scenes", type=positive_int, default=1, help="S, scenes per step")
     parser.add_argument("--questions", type=positive_int, default=4, help="Q, questions per scene")
     parser.add_argument("--rollouts", type=positive_int, default=14, help="G, rollouts per question")
@@ -58,6 +57,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--repeats", type=positive_int, default=9, help="timed runs, after warm-up")
     parser.add_argument("--compare", choices=["separate"], help="also time S·Q·G separate sequences")
     parser.add_argument("--compile", action="store_true", help="only compile, and print XLA's counts")
+    parser.add_argument("--target", metavar="CHIPS", help="with --compile: v5p:2x2x1, h100:8, h100:2x8, …")
+    parser.add_argument("--mesh", metavar="SPEC", help="with --target: fsdp=4,tensor=2; default: all on fsdp")
     parser.add_argument("--json", type=Path, help="file for all results")
     return parser
 
@@ -66,12 +67,18 @@ def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.run:
         return _savings_of_run(arguments.run, arguments.scenes)
+    if (arguments.target and not arguments.compile) or (arguments.mesh and not arguments.target):
+        raise InputError("--target goes with --compile, and --mesh with --target")
+    if arguments.target:
+        from jaxvsr.devices.targets import parse_target, prepare_compiler
+
+        prepare_compiler(parse_target(arguments.target))
     import jax
 
     from jaxvsr.measure.step_bench import ATTENTION_LORA, Workload
     from jaxvsr.models.tree import ForwardOptions
 
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = jax.default_backend() == "cpu" and not arguments.target
     dtype = ("float32" if on_cpu else "bfloat16") if arguments.dtype == "auto" else arguments.dtype
     if dtype == "float32":
         jax.config.update("jax_default_matmul_precision", "highest")
@@ -89,6 +96,8 @@ def _command(argv: Sequence[str] | None) -> int:
     lora = dataclasses.replace(ATTENTION_LORA, rank=arguments.lora, alpha=2.0 * arguments.lora)
     work = dataclasses.replace(work, lora=lora)
     forward = ForwardOptions(dtype=dtype, remat=arguments.remat)
+    if arguments.target:
+        return _compiled_for_target(arguments, work, forward)
     if arguments.compile:
         return _compiled(arguments, work, forward)
     config, parameters = _model(arguments, work)
@@ -148,34 +157,41 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
     return 0
 
 
+def _compiled_for_target(arguments: Any, work: Any, forward: Any) -> int:
+    """Print what the programs of the step need on chips that are not here, and write it to --json."""
+    from jaxvsr.devices.mesh import scene_shards
+    from jaxvsr.devices.targets import parse_target
+    from jaxvsr.measure.compiled_costs import abstract_bench
+    from jaxvsr.measure.target_costs import target_mesh
+    from jaxvsr.measure.target_plan import on_target, step_lines, target_lines
+
+    target = parse_target(arguments.target)
+    mesh = target_mesh(target, arguments.mesh)
+    if work.scenes % scene_shards(mesh):
+        raise InputError(
+            f"--scenes {work.scenes}: must be a multiple of {scene_shards(mesh)}, over which {target} splits them"
+        )
+    config = _config(arguments)
+    results: dict[str, Any] = {"workload": dataclasses.asdict(work), "model": str(arguments.model or arguments.shape)}
+    for line in target_lines(target, mesh, results):
+        print(line, flush=True)
+    abstract, programs = abstract_bench(config, work, forward, mesh)
+    for line in step_lines(on_target(target, mesh, config, abstract, work.sizes), programs, results):
+        print(line, flush=True)
+    if arguments.json:
+        write_text(arguments.json, json.dumps(results, indent=2) + "\n")
+    return 0
+
+
 def _config(arguments: Any) -> Any:
     """The model config: of a folder, of a published model, or one of two small ones."""
-    from jaxvsr.models.huggingface.published_shapes import PUBLISHED
-    from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
+    from jaxvsr.measure.named_shapes import shape_named
 
-    tiny = ModelConfig(  # 2.8M parameters: width 128, four layers in tower and language model
-        "qwen2_vl",
-        TextConfig(4096, 128, 512, 4, 4, 2, 1e6, (4, 6, 6), 1e-6, True),
-        VisionConfig(4, 128, 4, 512, 128, "quick_gelu"),
-        image_token_id=12,
-        video_token_id=13,
-        vision_start_token_id=9,
-        vision_end_token_id=10,
-        dtype="float32",
-    )
     if arguments.model:
         from jaxvsr.models.huggingface.hf_config import read_config
 
         return read_config(arguments.model)
-    quarter = dataclasses.replace(  # 0.27 billion: width 1024, 20 layers; for machines without an accelerator
-        tiny,
-        text=TextConfig(32768, 1024, 2816, 20, 16, 2, 1e6, (8, 12, 12), 1e-6, True),
-        vision=VisionConfig(4, 512, 8, 2048, 1024, "quick_gelu"),
-    )
-    shapes = {TINY: tiny, QUARTER: quarter, **PUBLISHED}
-    if arguments.shape not in shapes:
-        raise InputError(f"--shape {arguments.shape!r}: must be one of {', '.join(shapes)}")
-    return shapes[arguments.shape]
+    return shape_named(arguments.shape)
 
 
 def _model(arguments: Any, work: Any) -> tuple[Any, dict[str, Any]]:

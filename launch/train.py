@@ -19,18 +19,20 @@ if __name__ == "__main__":
     take_signals()
 
 import contextlib
+import json
 import re
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxvsr.command_line import ArgumentParser, add_process_flags, run
 from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
 from jaxvsr.demo_stages import data_is_there, make_missing_data
 from jaxvsr.errors import InputError
+from jaxvsr.files import write_text
 from jaxvsr.locks import only_writer
 
 if TYPE_CHECKING:
@@ -70,6 +72,11 @@ def _parser() -> ArgumentParser:
         "--changed-data", action="store_true", help="with --resume: go on with other questions, frames or features"
     )
     parser.add_argument("--dry-run", action="store_true", help="compile, print the plan (memory, time) and stop")
+    parser.add_argument("--target", metavar="CHIPS", help="with --dry-run: compile for v5p:2x2x1, h100:8, h100:2x8, …")
+    parser.add_argument(
+        "--shape", metavar="NAME", help="with --target: a published model's shape, without data or weights"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="with --target: file for all figures")
     add_process_flags(parser)
     return parser
 
@@ -146,6 +153,8 @@ def _trains_on_demo_data(config: TrainConfig, path: Path) -> bool:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
+    if arguments.target or arguments.shape or arguments.json:
+        return _plan_on_target(arguments)
     from jaxvsr.devices.choose_devices import explain_out_of_memory, keep_compiled_programs
     from jaxvsr.devices.cluster import place_of_process
     from jaxvsr.devices.joining import join, speak_as
@@ -218,6 +227,25 @@ def _command(argv: Sequence[str] | None) -> int:
 
         print(f"report {write_report(run_path)}", flush=True)
     return EXIT_CODES[reason]
+
+
+def _plan_on_target(arguments: Namespace) -> int:
+    """Print what the run needs on chips that are not here, and keep it in --json."""
+    if not arguments.dry_run or not arguments.target:
+        raise InputError("--target, --shape and --json belong together with --dry-run: --dry-run --target v5e:2x2")
+    from jaxvsr.devices.targets import parse_target, prepare_compiler
+
+    target = parse_target(arguments.target)
+    prepare_compiler(target)
+
+    from jaxvsr.measure.target_plan import plan_on_target
+
+    results: dict[str, Any] = {}
+    for line in plan_on_target(_config(arguments)[0], target, arguments.shape, results):
+        print(line, flush=True)
+    if arguments.json:
+        write_text(arguments.json, json.dumps(results, indent=2) + "\n")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -66,12 +66,12 @@ class CompiledFunction:
     def _compiled_elsewhere(self, lowered: Any) -> Any:
         """Compile in another thread, so that a signal reaches this one: XLA's compiler cannot be interrupted."""
         if not are_taken():  # somebody else's program: it may not be left with such a thread
-            return _compile(lowered)
+            return self._compiled(lowered)
         outcome: list[Any] = []
 
         def compile_here() -> None:
             try:
-                outcome.append(_compile(lowered))
+                outcome.append(self._compiled(lowered))
             except BaseException as error:
                 outcome.append(error)
 
@@ -83,6 +83,16 @@ class CompiledFunction:
         if isinstance(outcome[0], BaseException):
             raise outcome[0]
         return outcome[0]
+
+    def _compiled(self, lowered: Any) -> Any:
+        platform = self._mesh.devices.flat[0].platform if self._mesh else jax.default_backend()
+        if platform == "cpu":
+            try:
+                return lowered.compile(compiler_options=CPU_COMPILER_OPTIONS)
+            except jax.errors.JaxRuntimeError as error:
+                if "No such compile option" not in str(error):  # another version of XLA: go without
+                    raise
+        return lowered.compile()
 
     def __call__(self, *args: Any) -> Any:
         program = self.executable(*args)
@@ -96,16 +106,6 @@ class CompiledFunction:
                 gib = program_memory(program).total / 2**30
                 error.add_note(f"{self.name}, bucket {bucket}, which needs {gib:.3g} GiB a device by XLA's account")
             raise
-
-
-def _compile(lowered: Any) -> Any:
-    if jax.default_backend() == "cpu":
-        try:
-            return lowered.compile(compiler_options=CPU_COMPILER_OPTIONS)
-        except jax.errors.JaxRuntimeError as error:
-            if "No such compile option" not in str(error):  # another version of XLA: go without
-                raise
-    return lowered.compile()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,6 +142,7 @@ def uniform_numbers(keys: Array, count: int) -> Float[Array, "count S Q G"]:
     return drawn(tokens(keys.reshape(-1), jnp.arange(count))).reshape(count, *keys.shape)
 
 
+@jax.named_scope("draw")
 def draw(
     logits: Float[Array, "S Q _ vocab"],
     uniform: Float[Array, "S Q G"],

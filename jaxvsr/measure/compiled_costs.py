@@ -6,24 +6,17 @@ The counterpart of the formulas in `flops`; also how long a published shape take
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from jaxvsr.devices.compiled import ProgramMemory, program_memory
-from jaxvsr.devices.mesh import replicated, scene_sharding
-from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, start_state
-from jaxvsr.grpo.objectives import step_normaliser
+from jaxvsr.measure.abstract_step import AbstractStep, Programs, parameters_on, state_on
+from jaxvsr.measure.compiled_text import Collective, CompiledText
 from jaxvsr.measure.step_bench import Workload, bench_step, random_prompt
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
-from jaxvsr.models.sharding import parameter_spec
 from jaxvsr.models.tree import ForwardOptions
-from jaxvsr.models.tree_batch import RolloutTokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,44 +28,16 @@ class ProgramCost:
     collectives: tuple[Collective, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """What the devices send each other in one operation of a compiled function; in a loop it runs once a round."""
-
-    kind: str  # all-reduce, all-gather, reduce-scatter, all-to-all, collective-permute
-    dtype: str  # XLA's name: bf16, f32, …
-    shape: tuple[int, ...]  # of the result on one device
-
-
 def program_costs(
     config: ModelConfig, work: Workload, forward: ForwardOptions, mesh: Mesh | None = None
 ) -> dict[str, ProgramCost]:
     """`sample`, `reference` (unless beta is 0) and `update`, each compiled as in training."""
-    step = _abstract_step(config, work, forward, mesh)
     costs = {}
-    for name, given in _arguments(step, work).items():
-        program = step.programs[name].executable(*given)
-        costs[name] = ProgramCost(step.programs[name].seconds, program_memory(program), collectives(program.as_text()))
+    for name, (function, given) in abstract_bench(config, work, forward, mesh)[1].items():
+        program = function.executable(*given)
+        sent = CompiledText.parse(program.as_text()).collectives
+        costs[name] = ProgramCost(function.seconds, program_memory(program), sent)
     return costs
-
-
-_COLLECTIVE = re.compile(
-    r"= (?P<result>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-)
-_ARRAY = re.compile(r"(?P<dtype>[a-z]+\d+)\[(?P<shape>[\d,]*)\]")
-
-
-def collectives(program: str) -> tuple[Collective, ...]:
-    """Every collective in the text of a compiled program, one for each array that it carries.
-
-    >>> collectives("  %r = (f32[8,4]{1,0}, f32[]) all-reduce(%a, %b), to_apply=%add")
-    (Collective(kind='all-reduce', dtype='f32', shape=(8, 4)), Collective(kind='all-reduce', dtype='f32', shape=()))
-    """
-    return tuple(
-        Collective(match["kind"], array["dtype"], tuple(int(size) for size in array["shape"].split(",") if size))
-        for match in _COLLECTIVE.finditer(program)
-        for array in _ARRAY.finditer(match["result"])
-    )
 
 
 def program_flops(config: ModelConfig, work: Workload, forward: ForwardOptions) -> dict[str, float]:
@@ -80,66 +45,29 @@ def program_flops(config: ModelConfig, work: Workload, forward: ForwardOptions) 
     unrolled here and the decode loop is multiplied by its number of tokens.
     """
     forward = dataclasses.replace(forward, unroll=True)
-    step = _abstract_step(config, work, forward)
-    flops = _flops(step, _arguments(step, work))
+    flops = _flops(abstract_bench(config, work, forward)[1])
     first = dataclasses.replace(work, answer_tokens=1)
-    unlooped = _abstract_step(config, first, forward)
-    prefill = _flops(unlooped, {"sample": _arguments(unlooped, first)["sample"]})["sample"]
+    unlooped = abstract_bench(config, first, forward)[1]
+    prefill = _flops({"sample": unlooped["sample"]})["sample"]
     flops["sample"] = prefill + max(work.answer_tokens - 1, 0) * (flops["sample"] - prefill)
     return flops
 
 
-def _abstract_step(
+def abstract_bench(
     config: ModelConfig, work: Workload, forward: ForwardOptions, mesh: Mesh | None = None
-) -> CompiledStep:
-    return bench_step(config, dict(parameter_shapes(config, work.lora, forward.compute_dtype)), work, forward, mesh)
-
-
-def _arguments(step: CompiledStep, work: Workload) -> dict[str, tuple[Any, ...]]:
-    """Shapes of each program's arguments, on the step's mesh where it has one."""
-    config, frozen = step.policy.config, step.policy.frozen
-    trained = [name for name in parameter_shapes(config, work.lora) if work.lora is None or "lora_" in name]
-    shapes = {name: parameter_shapes(config, work.lora)[name].shape for name in trained}
-    state = jax.eval_shape(
-        lambda: start_state({name: jnp.zeros(shape) for name, shape in shapes.items()}, step.optimizer, 0)
+) -> tuple[AbstractStep, Programs]:
+    """The step of a workload on abstract values, and its programs."""
+    parameters = parameters_on(mesh, parameter_shapes(config, work.lora, forward.compute_dtype), config)
+    exact = parameters_on(mesh, parameter_shapes(config, work.lora), config)  # what is trained is float32
+    step = bench_step(config, parameters, work, forward, mesh)
+    trained = {name: leaf for name, leaf in exact.items() if work.lora is None or "lora_" in name}
+    state = state_on(mesh, trained, step.optimizer, config)
+    keys = np.zeros((work.scenes, work.questions), np.uint32)
+    abstract = AbstractStep(
+        step, state, work.scenes, work.rollouts, work.answer_tokens, "grpo", reference=work.beta > 0
     )
-    prompt, temperature = random_prompt(config, work), np.float32(1)
-    tree = (work.scenes, work.questions, work.rollouts, work.answer_tokens)
-    keys = np.zeros(tree[:2], np.uint32)
-    seen = prompt
-    if not step.trains_vision:
-        seen = prompt.with_features(jax.eval_shape(step.programs["vision"].function, state.trainable, frozen, prompt))
-    rollouts = RolloutTokens(np.zeros(tree, np.int32), np.zeros(tree[:3], np.int32))
-    logprobs, mask = np.zeros(tree, np.float32), np.ones(tree, bool)
-    programs: dict[str, tuple[Any, ...]] = {
-        "sample": (state.trainable, frozen, prompt, keys, state.seed, state.step, temperature)
-    }
-    if work.beta:
-        programs["reference"] = (step.policy.reference_parameters(), seen, rollouts, temperature)
-    normaliser = jax.tree.map(np.float32, step_normaliser(mask, work.objective))
-    advantages = np.zeros(tree[:3], np.float32)
-    inputs = LossInputs(normaliser, mask, logprobs, logprobs if work.beta else None, advantages)
-    programs["update"] = (state, frozen, seen, rollouts, inputs, temperature)
-    return {name: _on_mesh(given, step) for name, given in programs.items()}
+    return abstract, abstract.programs(random_prompt(config, work), keys)
 
 
-def _on_mesh(given: tuple[Any, ...], step: CompiledStep) -> tuple[Any, ...]:
-    """The shapes of arguments: parameters as their table says, the rest by scenes or, where it is a number, whole."""
-    names = parameter_shapes(step.policy.config, step.policy.lora)
-
-    def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
-        if step.mesh is None:
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        parts = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
-        if parts and parts[-1] in names:
-            spec = parameter_spec(parts[-1], leaf.shape, step.mesh.shape, step.policy.config)
-            sharding = NamedSharding(step.mesh, spec)
-        else:
-            sharding = scene_sharding(step.mesh) if leaf.ndim else replicated(step.mesh)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree_util.tree_map_with_path(place, given)
-
-
-def _flops(step: CompiledStep, arguments: dict[str, tuple[Any, ...]]) -> dict[str, float]:
-    return {name: step.programs[name].lowered(*given).cost_analysis()["flops"] for name, given in arguments.items()}
+def _flops(programs: Programs) -> dict[str, float]:
+    return {name: function.lowered(*given).cost_analysis()["flops"] for name, (function, given) in programs.items()}

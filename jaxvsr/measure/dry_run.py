@@ -13,24 +13,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.scene_pools import ScenePool
-from jaxvsr.devices.compiled import ProgramMemory, program_memory
-from jaxvsr.devices.mesh import replicated, scene_sharding
+from jaxvsr.devices.compiled import program_memory
 from jaxvsr.grpo.batches import HostBatch
-from jaxvsr.grpo.compiled_step import CompiledStep, LossInputs, TrainState, start_state
-from jaxvsr.grpo.objectives import Normaliser
-from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.grpo.compiled_step import CompiledStep, TrainState
+from jaxvsr.measure.abstract_step import AbstractStep, Programs, state_on
 from jaxvsr.measure.flops import StepSizes, needed_flops
 from jaxvsr.measure.machine import matmul_peak
 from jaxvsr.models.model_config import ModelConfig, compute_dtype
 from jaxvsr.models.qwen_vl import parameter_shapes
-from jaxvsr.models.sharding import state_shardings
-from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionFeatures
+from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.training.load_policy import load_policy
@@ -48,9 +44,7 @@ def plan(config: TrainConfig, mesh: Mesh) -> Iterator[str]:
     inputs = open_inputs(config, mesh)
     yield f"model       {inputs.model.name}: {inputs.model.config.family}, {_parameters(config, inputs.model.config)}"
     yield from _data_lines(config, inputs)
-    loader = inputs.batches()
-    batches = list(itertools.islice(loader, min(PLANNED_STEPS, config.steps)))
-    loader.close()
+    batches = first_batches(inputs)
     yield _token_line(config, batches[0].prompt)
     yield from _compiled_lines(inputs, batches)
 
@@ -132,39 +126,85 @@ def _token_line(config: TrainConfig, prompt: TreePrompt) -> str:
     )
 
 
-def _compiled_lines(inputs: RunInputs, batches: list[HostBatch]) -> Iterator[str]:
-    """A line for each bucket of `batches`, and one for the time of a step. Steps on given answers (SFT, DPO) are
-    compiled with the answers' own shapes."""
+def abstract_run(inputs: RunInputs) -> AbstractStep:
+    """The step of a run on abstract values, on the mesh of its inputs."""
     config, model, mesh = inputs.config, inputs.model, inputs.mesh
     policy = load_policy(config, model, inputs.processor, mesh, abstract=True)
-    step, greedy = policy.step(), policy.step(greedy=True)
-    state = jax.eval_shape(lambda: start_state(_zeros(policy.trainable), policy.optimizer, config.seed))
-    state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+    state = state_on(mesh, policy.trainable, policy.optimizer, model.config)
+    return abstract_step(config, policy.step(), state)
+
+
+def abstract_step(config: TrainConfig, step: CompiledStep, state: TrainState) -> AbstractStep:
+    """A config's step on abstract values."""
+    return AbstractStep(
+        step,
         state,
-        state_shardings(state, mesh, model.config),
+        config.data.scenes,
+        group_size(config),
+        config.sampling.answer_tokens,
+        config.objective,
+        reference=reads_reference(config),
     )
+
+
+def reads_reference(config: TrainConfig) -> bool:
+    """Whether a step reads the reference policy's log-probabilities."""
+    return config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta > 0)
+
+
+def buckets_of(batches: Sequence[HostBatch]) -> list[HostBatch]:
+    """A batch of each bucket of shapes, in the order in which they come."""
     seen: dict[Any, HostBatch] = {}
     for batch in batches:
         seen.setdefault(tuple(leaf.shape for leaf in jax.tree.leaves(batch.prompt)), batch)
-    for number, batch in enumerate(seen.values(), 1):
-        needs = _program_memory(config, step, state, batch, mesh)
+    return list(seen.values())
+
+
+def bucket_programs(abstract: AbstractStep, batch: HostBatch) -> Programs:
+    """The programs of a bucket. Steps on given answers (SFT, DPO) have the answers' own shapes."""
+    if batch.targets is not None:
+        group, length = batch.targets.tokens.shape[2:]
+        abstract = dataclasses.replace(abstract, group=group, length=length)
+    return abstract.programs(batch.prompt, batch.question_keys)
+
+
+def first_batches(inputs: RunInputs) -> list[HostBatch]:
+    """The batches of the first steps."""
+    loader = inputs.batches()
+    batches = list(itertools.islice(loader, min(PLANNED_STEPS, inputs.config.steps)))
+    loader.close()
+    return batches
+
+
+def _compiled_lines(inputs: RunInputs, batches: list[HostBatch]) -> Iterator[str]:
+    """A line for each bucket of `batches`, and one for the time of a step."""
+    abstract, buckets = abstract_run(inputs), buckets_of(batches)
+    for number, batch in enumerate(buckets, 1):
+        programs = bucket_programs(abstract, batch)
+        needs = {name: program_memory(function.executable(*given)) for name, (function, given) in programs.items()}
         worst = max(needs, key=lambda name: needs[name].total)
         each = ", ".join(f"{name} {_mib(need.total)}" for name, need in needs.items())
         yield (
-            f"bucket {number}    {_bucket(batch.prompt)}: {each} MiB per device; the most, {worst}: arguments "
+            f"bucket {number}    {describe_bucket(batch.prompt)}: {each} MiB per device; the most, {worst}: arguments "
             f"{_mib(needs[worst].arguments)}, temporary {_mib(needs[worst].temporary)}"
         )
+    step = abstract.step
     yield (
-        f"compiling   {step.compile_count} programs for {len(seen)} bucket(s) of the first {len(batches)} steps: "
+        f"compiling   {step.compile_count} programs for {len(buckets)} bucket(s) of the first {len(batches)} steps: "
         f"{step.compile_seconds:.0f} s"
     )
     if inputs.heldout_pools:
+        greedy = load_policy(inputs.config, inputs.model, inputs.processor, inputs.mesh, abstract=True).step(
+            greedy=True
+        )
         loader = inputs.heldout_batches()
-        need = program_memory(_compiled_sample(greedy, state, next(loader), _Abstract(config, mesh)))
+        batch = next(loader)
         loader.close()
-        yield f"held out    sample {_mib(need.total)} MiB per device"
-    yield _time_line(config, model.config, mesh, max(seen.values(), key=lambda batch: batch.prompt.scene_tokens.size))
+        function, given = dataclasses.replace(abstract, step=greedy).sample(batch.prompt, batch.question_keys)
+        yield f"held out    sample {_mib(program_memory(function.executable(*given)).total)} MiB per device"
+    yield _time_line(
+        inputs.config, inputs.model.config, inputs.mesh, max(buckets, key=lambda batch: batch.prompt.scene_tokens.size)
+    )
 
 
 def _mib(count: int) -> str:
@@ -172,82 +212,12 @@ def _mib(count: int) -> str:
     return f"{count / MIB:,.0f}" if count >= 10 * MIB else f"{count / MIB:.2f}"
 
 
-def _bucket(prompt: TreePrompt) -> str:
+def describe_bucket(prompt: TreePrompt) -> str:
     vision = "stored vision features"
     if prompt.pixels is not None:
         rows, patches = prompt.pixels.valid.shape[1:]
         vision = f"vision {rows} × {patches:,} patches"
     return f"scene {prompt.scene_tokens.shape[1]:,}, question {prompt.question_tokens.shape[2]}, {vision}"
-
-
-def _zeros(shapes: dict[str, Any]) -> dict[str, jax.Array]:
-    return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Abstract:
-    """Shapes of a step's arrays on the mesh, in place of the arrays."""
-
-    config: TrainConfig
-    mesh: Mesh
-
-    def of_scenes(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """[S, …]."""
-        return jax.ShapeDtypeStruct((self.config.data.scenes, *shape), dtype, sharding=scene_sharding(self.mesh))
-
-    def number(self) -> Any:
-        return jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(self.mesh))
-
-    def prompt_and_keys(self, batch: HostBatch) -> tuple[TreePrompt, Any]:
-        prompt = jax.tree.map(lambda leaf: self.of_scenes(leaf.shape[1:], leaf.dtype), batch.prompt)
-        return prompt, self.of_scenes(batch.question_keys.shape[1:], jnp.uint32)
-
-
-def _sample_arguments(step: CompiledStep, state: TrainState, batch: HostBatch, abstract: _Abstract) -> tuple[Any, ...]:
-    prompt, keys = abstract.prompt_and_keys(batch)
-    return state.trainable, step.policy.frozen, prompt, keys, state.seed, state.step, step.temperature
-
-
-def _compiled_sample(step: CompiledStep, state: TrainState, batch: HostBatch, abstract: _Abstract) -> Any:
-    return step.programs["sample"].executable(*_sample_arguments(step, state, batch, abstract))
-
-
-def _program_memory(
-    config: TrainConfig, step: CompiledStep, state: TrainState, batch: HostBatch, mesh: Mesh
-) -> dict[str, ProgramMemory]:
-    abstract = _Abstract(config, mesh)
-    of_scenes = abstract.of_scenes
-    (prompt, _), frozen = abstract.prompt_and_keys(batch), step.policy.frozen
-    group, length = config.sampling.group, config.sampling.answer_tokens
-    if batch.targets is not None:
-        group, length = batch.targets.tokens.shape[2:]
-    tree = (batch.question_keys.shape[1], group, length)
-    rollouts = RolloutTokens(of_scenes(tree, jnp.int32), of_scenes(tree[:2], jnp.int32))
-    executables: dict[str, Any] = {}
-    logprobs, features = None, None
-    if config.objective == "grpo":
-        executables["sample"] = _compiled_sample(step, state, batch, abstract)
-        arguments = _sample_arguments(step, state, batch, abstract)
-        sampled, features = jax.eval_shape(step.programs["sample"].function, *arguments)
-        assert isinstance(sampled, Sampled)
-        logprobs = of_scenes(tree, sampled.logprobs.dtype)
-    elif not isinstance(prompt.vision, VisionFeatures):
-        features = jax.eval_shape(step.programs["vision"].function, state.trainable, frozen, prompt)
-    if features is not None and not step.trains_vision:
-        merged = of_scenes(features.shape[1:], features.dtype)
-        prompt = prompt.with_features(merged, keep_pixels=step.reference_has_tower)
-    reference = None
-    if config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta):
-        given = (step.policy.reference_parameters(), prompt, rollouts, step.temperature)
-        executables["reference"] = step.programs["reference"].executable(*given)
-        reference = of_scenes(tree, jax.eval_shape(step.programs["reference"].function, *given).dtype)
-    advantages = of_scenes(tree[:2], jnp.float32) if config.objective == "grpo" else None
-    normaliser = Normaliser(*(abstract.number() for _ in dataclasses.fields(Normaliser)))
-    inputs = LossInputs(normaliser, of_scenes(tree, jnp.bool_), logprobs, reference, advantages)
-    executables["update"] = step.programs["update"].executable(
-        state, frozen, prompt, rollouts, inputs, step.temperature
-    )
-    return {name: program_memory(executable) for name, executable in executables.items()}
 
 
 def _time_line(config: TrainConfig, model: ModelConfig, mesh: Mesh, batch: HostBatch) -> str:

@@ -83,10 +83,15 @@ def decode_bytes(config: ModelConfig, sizes: StepSizes, item_size: int) -> float
     """
     text = config.text
     weights = text.num_hidden_layers * _layer_weights(config) + text.hidden_size * text.vocab_size
-    rollouts = sizes.questions * sizes.rollouts
+    return float((sizes.answer_tokens - 1) * (weights * item_size + cache_bytes(config, sizes, item_size)))
+
+
+def cache_bytes(config: ModelConfig, sizes: StepSizes, item_size: int) -> float:
+    """Bytes of the keys and values of each scene, each question, and each rollout half way (R/2 tokens)."""
+    text, rollouts = config.text, sizes.questions * sizes.rollouts
     tokens = sizes.scene_tokens + sizes.questions * sizes.question_tokens + rollouts * sizes.answer_tokens / 2
-    cache = sizes.scenes * tokens * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
-    return float((sizes.answer_tokens - 1) * (weights + cache) * item_size)
+    values = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
+    return float(sizes.scenes * tokens * values * item_size)
 
 
 def _layer_weights(config: ModelConfig) -> int:

@@ -83,19 +83,9 @@ class LoadedPolicy:
                 sampling, group=1, greedy=True, top_k=0, top_p=1.0, repetition_penalty=repetition_penalty
             )
         sampled = config.objective == "grpo" and not greedy
-        return CompiledStep(
-            self.policy,
-            self.trainable,
-            _objective(config),
-            self.optimizer,
-            sampling,
-            ForwardOptions(
-                dtype=compute_dtype(config.model.dtype, self.mesh.devices.flat[0].platform), remat=config.model.remat
-            ),
-            temperature=self._constant(config.sampling.temperature if sampled else 1.0),
-            accumulate=config.update.accumulation,
-            donate_state=donate_state,
-            mesh=self.mesh,
+        temperature = self._constant(config.sampling.temperature if sampled else 1.0)
+        return config_step(
+            config, self.policy, self.trainable, self.optimizer, sampling, self.mesh, temperature, donate_state
         )
 
     def _constant(self, value: float) -> Any:
@@ -146,6 +136,33 @@ def load_policy(
     reference = _reference(config, model, trainable, shardings, parameters) if keep_reference else None
     policy = PolicyWeights(model.config, config.lora, frozen, reference)
     return LoadedPolicy(config, model, processor, mesh, policy, trainable, optimizer, abstract)
+
+
+def config_step(
+    config: TrainConfig,
+    policy: PolicyWeights,
+    trainable: Mapping[str, Any],
+    optimizer: optax.GradientTransformation,
+    sampling: SamplingOptions,
+    mesh: Mesh,
+    temperature: Any,
+    donate_state: bool = True,
+) -> CompiledStep:
+    """The compiled step of a config over a policy, whose weights may be shapes."""
+    return CompiledStep(
+        policy,
+        trainable,
+        _objective(config),
+        optimizer,
+        sampling,
+        ForwardOptions(
+            dtype=compute_dtype(config.model.dtype, mesh.devices.flat[0].platform), remat=config.model.remat
+        ),
+        temperature=temperature,
+        accumulate=config.update.accumulation,
+        donate_state=donate_state,
+        mesh=mesh,
+    )
 
 
 def _objective(config: TrainConfig) -> AnyObjective:
