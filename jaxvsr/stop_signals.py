@@ -5,12 +5,15 @@ be swallowed (in an import, in the garbage collector), or has not helped after `
 the process ends without it. Either way it prints one line, and exits with 130 (Ctrl-C) or 143 (SIGTERM). A second
 Ctrl-C ends it at once.
 
+SIGUSR1 prints the stack of every thread, and where the command stands if it knows; it ends nothing.
+
 Inside of `answered_by` somebody else answers: a training that has steps to save, a command whose child does the work.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import signal
@@ -28,6 +31,8 @@ Answer = Callable[[int], None]
 # Called with exit code and line when the command ends: what other processes have to be told.
 before_end: list[Callable[[int, str], None]] = []
 speaker = ""  # before every line of a failure: which of several processes it is, and where
+
+standing: list[Callable[[], str]] = []  # the last one says where the command stands
 
 _taken = False
 _first: int | None = None  # the signal that ends the command
@@ -48,6 +53,10 @@ def take_signals() -> None:
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in NAMES:
         signal.signal(number, _handle)
+    # The stacks are printed at once, also where Python's lock is held; then the thread below prints the rest.
+    signal.signal(signal.SIGUSR1, _wake_up)
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr is closed, or no file
+        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
     os.register_at_fork(after_in_child=_give_back)
     # Python's own handlers wait for the main thread, which may be inside of a library for minutes.
     threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
@@ -142,6 +151,16 @@ def leave(code: int, line: str, *, of_another: bool = False) -> NoReturn:
     os._exit(code)
 
 
+def say_where() -> None:
+    """Print on stderr where this command stands."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{speaker}{standing[-1]() if standing else 'no step is running'}\n".encode())
+
+
+def _wake_up(number: int, frame: FrameType | None) -> None:
+    """So that `_watch` sees the signal."""
+
+
 def _flush() -> None:
     """Write out what was printed, unless the main thread is stuck in doing that itself."""
 
@@ -183,6 +202,8 @@ def _watch(reading: int) -> None:
     interrupts = 0
     while True:
         number = os.read(reading, 1)[0]
+        if number == signal.SIGUSR1:
+            say_where()
         if number not in NAMES:
             continue
         interrupts += number == signal.SIGINT
@@ -201,3 +222,5 @@ def _give_back() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.unregister(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)

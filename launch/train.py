@@ -53,6 +53,7 @@ FIELDS = {
     "--device": ("mesh.device", "auto|cpu|gpu|tpu", "kind of device"),
     "--steps": ("steps", "N", "updates of the policy"),
     "--log": ("logging.trackers", "tensorboard,wandb", "where numbers go besides metrics.jsonl"),
+    "--profile": ("logging.profile", "10:13", "a trace of these steps, for XProf and TensorBoard"),
     "--seed": ("seed", "N", "of sampling, data order and fresh adapters"),
     "--time-limit": ("intervals.time_limit", "90s|30m|8h", "save and stop after this time"),
 }

@@ -147,3 +147,17 @@ def test_the_line_goes_on_with_the_note_of_the_last_open_block() -> None:
     assert stop_signals.line_of(signal.SIGINT) == "interrupted; a step is done"
     step.close()
     assert stop_signals.line_of(signal.SIGINT) == "interrupted"
+
+
+def test_sigusr1_prints_the_stacks_and_where_the_command_stands_and_ends_nothing(tmp_path: object) -> None:
+    process = started("\nstop_signals.standing.append(lambda: 'step 7: in sample')" + COMPUTES, tmp_path)
+    process.send_signal(signal.SIGUSR1)
+    assert process.stderr is not None
+    said = ""
+    while "step 7: in sample\n" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    assert "most recent call first" in said and "in command" in said
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30)[1] == "interrupted by SIGTERM\n" and process.returncode == 143

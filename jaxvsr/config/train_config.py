@@ -194,6 +194,15 @@ class LoggingSettings:
     name: str | None = None  # of Weights & Biases; null: that of the run folder
     group: str | None = None  # of Weights & Biases
     tags: tuple[str, ...] = ()  # of Weights & Biases
+    profile: str | None = None  # FIRST:LAST, steps whose trace the first process writes to RUN/profile; null: none
+    stuck_minutes: float = 10.0  # a phase that takes so long is said on stderr; 0: never
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "stuck_minutes")
+        if self.profile is not None:
+            first, _, last = self.profile.partition(":")
+            if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
+                raise InputError(f"logging.profile {self.profile!r}: expected FIRST:LAST, steps such as 10:13")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +247,8 @@ class TrainConfig:
                 f"view_consistency.rewards={','.join(self.view_consistency.rewards)}: compares a scene with its mirror "
                 "image; take data.mirror=pairs and objective=grpo"
             )
+        if self.logging.profile and int(self.logging.profile.partition(":")[0]) > self.steps:
+            raise InputError(f"logging.profile {self.logging.profile}: the run has {self.steps} steps")
         views = 2 if self.data.mirror == "pairs" else 1
         if self.intervals.video_gain and self.data.scenes < 2 * views:
             raise InputError(

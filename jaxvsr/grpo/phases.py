@@ -48,7 +48,8 @@ def reference(run: StepContext, placed: PlacedBatch, rollouts: RolloutTokens) ->
     """Log-probabilities under the reference policy, dispatched but not waited for; None where beta is 0."""
     if not run.config.grpo.beta:
         return None
-    logprobs = run.compiled.reference(placed.prompt, rollouts)
+    with run.clock.standing("reference"):
+        logprobs = run.compiled.reference(placed.prompt, rollouts)
     run.clock.reference_starts(logprobs)
     return logprobs
 

@@ -182,9 +182,11 @@ def sample(
     forward: ForwardOptions,
 ) -> Sampled:
     """Decode G rollouts of every question; `keys` is `rollout_keys(…)`."""
-    question_hidden, _, cache = tree_hidden(model, prompt, None, forward)
+    with jax.named_scope("prefill"):
+        question_hidden, _, cache = tree_hidden(model, prompt, None, forward)
     assert cache is not None
-    return decode(model, prompt, question_hidden, cache, keys, temperature, sampling, forward)
+    with jax.named_scope("decode"):
+        return decode(model, prompt, question_hidden, cache, keys, temperature, sampling, forward)
 
 
 def decode(

@@ -29,9 +29,10 @@ class PlacedBatch:
 
 
 class PhaseClock:
-    """Seconds of each phase of a step: `with clock("sample"): …`."""
+    """Seconds of each phase of a step: `with clock("sample"): …`. A trace of the run has the phases by name."""
 
     def __init__(self) -> None:
+        self.stands = ("no phase", time.monotonic())  # the phase that runs, and since when
         self.seconds: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._reference: tuple[float, concurrent.futures.Future[float]] | None = None
@@ -39,9 +40,18 @@ class PhaseClock:
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
+        with self.standing(phase):
+            yield
         self._ended[phase] = time.perf_counter()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + self._ended[phase] - start
+
+    @contextlib.contextmanager
+    def standing(self, phase: str) -> Iterator[None]:
+        """A phase whose seconds are not counted here."""
+        before, self.stands = self.stands, (phase, time.monotonic())
+        with jax.profiler.TraceAnnotation(phase):
+            yield
+        self.stands = (before[0], time.monotonic())
 
     def reference_starts(self, logprobs: jax.Array) -> None:
         """The reference pass was dispatched; it runs while the host computes rewards."""

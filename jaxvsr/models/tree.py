@@ -72,7 +72,8 @@ def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) ->
     """The merged vision tokens of every scene: those in the prompt, or else from one run of the tower per scene."""
     if isinstance(prompt.vision, VisionFeatures):
         return prompt.vision.merged
-    return model.visual(prompt.vision, options.compute_dtype, options.remat != "none", bool(options.unroll))
+    with jax.named_scope("vision"):
+        return model.visual(prompt.vision, options.compute_dtype, options.remat != "none", bool(options.unroll))
 
 
 def tree_hidden(

@@ -14,6 +14,8 @@ _LABELS = {
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
     "tokens_per_second": "tokens per second",
+    "tokens_per_second_per_device": "tokens per second and device",
+    "memory_gib_per_device": "most memory of a device (GiB)",
     "seconds/step": "time per step (s)",
     "eval/overall": "held-out score (%)",
     # all metrics under a name

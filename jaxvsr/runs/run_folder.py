@@ -6,6 +6,7 @@ runs/<config>-<date>-<seed>/
     samples.jsonl     questions, their G answers, each reward, the advantages
     hacking.jsonl     rollouts that show a trick: the worst of some steps
     tensorboard/      events
+    profile/          a trace of some steps, where one was asked for
     checkpoints/      Orbax, by step
     starts.jsonl      when it was started and resumed, on which machine, with which versions
     evaluations.jsonl where `evaluate.py` wrote scores of its checkpoints
@@ -58,6 +59,10 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile"
 
     @property
     def checkpoints(self) -> Path:

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxvsr.config.config_file import to_yaml
-from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.config.train_config import LoggingSettings, TrainConfig
 from jaxvsr.devices.processes import SceneAxis
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.compiled_step import TrainState
@@ -158,6 +158,6 @@ def restored(run: RunFolder, state: TrainState, record: RunRecord) -> tuple[int,
 def _signature(config: TrainConfig, mesh: Mesh) -> str:
     """What compile times depend on."""
     device = mesh.devices.flat[0]
-    same = dataclasses.replace(config, steps=1, seed=0)
+    same = dataclasses.replace(config, steps=1, seed=0, logging=LoggingSettings())
     text = f"{to_yaml(same)} {dict(mesh.shape)} {device.device_kind} {os.cpu_count()} {jax.__version__}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

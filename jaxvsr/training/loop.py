@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -16,11 +17,13 @@ from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.optimizer import learning_rate_schedule, updates_taken
 from jaxvsr.grpo.steps import StepResult, grpo_step, supervised_step
+from jaxvsr.runs.run_folder import RunFolder
 from jaxvsr.training.heldout import HeldOut
 from jaxvsr.training.learnable import LearningWatch
 from jaxvsr.training.not_finite import NotFiniteWatch
 from jaxvsr.training.run_context import RunContext
 from jaxvsr.training.sample_log import hacking_rows, sample_rows
+from jaxvsr.training.standing import Profile, Standing, memory_per_device
 from jaxvsr.training.stopping import EXIT_CODES, StopInStepError, StopRequest
 from jaxvsr.training.video_gain import VideoGainWatch, rewards_of_other_videos, video_gain
 
@@ -37,7 +40,17 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
     Raises:
         NotFiniteError: a loss, a gradient or a weight is not finite; the last state that is, is saved.
     """
-    config, intervals = run.config, run.config.intervals
+    logging, standing = run.config.logging, Standing(run.step.clock)
+    traced = logging.profile if run.log is not None else None
+    profile = Profile(traced, RunFolder(run.checkpoints.folder.parent).profile, run.console.say)
+    with contextlib.closing(profile), standing.watched(logging.stuck_minutes):
+        return _steps(run, state, stop, first, standing, profile)
+
+
+def _steps(
+    run: RunContext, state: TrainState, stop: StopRequest, first: int, standing: Standing, profile: Profile
+) -> tuple[TrainState, str]:
+    config, intervals, clock = run.config, run.config.intervals, run.step.clock
     for function in run.step.compiled.functions:
         function.on_compile = run.compile_times.starts
     alone = jax.process_count() == 1
@@ -47,8 +60,8 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
     batches, watch, reason = run.batches(first), VideoGainWatch(config), ALL_STEPS
     not_finite, learning = NotFiniteWatch(run, first), LearningWatch(config)
     for number in range(first + 1, config.steps + 1):
-        start = time.perf_counter()
-        with run.step.clock("data"):
+        standing.step, start = number, time.perf_counter()
+        with clock("data"):
             batch = next(batches, None)
         if batch is None:
             reason = USED_UP
@@ -57,7 +70,8 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
             break
         learning_rate = float(schedule(updates_taken(state.optimizer)))
         try:
-            result, gain = _step(run, state, batch, watch.due(number))
+            with profile.step(number):
+                result, gain = _step(run, state, batch, watch.due(number))
         except StopInStepError as stopped:
             reason = str(stopped)
             if alone:  # several processes cannot agree on it now: their last checkpoint stands
@@ -95,10 +109,12 @@ def train(run: RunContext, state: TrainState, stop: StopRequest, *, first: int =
         _write(run, number, row, batch, result)
         run.console.step(number, row)
 
-        asked = _reason_of_processes(stop.reason(seconds))
+        with clock.standing("waiting for all processes"):
+            asked = _reason_of_processes(stop.reason(seconds))
         best = score_here is not None and score_here >= (run.checkpoints.best_score or 0.0)
         if number % intervals.checkpoint == 0 or number == config.steps or asked != ALL_STEPS or best:
-            run.checkpoints.save(number, state, run.record, score_here)
+            with clock.standing("checkpoint"):
+                run.checkpoints.save(number, state, run.record, score_here)
         if asked != ALL_STEPS and number < config.steps:
             reason = asked
             break
@@ -185,11 +201,13 @@ def _lacks_last_samples(run: RunContext) -> bool:
 
 
 def _step_costs(run: RunContext, seconds: float, tokens: float) -> dict[str, float]:
-    """Seconds per phase, tokens per second, compiling so far."""
+    """Seconds per phase, tokens per second, memory, compiling so far."""
     return {
         **{f"seconds/{name}": spent for name, spent in run.step.clock.finish().items()},
         "seconds/step": seconds,
         "tokens_per_second": tokens / seconds,
+        "tokens_per_second_per_device": tokens / seconds / run.step.scenes.mesh.size,
+        **memory_per_device(),
         "compile_count": run.step.compiled.compile_count,
         "compile_seconds": run.step.compiled.compile_seconds,
     }

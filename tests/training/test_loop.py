@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import signal
+import threading
 import types
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvsr import stop_signals
 from jaxvsr.config.algorithm import Objective
 from jaxvsr.config.train_config import (
     IntervalSettings,
@@ -29,11 +31,13 @@ from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.grpo.dynamic_sampling import keys_of_draw
 from jaxvsr.grpo.sampler import Sampled
+from jaxvsr.grpo.step_context import PhaseClock
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.rewards.registry import Reward
 from jaxvsr.training import loop, stopping
 from jaxvsr.training.loop import train
+from jaxvsr.training.standing import Standing
 from jaxvsr.training.stopping import EXIT_CODES, StopInStepError, StopRequest, stop_line
 from tests.support.runs import (
     RECORD,
@@ -566,3 +570,46 @@ def test_more_in_a_row_than_allowed_end_the_run(bench: Callable[..., Bench], tmp
     not_finite_at(run, 2, 3, 4)
     with pytest.raises(NotFiniteError, match=r"^step 4: .*checkpoints/3"):
         train(run.context, fresh_state(), StopRequest())
+
+
+def test_a_trace_of_some_steps_names_their_phases(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    run = bench(tmp_path / "run", config(steps=3, logging=LoggingSettings(trackers=(), profile="2:2")))
+    train(run.context, fresh_state(), StopRequest())
+    (trace,) = (tmp_path / "run" / "profile").rglob("*.xplane.pb")
+    written = trace.read_bytes()
+    for phase in (b"sample", b"reference", b"reward", b"update", b"train"):
+        assert phase in written
+    assert "trace of steps 2:2 in " in run.output.getvalue()
+    with pytest.raises(InputError, match=r"logging\.profile 4:5: the run has 3 steps"):
+        config(steps=3, logging=LoggingSettings(profile="4:5"))
+    with pytest.raises(InputError, match=r"logging\.profile '5:4': expected FIRST:LAST"):
+        LoggingSettings(profile="5:4")
+
+
+def test_a_phase_that_does_not_end_is_said_once_for_each_time_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, said, enough = PhaseClock(), list[str](), threading.Event()
+    where = Standing(clock, step=7)
+
+    def say() -> None:
+        said.append(where.line())
+        if len(said) == 3:
+            enough.set()
+
+    monkeypatch.setattr(stop_signals, "say_where", say)
+    with where.watched(0.001 / 60), clock("sample"):
+        assert stop_signals.standing[-1]() == "step 7: in sample for 0 s"
+        assert enough.wait(30)
+    assert set(said) == {"step 7: in sample for 0 s"} and stop_signals.standing == []
+
+
+def test_rows_have_throughput_and_memory_of_a_device(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = [types.SimpleNamespace(memory_stats=lambda peak=peak: {"peak_bytes_in_use": peak}) for peak in (1, 2**31)]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    run = bench(tmp_path / "run", config(steps=1))
+    train(run.context, fresh_state(), StopRequest())
+    (row,) = run.rows()
+    assert row["memory_gib_per_device"] == 2.0 and row["tokens_per_second_per_device"] == row["tokens_per_second"]
