@@ -268,4 +268,4 @@ class TrainConfig:
 
 
 # What may change in a resumed run: nothing that a finished step depended on.
-CHANGEABLE = ("steps", "mesh", "intervals", "logging", "model.base", "update.skip_not_finite")
+CHANGEABLE = ("steps", "mesh", "intervals", "logging", "data.workers", "model.base", "update.skip_not_finite")

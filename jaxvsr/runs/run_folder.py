@@ -135,13 +135,14 @@ def settings_that_stay(config: TrainConfig) -> dict[str, Any]:
 
 
 def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Refuse fields of `settings_that_stay` that differ; one that an older jaxvsr did not have may be new.
+    """Refuse fields of `settings_that_stay` that differ; one that an older jaxvsr did not have may be new, and one that
+    it did not let change may.
 
     Raises:
         InputError: one differs.
     """
     for field, value in before.items():
-        if now.get(field) != value:
+        if now.get(field) != value and field not in CHANGEABLE:
             raise InputError(
                 f"--resume: {field} was {value!r} in {path}, now it is {now.get(field)!r}; "
                 f"only {', '.join(CHANGEABLE)} may change within a run"

@@ -16,7 +16,14 @@ from jaxvsr.errors import InputError
 from jaxvsr.files import read_rows
 from jaxvsr.runs.checkpoints import RunRecord
 from jaxvsr.runs.metrics_log import MetricsLog, check_trackers
-from jaxvsr.runs.run_folder import RunFolder, check_run_folder, cut_rows, default_run_folder, make_run_folder
+from jaxvsr.runs.run_folder import (
+    RunFolder,
+    check_run_folder,
+    check_same_settings,
+    cut_rows,
+    default_run_folder,
+    make_run_folder,
+)
 
 
 def config(*assignments: str) -> TrainConfig:
@@ -46,7 +53,15 @@ def test_a_folder_that_is_no_run_is_not_written_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["steps=500", "mesh.spec=8", "intervals.checkpoint=7", "logging.project=p", "update.skip_not_finite=3"]
+    "change",
+    [
+        "steps=500",
+        "mesh.spec=8",
+        "intervals.checkpoint=7",
+        "logging.project=p",
+        "update.skip_not_finite=3",
+        "data.workers=5",
+    ],
 )
 def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path) -> None:
     make_run_folder(tmp_path, config())
@@ -59,7 +74,7 @@ def test_steps_mesh_intervals_and_logging_may_change(change: str, tmp_path: Path
     [
         (
             "sampling.group=4",
-            "sampling.group was 8 in .*, now it is 4; only steps, mesh, intervals, logging, model.base, update",
+            "sampling.group was 8 in .*, now it is 4; only steps, mesh, intervals, logging, data.workers, model",
         ),
         ("seed=3", "seed was 0 .* now it is 3"),
         ("lora=null", "lora"),
@@ -70,6 +85,12 @@ def test_other_changed_settings_are_refused_with_old_and_new_value(change: str, 
     make_run_folder(tmp_path, config())
     with pytest.raises(InputError, match=says):
         check_run_folder(tmp_path, config(change), resume=True)
+
+
+def test_a_record_of_before_a_setting_could_change_is_gone_on_with(tmp_path: Path) -> None:
+    check_same_settings({"data.workers": 2, "seed": 0}, {"seed": 0}, tmp_path)
+    with pytest.raises(InputError, match="seed was 1"):
+        check_same_settings({"data.workers": 2, "seed": 1}, {"seed": 0}, tmp_path)
 
 
 def test_the_default_name_is_found_again_by_resume(tmp_path: Path) -> None:
