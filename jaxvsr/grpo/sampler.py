@@ -74,7 +74,7 @@ class _DecodeState:
     done: Bool[Array, "S Q G"]
     length: Int32[Array, "S Q G"]
     own: tuple[tuple[Array, Array], ...]  # a layer's keys and values of the rollouts, [S, K, Q, G, R - 2, D]
-    seen: Bool[Array, "S Q G vocab"] | None  # tokens of prompt and rollout so far; only a repetition penalty needs them
+    seen: Bool[Array, "SQG vocab"] | None  # tokens of prompt and rollout so far; only a repetition penalty needs them
 
 
 def rollout_keys(
@@ -144,33 +144,37 @@ def uniform_numbers(keys: Array, count: int) -> Float[Array, "count S Q G"]:
 
 @jax.named_scope("draw")
 def draw(
-    logits: Float[Array, "S Q _ vocab"],
-    uniform: Float[Array, "S Q G"],
+    logits: Float[Array, "rows vocab"],
+    uniform: Float[Array, "rows n"],
     temperature: Float[Array, ""],
     options: SamplingOptions,
-    seen: Bool[Array, "S Q G vocab"] | None = None,
-) -> tuple[Int32[Array, "S Q G"], Float[Array, "S Q G"]]:
-    """Draw one token a rollout, with its log-probability under the full softmax at `temperature`.
+    seen: Bool[Array, "rows_n vocab"] | None = None,
+) -> tuple[Int32[Array, "rows n"], Float[Array, "rows n"]]:
+    """Draw n tokens of each row, with their log-probabilities under the full softmax at `temperature`.
 
-    `logits` may have one row for all G rollouts of a question (the first token). `seen`: `penalise_seen`.
+    A row is a question where its first tokens are drawn (n = G), and a rollout afterwards (n = 1). Rows are one axis
+    because a TPU keeps the last two axes of an array in tiles of 8 × 128. `seen`: `penalise_seen`, one for each token.
     """
+    count = uniform.shape[1]
+
+    def each(rows: Array) -> Array:
+        return rows if len(rows) == uniform.size else jnp.repeat(rows, count, axis=0)
+
     scaled = logits / temperature.astype(logits.dtype)
     top = jnp.max(scaled, axis=-1, keepdims=True)
     weights = jnp.exp(scaled - top)
     normaliser = jnp.log(jnp.sum(weights, axis=-1, keepdims=True)) + top
     restricted = bool(options.suppressed_ids) or options.top_k > 0 or options.top_p < 1
-    wanted = scaled if seen is None else penalise_seen(scaled, seen, options.repetition_penalty)
+    wanted = scaled if seen is None else penalise_seen(each(scaled), seen, options.repetition_penalty)
     allowed = allowed_logits(wanted, options) if restricted else wanted
     if options.greedy:
-        tokens = jnp.broadcast_to(jnp.argmax(allowed, axis=-1).astype(jnp.int32), uniform.shape)
+        tokens = each(jnp.argmax(allowed, axis=-1).astype(jnp.int32))
     else:
         if restricted:
             weights = jnp.exp(allowed - jnp.max(allowed, axis=-1, keepdims=True))
-        weights = jnp.broadcast_to(weights, (*uniform.shape, weights.shape[-1]))
-        tokens = inverse_cumulative(weights, uniform.astype(weights.dtype))
-    scaled = jnp.broadcast_to(scaled, (*uniform.shape, scaled.shape[-1]))
-    chosen = jnp.take_along_axis(scaled, tokens[..., None], axis=-1) - normaliser
-    return tokens, chosen[..., 0]
+        tokens = inverse_cumulative(each(weights), uniform.reshape(-1).astype(weights.dtype))
+    chosen = jnp.take_along_axis(each(scaled), tokens[:, None], axis=-1) - each(normaliser)
+    return tokens.reshape(uniform.shape), chosen.reshape(uniform.shape)
 
 
 def sample(
@@ -216,10 +220,12 @@ def decode(
     uniform = uniform_numbers(keys, 1 if sampling.greedy else sampling.answer_tokens)
 
     def record(state: _DecodeState, logits: Array) -> _DecodeState:
-        """Draw the next token of every rollout that has not ended."""
+        """Draw the next token of every rollout that has not ended; `logits` has a row for each of them, or for each
+        question."""
         number = uniform[0] if sampling.greedy else jax.lax.dynamic_index_in_dim(uniform, state.step, keepdims=False)
-        token, logprob = draw(logits, number, temperature, sampling, state.seen)
-        seen = None if state.seen is None else state.seen | (jnp.arange(logits.shape[-1]) == token[..., None])
+        drawn = draw(logits, number.reshape(len(logits), -1), temperature, sampling, state.seen)
+        token, logprob = (part.reshape(number.shape) for part in drawn)
+        seen = None if state.seen is None else state.seen | (jnp.arange(logits.shape[-1]) == token.reshape(-1, 1))
         token = jnp.where(state.done, sampling.pad_id, token)
         logprob = jnp.where(state.done, 0, logprob)
         ended = jnp.any(token[..., None] == eos, axis=-1)
@@ -245,14 +251,14 @@ def decode(
         for layer, segments, cached in zip(layers, shared, state.own, strict=True):
             x, key_and_value = _decode_layer(layer, x, rotary, segments, cached, fed)
             new.append(key_and_value)
-        logits = model.logits(x).reshape(*shape[:3], -1)
+        logits = model.logits(x.reshape(-1, x.shape[-1]))
         return record(dataclasses.replace(state, own=_grown(state.own, new, fed)), logits)
 
-    first_logits = model.logits(question_hidden)[:, :, None]
+    first_logits = model.logits(question_hidden.reshape(scenes * questions, -1))
     seen = None
     if sampling.repetition_penalty != 1:
         vocab_size = first_logits.shape[-1]
-        seen = jnp.broadcast_to(seen_tokens(prompt, vocab_size)[:, :, None], (*shape[:3], vocab_size))
+        seen = jnp.repeat(seen_tokens(prompt, vocab_size).reshape(-1, vocab_size), sampling.group, axis=0)
     start = _DecodeState(
         step=jnp.zeros((), jnp.int32),
         tokens=jnp.full(shape, sampling.pad_id, jnp.int32),

@@ -167,9 +167,9 @@ def _chi_square(counted, probability):
 def test_draws_follow_the_softmax():
     """Chi-square of 200,000 draws over 50 words at temperature 0.7; a correct sampler fails once in a million seeds."""
     rng = np.random.default_rng(0)
-    logits = jnp.asarray(rng.normal(size=(1, 1, 1, 50)) * 2, jnp.float32)
+    logits = jnp.asarray(rng.normal(size=(1, 50)) * 2, jnp.float32)
     keys = rollout_keys(jnp.uint32(1), jnp.int32(0), jnp.zeros((1, 1), jnp.uint32), 200_000)
-    tokens, _ = draw(logits, uniform_numbers(keys, 1)[0], jnp.float32(0.7), SamplingOptions(200_000, 1, ()))
+    tokens, _ = draw(logits, uniform_numbers(keys, 1)[0, 0], jnp.float32(0.7), SamplingOptions(200_000, 1, ()))
     counts = np.bincount(np.asarray(tokens).ravel(), minlength=50)
     expected = np.asarray(jax.nn.softmax(logits.ravel() / 0.7), np.float64)
     assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-6

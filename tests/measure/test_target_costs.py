@@ -1,0 +1,84 @@
+"""A small step compiled for a chip that is not here. Needs the compiler: `pip install jaxvsr[compile-tpu]`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import util
+from typing import Any
+
+import pytest
+
+_PROGRAM = """
+import dataclasses, json, sys
+from jaxvsr.devices.targets import parse_target, prepare_compiler
+target = parse_target(sys.argv[1])
+prepare_compiler(target)
+from jaxvsr.measure.compiled_costs import abstract_bench
+from jaxvsr.measure.step_bench import Workload
+from jaxvsr.measure.target_costs import target_mesh
+from jaxvsr.measure.target_plan import on_target, step_lines
+from jaxvsr.models.tree import ForwardOptions
+from tests.support.trees import small_config
+
+config = small_config("qwen2_vl")
+config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=65536))
+work = Workload(scenes=4, questions=4, rollouts=14, frames=4, max_pixels=112 * 112, answer_tokens=6)
+mesh = target_mesh(target, None)
+abstract, programs = abstract_bench(config, work, ForwardOptions("bfloat16", "full", unroll=False), mesh)
+results = {}
+for line in step_lines(on_target(target, mesh, config, abstract, work.sizes), programs, results):
+    print(line, file=sys.stderr)
+print(json.dumps(results))
+"""
+
+
+def _compiled(target: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, target], env=dict(os.environ), capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _numbers(results: dict[str, Any]) -> dict[str, dict[str, int]]:
+    return {
+        name: {kind: row["number"] for kind, row in program["collectives"].items()}
+        for name, program in results["programs"].items()
+    }
+
+
+def _at_most(numbers: dict[str, dict[str, int]], kept: dict[str, dict[str, int]]) -> bool:
+    """Whether no program has more collectives of a kind, nor another kind, than those that were counted once."""
+    return numbers.keys() == kept.keys() and all(
+        count <= kept[name].get(kind, 0) for name, counts in numbers.items() for kind, count in counts.items()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(util.find_spec("libtpu") is None, reason="libtpu is not installed: jaxvsr[compile-tpu]")
+def test_the_draw_and_the_collectives_of_a_step_on_tpus_are_as_few_as_they_were() -> None:
+    seen = _compiled("v5e:2x2")
+    assert seen["fits"] and seen["seconds_per_step"] > 0
+    assert seen["decode"]["draw_share"] < 0.4  # 0.35 seen
+    kept = {
+        "sample": {"all-gather": 19},
+        "reference": {"all-gather": 25, "all-to-all": 3},
+        "update": {"all-gather": 76, "all-reduce": 28, "all-to-all": 3, "collective-permute": 78},
+    }  # libtpu 0.0.42.1
+    assert _at_most(_numbers(seen), kept), _numbers(seen)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(util.find_spec("jax_cuda12_plugin") is None, reason="jaxvsr[compile-cuda] is not installed")
+def test_the_collectives_of_a_step_on_gpus_are_as_few_as_they_were() -> None:
+    kept = {
+        "sample": {"all-gather": 19},
+        "reference": {"all-gather": 25, "all-to-all": 6},
+        "update": {"all-gather": 72, "all-reduce": 6, "all-to-all": 6, "reduce-scatter": 24},
+    }  # jax-cuda12-pjrt 0.10.2
+    numbers = _numbers(_compiled("h100:4"))
+    assert _at_most(numbers, kept), numbers
