@@ -187,9 +187,10 @@ def _cluster(launched: _Launched | None) -> Any:
             continue
         if cluster is clusters.SlurmCluster and _outside_srun():
             continue
+        if cluster is clusters.OmpiCluster and "OMPI_MCA_orte_hnp_uri" not in os.environ:
+            continue  # Open MPI 5 names no address: mpi4py, below
         if cluster.is_env_present():
             return cluster
-    # Open MPI 5 names no address; JAX from 0.12 on asks mpi4py by itself.
     if launched is not None and launched.by == "Open MPI" and clusters.Mpi4pyCluster.is_env_present():
         return clusters.Mpi4pyCluster
     return None

@@ -123,6 +123,7 @@ def test_a_cluster_says_where_a_process_stands(
     assert place_of_process() == place
 
 
+@pytest.mark.filterwarnings("ignore:'maxsplit' is passed:DeprecationWarning")  # JAX's, from Python 3.13 on
 def test_a_tpu_pod_says_where_a_process_stands(
     environment: Callable[[Mapping[str, str]], None], monkeypatch: pytest.MonkeyPatch, metadata_server: str
 ) -> None:
