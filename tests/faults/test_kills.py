@@ -90,6 +90,7 @@ def kill_at(process: Forked, run: Path, moment: str, seconds: float, draw: rando
             while not process.is_over() and time.monotonic() < deadline:
                 if any((run / "checkpoints").glob("*tmp*")):
                     break
+                time.sleep(0.001)
     process.kill()
 
 

@@ -11,7 +11,7 @@ from tests.support.damage import mutated
 from tests.support.faults import Tally
 from tests.support.forked_commands import fork
 
-OF_EACH = 12
+OF_EACH = 10
 SCENE, ROOM, FEATURES = "scene0006_00", "scene0000_00", "features/*/scene0000_00/2"
 ANSWER = (
     "evaluate.py",
@@ -35,7 +35,7 @@ STUDY = ("study.py", "--config", "study.yaml", "--out", "study", "--dry-run")
 QUESTIONS = ("build_data.py", "questions", "rooms", "OUT", "--recipe", "vsi100k", "--workers", "1")
 FRAMES = ("build_data.py", "frames", "rooms", "OUT", "--frames", "4", "--max-pixels", "4000")
 RESUME = ("train.py", "--run-dir", "run", "--resume", "--steps", "7")
-TRAIN = ("train.py", "--config", "recipe.yaml", "--run-dir", "OUT", "--steps", "1")
+TRAIN = ("train.py", "--config", "recipe.yaml", "--run-dir", "OUT", "--steps", "3")  # all scenes
 # file in the place: a command that reads it
 READ: dict[str, Sequence[str]] = {
     "rows.jsonl": ("build_data.py", "import", "rows.jsonl", "OUT", "--videos", "videos"),
@@ -64,7 +64,6 @@ READ: dict[str, Sequence[str]] = {
     "run/hacking.jsonl": REPORT,
     "run/checkpoints/6/_CHECKPOINT_METADATA": RESUME,
     "run/checkpoints/6/weights/d/*": EXPORT_RUN,
-    "run/checkpoints/6/metrics/metrics": EXPORT_RUN,
     "adapter/adapter_config.json": ("convert.py", "to-hf", "adapter", "OUT"),
     "adapter/adapter_model.safetensors": ("convert.py", "to-hf", "adapter", "OUT"),
     "scores/predictions.jsonl": SCORE,
@@ -87,7 +86,7 @@ def files(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         assert fork(*command, cwd=folder).finish() == (0, ""), command
     (folder / "study").mkdir()
-    (folder / "study" / "manifest.json").write_text('{"seed-0/low train": {"command": "x", "seconds": 1.5}}\n')
+    (folder / "study" / "manifest.json").write_text('{"seed-1/low train": {"command": "x", "seconds": 1.5}}\n')
     for sums in folder.glob("*/SHA256SUMS"):
         sums.unlink()
     return folder
@@ -100,7 +99,7 @@ def test_mutated_files(name: str, files: Path, tmp_path: Path):
     whole, run = path.read_bytes(), tmp_path / "run"
     shutil.copytree(files / "run", run)
     code, error = fork(*command, cwd=files).finish()
-    assert (code == 0 or name.startswith("study/")) and not error.count("\n") > 1, error
+    assert (code, error) == (0, "")
     tally, refused = Tally(f"damaged {name}"), 0
     try:
         for _ in range(OF_EACH):

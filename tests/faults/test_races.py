@@ -10,7 +10,8 @@ import pytest
 
 from jaxvsr.data.questions import read_questions
 from jaxvsr.files import read_rows
-from tests.support.faults import Tally, finish, start, write_rows
+from tests.support.faults import Tally, write_rows
+from tests.support.forked_commands import fork
 from tests.support.runs import TINY_RECIPE
 
 STEPS = 40
@@ -27,16 +28,16 @@ REWARD = "def vowels(completions, **columns):\n    return [float(len(text)) for 
 def test_two_imports(tmp_path: Path):
     tally, draw = Tally("two imports into one data folder, 0 to 1 s apart"), random.Random(0)
     for name in ("one", "two"):
-        write_rows(tmp_path / f"{name}.jsonl", tmp_path / "videos", 3000)
+        write_rows(tmp_path / f"{name}.jsonl", tmp_path / "videos", 1000)
     for number in range(40):
         out = tmp_path / f"out{number}"
-        first = start("build_data.py", "import", "one.jsonl", out, "--videos", "videos", cwd=tmp_path)
+        first = fork("build_data.py", "import", "one.jsonl", out, "--videos", "videos", cwd=tmp_path)
         time.sleep(draw.random())
-        second = start("build_data.py", "import", "two.jsonl", out, "--videos", "videos", cwd=tmp_path)
-        ends = [finish(first), finish(second)]
+        second = fork("build_data.py", "import", "two.jsonl", out, "--videos", "videos", cwd=tmp_path)
+        ends = [first.finish(), second.finish()]
         done = [name for name, (code, _) in zip(("one", "two"), ends, strict=True) if code == 0]
         rows = [row.id for row in read_questions(out / "questions.jsonl")] if done else []
-        missing = [name for name in done if sum(key.startswith(f"{name}-") for key in rows) != 3000]
+        missing = [name for name in done if sum(f"{name}-" in key for key in rows) != 1000]
         refused = [error for code, error in ends if code]
         assert all(code in (0, 2) and error.count("\n") == bool(code) for code, error in ends), ends
         tally.add("".join(refused), lost=bool(missing) or not done)
@@ -47,16 +48,17 @@ def test_two_imports(tmp_path: Path):
 def test_frames_beside_questions(tmp_path: Path):
     tally, draw = Tally("`frames` and `questions` side by side, 0 to 1 s apart"), random.Random(1)
     rooms = ("--scenes", "3", "--frames-per-scan", "9", "--size", "96x72", "--workers", "1")
-    assert finish(start("build_data.py", "rooms", "rooms", *rooms, cwd=tmp_path))[0] == 0
+    assert fork("build_data.py", "rooms", "rooms", *rooms, cwd=tmp_path).finish() == (0, "")
     both = {
         "frames": ("frames", "rooms", "out", "--frames", "2,4", "--max-pixels", "4000"),
         "questions": ("questions", "rooms", "out", "--recipe", "vsi100k", "--workers", "1"),
     }
     for _ in range(10):
         order = draw.sample(list(both), 2)
-        first = start("build_data.py", *both[order[0]], cwd=tmp_path)
+        first = fork("build_data.py", *both[order[0]], cwd=tmp_path)
         time.sleep(draw.random())
-        ends = [finish(first), finish(start("build_data.py", *both[order[1]], cwd=tmp_path))]
+        second = fork("build_data.py", *both[order[1]], cwd=tmp_path)
+        ends = [first.finish(), second.finish()]
         card = (tmp_path / "out" / "card.md").read_text()
         done = [name for name, (code, _) in zip(order, ends, strict=True) if code == 0]
         sections = {"frames": "## Frames", "questions": "## Questions: vsi100k"}
@@ -74,9 +76,9 @@ def test_two_resumed_runs(apart: float, tmp_path: Path, tiny_model: Callable[...
     tally = Tally(f"two `train --resume` in one run folder, {apart:g} s apart")
     flags = ("--config", "recipe.yaml", "--run-dir", "run", "--resume")
     for _ in range(4):
-        first = start("train.py", *flags, cwd=tmp_path)
+        first = fork("train.py", *flags, cwd=tmp_path)
         time.sleep(apart)
-        ends = [finish(one) for one in (first, start("train.py", *flags, cwd=tmp_path))]
+        ends = [one.finish() for one in (first, fork("train.py", *flags, cwd=tmp_path))]
         steps = [row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")]
         assert 0 in [code for code, _ in ends] and {code for code, _ in ends} <= {0, 2}, ends
         tally.add("".join(error for code, error in ends if code), lost=steps != list(range(1, STEPS + 1)))

@@ -12,14 +12,14 @@ from tests.support.faults import Tally, finish, start
 
 
 @pytest.mark.parametrize("command", ["train.py", "convert.py"])
-def test_forty_early_signals(command: str, tmp_path: Path, data_folder: Path, tiny_model: Callable[..., Path]) -> None:
+def test_early_signals(command: str, tmp_path: Path, data_folder: Path, tiny_model: Callable[..., Path]) -> None:
     tally, draw = Tally(f"Ctrl-C and SIGTERM in the first seconds of {command}"), random.Random(0)
     model, out = tiny_model(), tmp_path / "out"
     arguments = {
         "train.py": ("--model", model, "--data", data_folder, "--run-dir", out, "--set", "data.frames=2"),
         "convert.py": ("to-hf", model, out),
     }[command]
-    tries = 40
+    tries = 20
     for index in range(tries):
         number = (signal.SIGINT, signal.SIGTERM)[index % 2]
         process = start(command, *arguments, cwd=tmp_path)
