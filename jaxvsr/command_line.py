@@ -65,7 +65,8 @@ def run(command: Callable[[Sequence[str] | None], int], argv: Sequence[str] | No
     logging.basicConfig(format="%(message)s")  # before a library does: its lines begin with WARNING:name:
     stop_command_with_parent()
     try:
-        code, line = _outcome(command, argv)
+        with stop_signals.caught():
+            code, line = _outcome(command, argv)
     except BaseException as error:
         if stop_signals.before_end and not stop_signals.is_ending():
             time.sleep(PEER_SECONDS)

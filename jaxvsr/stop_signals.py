@@ -38,6 +38,7 @@ _taken = False
 _first: int | None = None  # the signal that ends the command
 _answer: Answer | None = None
 _answers_every_one = False
+_is_caught = False  # whether a `KeyboardInterrupt` ends the command, and not the script that begins it
 _notes: list[str] = []  # of the `noting` blocks that are open; the last one counts
 _leaving = threading.Lock()
 
@@ -50,6 +51,8 @@ def take_signals() -> None:
     _taken = True
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    # Python's own handlers wait for the main thread, which may be inside of a library for minutes.
+    threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in NAMES:
         signal.signal(number, _handle)
@@ -58,8 +61,6 @@ def take_signals() -> None:
     with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr is closed, or no file
         faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
     os.register_at_fork(after_in_child=_give_back)
-    # Python's own handlers wait for the main thread, which may be inside of a library for minutes.
-    threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
 
 
 def take_back() -> None:
@@ -77,6 +78,17 @@ def are_taken() -> bool:
 def is_ending() -> bool:
     """Whether a signal has come that ends the command."""
     return _first is not None
+
+
+@contextlib.contextmanager
+def caught() -> Iterator[None]:
+    """Inside of the block somebody catches `KeyboardInterrupt`; a signal that comes outside of it ends at once."""
+    global _is_caught
+    before, _is_caught = _is_caught, True
+    try:
+        yield
+    finally:
+        _is_caught = before
 
 
 @contextlib.contextmanager
@@ -181,7 +193,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _answer(number)
     elif _first is None:
         _first = number
-        if _swallows(frame):
+        if not _is_caught or _swallows(frame):
             end_at_once(number)
         raise KeyboardInterrupt
 

@@ -94,6 +94,16 @@ def test_a_signal_ends_a_command_with_one_line_and_its_code(code: str, tmp_path:
     assert ended(code, [signal.SIGINT], tmp_path) == (130, out, "interrupted\n")
 
 
+def test_a_signal_before_the_command_has_begun_is_one_line_too(tmp_path: object) -> None:
+    before = """
+    ready()
+    time.sleep(60)
+    def command(argv):
+        return 0
+    """
+    assert ended(before, [signal.SIGINT], tmp_path) == (130, "", "interrupted\n")
+
+
 def test_a_second_ctrl_c_ends_at_once(tmp_path: object) -> None:
     goes_on = """
     stop_signals.PATIENCE = 100
