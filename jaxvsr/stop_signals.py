@@ -157,9 +157,9 @@ def leave(code: int, line: str, *, of_another: bool = False) -> NoReturn:
     for tell in before_end:
         with contextlib.suppress(Exception):
             tell(code, line)
-    if multiprocessing := sys.modules.get("multiprocessing"):
-        for child in multiprocessing.active_children():
-            child.kill()
+    active_children = getattr(sys.modules.get("multiprocessing"), "active_children", list)  # it may be half imported
+    for child in active_children():
+        child.kill()
     os._exit(code)
 
 

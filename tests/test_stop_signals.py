@@ -61,6 +61,12 @@ def command(argv):
     ready()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes that nothing interrupts
 """
+HALF_IMPORTED = """
+def command(argv):
+    sys.modules["multiprocessing"] = type(sys)("multiprocessing")
+    ready()
+    time.sleep(60)
+"""
 ANOTHER_ERROR = """
 def command(argv):
     try:
@@ -87,7 +93,7 @@ def ended(code: str, numbers: Sequence[int], cwd: object) -> tuple[int, str, str
     return process.returncode, out, complained
 
 
-@pytest.mark.parametrize("code", [CLEANS_UP, SWALLOWS, COLLECTS, IMPORTS, COMPUTES, ANOTHER_ERROR])
+@pytest.mark.parametrize("code", [CLEANS_UP, SWALLOWS, COLLECTS, IMPORTS, COMPUTES, HALF_IMPORTED, ANOTHER_ERROR])
 def test_a_signal_ends_a_command_with_one_line_and_its_code(code: str, tmp_path: object) -> None:
     out = "cleaned up\n" if code == CLEANS_UP else ""
     assert ended(code, [signal.SIGTERM], tmp_path) == (143, out, "interrupted by SIGTERM\n")
