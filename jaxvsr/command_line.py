@@ -25,11 +25,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jaxvsr import stop_signals
-from jaxvsr.errors import InputError, NotFiniteError, described, naming, system_fault
+from jaxvsr.errors import InputError, NotFiniteError, described, system_fault
 from jaxvsr.outside_text import visible, visible_stdout
 from jaxvsr.parent_process import child_of_this, stop_command_with_parent
 
@@ -92,8 +91,7 @@ def _outcome(command: Callable[[Sequence[str] | None], int], argv: Sequence[str]
     try:
         with visible_stdout():
             code = command(argv)
-            with naming(Path("stdout")):
-                sys.stdout.flush()
+            sys.stdout.flush()
             return code, ""
     except (InputError, NotFiniteError) as error:
         code = EXIT_INPUT_ERROR if isinstance(error, InputError) else EXIT_NOT_FINITE

@@ -43,7 +43,7 @@ _FAULTS = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EACCES, errno.EPERM),
 }
 _OF_ALL_FILES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-_OF_TENSORSTORE = re.compile(r"""local file (".*?").*\[os_error_code='(\d+)'\]""", re.DOTALL)
+_OF_TENSORSTORE = re.compile(r"""("/.*?").*\[os_error_code='(\d+)'\]""", re.DOTALL)
 _OF_A_LIBRARY = re.compile(r"cannot allocate memory|failed to map segment|bad_alloc", re.IGNORECASE)
 
 

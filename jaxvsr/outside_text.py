@@ -6,8 +6,12 @@ import contextlib
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+from jaxvsr.errors import naming
+
+_STDOUT = Path("stdout")  # what an error of the disk behind it is said of
 _FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20\t\r"  # what begins a formula, also in full width
 
 
@@ -29,15 +33,21 @@ def _shown(character: str) -> str:
 
 
 class VisibleStream:
-    """A text stream that shows control characters instead of sending them; `raw` is the stream itself."""
+    """Standard output that shows control characters instead of sending them; `raw` is the stream itself."""
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
 
     def write(self, text: str) -> int:
         """Write a text as `visible` shows it."""
-        self.raw.write(visible(text))
+        with naming(_STDOUT):
+            self.raw.write(visible(text))
         return len(text)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        with naming(_STDOUT):
+            self.raw.flush()
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write several texts."""

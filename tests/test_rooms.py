@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "progress": "",
     "stop_signals": "",
     "user_functions": "errors",
-    "outside_text": "",
+    "outside_text": "errors",
     "command_line": "errors outside_text parent_process stop_signals",
     "__main__": "cli",
     "cli": "errors command_line stop_signals",

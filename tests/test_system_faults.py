@@ -46,6 +46,13 @@ def raised_from(error: Exception, cause: Exception) -> Exception:
             ),
             "/d/c/0: No space left on device",
         ),
+        (
+            ValueError(
+                'RESOURCE_EXHAUSTED: Failed writing: "/d/7": Failed to write 11143 bytes to file 30: No space left on '
+                "device [os_error_code='28']"
+            ),
+            "/d/7: No space left on device",
+        ),
         (shutil.Error([("a", "b", "[Errno 28] No space left on device")]), "b: [Errno 28] No space left on device"),
         (MemoryError(), "out of memory"),
         (MemoryError("Unable to allocate 9 GiB"), "out of memory (Unable to allocate 9 GiB)"),

@@ -269,11 +269,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for what is being written; of one that writes, what a kill kept from being removed goes now."""
-        with self._quiet, self._saving(), contextlib.closing(self._checkpointer):
+        with self._saving(), contextlib.closing(self._checkpointer):
             self._checkpointer.wait()
             for step in self.steps[: -self._keep] if self._keep else ():
                 if step != self.best:
                     self._checkpointer.delete(step)
+        self._quiet.close()  # not after an error: other threads may still have theirs to say
 
 
 def _check_recorded(where: str, lora: LoraConfig | None, recorded: LoraConfig, step: int) -> None:
