@@ -24,7 +24,7 @@ from jaxvsr.models.tree import ForwardOptions
 from tests.support.trees import small_config
 
 config = small_config("qwen2_vl")
-config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=65536))
+config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=151936))
 work = Workload(scenes=4, questions=4, rollouts=14, frames=4, max_pixels=112 * 112, answer_tokens=6)
 mesh = target_mesh(target, None)
 abstract, programs = abstract_bench(config, work, ForwardOptions("bfloat16", "full", unroll=False), mesh)
@@ -63,7 +63,7 @@ def _at_most(numbers: dict[str, dict[str, int]], kept: dict[str, dict[str, int]]
 def test_the_draw_and_the_collectives_of_a_step_on_tpus_are_as_few_as_they_were() -> None:
     seen = _compiled("v5e:2x2")
     assert seen["fits"] and seen["seconds_per_step"] > 0
-    assert seen["decode"]["draw_share"] < 0.4  # 0.35 seen
+    assert seen["decode"]["draw_share"] < 0.75  # 0.67 seen; 0.85 with rollouts on two axes
     kept = {
         "sample": {"all-gather": 19},
         "reference": {"all-gather": 25, "all-to-all": 3},
