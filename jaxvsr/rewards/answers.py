@@ -19,8 +19,12 @@ ANNOUNCED = (
     r"|\\f?boxed\s*\{\s*"
 )
 _ANNOUNCED = re.compile(ANNOUNCED)
-_THOUGHT_TAG = re.compile(r"<(/?)(?:think|thinking|observe)>")
-_ANY_TAG = re.compile(r"<\s*(/?)\s*(think|thinking|observe|answer)\s*>", re.IGNORECASE)
+_THOUGHTS = "think|thinking|thought|reasoning|observe"
+_THOUGHT_TAG = re.compile(rf"<(/?)(?:{_THOUGHTS})>")
+_ANY_TAG = re.compile(rf"<\s*(/?)\s*({_THOUGHTS}|answer)\s*>", re.IGNORECASE)
+# Other models' tags of a thought: Kimi-VL's, and those of Sky-T1 and OpenThoughts.
+_OTHER_TAGS = re.compile(r"\u25c1(/?)think\u25b7|<\|(?:begin|(end))_of_thought\|>")
+_CUT_TAG = re.compile(r"</?(?:a|an|ans|answ|answe|answer)?\Z")
 
 
 def tag_text(text: str, tag: str = "answer") -> str | None:
@@ -104,14 +108,15 @@ def final_answer(text: str) -> str:
     """The answer in a completion whose thought is never read: the last `<answer>` pair outside of it that is not empty,
     else what follows the thought, else what stands before it.
 
-    A thought is what `<think>` or `<observe>` encloses, in any case. One that is never closed goes on to the end; one
-    that was opened by the prompt ends at its `</think>`. An `<answer>` that is never closed ends with the text.
+    A thought is what `<think>`, `<observe>` and the like enclose, in any case. One that is never closed goes on to the
+    end; one that was opened by the prompt ends at its `</think>`. An `<answer>` that is not closed ends with the text.
 
     >>> final_answer("<think>It goes in <answer> </answer> tags. I count 4.</think> <answer>5</answer>")
     '5'
     >>> final_answer("Three or four? I see four.</think>\\n4")
     '4'
     """
+    text = _OTHER_TAGS.sub(lambda tag: "</think>" if tag[1] or tag[2] else "<think>", _CUT_TAG.sub("", text))
     before, after = _outside_of_thoughts(_ANY_TAG.sub(lambda tag: f"<{tag[1]}{tag[2].lower()}>", text))
     outside = f"{before}\n{after}"
     pairs = [outside[start + len("<answer>") : end - len("</answer>")] for start, end in tag_pairs(outside, "answer")]

@@ -118,9 +118,13 @@ def _free_letters(part: str, texts: Sequence[str], allowed: str) -> Iterator[str
 def _is_letter_before(behind: str, letter: str, texts: Sequence[str], allowed: str) -> bool:
     """Whether a bare letter is an option's, by the words behind it."""
     following = behind.lstrip(" \t.-").casefold()
-    for other, option in zip(allowed, texts, strict=False):
-        if option and following.startswith(option.casefold()):
-            return other == letter
+    named = [
+        (len(option), other)
+        for other, option in zip(allowed, texts, strict=False)
+        if option and following.startswith(option.casefold())
+    ]
+    if named:
+        return max(named)[1] == letter  # "sofa chair" is no "sofa"
     if re.match(r"['\u2019.-]\w", behind):  # A's, I'm, U.S., L-shaped
         return False
     word = re.match(r"[ \t]+([^\W_]+)", behind)

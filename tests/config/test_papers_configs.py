@@ -24,6 +24,7 @@ from jaxvsr.measure.dry_run import plan
 from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.prompts import PROMPTS
 from launch import build_data, evaluate, train
+from tests.support.recipes import CHOSEN
 from tests.support.scans import write_sens_scan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,7 +220,7 @@ def planned(config: TrainConfig) -> list[str]:
 
 
 @pytest.mark.slow
-@EACH
+@pytest.mark.parametrize("path", CHOSEN, ids=lambda path: path.stem)
 def test_a_preset_plans_on_a_tiny_model_and_rooms_by_changing_paths(path: Path, place: Path) -> None:
     family = "qwen3_vl" if "qwen3" in path.stem else "qwen2_vl"
     paths = [f"model.path={place / family}", f"data.folders={place / 'data'}", "data.max_pixels=null"]

@@ -3,7 +3,6 @@ sizes changed. Five of them always, one of each kind; all with JAXVSR_ALL_RECIPE
 """
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,14 +17,10 @@ from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, train
 from tests.support.models import DEEP, SMALL
 from tests.support.published_sets import write_vqasynth
+from tests.support.recipes import CHOSEN
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-ONE_OF_EACH = ("vsgrpo-2b-observe", "vsgrpo-dpo-2b", "spatial-r1-7b-april", "svqa-r1-3b", "spatial-qwen3-vl-2b")
-RECIPES = sorted(
-    path for path in CONFIGS.glob("*.yaml") if path.stem in ONE_OF_EACH or os.environ.get("JAXVSR_ALL_RECIPES")
-)
 SIZES = {
     "steps": 2,
     "data.scenes": 2,
@@ -72,7 +67,7 @@ def paths_of(name: str, place: Path) -> dict[str, object]:
     return {"model.path": place / family, "data.folders": place / data, "data.frames": frames}
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", CHOSEN, ids=lambda path: path.stem)
 def test_a_recipe_trains_with_nothing_changed_but_paths_and_sizes(recipe: Path, place: Path) -> None:
     name, run = recipe.stem, place / "runs" / recipe.stem
     changed = {**SIZES, **paths_of(name, place)}

@@ -6,6 +6,7 @@ import pytest
 
 from jaxvsr.data.importers.answer_kinds import RowError
 from jaxvsr.data.importers.formats import detect, read_row, renamed
+from jaxvsr.data.importers.turns import without_placeholders
 from jaxvsr.data.questions import read_questions
 from jaxvsr.errors import InputError
 from launch.build_data import main
@@ -105,6 +106,9 @@ def test_options_by_letter_are_options():
         ({"problem": "<video>", "answer": "4", "videos": ["a"]}, "the question is empty"),
         ({"query": ASKED, "response": "4", "history": [["a", "b"]]}, "earlier turns stand apart"),
         ({"conversations": PAIR * 2, "solution": "4"}, "2 questions"),
+        ({"problem": "Is <image> larger than <image>?", "answer": "A", "images": ["a", "b"]}, "by their places"),
+        ({"query": "Where is the <ref-object>?", "response": "1", "videos": ["a"]}, "<ref-object> stands for"),
+        ({"query": ASKED, "response": "<bbox>", "videos": ["a"]}, "<bbox> stands for"),
         ({"conversations": "text"}, "found str"),
         ({"conversations": [{"from": "robot", "value": "4"}]}, "role 'robot'"),
     ],
@@ -141,3 +145,16 @@ def test_a_set_of_conversations_is_imported_from_a_json_list(tmp_path):
     (row,) = read_questions(out / "questions.jsonl")
     assert (row.id, row.question, row.answer, row.answer_kind) == ("import_set-1", ASKED, "4", "number")
     assert row.images == ("a.png",) and "- format: chat" in (out / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Watch <video> and count the chairs.", "Watch and count the chairs."),
+        ("<video>\nHow many?", "How many?"),
+        ("How many? <video>", "How many?"),
+        ("<image> <image>\nWhich is larger?", "Which is larger?"),
+    ],
+)
+def test_marks_of_media_go_without_joining_words(text, cleaned):
+    assert without_placeholders(text) == cleaned

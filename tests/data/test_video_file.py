@@ -92,6 +92,19 @@ TURNS = [("-display_rotation", "90"), ("-display_rotation", "180"), ("-display_r
          ("-display_rotation", "90", "-display_vflip")]  # fmt: skip
 
 
+@pytest.mark.parametrize("container", ["webm", "mkv"])
+def test_one_doubled_time_leaves_all_others_as_they_are(container, tmp_path):
+    times = [33 * index * (1 + (index >= 15)) for index in range(30)]
+    plain = encode(tmp_path / f"plain.{container}", "vp8", GREYS[:30], times_ms=times)
+    doubled = tmp_path / f"doubled.{container}"
+    ffmpeg("-i", plain, "-c", "copy", "-bsf:v", "setts=ts='if(eq(N,15),PREV_OUTPTS,TS)'", doubled)
+    source = VideoFileSource(doubled)
+    expected = [time / 1000 for time in times]
+    expected[15] = expected[14]
+    assert source.timestamps(range(30)) == pytest.approx(expected, abs=2e-3)
+    assert greys_of(all_frames(source)) == pytest.approx(GREYS[:30], abs=2)
+
+
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turned_or_mirrored_video_is_upright(turn, tmp_path):
     base, turned = tmp_path / "base.mp4", tmp_path / "turned.mp4"

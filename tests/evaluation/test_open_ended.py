@@ -38,7 +38,22 @@ def test_iou_equals_a_count_of_cells():
 def test_boxes_are_read_after_the_first_bracket():
     assert parse_box("The 2 chairs are at [0.1, 0.2, 0.3, .4].") == (0.1, 0.2, 0.3, 0.4)
     assert parse_box("1 2 3 4") == (1, 2, 3, 4)
-    assert parse_box("[1, 2, 3]") is None
+    assert parse_box("[1, 2, 3]") is None and parse_box("[658,549,837") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[658,549,837,933]",
+        "(658,549),(837,933)",
+        "<|box_start|>(658,549),(837,933)<|box_end|>",
+        '[{"label":"chair 2","bbox_2d":[658,549,837,933]}]',
+        "The chair 2 box is 658, 549, 837, 933.",
+        "x1=658 y1=549 x2=837 y2=933",
+    ],
+)
+def test_a_comma_between_three_digits_of_a_box_parts_two_numbers(text):
+    assert parse_box(text) == (658, 549, 837, 933)
 
 
 @pytest.mark.parametrize(

@@ -111,3 +111,10 @@ def test_the_pronoun_is_a_letter_where_an_option_has_it():
     assert choice_letter("I", nine) == choice_letter("Final: (I)", nine) == choice_letter("答案是I", nine) == "I"
     assert choice_letter("I think it is C", nine) == "C" and choice_letter("I pick A", nine) == "A"
     assert choice_letter("I pick I", nine) == "I"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["sofa", "sofa chair", "tv", "tv stand"])))
+def test_an_option_that_begins_with_another_is_read_alike_by_every_letter(order):
+    options = tuple(f"{letter}. {text}" for letter, text in zip("ABCD", order, strict=True))
+    for letter, text in zip("ABCD", order, strict=True):
+        assert choice_letter(f"I pick {letter} {text} because it is near", options) == letter

@@ -31,7 +31,7 @@ from jaxvsr.data.importers.row_fields import (
     string_field,
     video_of,
 )
-from jaxvsr.data.importers.turns import Media, Picture, pictures_of, question_and_answer_turns, text_of
+from jaxvsr.data.importers.turns import Media, Picture, filled, pictures_of, question_and_answer_turns, text_of
 from jaxvsr.data.importers.vsi_bench_download import is_pruned, question_of_row
 from jaxvsr.errors import InputError
 
@@ -297,7 +297,7 @@ def _chat(row: dict[str, Any], where: str) -> list[SourceRow]:
         if not (truth or reply):
             raise RowError(f"no answer: neither a reply nor a field {' or '.join(map(repr, _TRUTH_NAMES))}")
         question, options = split_options(question_text(asked), option_list(row))
-        answer = decide(untagged(truth or reply), options, string_field(row, "answer_kind"))
+        answer = decide(untagged(filled(truth or reply)), options, string_field(row, "answer_kind"))
         response = reply if reply and reply not in (answer.text, truth) else None
         named = question_type(string_field(row, "question_type"), question, "other")
         name = None if own is None else own if len(turns) == 1 else f"{own}-{number}"

@@ -13,6 +13,7 @@ _PLACEHOLDER = re.compile(
     r"[ \t]*(?:<(?:image|video)>|<\|vision_start\|>(?:<\|(?:image|video)_pad\|>)*<\|vision_end\|>)[ \t]*\n?",
     re.IGNORECASE,
 )
+_UNFILLED = re.compile(r"<(?:bbox|ref-object|cls-label)>")  # ms-swift's, which its `objects` fill in
 _MOST_PICTURES = 64
 _ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names
 SYSTEM_NOTE = "system messages left out (--prompt chooses one)"
@@ -143,5 +144,31 @@ def _cleaned(text: str) -> str:
 
 
 def without_placeholders(text: str) -> str:
-    """A text without the marks of where its images and videos stand (`<image>`, `<video>`)."""
-    return _PLACEHOLDER.sub("", text).strip()
+    """A text without the marks of where its images and videos stand (`<image>`, `<video>`).
+
+    Raises:
+        RowError: the text speaks of several of them by their places in a sentence, or has a place that is not filled.
+    """
+    text = filled(text)
+    inside = [mark for mark in _PLACEHOLDER.finditer(text) if _stands_in_a_sentence(text, mark)]
+    if len(inside) > 1:
+        raise RowError("several images are named inside of a sentence by their places; write which is meant in words")
+    return _PLACEHOLDER.sub(lambda mark: " " if _stands_in_a_sentence(text, mark) else "", text).strip()
+
+
+def _stands_in_a_sentence(text: str, mark: re.Match[str]) -> bool:
+    """Whether words stand on both sides of a mark in its line; other marks are no words."""
+    line_before = _PLACEHOLDER.sub("", text[: mark.start()].rpartition("\n")[2])
+    line_after = "" if mark[0].endswith("\n") else _PLACEHOLDER.sub("", text[mark.end() :]).partition("\n")[0]
+    return bool(line_before.strip() and line_after.strip())
+
+
+def filled(text: str) -> str:
+    """The text itself.
+
+    Raises:
+        RowError: it has a place that the row's other fields would fill.
+    """
+    if unfilled := _UNFILLED.search(text):
+        raise RowError(f"{unfilled[0]} stands for an object or a box; put its name or numbers in its place")
+    return text

@@ -34,6 +34,7 @@ from jaxvsr.errors import InputError, one_line
 
 _CHUNK_BYTES = 1 << 20
 _SAME_RATE = 0.02
+_TIES = 0.1  # of the frames may have the time of the one before, as a bad muxer writes it; more are no times at all
 
 
 class VideoFileSource:
@@ -137,7 +138,8 @@ class VideoFileSource:
         """The times of all frames that the decoder shows; leaves no doubt, and takes as long as showing them."""
         packets, times = self._packets, [picture.pts for picture in self._decode(strict=True)]
         self._sound = True
-        rising = None not in times and all(a < b for a, b in itertools.pairwise(times))
+        rising = None not in times and all(a <= b for a, b in itertools.pairwise(times))
+        rising = rising and len(times) - len(set(times)) <= len(times) * _TIES
         if packets.frame_a_packet and (number := self._first_lost(times if rising else None, len(times))) is not None:
             raise InputError(f"{self._path}: frame {number} of {packets.count} is lost: the file is damaged")
         if rising:

@@ -28,6 +28,9 @@ Judge = Callable[[str, str, str], bool]
 IOU_RIGHT = 0.75
 _BRACKET = re.compile(r"[\[\](){}]")
 _QUOTED = re.compile(r"""(["'])([^"'\[\](){},\n]*)\1""")
+# A comma parts two numbers of a box, never thousands.
+_NUMBER = r"(?<![\w.])[-\u2212]?(?:\d+(?:\.\d+)?|\.\d+)"
+_FOUR_NUMBERS = re.compile(r"\s*,\s*".join([_NUMBER] * 4))
 _BOX_CHARACTERS = 400  # of four numbers with their names; longer brackets hold more than a box
 
 
@@ -62,8 +65,8 @@ def parse_box(text: str) -> tuple[float, float, float, float] | None:
     """The first four numbers of the first innermost bracket that has as many, so that a label's numbers are none of
     them: `[{"label": "chair 2", "bbox_2d": [1, 2, 3, 4]}]`.
 
-    Else the numbers of two brackets of a pair each, "(1, 2), (3, 4)"; else the first four after the first bracket, or
-    of the whole text; None for fewer.
+    Else the numbers of two brackets of a pair each, "(1, 2), (3, 4)"; else four with commas between them; else the
+    first four after the first bracket, or of the whole text; None for fewer.
     """
     text = _QUOTED.sub(lambda quoted: " " if re.search(r"[^\W\d_]", quoted[2]) else quoted[0], text)
     opened: list[int] = []
@@ -73,18 +76,24 @@ def parse_box(text: str) -> tuple[float, float, float, float] | None:
             opened.append(bracket.end())
         elif opened:
             start = opened.pop()
-            numbers = parse_numbers(text[start : bracket.start()]) if bracket.start() - start <= _BOX_CHARACTERS else []
+            numbers = _numbers(text[start : bracket.start()]) if bracket.start() - start <= _BOX_CHARACTERS else []
             if len(numbers) == 2 and len(pair[1]) == 2 and start > pair[0]:
                 numbers = pair[1] + numbers
             if len(numbers) >= 4:
                 return numbers[0], numbers[1], numbers[2], numbers[3]
             pair = (start, numbers)
+    if not opened and (four := _FOUR_NUMBERS.search(text)):
+        text = four[0]
     first = re.search(r"[\[(]", text)
     for start in (opened[-1] if opened else 0, first.start() if first else 0):  # a bracket that was cut off
-        numbers = parse_numbers(text[start:])
+        numbers = _numbers(text[start:])
         if len(numbers) >= 4:
             return numbers[0], numbers[1], numbers[2], numbers[3]
     return None
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number.replace("\u2212", "-")) for number in re.findall(_NUMBER, text)]
 
 
 def distance_right(prediction: str, answer: str) -> bool | None:
