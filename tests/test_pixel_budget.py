@@ -62,6 +62,7 @@ def test_the_share_of_a_frame_in_the_video_budget_equals_transformers(frames, si
     assert smart_resize(*size, share_pixels(limits, frames, tokens, 28)) == seen[0]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 64), st.integers(1, 12), st.integers(1, 12))
 def test_tokens_of_a_video_are_a_quarter_of_its_patches(frames, high, wide):
     video = torch.zeros((frames, 3, 28 * high, 28 * wide), dtype=torch.uint8)

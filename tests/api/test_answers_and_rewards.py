@@ -44,6 +44,7 @@ def test_scenes_of_a_folder_can_be_chosen_by_question_type(data: Path) -> None:
         next(jaxvsr.read_scenes(data, frames=2, question_types=["height", "object_counting"]))
 
 
+@pytest.mark.slow
 def test_a_reward_function_gets_the_texts_and_the_fields_of_their_questions(policy: jaxvsr.Policy, data: Path) -> None:
     seen: dict[str, Any] = {}
 
@@ -159,6 +160,7 @@ def test_an_unknown_setting_is_refused_in_one_line() -> None:
             jaxvsr.train(**given)
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_cached_in_the_folder_of_the_environment_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

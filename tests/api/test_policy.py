@@ -44,6 +44,7 @@ def leaves(state: object) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(state))]
 
 
+@pytest.mark.slow
 def test_importing_jaxvsr_is_light_and_every_public_name_exists() -> None:
     code = (
         "import sys, jaxvsr; assert not {'jax', 'numpy', 'flax'} & set(sys.modules), 'heavy'; "
@@ -153,6 +154,7 @@ def test_wrong_scenes_are_refused_in_one_line(policy: jaxvsr.Policy, without_typ
         assert message in str(error.value) and "\n" not in str(error.value), str(error.value)
 
 
+@pytest.mark.slow
 def test_rewards_of_another_shape_are_refused(policy: jaxvsr.Policy) -> None:
     state, batch = policy.start(), policy.batch(scenes(1))
     rollouts = policy.sample(state, batch, group=2, answer_tokens=2)

@@ -141,6 +141,7 @@ def test_an_image_that_cannot_be_read_is_named(videos):
         open_video(folder).frame(0)
 
 
+@pytest.mark.slow
 def test_an_export_is_asked_as_it_was_trained_unless_told_otherwise(videos, tiny_model, tmp_path, capsys):
     model = tmp_path / "model"
     shutil.copytree(tiny_model(seed=3), model)

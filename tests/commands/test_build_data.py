@@ -49,6 +49,7 @@ def one_line(capsys) -> str:
     return captured.err
 
 
+@pytest.mark.slow
 def test_answers_on_procedural_rooms_equal_those_of_their_construction(rooms, tmp_path):
     by_scene = questions_of(
         rooms, tmp_path, "--set", "count_minimum=1", "--set", "center=aabb", "--set", "direction_per_scene=40"
@@ -98,11 +99,13 @@ def test_answers_on_procedural_rooms_equal_those_of_their_construction(rooms, tm
     assert checked["room_size_estimation"] == SCENES and checked["object_rel_direction_easy"] > 5
 
 
+@pytest.mark.slow
 def test_a_rigid_motion_with_the_matching_alignment_changes_no_answer(rooms, tmp_path):
     moved = move_scans(rooms, tmp_path / "moved")
     assert questions_of(moved, tmp_path / "a") == questions_of(rooms, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_number_of_workers(rooms, monkeypatch):
     monkeypatch.setattr("jaxvsr.data.recipes.generate_questions._SCANS_WORTH_PROCESSES", 2)
     scans = read_scan.list_scans(rooms)
@@ -153,6 +156,7 @@ def test_check_prints_the_batches_per_second_of_a_config(rooms, tmp_path, capsys
     assert "has 4 frames stored, not 8" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_commands_run_again_add_to_the_folder(rooms, tmp_path, capsys):
     first = questions_of(rooms, tmp_path)
     splits = (tmp_path / "splits.json").read_bytes()

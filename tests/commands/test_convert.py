@@ -206,6 +206,7 @@ def test_the_hub_id_of_a_base_is_what_peft_loads_and_the_card_names():
     assert "its licence (qwen-research, https://x.org/LICENSE) applies" in front
 
 
+@pytest.mark.slow
 def test_a_peft_adapter_is_a_model(lora_run, folder, tmp_path, capsys):
     assert command("to-hf", lora_run, tmp_path / "adapter", "--adapter") == 0
     assert command("to-hf", lora_run, tmp_path / "expected") == 0
@@ -247,6 +248,7 @@ def hub(folder, lora_run, tmp_path, monkeypatch):
     return places
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["org/adapter", "run"])
 def test_an_adapter_trained_from_a_run_or_adapter_names_the_hub_id_of_the_base(start, hub, folder, tmp_path):
     leaves = random_lora(open_folder(folder).config, 5)

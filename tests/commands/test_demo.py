@@ -41,6 +41,7 @@ def test_the_config_names_the_folder_that_the_stages_make() -> None:
     assert read_config(find_config(demo_stages.CONFIG)).data.folders == (str(demo_stages.DATA),)
 
 
+@pytest.mark.slow
 def test_the_demo_data_is_made_once_and_completely(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo_stages.make_missing_data(LAUNCH) == 0
     shown = capsys.readouterr().out

@@ -46,6 +46,7 @@ def test_the_custom_task_asks_for_the_heights_that_rooms_were_built_with(heights
         assert float(row.answer) == pytest.approx(100 * np.ptp(item.points[:, 2]), abs=0.5)
 
 
+@pytest.mark.slow
 def test_a_recipe_file_asks_the_same_in_several_processes(heights: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(generate_questions, "_SCANS_WORTH_PROCESSES", 2)
     for out, workers in (("one", "1"), ("two", "2")):

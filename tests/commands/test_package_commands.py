@@ -66,6 +66,7 @@ def test_every_command_has_its_script_and_every_script_its_command():
         assert "main" in functions, f"{path.name} has no main(argv)"
 
 
+@pytest.mark.slow
 def test_python_m_jaxvsr_is_the_command(tmp_path: Path):
     listed = python("-m", "jaxvsr", cwd=tmp_path)
     assert listed.returncode == 2 and listed.stdout.strip() == cli.usage()
@@ -75,6 +76,7 @@ def test_python_m_jaxvsr_is_the_command(tmp_path: Path):
     assert wrong.returncode == 2 and "(see jaxvsr convert to-hf --help)" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_the_source_distribution_has_every_tracked_file(tmp_path: Path):
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
     names = [name for name in listed if not name.startswith(".")]  # of the repository alone
@@ -96,6 +98,7 @@ def test_an_unknown_command_is_one_line_and_exit_code_2(capsys: pytest.CaptureFi
     assert error.count("\n") == 1 and "'trian'" in error and "train" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_help_works_and_an_unknown_flag_is_refused_in_one_line(script: Path, tmp_path: Path):
     helped = python(str(script), "--help", cwd=tmp_path)
@@ -116,6 +119,7 @@ def shown_commands(script: str) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_documents_use_no_flag_that_a_script_does_not_have(script: Path):
     commands = shown_commands(script.stem)

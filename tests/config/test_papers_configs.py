@@ -164,6 +164,7 @@ def test_commands_in_the_header_can_be_typed(path: Path) -> None:
         check_command(words)
 
 
+@pytest.mark.slow
 def test_ablations_in_the_headers_can_be_typed() -> None:
     """The settings, rewards and prompts that headers name are read, and each setting changes something."""
     settings, rewards, prompts = set(), set(), set()
@@ -278,6 +279,7 @@ def test_a_prompt_sets_its_token_budget(tmp_path: Path) -> None:
         read_config(path, [("--prompt", "data.prompt", "nonsense")])
 
 
+@pytest.mark.slow
 def test_every_command_of_the_papers_page_can_be_typed() -> None:
     found = commands((ROOT / "docs" / "papers.md").read_text(encoding="utf-8"))
     for words in found:

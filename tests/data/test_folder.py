@@ -120,6 +120,7 @@ def test_check_reports_questions_that_two_recipes_answer_differently(tmp_path):
     assert any("1 of them with different answers" in line for line in check_folder(tmp_path).lines)
 
 
+@pytest.mark.slow
 def test_datasets_reads_a_data_folder_in_which_options_are_null_and_later_a_list(tmp_path):
     number = Question("a", "scene", "counting", "How many chairs?" * 20, None, "2", "number")
     choice = Question("b", "scene", "direction", "Where?", ("A. left", "B. right"), "A", "choice", images=("1.png",))

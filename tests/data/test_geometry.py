@@ -37,6 +37,7 @@ def brute_force_distance(a, b):
     return min(np.linalg.norm(a[:, None] - part[None], axis=-1).min() for part in np.array_split(b, 8))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_gap_of_oriented_boxes_equals_dense_sampling(seed):

@@ -110,6 +110,7 @@ def test_a_restarted_loader_gives_the_batches_of_an_uninterrupted_one(folder, st
     assert [contents(b) for b in take(4, folder, start_step=start)] == [contents(b) for b in whole[start:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_do_not_depend_on_the_number_of_workers(folder, workers):
     expected = [contents(b) for b in take(7, folder)]
@@ -128,6 +129,7 @@ def test_processes_get_contiguous_shares_of_the_same_global_order(folder):
             assert joined == contents(batch)[1]
 
 
+@pytest.mark.slow
 def test_a_transform_runs_on_every_batch(folder):
     assert take(3, folder, transform=lambda batch: batch.step * 10) == [0, 10, 20]
     assert take(3, folder, transform=lambda batch: batch.step * 10, workers=1) == [0, 10, 20]
@@ -259,6 +261,7 @@ def test_pairs_are_in_the_order_of_single_views_and_skip_questions_without_a_mir
     assert len(asked) == 2 * 29 and "scene0000_00-0" not in asked
 
 
+@pytest.mark.slow
 def test_pairs_depend_only_on_seed_and_step_and_stay_together(paired):
     whole = [contents(b) for b in take(7, paired, mirror="pairs", scenes=4)]
     assert [contents(b) for b in take(3, paired, mirror="pairs", scenes=4, start_step=4)] == whole[4:]

@@ -33,6 +33,7 @@ def ask(scans: Path, out: Path, *flags: str, recipe: str = "vsi100k") -> int:
     return main(["questions", str(scans), str(out), "--recipe", recipe, "--workers", "1", *flags])
 
 
+@pytest.mark.slow
 def test_shards_on_several_machines_give_the_bytes_of_one_run(rooms, tmp_path, capsys):
     whole, machines, together = tmp_path / "data", [tmp_path / str(i) for i in (1, 2, 3)], tmp_path / "x" / "data"
     assert ask(rooms, whole, *COUNTED, "--mirror") == 0
@@ -50,6 +51,7 @@ def test_shards_on_several_machines_give_the_bytes_of_one_run(rooms, tmp_path, c
     assert any(row.answer == "0" for row in read_questions(whole / "questions.jsonl")), "the census is over all scans"
 
 
+@pytest.mark.slow
 def test_finished_scenes_are_not_asked_again_unless_scan_or_settings_changed(rooms, tmp_path, monkeypatch):
     asked: list[str] = []
     real = generate_questions.ask_scene
@@ -145,6 +147,7 @@ def test_mirrored_rows_follow_their_originals_and_appearance_order_uses_the_mask
     assert asked == len(order) / 2
 
 
+@pytest.mark.slow
 def test_scans_without_masks_are_counted_and_named(rooms, tmp_path, capsys):
     scans = tmp_path / "rooms"
     shutil.copytree(rooms, scans)
@@ -165,6 +168,7 @@ def test_scans_without_masks_are_counted_and_named(rooms, tmp_path, capsys):
     assert f"the first is {second.name}" in error and "not a readable zip" in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_all_recipes_can_share_one_folder_and_one_pass_over_the_masks(rooms, tmp_path, monkeypatch):
     from jaxvsr.data.scannet.instance_masks import InstanceMasks
 

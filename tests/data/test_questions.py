@@ -88,6 +88,7 @@ def test_answers_of_a_room_that_can_be_checked_by_hand():
     assert answers == {}
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_answers_equal_brute_force(seed):
@@ -134,6 +135,7 @@ def test_repeated_and_structural_categories_appear_only_in_counting_questions():
     assert any("wall" in row.question for row in with_walls)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(0, 10_000), st.booleans())
 def test_questions_and_ids_are_unique(seed, bounded):
@@ -178,6 +180,7 @@ def test_rows_have_the_kinds_and_fields_of_the_data_folder():
             assert float(row.answer) > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_the_mirrored_scene_asks_the_mirrored_questions(seed):
@@ -199,6 +202,7 @@ def test_a_mirror_swaps_whole_words_only():
     assert swap_sides("leftover lights on the right") == "leftover lights on the left"
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_turning_the_room_changes_no_answer_on_oriented_definitions(seed):
@@ -264,6 +268,7 @@ def test_absent_categories_are_counted_as_often_as_present_ones():
     assert not [row for row in ask(scene, 0, census) if row.answer == "0"]
 
 
+@pytest.mark.slow
 def test_a_category_is_counted_as_zero_as_often_as_otherwise():
     """Twenty categories, each in its own share of the scans: the name alone must not give the answer away."""
     rng = np.random.default_rng(0)

@@ -122,6 +122,7 @@ def chosen(row):
     return letters[row.answer]
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.integers(0, 10_000))
 def test_answers_of_spatial_r1_equal_brute_force(seed):
@@ -159,6 +160,7 @@ def test_answers_of_spatial_r1_equal_brute_force(seed):
     assert not any("wall" in row.question for row in rows)
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(st.integers(0, 10_000))
 def test_answers_of_vsi_bench_equal_brute_force(seed):
@@ -346,6 +348,7 @@ def test_a_mirrored_scene_has_mirrored_points_and_boxes():
     np.testing.assert_array_equal(twice.vertices, scene.vertices)
 
 
+@pytest.mark.slow
 def test_every_letter_is_right_equally_often():
     candidates = [Candidate({}, f"{i}", tuple(f"{(i + k) % 9}" for k in range(4))) for i in range(9)] * 3
     for seed in range(20):

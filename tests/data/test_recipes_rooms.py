@@ -54,6 +54,7 @@ def chosen(row):
     return row.answer if row.options is None else {option[0]: option[3:] for option in row.options}[row.answer]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["spatial-r1", "vsi-bench"])
 def test_answers_on_procedural_rooms_equal_those_of_their_construction(rooms, recipe):
     # All categories, because too few of VSI-Bench's come into view one after another here.
@@ -163,6 +164,7 @@ def moved(rooms, tmp_path_factory) -> Path:
     return move_scans(rooms, tmp_path_factory.mktemp("moved"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "changed"),
     [

@@ -81,6 +81,7 @@ def test_floor_under_furniture_counts_with_and_without_walls():
         assert asked_area("vsi100k", scene, room_hidden=False) == pytest.approx(12.8, rel=0.01)
 
 
+@pytest.mark.slow
 def test_what_is_far_outside_or_broken_does_not_count():
     floor = grid((0, 4), (0, 4))
     walls = around((0, 0), (4, 0), (4, 4), (0, 4))

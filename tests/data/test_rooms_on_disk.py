@@ -37,6 +37,7 @@ def hashes(root: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(root: Path, tmp_path: Path):
     names = write_rooms(tmp_path / "two", scenes=len(INDICES), seed=SEED, frames=FRAMES, size=SIZE, workers=2)
     assert names == ["scene0000_00", "scene0001_00", "scene0002_00", "scene0003_00"]

@@ -50,6 +50,7 @@ KINDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "container"), KINDS)
 def test_frames_and_times_equal_the_ffmpeg_programs(encoding, container, tmp_path):
     source = agrees_with_ffmpeg(encode(tmp_path / f"a.{container}", encoding))
@@ -168,6 +169,7 @@ def test_a_file_that_is_cut_off_is_broken(container, share, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip.wmv", "clip.ts", "clip.mpg", "clip.flv", "clip.3gp", "live.mkv", "live.webm"])
 def test_other_containers_are_read_and_known_to_be_cut_off(name, tmp_path):
     """Those whose length is not in their header end with a part that is not whole."""

@@ -299,6 +299,7 @@ def test_the_robust_parser_takes_the_longest_word_that_is_mentioned():
     assert robust_score("next to the trash can", make_question(1, "t", "can", "word"), words) == 0
 
 
+@pytest.mark.slow
 def test_robust_scores_are_between_0_and_1_on_10000_strings():
     draw = random.Random(4)
     for _ in range(10_000):

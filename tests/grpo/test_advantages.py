@@ -74,6 +74,7 @@ def random_rewards(rng):
     return rewards, list(rng.choice([0.0, 0.3, 0.5, 1.0, 2.0, -1.0], shape[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_advantages_and_metrics_equal_trl(rule):
     for seed in range(500):

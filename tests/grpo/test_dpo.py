@@ -86,6 +86,7 @@ def trl_dpo(policy, reference, mask, objective, loss_type):
     return loss.item(), gradient.numpy(), {name: trainer._metrics["train"][name][0] for name in METRICS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", ["sigmoid", "robust", "aot"])
 def test_dpo_equals_trl(loss_type):
     """TRL smooths labels conservatively in `aot` alone, which on a single pair is DPO."""
@@ -109,6 +110,7 @@ def test_dpo_equals_trl(loss_type):
         assert {name: float(value) for name, value in metrics.items()} == pytest.approx(expected_metrics, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_dpo_micro_batches_add_up_and_padding_pairs_count_nothing():
     policy, reference, mask = (jnp.asarray(x) for x in random_pairs(0, (2, 3, 2)))
     mask = mask.at[1, 2].set(False)

@@ -180,6 +180,7 @@ def test_sequence_product_is_equation_1_of_the_vsgrpo_paper():
     assert -float(loss) == pytest.approx(sum(groups) / len(groups), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", get_args(Reduction))
 def test_reductions_are_the_means_they_name(reduction):
     """On policy with advantage 1 and no KL a token's term is -1, so the loss is minus the sum of the shares."""
@@ -233,6 +234,7 @@ ALL_OBJECTIVES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ALL_OBJECTIVES, ids=str)
 def test_micro_batches_of_scenes_add_up_to_the_step(objective):
     arrays, lengths = random_rollouts(np.random.default_rng(2), BUCKET)
@@ -256,6 +258,7 @@ def test_micro_batches_of_scenes_add_up_to_the_step(objective):
         assert set(MAXIMA) <= set(metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [Objective(reduction=r) for r in get_args(Reduction)], ids=str)
 def test_leaving_out_groups_without_advantage_changes_nothing(objective):
     shape = (2, 4, 3, 5)

@@ -39,6 +39,7 @@ def test_penalised_logits_equal_transformers_processor():
         assert (np.asarray(found) != logits).any()
 
 
+@pytest.mark.slow
 def test_seen_tokens_are_those_before_the_lengths():
     prompt = random_tree(2, 3, 1).prompt
     found = np.asarray(seen_tokens(jax.tree.map(jnp.asarray, prompt), 96))

@@ -164,6 +164,7 @@ def _chi_square(counted, probability):
     return stats.chisquare(counted[expected > 0], expected[expected > 0]).pvalue
 
 
+@pytest.mark.slow
 def test_draws_follow_the_softmax():
     """Chi-square of 200,000 draws over 50 words at temperature 0.7; a correct sampler fails once in a million seeds."""
     rng = np.random.default_rng(0)
@@ -175,6 +176,7 @@ def test_draws_follow_the_softmax():
     assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_top_k_and_top_p_keep_the_most_likely_tokens():
     logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
     kept = lambda **options: np.isfinite(allowed_logits(logits, SamplingOptions(1, 1, (), **options))).tolist()  # noqa: E731
@@ -185,6 +187,7 @@ def test_top_k_and_top_p_keep_the_most_likely_tokens():
     assert kept(top_p=0.6, suppressed_ids=(0,)) == [False, True, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 17, 1000])
 def test_inverse_cumulative_equals_a_plain_cumulative_sum(size):
     rng = np.random.default_rng(size)

@@ -62,6 +62,7 @@ def restated_advantages(form: list, meaning: list, delta: float, eta: float) -> 
     return views
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 0.8]), st.sampled_from([0.0, 1.0, 2.0, 10.0]))
 def test_advantages_equal_the_papers_equations(seed: int, delta: float, eta: float) -> None:
     rng = np.random.default_rng(seed)
@@ -99,6 +100,7 @@ def test_without_named_rewards_nothing_is_corrected() -> None:
     assert corrected is scores and metrics == {}
 
 
+@pytest.mark.slow
 def test_the_corrected_reward_is_in_the_update_the_log_and_the_samples(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:

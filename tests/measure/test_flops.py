@@ -30,6 +30,7 @@ def _config(family: Family) -> ModelConfig:
     return dataclasses.replace(small, text=text, vision=vision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_formulas_count_what_xla_counts(family):
     config, work = _config(family), Workload(scenes=2, questions=3, rollouts=4, frames=4, max_pixels=112 * 112)

@@ -19,6 +19,7 @@ def render(template: str) -> str:
         return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "says"),
     [

@@ -69,6 +69,7 @@ def _forward(config, dtype="float32"):
 SWEEP = [pytest.param(seed, marks=pytest.mark.slow) if seed else seed for seed in range(CONFIGS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SWEEP)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_equal_transformers(family, seed, tmp_path):

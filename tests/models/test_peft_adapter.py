@@ -267,6 +267,7 @@ def modules_of(names):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SOME_LAYERS, ids=str)
 def test_some_layers_are_exactly_those_that_peft_adapts_in_and_out(folder, tmp_path, settings):
     base = open_folder(folder)
@@ -302,6 +303,7 @@ def test_some_layers_are_exactly_those_that_peft_adapts_in_and_out(folder, tmp_p
             np.testing.assert_allclose(value.numpy(), wanted[name].numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_without_an_adapter_stay_as_they_are_in_training(folders):
     config = open_folder(folders["qwen2_vl"]).config
     lora = LoraConfig(2, 4.0, ("q_proj",), layers_to_transform=(1,))

@@ -173,6 +173,7 @@ def test_an_explicit_shape_is_used_and_a_too_small_one_is_refused(processor):
         processor.tree_prompt([scene], TreeShape(rows=2, patches=64, scene=8, question=40))
 
 
+@pytest.mark.slow
 def test_nothing_recompiles_for_a_new_image_size_inside_a_bucket(folder, processor):
     media = in_whole_patches([image(*size) for size in ((84, 56), (112, 112), (56, 140))], processor.config)
     scenes = [processor.encode(ScenePrompt((one,), (COUNT,))) for one in media]
@@ -405,6 +406,7 @@ def test_a_chat_template_that_writes_no_placeholder_is_refused(folders, tmp_path
         SceneProcessor.from_folder(copy).encode(ScenePrompt((image(),), (COUNT,)))
 
 
+@pytest.mark.slow
 def test_the_processor_works_without_torch(folders):
     script = """
 import importlib.util, sys

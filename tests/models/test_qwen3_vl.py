@@ -79,6 +79,7 @@ def test_other_families_have_one_way_to_write_a_video(tiny_model):
         processor.encode(ScenePrompt((seen_at(0.0, 1.0),), (QUESTION,)))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 5)), max_size=4))
 def test_positions_of_blocks_equal_transformers(parts):
     with torch.device("meta"):

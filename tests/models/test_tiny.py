@@ -133,6 +133,7 @@ def test_the_jax_model_gives_transformers_logits(folder, media):
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_another_process(folders, tmp_path):
     script = "import sys; from pathlib import Path; from jaxvsr.models.tiny.tiny_model import write_tiny_model; "
     script += "write_tiny_model(Path(sys.argv[1]), int(sys.argv[2]))"

@@ -75,6 +75,7 @@ FAST = (3, 4, 9)  # one of each family; DeepStack inside of a scan
 MARKED = [pytest.param(*case, marks=[] if i in FAST else pytest.mark.slow) for i, case in enumerate(CASES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family, lora, trained, scenes, questions, group, media, options", MARKED)
 def test_tree_gradients_equal_separate_sequences(family, lora, trained, scenes, questions, group, media, options):
     with jax.enable_x64(True):

@@ -102,6 +102,7 @@ def test_an_unknown_question_type_outlines_the_objects_that_it_names(room: RoomT
     assert drawn.highlight == {"lamp"} and not drawn.marks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [False, True])
 def test_the_page_shows_every_question_and_says_that_frames_of_a_real_scan_are_private(
     tmp_path: Path, real: bool, capsys: pytest.CaptureFixture[str]

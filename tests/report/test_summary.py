@@ -75,6 +75,7 @@ def test_group_curve_has_mean_and_range_where_all_runs_have_the_step():
     assert points[0] == pytest.approx((1, 0.02, 0.01, 0.03))
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_as_png_and_pdf_with_the_same_bytes_every_time(tmp_path):
     groups = group_runs(RUNS, "grpo.beta")
     for ending, magic in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):

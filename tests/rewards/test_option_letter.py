@@ -57,6 +57,7 @@ PIECES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).map("".join), st.permutations("ABCD"))
 def test_permuting_the_letters_permutes_what_is_read(text, order):

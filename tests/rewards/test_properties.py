@@ -91,6 +91,7 @@ def test_reward_is_in_range_on_10000_strings(term):
     assert len({value for value in values if not math.isnan(value)}) > 1  # the strings reach more than one value
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text(), st.sampled_from(TRUTHS))
 def test_rewards_accept_any_text(text, truth):
@@ -138,6 +139,7 @@ def test_only_the_first_article_is_dropped():
     assert normalise_word("the ...") == "the"
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(), max_size=5))
 def test_measures_of_hacking_are_shares(texts):
@@ -162,6 +164,7 @@ def test_thousands_separators_and_other_scripts_are_read(value):
 HOSTILE = ("<think>", "<answer>", "</answer>", "9", "9,", "one ", " ", "-", "answer is ", "<think></think>", "(A", "A ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_long_hostile_strings_are_scored_without_hanging(piece, alarm):
     """Linear code needs a fraction of a second; a regular expression in quadratic time would need minutes."""

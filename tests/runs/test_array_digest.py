@@ -103,6 +103,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     assert refused >= 50
 
 
+@pytest.mark.slow
 def test_the_line_about_changed_bits_names_the_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = Checkpoints(tmp_path, keep=2)
     written.save(3, state_after(3), RECORD)

@@ -150,6 +150,7 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it_and_the_steps_that_are_l
     assert open_run(str(run_of_two)).step == 1
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_any_file_is_refused_or_no_matter_and_nothing_is_printed(
     run_of_two: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +249,7 @@ print(json.dumps({"sum": float(weight.sum()), "shards": len(weight.sharding.devi
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
     seen = []
     for mesh in ("1", "fsdp=4,tensor=2"):

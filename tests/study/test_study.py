@@ -135,6 +135,7 @@ def test_the_table_has_the_notes_of_the_evaluations(place):
     assert "\n- base: 1 of 40 questions have no prediction and score 0 (first: q1)" in page and "low rate: " not in page
 
 
+@pytest.mark.slow
 def test_done_commands_are_kept_when_seeds_are_added(place):
     assert run_study() == 0
     before = len(calls())
@@ -233,6 +234,7 @@ def test_arms_are_evaluated_with_the_pixels_of_their_training(place):
     assert "--frames 8 --max-pixels 7840 --prompt" in Path("calls.txt").read_text().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_table_says_which_seeds_of_an_arm_are_missing(place):
     assert run_study("--seeds", "0,1") == 0
     Path("out/seed-1/again/scores/scores.json").unlink()

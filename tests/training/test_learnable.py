@@ -95,6 +95,7 @@ def test_functions_of_the_user_are_not_called() -> None:
     check_rewards_differ([Reward("mine", mine)], [question("number", "4")], prompt_from("question"))
 
 
+@pytest.mark.slow
 def test_steps_that_teach_nothing_are_said_once(bench: Callable[..., Bench], tmp_path: Path) -> None:
     run = bench(tmp_path / "run", config(steps=STEPS_TO_JUDGE + 3))
     constant = run.with_rewards(Reward("one", lambda completions, **_: [1.0] * len(completions)))

@@ -150,6 +150,7 @@ def test_padding_share_counts_padding_tokens(bench: Callable[..., Bench], tmp_pa
     assert run.rows()[0]["padding_share"] == pytest.approx(share)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_the_uninterrupted_one_exactly(bench: Callable[..., Bench], tmp_path: Path) -> None:
     whole = bench(tmp_path / "whole", config())
     final, _ = train(whole.context, fresh_state(), StopRequest())
