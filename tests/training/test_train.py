@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +119,45 @@ def test_sigterm_saves_and_exits_with_143(place: Path) -> None:
     said, complained = process.communicate(timeout=200)
     assert process.returncode == 143 and "stopped by SIGTERM, saved" in said and not complained
     assert open_run(str(place / "terminated")).step == len(rows(place / "terminated"))
+
+
+def test_processes_of_slurm_save_the_same_step_and_the_requeued_job_goes_on(place: Path) -> None:
+    line = ("--config", "recipe.yaml", "--run-dir", "pair", "--resume")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "localhost", "JAX_COORDINATOR_PORT": port}
+    pair = [
+        subprocess.Popen(
+            command(*line, "--steps", "1000000"),
+            cwd=place,
+            env={**environment(place), **job, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    assert pair[0].stdout is not None
+    while "step 1/" not in (said := pair[0].stdout.readline()):
+        assert said, pair[0].stderr
+    pair[1].send_signal(signal.SIGTERM)
+    (said, _), second = (process.communicate(timeout=300) for process in pair)
+    assert [process.returncode for process in pair] == [143, 143], said
+    assert "stopped by SIGTERM, saved" in said and second == ("", "")
+    saved = open_run(str(place / "pair")).step
+    assert saved == len(rows(place / "pair"))
+
+    assert f"going on after step {saved}" in train(place, *line, "--steps", str(saved + 1)).stdout  # in one process
+    assert [row["step"] for row in rows(place / "pair")] == list(range(1, saved + 2))
+    whole, parted = (
+        {
+            (row["step"], row["question_id"]): [answer["text"] for answer in row["answers"]]
+            for row in read_rows(place / run / "samples.jsonl")
+        }
+        for run in ("whole", "pair")
+    )
+    both = {key for key in whole.keys() & parted if key[0] <= 2}  # of two processes the first writes those of its own scenes down
+    assert len(both) >= 4 and {key: whole[key] for key in both} == {key: parted[key] for key in both}
 
 
 def test_a_mesh_of_four_samples_the_same_tokens(place: Path) -> None:
