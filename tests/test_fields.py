@@ -110,6 +110,7 @@ def test_types_of_fields_are_found_by_path():
         hint_of(Outer, "other.name")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["a: " + "[" * 20_000, "a: " + "9" * 10_000, "a: 2026-13-45"])
 def test_yaml_that_python_cannot_read_is_one_line(text: str, tmp_path: Path):
     (tmp_path / "config.yaml").write_text(text)

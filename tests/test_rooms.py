@@ -95,6 +95,7 @@ def test_no_modules_import_each_other_in_a_circle():
     assert set(MODULES) <= set(order)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", WITHOUT_JAX)
 def test_a_room_without_jax(room: str):
     names = sorted(module for module in MODULES if f"{module}.".startswith(f"jaxvsr.{room.replace('/', '.')}."))
@@ -115,6 +116,7 @@ def test_importing_jaxvsr_is_light():
     assert {name.partition(".")[0] for name in printed.stdout.split()}.isdisjoint(heavy)
 
 
+@pytest.mark.slow
 def test_no_test_file_imports_another():
     """What tests share is in `tests/support`."""
     beyond = {}

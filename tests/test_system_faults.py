@@ -96,6 +96,7 @@ def test_a_broken_file_is_not_a_fault_of_all_files(tmp_path: Path):
     assert not hits_all_files(reading(errno.EISDIR)) and not hits_all_files(InputError("scan: cut off"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_names_the_file_and_leaves_nothing_half(tmp_path: Path):
     with disk(tmp_path / "small", 64) as small:
         for write in (

@@ -116,6 +116,7 @@ def test_rows_do_not_depend_on_the_number_of_workers(rooms, monkeypatch):
     assert done == [scan.name for scan in scans] and any(row.answer == "0" for row in alone.questions)
 
 
+@pytest.mark.slow
 def test_rooms_questions_frames_and_batches_work_in_one_folder(rooms, tmp_path, capsys):
     out = tmp_path / "data"
     by_scene = questions_of(rooms, out, "--heldout", "0.34", "--set", "count_minimum=1", "--set", "per_task=2")
@@ -195,6 +196,7 @@ def test_benchmark_scenes_are_left_out_and_procedural_rooms_are_not(rooms, tmp_p
     assert json.loads((tmp_path / "b/splits.json").read_text())["heldout"] == ["scene0568_02"]
 
 
+@pytest.mark.slow
 def test_broken_scans_end_the_command_unless_skip_broken_is_set(rooms, tmp_path, capsys):
     scans = tmp_path / "broken"
     shutil.copytree(rooms / "scans", scans / "scans")

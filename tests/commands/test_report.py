@@ -128,6 +128,7 @@ def test_each_column_of_a_comparison_is_read_as_its_evaluation_did(report, folde
         assert row["score/before"] == row["score/now"] == 100
 
 
+@pytest.mark.slow
 def test_report_of_several_runs_writes_tables_and_curves(report, folder: Path, capsys: pytest.CaptureFixture[str]):
     runs = [str(folder / name) for name in ("a-0", "a-1", "b-0")]
     out = folder / "summary"

@@ -138,6 +138,7 @@ def rows(points):
     return sorted(map(tuple, np.round(points, 9).tolist()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOXES)
 @pytest.mark.parametrize("seed", range(4))
 def test_grids_and_their_distances_are_those_of_vsi_bench_point_by_point(kind, seed):
@@ -260,6 +261,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spacing", [0.1, 0.05, None])
 def test_alpha_shape_area_of_known_rooms_within_3_percent(shape, spacing):

@@ -107,6 +107,7 @@ top-left bottom right? o'clock next answer turn . , behind my its corner lamp's 
 [0.05,0.1,0.250,0.7] [3,4,5,6] east facing leftward rights"""
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(PIECES.split()), max_size=12).map(" ".join), st.sampled_from([None, 6, 640]))
 @example("the right of way", None)
 @example("to the left of the right lamp", None)

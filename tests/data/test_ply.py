@@ -74,6 +74,7 @@ def test_labels_of_the_labelled_mesh_are_read(tmp_path: Path):
     np.testing.assert_array_equal(read_ply(path).labels, labels)
 
 
+@pytest.mark.slow
 def test_open3d_reads_what_we_write(tmp_path: Path):
     from jaxvsr.data.rooms.open3d_import import open3d
 

@@ -119,6 +119,7 @@ def test_impossible_shards_are_refused(rooms, tmp_path, capsys, shard):
     assert "2/8" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["spatial-r1", "vsi-bench"])
 def test_mirrored_rows_follow_their_originals_and_appearance_order_uses_the_masks(rooms, tmp_path, capsys, recipe):
     assert ask(rooms, tmp_path, "--mirror", *ORDERS, recipe=recipe) == 0

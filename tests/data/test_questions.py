@@ -155,6 +155,7 @@ def test_candidates_that_contradict_each_other_are_not_asked():
     assert [(row.question, row.answer) for row in rows] == [("What is b?", "2")]
 
 
+@pytest.mark.slow
 def test_questions_and_ids_depend_only_on_scene_and_seed():
     rng = np.random.default_rng(0)
     scenes = [random_scene(rng, name=f"scene000{i}_00") for i in range(3)]
@@ -253,6 +254,7 @@ def test_left_and_right_are_asked_equally_often():
     assert answers == {"left": 90, "right": 90}
 
 
+@pytest.mark.slow
 def test_absent_categories_are_counted_as_often_as_present_ones():
     census = Census(10, {"thing0": 9, "many0": 5, "piano": 4, "guitar": 1, "wall": 10, "floor": 10, "oven": 8})
     counts = Counter()
@@ -284,6 +286,7 @@ def test_a_category_is_counted_as_zero_as_often_as_otherwise():
     assert min(shares_of_zero.values()) > 0.4 and max(shares_of_zero.values()) < 0.65
 
 
+@pytest.mark.slow
 def test_bounds_and_margins_are_options():
     scene = random_scene(np.random.default_rng(5))
     assert len(of_type(ask(scene, count_minimum=3), vsi100k.COUNT)) == 1

@@ -379,6 +379,7 @@ def test_two_questions_that_differ_in_option_order_are_one():
     assert [row.question[-3:] for row in task.generate(room(0), np.random.default_rng(0))] == [" x?"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_questions_and_ids_of_every_recipe_are_unique(name):
     rows = [row for seed in range(2) for row in ask(name, room(seed), per_task=None)]
@@ -439,6 +440,7 @@ def test_vsi_bench_names_desks_tables_and_all_bins_trash_bins():
     assert kept == set(vsi_bench.KEPT), "names before the synonym table"
 
 
+@pytest.mark.slow
 def test_the_bounds_of_vsi_bench_are_options():
     scene = room(5)
 
@@ -492,6 +494,7 @@ def test_empty_rooms_have_no_questions(name):
     assert load_recipe(name).name == RECIPES[name].RECIPE.name
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.integers(0, 10_000))
 def test_turning_the_room_keeps_oriented_sizes_and_gaps_and_bounds_axis_aligned_ones(seed):

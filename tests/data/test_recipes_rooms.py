@@ -201,6 +201,7 @@ def test_a_rigid_motion_changes_distances_between_vsi_benchs_grids_by_centimetre
     assert np.abs(changes).max() < 0.25 and (np.abs(changes) < 0.01).mean() > 0.25
 
 
+@pytest.mark.slow
 def test_another_mesh_keeps_oriented_boxes_and_moves_mean_points_only_within_objects(rooms):
     """Oriented boxes and their gaps follow from an object's corners; the mean of its points from where a scan has
     many: it stays within the box, and that is all that can be said."""

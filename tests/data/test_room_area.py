@@ -25,6 +25,7 @@ def asked_area(name, scene, **options):
     return float(row.answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("index", [2, 7, 8])  # an L of 9 m², a T of 9 m², a U of 37 m²
 def test_every_recipe_is_within_3_percent_of_the_true_floor(kind, index):

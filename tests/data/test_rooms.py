@@ -31,6 +31,7 @@ def test_a_room_depends_only_on_seed_and_index():
     assert build_room(4, 0).area != ROOMS[0].area
 
 
+@pytest.mark.slow
 def test_no_two_pieces_of_furniture_overlap():
     for room in ROOMS:
         hulls = [ConvexHull(item.corners[:, :2]) for item in furniture(room)]
@@ -65,6 +66,7 @@ def test_monitors_stand_on_desks():
     assert monitors > 5
 
 
+@pytest.mark.slow
 def test_doors_can_be_reached():
     for room in ROOMS:
         doors = [item.aabb for item in room.objects if item.category == "door"]

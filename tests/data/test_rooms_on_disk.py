@@ -131,6 +131,7 @@ def test_frames_are_upright_and_show_nearly_all_of_the_furniture(root: Path):
     assert shown >= 0.95 * total
 
 
+@pytest.mark.slow
 def test_the_camera_moves_through_the_room_and_some_frames_have_no_pose(tmp_path: Path):
     write_rooms(tmp_path, scenes=2, seed=SEED, frames=150, size=(16, 16))
     lost = 0
@@ -152,6 +153,7 @@ def test_the_camera_moves_through_the_room_and_some_frames_have_no_pose(tmp_path
     assert 1 <= lost <= 30
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed_and_other_arguments_are_refused(root: Path, tmp_path: Path):
     write_rooms(tmp_path, scenes=2, seed=SEED, frames=FRAMES, size=SIZE)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}

@@ -40,6 +40,7 @@ def read_everything(scan: Path, suffix: str) -> None:
             assert np.isfinite(item.obb.extent).all() and len(item.points)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suffix",
     [

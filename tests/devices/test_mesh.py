@@ -158,6 +158,7 @@ print(json.dumps({"line": describe_devices(chosen, shape), "axes": str(mesh.axis
 """
 
 
+@pytest.mark.slow
 def test_eight_virtual_devices_on_a_machine_without_accelerators_say_so() -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     done = subprocess.run(

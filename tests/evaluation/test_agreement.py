@@ -113,6 +113,7 @@ def restated_q_spatial(pairs):
     }
 
 
+@pytest.mark.slow
 def test_every_q_spatial_column_equals_a_restatement_on_10000_strings():
     draw = random.Random(1)
     pairs, rows = [], []
@@ -235,6 +236,7 @@ def test_distances_equal_a_restatement_on_10000_strings():
     assert hits > 1000
 
 
+@pytest.mark.slow
 def test_boxes_equal_a_restatement_on_10000_strings():
     draw = random.Random(5)
     overlaps = 0

@@ -29,6 +29,7 @@ def accuracy(value, answers):
     return np.mean([mean_relative_accuracy(value, float(answer)) for answer in answers])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_the_best_number_beats_every_number_of_a_fine_grid(seed):
     random_ = np.random.default_rng(seed)

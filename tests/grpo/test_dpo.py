@@ -150,6 +150,7 @@ def trl_sft(policy, mask, tokens):
     return loss.item(), gradient.numpy()
 
 
+@pytest.mark.slow
 def test_sft_equals_trl_and_accumulation_changes_nothing():
     """Scene by scene with the whole step's token count, as the Trainer does under gradient accumulation."""
     for seed in range(20):

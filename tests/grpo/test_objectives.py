@@ -297,6 +297,7 @@ def test_on_policy_ratio_metrics_are_zero_and_ignore_padding():
     assert metrics["ratio_max"] == 1
 
 
+@pytest.mark.slow
 def test_a_step_with_every_rollout_masked_has_zero_loss_and_gradient():
     arrays, _ = random_rollouts(np.random.default_rng(5), BUCKET, dtype=np.float32)
     for objective in ALL_OBJECTIVES:
@@ -305,6 +306,7 @@ def test_a_step_with_every_rollout_masked_has_zero_loss_and_gradient():
         assert all(np.isfinite(value) for value in metrics.values())
 
 
+@pytest.mark.slow
 def test_beta_without_a_reference_is_an_error():
     x, mask = jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1), bool)
     objective = Objective(beta=0.1)

@@ -30,6 +30,7 @@ def torch_schedule(config, optimizer):
     return transformers.get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize("warmup_steps, weight_decay, clip_norm", [(0, 0.0, None), (7, 0.1, 1.0), (50, 0.01, 5.0)])
 def test_fifty_steps_equal_torch_adamw_under_the_hugging_face_schedule(schedule, warmup_steps, weight_decay, clip_norm):
@@ -62,6 +63,7 @@ def test_fifty_steps_equal_torch_adamw_under_the_hugging_face_schedule(schedule,
     assert clip_norm is None or min(norms) < clip_norm < max(norms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-3, 0.3, 40.0])
 def test_clipping_equals_torchs_including_its_epsilon(size):
     """A small limit makes the 1e-6 in torch's denominator visible."""
@@ -103,6 +105,7 @@ def ours(name):
     return name.removeprefix("model.").replace(".0.", ".")
 
 
+@pytest.mark.slow
 def test_undecayed_parameters_keep_their_value_without_a_gradient():
     names = ("layers.input_layernorm.weight", "layers.q_proj.bias", "layers.q_proj.weight")
     ones = dict.fromkeys(names, jnp.ones(2))

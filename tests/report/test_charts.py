@@ -32,6 +32,7 @@ def test_ticks_are_round_numbers_inside_the_range(low: float, extent: float):
         assert leading[0] in "125", f"{leading} is no round spacing"
 
 
+@pytest.mark.slow
 @given(st.lists(FINITE | st.just(math.nan), min_size=1, max_size=40))
 def test_a_chart_of_any_values_is_well_formed_and_inside_its_box(values: list[float]):
     figure = line_chart("reward <mean> & more", [Curve("a & b", tuple(range(1, len(values) + 1)), tuple(values))])

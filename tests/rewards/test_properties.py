@@ -82,6 +82,7 @@ def test_every_reward_without_a_language_model_is_covered_here():
     assert {term.partition("(")[0] for term in RANGES} == set(REWARDS) - {"svqa_semantic"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", RANGES)
 def test_reward_is_in_range_on_10000_strings(term):
     draw = random.Random(term)
@@ -188,6 +189,7 @@ def test_long_tags_that_never_close_are_scored_without_hanging(alarm):
         assert hacks([text], ["How many?"], "think")["repeated_tags"].all()
 
 
+@pytest.mark.slow
 def test_formats_and_tricks_are_those_of_plain_patterns():
     """What the same patterns say that look again from every tag."""
     draw = random.Random(5)

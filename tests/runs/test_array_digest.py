@@ -27,6 +27,7 @@ def random_array(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarra
     return np.asarray(jnp.asarray(values).astype(dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_host_and_device_digests_agree_for_every_chunk_size(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for shape in [(), (1,), (7,), (3, 5, 2), (0, 4)]:

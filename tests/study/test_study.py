@@ -149,6 +149,7 @@ def test_done_commands_are_kept_when_seeds_are_added(place):
     assert row in page.replace("  ", " ").replace("  ", " ") and "| by seed |" in page
 
 
+@pytest.mark.slow
 def test_an_interrupted_arm_is_continued_and_the_table_says_what_is_missing(place, capsys):
     Path("stop").touch()
     assert run_study() == 143
@@ -161,6 +162,7 @@ def test_an_interrupted_arm_is_continued_and_the_table_says_what_is_missing(plac
     assert Path("out/seed-0/low/run/report.html").read_text() == "begun at 1"
 
 
+@pytest.mark.slow
 def test_a_dry_run_gives_hours_and_commands_and_writes_nothing(place, capsys):
     assert run_study("--dry-run") == 0
     printed = capsys.readouterr().out
@@ -176,6 +178,7 @@ def test_a_dry_run_gives_hours_and_commands_and_writes_nothing(place, capsys):
     assert "seed-0/again train: 0.0 min (done)" in printed and "seed-1/again train: 0.0 min (measured here)" in printed
 
 
+@pytest.mark.slow
 def test_other_settings_in_the_same_folder_are_refused(place, capsys):
     assert run_study() == 0
     before = len(calls())
@@ -199,6 +202,7 @@ def test_a_base_config_that_changed_since_an_arm_was_done_is_refused(place, caps
     assert len(calls()) == before
 
 
+@pytest.mark.slow
 def test_a_manifest_of_an_older_version_without_configs_is_accepted(place):
     assert run_study() == 0
     path = Path("out", MANIFEST)

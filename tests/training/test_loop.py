@@ -455,6 +455,7 @@ def test_without_kl_groups_with_zero_advantage_are_left_out_of_the_update(
     assert with_kl.step.seen[0][1].questions is None, "with KL every group has a gradient"
 
 
+@pytest.mark.slow
 def test_dynamic_sampling_keeps_the_first_informative_draw_of_every_question(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
@@ -525,6 +526,7 @@ def test_a_run_stops_at_the_first_number_that_is_not_finite_with_the_state_befor
     np.testing.assert_array_equal(np.asarray(saved.trainable["w"]), np.asarray(before.trainable["w"]))
 
 
+@pytest.mark.slow
 def test_the_state_before_it_is_saved_also_where_no_checkpoint_was_due(
     bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
