@@ -156,7 +156,7 @@ def test_processes_of_slurm_save_the_same_step_and_the_requeued_job_goes_on(plac
         }
         for run in ("whole", "pair")
     )
-    both = {key for key in whole.keys() & parted if key[0] <= 2}  # of two processes the first writes those of its own scenes down
+    both = {key for key in whole.keys() & parted if key[0] <= 2}  # of two processes the first writes down its own
     assert len(both) >= 4 and {key: whole[key] for key in both} == {key: parted[key] for key in both}
 
 
