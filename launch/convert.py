@@ -36,6 +36,7 @@ from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 
 if TYPE_CHECKING:
     from jaxvsr.runs.model_source import Model
+    from jaxvsr.runs.trained_as import TrainedAs
 
 # Largest difference of logits that float32 rounding explains, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -165,14 +166,14 @@ def _write_stacked(arguments: Namespace, model: Model) -> None:
         raise InputError(
             f"from-hf {arguments.model}: is not a Hugging Face folder of a whole model; write one with to-hf first"
         )
-    save_stacked_folder(arguments.out, model.folder, _trained_as(arguments, model))
+    trained = _trained_as(arguments)
+    save_stacked_folder(arguments.out, model.folder, trained.file() if trained else {})
 
 
 def _write_merged(arguments: Namespace, model: Model) -> None:
     from jaxvsr.models.huggingface.write_model_folder import save_folder
 
-    texts = {**_trained_as(arguments, model), **(_card(arguments, model) if model.stages else {})}
-    save_folder(arguments.out, model.folder, model.weight, texts, model.changed)
+    save_folder(arguments.out, model.folder, model.weight, _texts(arguments, model), model.changed)
 
 
 def _write_adapter(arguments: Namespace, model: Model) -> None:
@@ -184,7 +185,7 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
     if not is_run(arguments.model) or any(stage.lora is None for stage in model.stages):
         what = "holds full weights" if is_run(arguments.model) else "is not a run with an adapter"
         raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
-    record, texts = open_run(arguments.model).record, {**_trained_as(arguments, model), **_card(arguments, model)}
+    record, texts = open_run(arguments.model).record, _texts(arguments, model)
     base = loaded_by(record)
     if arguments.base and base == record.base_folder:  # it is not there any more
         base = os.path.abspath(arguments.base)
@@ -194,27 +195,27 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
     print(f"merged weights, rounded to {model.config.dtype}, move logits by at most {difference:.2g}")
 
 
-def _trained_as(arguments: Namespace, model: Model) -> dict[str, str]:
-    """The files that say how the model was asked in training, where that is known; a folder's other files stay."""
+def _trained_as(arguments: Namespace) -> TrainedAs | None:
     from jaxvsr.runs.trained_as import trained_as
 
-    trained = trained_as(arguments.model, arguments.revision)
-    if trained is None or not model.stages:
-        return {} if trained is None else trained.file()
-    return trained.export_files(model.folder, adapter=arguments.adapter)
+    return trained_as(arguments.model, arguments.revision)
 
 
-def _card(arguments: Namespace, model: Model) -> dict[str, str]:
-    """The README.md of an export."""
+def _texts(arguments: Namespace, model: Model) -> dict[str, str]:
+    """The files of an export that say how the model was asked in training, where that is known, and its README.md; a
+    model that nothing is merged into keeps its own.
+    """
     from jaxvsr.models.huggingface.model_card import README
     from jaxvsr.runs.run_card import export_card
-    from jaxvsr.runs.trained_as import trained_as
 
+    trained = _trained_as(arguments)
+    if not model.stages:
+        return trained.file() if trained else {}
     command = ["python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter)]
     if arguments.revision is not None:
         command += ["--revision", arguments.revision]
-    trained, scores = trained_as(arguments.model, arguments.revision), arguments.scores
-    return {README: export_card(model, shlex.join(command), adapter=arguments.adapter, scores=scores, trained=trained)}
+    card = export_card(model, shlex.join(command), adapter=arguments.adapter, scores=arguments.scores, trained=trained)
+    return {**(trained.export_files(model.folder, adapter=arguments.adapter) if trained else {}), README: card}
 
 
 def _verify(arguments: Namespace, model: Model) -> int:

@@ -178,10 +178,9 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation, processes: int
 
     chosen, say = evaluation.chosen, evaluation.say
     assert chosen is not None
-    profile = None
-    if arguments.profile:
-        model = open_model(arguments.model, arguments.revision, arguments.base)
-        profile = profile_of(arguments.profile, model.config.family)
+    looked_at = arguments.profile or arguments.show_prompt
+    model = open_model(arguments.model, arguments.revision, arguments.base) if looked_at else None
+    profile = profile_of(arguments.profile, model.config.family) if model and arguments.profile else None
     trained = None if profile else trained_as(arguments.model, arguments.revision)
     settings = _settings(arguments, chosen, profile, trained)
 
@@ -199,9 +198,8 @@ def _evaluate_model(arguments: Namespace, evaluation: Evaluation, processes: int
         keep_compiled_programs()
         return mesh
 
-    if arguments.show_prompt:
-        shown = open_model(arguments.model, arguments.revision, arguments.base)
-        say("\n".join(first_prompt(shown, settings, chosen.asked)))
+    if model and arguments.show_prompt:
+        say("\n".join(first_prompt(model, settings, chosen.asked)))
     answerer = Answerer(chosen, settings, devices, say)
     if arguments.checkpoints:
         evaluation.of_checkpoints(

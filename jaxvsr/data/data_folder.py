@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
@@ -301,5 +301,9 @@ def _check_frames(folder: Path, asked: set[str], missing: list[str], read_pixels
 
 def _note(missing: list[str], scenes: set[str], what: str) -> None:
     if scenes:
-        first = ", ".join(sorted(scenes)[:3])
-        missing.append(f"{len(scenes):,} scenes {what}: {first}{', …' if len(scenes) > 3 else ''}")
+        missing.append(f"{len(scenes):,} scenes {what}: {some_of(scenes)}")
+
+
+def some_of(scenes: Collection[str]) -> str:
+    """The first three names, for a line about all of them."""
+    return ", ".join(sorted(scenes)[:3]) + (", …" if len(scenes) > 3 else "")

@@ -76,17 +76,18 @@ def texts_of_all_processes(text: str) -> list[str]:
 
 def largest_of_processes(numbers: Any) -> np.ndarray:
     """The largest of the numbers that the processes give, each by itself, so that all of them decide alike."""
-    if jax.process_count() == 1:
-        return np.asarray(numbers)
-    from jax.experimental import multihost_utils
-
-    return np.max(multihost_utils.process_allgather(np.asarray(numbers)), axis=0)
+    return _of_each_process(numbers).max(axis=0)
 
 
 def sum_of_processes(numbers: Any) -> np.ndarray:
     """The sums of the numbers that the processes give, each by itself; all wait for the last."""
+    return _of_each_process(numbers).sum(axis=0)
+
+
+def _of_each_process(numbers: Any) -> np.ndarray:
+    """The numbers that each process gives, in their order."""
     if jax.process_count() == 1:
-        return np.asarray(numbers)
+        return np.asarray(numbers)[None]
     from jax.experimental import multihost_utils
 
-    return np.sum(multihost_utils.process_allgather(np.asarray(numbers)), axis=0)
+    return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))

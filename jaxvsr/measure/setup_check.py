@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from jaxvsr.data.data_folder import check_folder, questions_in
+from jaxvsr.data.data_folder import check_folder, questions_in, some_of
 from jaxvsr.data.features import stored_sets
 from jaxvsr.data.frames import FRAMES_DIR, FrameStore
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in
@@ -25,13 +25,13 @@ from jaxvsr.models.huggingface.processor_tokens import compare_prompts
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.model_config import VideoPrompt
 from jaxvsr.models.qwen_vl import parameter_shapes
+from jaxvsr.pixel_budget import vision_tokens
 from jaxvsr.runs.model_source import Model
 from jaxvsr.runs.trained_as import TrainedAs
 from jaxvsr.training.stored_features import set_name
 
 # wrong: results will not be what was asked for. note: to know, or not checked here.
 Level = Literal["fine", "note", "wrong"]
-_SHOWN = 3  # scenes that a line names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _leaks(data: Path) -> Iterator[Finding]:
     trained = splits["train"] if splits else sorted({row.scene for row in questions_in(data)})
     owners = {scene: owner for scene in trained if (owner := benchmark_in(scene)) is not None}
     for benchmark, count in sorted(Counter(owners.values()).items()):
-        scenes = _first([scene for scene, owner in owners.items() if owner == benchmark])
+        scenes = some_of([scene for scene, owner in owners.items() if owner == benchmark])
         where = "in the train split" if splits else "with questions, and there is no split"
         what = f"{count:,} scenes {where} are {benchmark}'s ({scenes}): scores there would mean nothing; make"
         yield Finding("wrong", "leak", f"{what} the questions again without --include {benchmark}")
@@ -161,13 +161,13 @@ def _frames(data: Path, model: Model, trained: TrainedAs | None) -> Iterator[Fin
         height, width = attributes[scene]["height_width"]
         for count in store.counts(scene):
             high, wide = processor.frame_size(count, height, width, is_video=True)
-            tokens.add(-(-count // 2) * (high // unit) * (wide // unit))
+            tokens.add(vision_tokens(count, high, wide, unit))
         resized += [scene] * ((high, wide) != (height, width))
     context = model.config.text.max_position_embeddings
     span = f"{min(tokens):,} to {max(tokens):,} tokens a video, context window {context:,}"
     yield Finding("fine" if max(tokens) < context else "wrong", "frames", span)
     if resized:
-        what = f"{len(resized):,} videos ({_first(resized)}) are stored in a size that this model resizes again"
+        what = f"{len(resized):,} videos ({some_of(resized)}) are stored in a size that this model resizes again"
         yield Finding(
             "note", "frames", f"{what}: its sides are multiples of {unit}; store them with `build_data.py frames`"
         )
@@ -175,15 +175,15 @@ def _frames(data: Path, model: Model, trained: TrainedAs | None) -> Iterator[Fin
         return
     without = [scene for scene in videos if trained.frames not in store.counts(scene)]
     if without:
-        what = f"{len(without):,} videos ({_first(without)}) have no {trained.frames} frames, with which it was trained"
+        what = f"{len(without):,} videos ({some_of(without)}) have no {trained.frames} frames, as in training"
         yield Finding("wrong", "frames", f"{what}; add them with `build_data.py frames … --frames {trained.frames}`")
     others = [scene for scene in videos if attributes[scene]["rule"] != trained.rule]
     if others:
-        what = f"{len(others):,} videos ({_first(others)}) were sampled by {attributes[others[0]]['rule']}"
+        what = f"{len(others):,} videos ({some_of(others)}) were sampled by {attributes[others[0]]['rule']}"
         yield Finding("wrong", "frames", f"{what}, in training by {trained.rule}")
     smaller = [scene for scene in videos if (attributes[scene]["max_pixels"] or 0) < (trained.max_pixels or 0)]
     if smaller:
-        what = f"{len(smaller):,} videos ({_first(smaller)}) are stored with fewer pixels than in training"
+        what = f"{len(smaller):,} videos ({some_of(smaller)}) are stored with fewer pixels than in training"
         yield Finding("wrong", "frames", f"{what}, {trained.max_pixels:,} per frame; write them again")
 
 
@@ -197,7 +197,3 @@ def _features(data: Path, model: Model) -> Iterator[Finding]:
     else:
         what = f"{len(sets)} set(s), of {', '.join(sorted(set(sets.values())))}: none of this model's tower"
         yield Finding("note", "features", f"{what}, so it runs in training; `build_data.py features` stores its own")
-
-
-def _first(scenes: list[str]) -> str:
-    return ", ".join(scenes[:_SHOWN]) + (", …" if len(scenes) > _SHOWN else "")

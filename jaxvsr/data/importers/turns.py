@@ -150,10 +150,10 @@ def without_placeholders(text: str) -> str:
         RowError: the text speaks of several of them by their places in a sentence, or has a place that is not filled.
     """
     text = filled(text)
-    inside = [mark for mark in _PLACEHOLDER.finditer(text) if _stands_in_a_sentence(text, mark)]
+    inside = {mark.start() for mark in _PLACEHOLDER.finditer(text) if _stands_in_a_sentence(text, mark)}
     if len(inside) > 1:
         raise RowError("several images are named inside of a sentence by their places; write which is meant in words")
-    return _PLACEHOLDER.sub(lambda mark: " " if _stands_in_a_sentence(text, mark) else "", text).strip()
+    return _PLACEHOLDER.sub(lambda mark: " " if mark.start() in inside else "", text).strip()
 
 
 def _stands_in_a_sentence(text: str, mark: re.Match[str]) -> bool:
