@@ -76,12 +76,12 @@ def texts_of_all_processes(text: str) -> list[str]:
 
 def largest_of_processes(numbers: Any) -> np.ndarray:
     """The largest of the numbers that the processes give, each by itself, so that all of them decide alike."""
-    return _of_each_process(numbers).max(axis=0)
+    return np.asarray(_of_each_process(numbers).max(axis=0))
 
 
 def sum_of_processes(numbers: Any) -> np.ndarray:
     """The sums of the numbers that the processes give, each by itself; all wait for the last."""
-    return _of_each_process(numbers).sum(axis=0)
+    return np.asarray(_of_each_process(numbers).sum(axis=0))
 
 
 def _of_each_process(numbers: Any) -> np.ndarray:

@@ -601,7 +601,7 @@ def test_a_phase_that_does_not_end_is_said_once_for_each_time_as_long(
             enough.set()
 
     monkeypatch.setattr(stop_signals, "say_where", say)
-    with where.watched(0.001 / 60), clock("sample"):
+    with clock("sample"), where.watched(0.001 / 60):
         assert stop_signals.standing[-1]() == "step 7: in sample for 0 s"
         assert enough.wait(30)
     assert set(said) == {"step 7: in sample for 0 s"} and stop_signals.standing == []
