@@ -130,8 +130,10 @@ def test_the_page_of_a_run_carries_frames_and_plan_of_a_procedural_room(tmp_path
     path = write_report(run)
     page = path.read_text(encoding="utf-8")
     frames = pictures(page, "jpeg")
-    # The pair and the sample in between show the same scene.
-    assert len(frames) == 2 * FRAMES and len(set(frames)) == FRAMES
+    # The film and the strip of the pair, and the sample in between, show the same scene.
+    assert len(frames) == 3 * FRAMES and len(set(frames)) == FRAMES and f"steps({FRAMES})" in page
+    opening, curves = page.index("One room, before and after training"), page.index("Training curves")
+    assert opening < page.index("12 times fewer tokens") < curves
     stored = np.asarray(Image.open(io.BytesIO(frames[0])), np.float64)
     assert stored.shape[2] == 3 and stored.std() > 1
     plan = ET.fromstring(pictures(page, r"svg\+xml")[0])
