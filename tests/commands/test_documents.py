@@ -82,6 +82,15 @@ def test_the_first_example_of_the_algorithm_page_gives_the_advantages_that_it_sh
     np.testing.assert_allclose(names["advantages"].ravel(), shown, atol=0.005)
 
 
+def test_the_rooms_of_the_data_page_have_the_frames_that_its_lines_ask_for():
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (held,) = re.findall(r" rooms scannet .*--frames-per-scan (\d+)", page)
+    asked = [
+        int(number) for line in re.findall(r" frames scannet .*--frames ([\d,]+)", page) for number in line.split(",")
+    ]
+    assert len(asked) >= 4 and max(asked) <= int(held)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/api/jaxvsr.md"])
 def test_the_python_code_of_the_page_trains_and_saves(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,10 +10,15 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from collections.abc import Iterator, Sequence
+from email import message_from_string
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
+import jaxvsr
 from jaxvsr import cli
 
 ROOT = Path(__file__).parents[2]
@@ -88,8 +93,20 @@ def test_the_source_distribution_has_every_tracked_file(tmp_path: Path):
     assert built.returncode == 0, built.stderr
     with tarfile.open(tmp_path / "source" / built.stdout.split()[-1]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
+        metadata = archive.extractfile(f"jaxvsr-{jaxvsr.__version__}/PKG-INFO").read().decode()
     assert [name for name in names if name not in held] == []
     assert "jaxvsr/py.typed" in held
+    description = message_from_string(metadata).get_payload()
+    assert description.startswith("# jaxvsr") and "docs/train.md" in description
+    addresses = [*links(MarkdownIt("commonmark").enable("table").parse(description))]
+    assert [one for one in addresses if "://" not in one] == []
+
+
+def links(tokens: Sequence[Token]) -> Iterator[str]:
+    """Where the links and pictures of a text in Markdown lead."""
+    for token in tokens:
+        yield from (str(token.attrs[name]) for name in ("href", "src") if name in token.attrs)
+        yield from links(token.children or ())
 
 
 def test_an_unknown_command_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]):
