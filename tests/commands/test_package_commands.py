@@ -11,7 +11,6 @@ import sys
 import tarfile
 import tomllib
 from collections.abc import Iterator, Sequence
-from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -93,10 +92,11 @@ def test_the_source_distribution_has_every_tracked_file(tmp_path: Path):
     assert built.returncode == 0, built.stderr
     with tarfile.open(tmp_path / "source" / built.stdout.split()[-1]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-        metadata = archive.extractfile(f"jaxvsr-{jaxvsr.__version__}/PKG-INFO").read().decode()
+        archive.extract(f"jaxvsr-{jaxvsr.__version__}/PKG-INFO", tmp_path, filter="data")
     assert [name for name in names if name not in held] == []
     assert "jaxvsr/py.typed" in held
-    description = message_from_string(metadata).get_payload()
+    metadata = (tmp_path / f"jaxvsr-{jaxvsr.__version__}" / "PKG-INFO").read_text(encoding="utf-8")
+    _, _, description = metadata.partition("\n\n")
     assert description.startswith("# jaxvsr") and "docs/train.md" in description
     addresses = [*links(MarkdownIt("commonmark").enable("table").parse(description))]
     assert [one for one in addresses if "://" not in one] == []
