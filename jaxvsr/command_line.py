@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from jaxvsr import stop_signals
+from jaxvsr.buckets.urls import refuse_url
 from jaxvsr.errors import InputError, NotFiniteError, described, system_fault
 from jaxvsr.outside_text import visible, visible_stdout
 from jaxvsr.parent_process import child_of_this, stop_command_with_parent
@@ -48,6 +49,13 @@ class ArgumentParser(argparse.ArgumentParser):
         if sys.argv[0].startswith("jaxvsr ") and str(kwargs.get("prog")).endswith(".py"):
             kwargs["prog"] = sys.argv[0]  # `jaxvsr train`, not the script that it runs
         super().__init__(*args, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse; a URL is refused where a file or folder of this machine is wanted."""
+        found, unknown = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            refuse_url(getattr(found, action.dest, None), action.option_strings[0] if action.option_strings else "")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.prog}: {message} (see {self.prog} --help)")

@@ -11,11 +11,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxvsr.buckets.urls import refuse_url
 from jaxvsr.errors import InputError, naming, one_line
 
 
 def partial_name(path: Path) -> Path:
-    """A hidden name beside `path` that no other process or thread has: what it is written to before it is renamed."""
+    """A hidden name beside `path` that no other process or thread has: what it is written to before it is renamed.
+
+    Raises:
+        InputError: `path` is a URL.
+    """
+    refuse_url(path)
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from jaxvsr.buckets.urls import refuse_url
 from jaxvsr.errors import InputError
 from jaxvsr.files import partial_name
 
@@ -41,6 +42,7 @@ def only_writer(folder: Path, *, shared: bool = False, wait: bool = False, name:
     Raises:
         InputError: another process writes into it, it cannot be written into, or it cannot be a folder.
     """
+    refuse_url(folder)
     missing = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
     try:
         with _locked(folder / name, folder, shared=shared, wait=wait):
@@ -59,6 +61,7 @@ def only_maker(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: another process makes the folder, or it cannot be written.
     """
+    refuse_url(folder)
     with _locked(folder.with_name(f".{folder.name}.lock"), folder):
         remove_partials(folder.parent, [f".{glob.escape(folder.name)}."])
         partial = partial_name(folder)

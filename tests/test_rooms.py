@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = "errors files locks parent_process fields yaml_file pixel_budget progress outside_text"
+GROUND = "errors buckets files locks parent_process fields yaml_file pixel_budget progress outside_text"
 
 # Room, or module of the ground floor, and what it may import besides itself.
 MAY_IMPORT = {
     "errors": "",
-    "files": "errors",
-    "locks": "errors files",
+    "buckets": "errors files",
+    "files": "errors buckets.urls",
+    "locks": "errors buckets.urls files",
     "parent_process": "",
     "fields": "errors",
     "yaml_file": "errors",
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "stop_signals": "",
     "user_functions": "errors",
     "outside_text": "errors",
-    "command_line": "errors outside_text parent_process stop_signals",
+    "command_line": "errors buckets.urls outside_text parent_process stop_signals",
     "__main__": "cli",
     "cli": "errors command_line stop_signals",
     "demo_stages": "data.questions data.splits errors files command_line",

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from jaxvsr.buckets.urls import refuse_url
 from jaxvsr.config.known_names import known_name
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.errors import InputError, prefixed
@@ -93,6 +94,8 @@ def _over(base: Any, tree: Any) -> Any:
 def config_from(tree: Mapping[str, Any]) -> TrainConfig:
     """The config of a tree of fields, as YAML holds it; `fields.to_tree` gives the tree back."""
     _check_fields(tree)
+    for field, value in flat_fields(tree):
+        refuse_url(value, field)
     return read_fields(TrainConfig, tree, loose=True)
 
 

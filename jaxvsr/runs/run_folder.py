@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxvsr
+from jaxvsr.buckets.urls import refuse_url
 from jaxvsr.config.config_file import config_from, to_yaml
 from jaxvsr.config.train_config import CHANGEABLE, TrainConfig
 from jaxvsr.errors import InputError, prefixed
@@ -103,6 +104,7 @@ def check_run_folder(path: Path, config: TrainConfig, *, resume: bool) -> RunFol
     Raises:
         InputError: the folder is not empty and `resume` is not asked for; or a field changed that earlier steps used.
     """
+    refuse_url(path, "run folder")
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"run folder {path}: is a file")

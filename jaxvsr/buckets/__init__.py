@@ -1,0 +1,1 @@
+"""Folders in buckets: `gs://bucket/path` and `s3://bucket/path`."""
