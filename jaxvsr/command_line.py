@@ -25,7 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from jaxvsr import stop_signals
 from jaxvsr.buckets.urls import refuse_url
@@ -37,8 +37,6 @@ EXIT_INPUT_ERROR = 2
 EXIT_NOT_FINITE = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 PEER_SECONDS = 3.0  # an error may come of the death of another process, which is then noticed within this time
-
-Thing = TypeVar("Thing")
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -200,15 +198,13 @@ def int_list(text: str) -> tuple[int, ...]:
     return values
 
 
-def shard(text: str) -> tuple[int, int]:
-    """argparse type: `2/8`, the second of eight machines, as (2, 8)."""
+def shard(text: str) -> tuple[int | None, int | None]:
+    """argparse type: `2/8`, the second of eight tasks, as (2, 8); `auto` as (None, None), `auto/8` as (None, 8)."""
     index, _, count = text.partition("/")
+    if text == "auto":
+        return None, None
+    if index == "auto" and count.isdecimal() and int(count) > 0:
+        return None, int(count)
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise argparse.ArgumentTypeError(f"expected i/n like 2/8 with 1 ≤ i ≤ n, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected i/n like 2/8 with 1 ≤ i ≤ n, or auto, found {text!r}")
     return int(index), int(count)
-
-
-def shard_of(things: Sequence[Thing], shard: tuple[int, int]) -> Sequence[Thing]:
-    """The share of the `index`-th of `count` machines, counted from 1; each thing is in exactly one share."""
-    index, count = shard
-    return things[index - 1 :: count]

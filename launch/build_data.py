@@ -39,7 +39,6 @@ from jaxvsr.command_line import (
     positive_int,
     run,
     shard,
-    shard_of,
     share,
 )
 from jaxvsr.errors import InputError
@@ -47,6 +46,8 @@ from jaxvsr.fields import replace_fields
 from jaxvsr.progress import progress
 
 if TYPE_CHECKING:
+    from jaxvsr.data.recipes.generate_questions import QuestionReport
+    from jaxvsr.data.shards import Shard
     from jaxvsr.data.video.frame_sampling import FrameRate
 
 DATA_FOLDER = "data folder, new or existing"
@@ -92,7 +93,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change a recipe's option")
     _add_split(parser)
     parser.add_argument("--mirror", action="store_true", help="mirrored questions too")
-    parser.add_argument("--shard", type=shard, metavar="i/n", help="only every n-th scan, from the i-th; default: all")
+    _add_shard(parser, "scan")
 
 
 def _add_frames(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +109,7 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     budget = "pixel budget per frame, such as 100352; required"
     parser.add_argument("--max-pixels", type=positive_int, required=True, metavar="N", help=budget)
     parser.add_argument("--rule", choices=get_args(SamplingRule), default="linspace", help="which; default linspace")
-    parser.add_argument("--shard", type=shard, metavar="i/n", help="only every n-th scene, from the i-th; default: all")
+    _add_shard(parser, "scene")
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +126,7 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=dtypes, default="auto", help="the run's model.dtype; default auto: by device"
     )
+    _add_shard(parser, "scene")
     add_process_flags(parser)
 
 
@@ -139,6 +141,8 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--map", metavar="OURS=THEIRS,…", help="names of fields: question=problem,answer=solution")
     _add_split(parser)
     parser.add_argument("--mirror", action="store_true", help="mirrored rows too, as far as rules can rewrite them")
+    text = "with auto: of a cluster's tasks the first imports, the others end"
+    parser.add_argument("--shard", type=shard, metavar="i/n", help=text)
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +204,22 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--include", action="append", default=[], choices=BENCHMARKS, help=text)
 
 
+def _add_shard(parser: argparse.ArgumentParser, thing: str) -> None:
+    text = f"only every n-th {thing}, from the i-th; auto or auto/N: as the cluster numbers its tasks; default: all"
+    parser.add_argument("--shard", type=shard, metavar="i/n", help=text)
+
+
+def _shard(arguments: argparse.Namespace) -> Shard | None:
+    """The share that this process takes; None: all."""
+    from jaxvsr.data.shards import Shard
+    from jaxvsr.devices.cluster import share_of_task
+
+    if arguments.shard is None:
+        return None
+    index, count = arguments.shard
+    return Shard(index, count) if index is not None else Shard(*share_of_task(count), by_cluster=True)
+
+
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit()):
@@ -229,46 +249,82 @@ def _questions(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.recipes.generate_questions import QuestionSettings, generate_questions, without_benchmarks
     from jaxvsr.data.recipes.recipe import load_recipe
+    from jaxvsr.data.recipes.shared_questions import SharedQuestions
     from jaxvsr.data.recipes.write_questions import QuestionSet, shard_line, write_question_set
     from jaxvsr.data.scannet.read_scan import list_scans
+    from jaxvsr.data.shards import lacking_line
 
     start = time.monotonic()
     recipe = load_recipe(arguments.recipe)
     options = replace_fields(recipe.options, arguments.set)
-    with adding_to(arguments.out, shared=arguments.shard is not None):
+    shard = _shard(arguments)
+    with adding_to(arguments.out, shared=shard is not None):
         scans, left_out = without_benchmarks(list_scans(arguments.scans), arguments.include)
         for benchmark, count in left_out.items():
             print(f"left out {count} scans of {benchmark} (--include {benchmark} takes them, as held out)")
         settings = QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
-        asked = shard_of(scans, arguments.shard or (1, 1))
-        with progress("questions", len(asked)) as on_done:
-            report = generate_questions(
-                asked, settings, out=arguments.out, census_over=scans, workers=arguments.workers, on_done=on_done
-            )
-        _account_for_broken(report.broken, len(asked), arguments.skip_broken)
-        if arguments.shard:
-            return _done([shard_line(arguments.out, arguments.shard, len(asked), len(scans))], start)
         question_set = QuestionSet(recipe, settings, scans, left_out, arguments.heldout)
-        return _done(write_question_set(arguments.out, question_set, report), start)
+
+        def ask(asked: Sequence[Path]) -> QuestionReport:
+            with progress("questions", len(asked)) as on_done:
+                report = generate_questions(
+                    asked, settings, out=arguments.out, census_over=scans, workers=arguments.workers, on_done=on_done
+                )
+            _account_for_broken(report.broken, len(asked), arguments.skip_broken)
+            return report
+
+        if shard is None:
+            return _done(write_question_set(arguments.out, question_set, ask(scans)), start)
+        share = shard.of(scans)
+        if not shard.by_cluster:
+            ask(share)
+            return _done([shard_line(arguments.out, shard, len(share), len(scans))], start)
+        shared = SharedQuestions(arguments.out, question_set, shard)
+        if shared.are_together():
+            return _done([f"shard {shard}: all are in {arguments.out} already"], start)
+        ask(share)
+        line = f"shard {shard}: {len(share)} of {len(scans)} scans asked"
+        with shared.alone():
+            if shared.are_together():
+                return _done([f"{line}; another task has put all together"], start)
+            if lacking := shared.lacking():
+                return _done([f"{line}; {lacking_line(lacking, shard.count, 'scans')}"], start)
+            report = ask(scans)
+            with shared.recorded():
+                lines = write_question_set(arguments.out, question_set, report)
+        return _done([f"{line}, the last: put together", *lines], start)
 
 
 def _frames(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.data_folder import adding_to, questions_in, write_frames_section
-    from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
+    from jaxvsr.data.video.frame_writer import FrameSettings, has_frames, write_frames
     from jaxvsr.data.video.scene_sources import scene_sources
 
     start = time.monotonic()
     settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
-    with adding_to(arguments.out, shared=arguments.shard is not None):
+    shard = _shard(arguments)
+    with adding_to(arguments.out, shared=shard is not None):
         found = scene_sources(arguments.scans, arguments.out, questions_in(arguments.out))
-        sources = shard_of(found.sources, arguments.shard or (1, 1))
+        sources = found.sources if shard is None else shard.of(found.sources)
         with progress("frames", len(sources)) as on_done:
             report = write_frames(sources, arguments.out, settings, workers=arguments.workers, on_done=on_done)
         if report.written or report.kept:
             write_frames_section(arguments.out)
-        _done([*found.lines(arguments.scans), *report.lines()], start)
+        lines = [*found.lines(arguments.scans), *report.lines()]
+        if shard is not None and shard.by_cluster:
+            lacking = shard.lacking(found.sources, lambda source: has_frames(arguments.out, source, settings))
+            lines.append(_shard_line(shard, lacking))
+        _done(lines, start)
         _account_for_broken(report.broken, len(sources), arguments.skip_broken)
         return 0
+
+
+def _shard_line(shard: Shard, lacking: dict[int, int]) -> str:
+    """What a task of a cluster says at its end about all."""
+    from jaxvsr.data.shards import lacking_line
+
+    rest = lacking_line(lacking, shard.count, "scenes") if lacking else "the others are done too"
+    return f"shard {shard} is done; {rest}"
 
 
 def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
@@ -287,10 +343,10 @@ def _frame_rate(arguments: argparse.Namespace) -> FrameRate | None:
 
 def _features(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.data_folder import adding_to
-    from jaxvsr.data.features import write_features_section
+    from jaxvsr.data.features import FeatureStore, write_features_section
     from jaxvsr.data.frames import FrameStore
     from jaxvsr.devices.choose_devices import choose_devices
-    from jaxvsr.devices.cluster import place_of_process
+    from jaxvsr.devices.cluster import Place, place_of_process
     from jaxvsr.devices.joining import join, speak_as
     from jaxvsr.models.inputs.processor import SceneProcessor
     from jaxvsr.models.model_config import compute_dtype
@@ -298,16 +354,21 @@ def _features(arguments: argparse.Namespace) -> int:
     from jaxvsr.training.stored_features import write_features
 
     start = time.monotonic()
-    place = place_of_process(arguments.coordinator, arguments.process_id, arguments.process_count)
+    shard, flags = _shard(arguments), (arguments.coordinator, arguments.process_id, arguments.process_count)
+    if shard is not None and flags != (None, None, None):
+        raise InputError("--shard: each share is done alone; leave --coordinator, --process-id and --process-count out")
+    place = Place() if shard is not None else place_of_process(*flags)
     speak_as(place)
-    scenes = FrameStore(arguments.out).scenes()
+    found = FrameStore(arguments.out)
+    scenes = found.scenes() if shard is None else shard.of(found.scenes())
     join(place)
-    with adding_to(arguments.out, shared=place.count > 1):
+    with adding_to(arguments.out, shared=shard is not None or place.count > 1):
         model = open_model(arguments.model, arguments.revision)
         processor = SceneProcessor.from_folder(model.folder.path, max_pixels=arguments.max_pixels)
         devices = choose_devices("auto", None, processes=place.count)
         device = next(one for one in devices if one.process_index == place.process)
         dtype = compute_dtype(arguments.dtype, device.platform)
+        views = (False, True) if arguments.mirror else (False,)
         with progress("features", len(scenes)) as on_done:
             report = write_features(
                 arguments.out,
@@ -315,15 +376,31 @@ def _features(arguments: argparse.Namespace) -> int:
                 processor,
                 dtype=dtype,
                 counts=arguments.frames,
-                views=(False, True) if arguments.mirror else (False,),
+                views=views,
+                scenes=scenes,
                 device=device,
                 on_done=on_done,
             )
-        arrays = report.written + report.kept
         if place.process == 0:
-            write_features_section(arguments.out, report.name, model.name, dtype, arguments.max_pixels, arrays)
+            write_features_section(arguments.out, report.name, model.name, dtype, arguments.max_pixels)
         counts = f"{report.written} arrays written, {report.kept} there already"
-        return _done([f"features {report.name} of {len(scenes)} scenes: {counts}"], start)
+        lines = [f"features {report.name} of {len(scenes)} scenes: {counts}"]
+        if shard is not None and shard.by_cluster:
+            store = FeatureStore(arguments.out, report.name)
+            lines.append(
+                _shard_line(
+                    shard,
+                    shard.lacking(
+                        found.scenes(),
+                        lambda scene: all(
+                            store.has(scene, count, mirrored=mirrored)
+                            for count in arguments.frames or found.counts(scene)
+                            for mirrored in views
+                        ),
+                    ),
+                )
+            )
+        return _done(lines, start)
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -333,7 +410,9 @@ def _import(arguments: argparse.Namespace) -> int:
     from jaxvsr.data.importers.mirrored_rows import add_mirrored_rows
     from jaxvsr.data.importers.write_import import write_import
 
-    start = time.monotonic()
+    start, shard = time.monotonic(), _shard(arguments)
+    if shard is not None and shard.index > 1:
+        return _done([f"shard {shard}: nothing to do, the first imports all: it compares all rows"], start)
     settings = ImportSettings(
         arguments.source,
         arguments.videos,

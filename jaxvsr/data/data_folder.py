@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
@@ -92,9 +92,17 @@ def write_all_questions(folder: Path, rows: Iterable[Question]) -> None:
     write_text(folder / TYPES_FILE, "\n".join([*lines, "---", "", "# Questions", "", text, ""]))
 
 
-def write_card_section(folder: Path, section: str, text: str) -> None:
-    """Write `text` under the heading `section` of `card.md`, replacing what was there; other sections stay."""
-    path = folder / CARD_FILE
+def write_card_section(folder: Path, section: str, text: str | Callable[[], str]) -> None:
+    """Write `text` under the heading `section` of `card.md`, replacing what was there; other sections stay.
+
+    A function is called when no other task may write the card, so that the last one knows what all have done.
+    """
+    with only_writer(folder, name=_CARD_LOCK, wait=True):
+        _replace_section(folder / CARD_FILE, section, text if isinstance(text, str) else text())
+
+
+def _replace_section(path: Path, section: str, text: str) -> None:
+    folder = path.parent
     card = read_text(path) if path.exists() else f"# {folder.resolve().name}\n"
     block = f"## {section}\n\n{text.strip()}\n"
     pattern = re.compile(rf"^## {re.escape(section)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -106,8 +114,7 @@ def write_card_section(folder: Path, section: str, text: str) -> None:
 
 def write_frames_section(folder: Path) -> None:
     """Write the card's section about the frames that are stored now."""
-    with only_writer(folder, name=_CARD_LOCK, wait=True):  # shards may end at the same time
-        write_card_section(folder, "Frames", bullets(frame_facts(folder)))
+    write_card_section(folder, "Frames", lambda: bullets(frame_facts(folder)))
 
 
 def bullets(facts: Mapping[str, object]) -> str:

@@ -45,6 +45,10 @@ class FeatureStore:
         check_scene_name(scene)
         return self.folder / FEATURES_DIR / self.name / scene / (f"{frames}-mirrored" if mirrored else str(frames))
 
+    def has(self, scene: str, frames: int, *, mirrored: bool) -> bool:
+        """Whether a scene's array is there, whatever it was made from."""
+        return (self.path(scene, frames, mirrored=mirrored) / "zarr.json").exists()
+
     def read(self, scene: str, frames: int, *, mirrored: bool) -> Float[np.ndarray, "rows units W"]:
         """The features of a scene, in the dtype of their computation.
 
@@ -122,12 +126,14 @@ def stored_sets(folder: Path) -> dict[str, str]:
     return sets
 
 
-def write_features_section(
-    folder: Path, name: str, model: str, dtype: str, max_pixels: int | None, arrays: int
-) -> None:
-    """Write the card's section about a set of features."""
-    facts = {"model": model, "dtype": dtype, "max_pixels": max_pixels or "as stored", "arrays": arrays}
-    write_card_section(folder, f"Features: {name}", bullets(facts))
+def write_features_section(folder: Path, name: str, model: str, dtype: str, max_pixels: int | None) -> None:
+    """Write the card's section about a set of features, with the arrays that are stored now."""
+
+    def section() -> str:
+        arrays = sum(1 for _ in (folder / FEATURES_DIR / name).glob("*/[!.]*/zarr.json"))
+        return bullets({"model": model, "dtype": dtype, "max_pixels": max_pixels or "as stored", "arrays": arrays})
+
+    write_card_section(folder, f"Features: {name}", section)
 
 
 def _frame_key(store: FrameStore, scene: str, frames: int) -> dict[str, Any]:

@@ -11,6 +11,8 @@ names no address, a SLURM job without `srun`) is refused, so that several proces
     all     nothing, or the same numbers       the flags
     some    a launcher that knows the others   both together
     --process-count 1 alone                    alone, whatever the environment says
+
+Work that is dealt out scene by scene needs no meeting: `share_of_task` says which share is this process's.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ _NAMES = {
 }
 _ALONE = "or let it run alone with --process-count 1"
 _ADDRESS = "JAX_COORDINATOR_ADDRESS"  # JAX's own variable, where a cluster's address is not the right one
+_ARRAY_INDEX = "SLURM_ARRAY_TASK_ID"
 _POD_INDEX = "JOB_COMPLETION_INDEX"  # of a pod in an indexed Job, also in those of a JobSet
 
 
@@ -138,6 +141,64 @@ def _from_cluster() -> Place:
         f"{launched.by} has started {launched.count} processes ({launched.variables}), and nothing says where they "
         f"meet: {needs}give --coordinator HOST:PORT of process 0, {_ALONE}"
     )
+
+
+def share_of_task(count: int | None = None) -> tuple[int, int]:
+    """Which share of how many this process takes of work that is dealt out, counted from 1: by its number in a SLURM
+    array or an indexed Job, and by its number among the processes that each of these tasks has started.
+
+    Args:
+        count: of the tasks, which Kubernetes does not tell; None where the cluster does.
+
+    Raises:
+        InputError: nothing says it, or not without doubt.
+    """
+    task, launched = _array_task(count), _launched()
+    process, processes = 0, 1
+    if launched is not None and launched.process is not None:
+        process, processes = launched.process, launched.count
+    elif task is None:
+        raise InputError(
+            "--shard auto: nothing says which share this process takes (no SLURM array, no indexed Job, no srun or "
+            "mpirun); give --shard i/n"
+        )
+    index, tasks = task or (0, 1)
+    if task is None and count not in (None, processes):
+        assert launched is not None
+        raise InputError(
+            f"--shard auto/{count}: {launched.by} has started {processes} processes ({launched.variables}); "
+            "leave the number out"
+        )
+    return index * processes + process + 1, tasks * processes
+
+
+def _array_task(count: int | None) -> tuple[int, int] | None:
+    """Number from 0 and count of the tasks of a SLURM array or an indexed Job; None outside of both."""
+    if _ARRAY_INDEX in os.environ:
+        first, last, tasks = (_number(f"SLURM_ARRAY_TASK_{name}") for name in ("MIN", "MAX", "COUNT"))
+        between, rest = divmod(last - first, max(tasks - 1, 1))
+        index, off = divmod(_number(_ARRAY_INDEX) - first, max(between, 1))
+        if rest or off:
+            raise InputError(
+                f"--shard auto: the {tasks} tasks of this array, from {first} to {last}, are not evenly spaced; start "
+                f"--array=0-{tasks - 1}: what is done already is not done again"
+            )
+        if count not in (None, tasks):
+            raise InputError(
+                f"--shard auto/{count}: the array has {tasks} tasks (SLURM_ARRAY_TASK_COUNT); leave the number out"
+            )
+        return index, tasks
+    if _POD_INDEX not in os.environ:
+        return None
+    index = _number(_POD_INDEX)
+    if count is None:
+        raise InputError(
+            f"--shard auto: this is pod {index} of an indexed Job ({_POD_INDEX}), and Kubernetes does not tell it how "
+            "many there are; give --shard auto/N with the Job's completions"
+        )
+    if index >= count:
+        raise InputError(f"--shard auto/{count}: this is pod {index} ({_POD_INDEX}), the pods count from 0")
+    return index, count
 
 
 def _outside_srun() -> bool:

@@ -67,6 +67,7 @@ def write_features(
     dtype: ComputeDtype,
     counts: Sequence[int] = (),
     views: Iterable[bool] = (False,),
+    scenes: Sequence[str] | None = None,
     device: jax.Device | None = None,
     on_done: Callable[[str], object] = lambda scene: None,
 ) -> FeatureReport:
@@ -77,6 +78,7 @@ def write_features(
     Args:
         counts: of frames; none takes all that are stored of a scene.
         views: False for the scene as it was seen, True for its mirror image.
+        scenes: None takes all.
 
     Raises:
         InputError: frames are missing or broken.
@@ -84,7 +86,7 @@ def write_features(
     frame_store, name = FrameStore(folder), set_name(model, dtype)
     store, encode = FeatureStore(folder, name), _Encoder(model, processor, dtype, device or jax.devices()[0])
     written = kept = 0
-    for scene in frame_store.scenes()[jax.process_index() :: jax.process_count()]:
+    for scene in (frame_store.scenes() if scenes is None else scenes)[jax.process_index() :: jax.process_count()]:
         if frame_store.is_image_set(scene):
             raise InputError(f"{folder}: {scene} is a set of images; vision features are stored of videos alone")
         for count in counts or frame_store.counts(scene):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch import train
+from launch import build_data, train
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "examples" / "cluster"
@@ -40,7 +40,16 @@ def test_a_clusters_file_starts_a_training_that_goes_on_when_it_is_started_again
     assert arguments.coordinator is arguments.process_id is arguments.process_count is None
 
 
-@pytest.mark.parametrize("name", ["slurm.sbatch", "tpu_vm.sh"])
+def test_the_tasks_that_make_data_take_their_share() -> None:
+    job = yaml.safe_load((FILES / "data_job.yaml").read_text())["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    text = re.sub(r"\\\n\s*", "", (FILES / "slurm_data.sbatch").read_text()).replace('"$SLURM_CPUS_PER_TASK"', "8")
+    lines = [shlex.split(line) for line in re.findall(r"^python launch/build_data.py (.+)$", text, flags=re.MULTILINE)]
+    shards = [build_data._parser().parse_args(line).shard for line in (container["command"][2:], *lines)]
+    assert shards == [(None, job["completions"]), (None, None), (None, None)] and job["completionMode"] == "Indexed"
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "slurm_data.sbatch", "tpu_vm.sh"])
 def test_a_clusters_script_is_one(name: str) -> None:
     subprocess.run(["bash", "-n", FILES / name], check=True)
 

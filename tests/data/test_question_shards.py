@@ -14,6 +14,7 @@ from jaxvsr.data.recipes.unfinished_questions import scan_digest
 from jaxvsr.data.rooms.room_scans import write_rooms
 from jaxvsr.data.scannet import read_scan
 from launch.build_data import main
+from tests.support.faults import start
 from tests.support.files import contents
 
 SCENES = 5
@@ -183,3 +184,86 @@ def test_all_recipes_can_share_one_folder_and_one_pass_over_the_masks(rooms, tmp
     assert prefixes == {"spatial_r1", "vsi_bench", "vsi100k"}
     splits = json.loads((tmp_path / "splits.json").read_text())
     assert sorted(splits["train"] + splits["heldout"]) == [scan.name for scan in read_scan.list_scans(rooms)]
+
+
+ARRAY = {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "2", "SLURM_ARRAY_TASK_COUNT": "3"}
+
+
+@pytest.mark.slow
+def test_the_last_task_of_an_array_puts_all_together_and_lost_ones_are_named(rooms, tmp_path, monkeypatch, capsys):
+    whole, out, asked = tmp_path / "whole" / "data", tmp_path / "array" / "data", list[str]()
+    assert ask(rooms, whole, *COUNTED) == 0
+    capsys.readouterr()
+    for name, value in ARRAY.items():
+        monkeypatch.setenv(name, value)
+    real = generate_questions.ask_scene
+    monkeypatch.setattr(
+        generate_questions, "ask_scene", lambda r, t, scene, seed: asked.append(scene.name) or real(r, t, scene, seed)
+    )
+
+    def task(number: int, *flags: str) -> str:
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+        asked.clear()
+        assert ask(rooms, out, *COUNTED, "--shard", "auto", *flags) == 0
+        return capsys.readouterr().out
+
+    assert "shard 1/3: 2 of 5 scans asked; not done yet: shards 2, 3 of 3 (3 scans)" in task(0)
+    assert "not done yet: shard 2 of 3 (2 scans)" in task(2) and not (out / "questions.jsonl").exists()
+    assert "not done yet: shard 2 of 3" in task(0) and not asked
+    assert "shard 2/3: 2 of 5 scans asked, the last: put together" in task(1) and len(asked) == 2
+    record = out / "questions.partial" / "vsi100k.asked.json"
+    assert contents(out) == {**contents(whole), str(record.relative_to(out)): record.read_bytes()}
+
+    # Started again after that, in an array of any size, none asks anything; other settings are asked.
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    assert "shard 2/2: all are in" in task(2) and not asked
+    assert "not done yet" in task(2, "--seed", "1") and len(asked) == 2
+    (out / "questions.jsonl").unlink()
+    assert "not done yet: shard 2 of 2" in task(0) and len(asked) == 3, "the rows are not there any more"
+
+
+@pytest.mark.slow
+def test_a_broken_scan_keeps_nobody_waiting(rooms, tmp_path, monkeypatch, capsys):
+    scans = tmp_path / "rooms"
+    shutil.copytree(rooms, scans)
+    broken = read_scan.list_scans(scans)[0]
+    read_scan.mesh_path(broken).write_bytes(b"ply")
+    for name, value in ARRAY.items():
+        monkeypatch.setenv(name, value)
+    for number, says in ((0, "not done yet: shards 2, 3"), (1, "not done yet: shard 3"), (2, "the last: put together")):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+        assert ask(scans, tmp_path / "out", "--shard", "auto", "--skip-broken") == 0
+        assert says in capsys.readouterr().out
+    assert "- scans left out as broken: 1" in (tmp_path / "out" / "card.md").read_text()
+
+
+@pytest.mark.slow
+def test_tasks_of_several_arrays_write_into_one_folder_at_once(rooms, tmp_path):
+    whole, out = tmp_path / "whole" / "data", tmp_path / "arrays" / "data"
+    for recipe in ("vsi100k", "spatial-r1"):
+        assert ask(rooms, whole, recipe=recipe) == 0
+    frames = ("--frames", "4", "--max-pixels", "4000", "--workers", "1")
+    assert main(["frames", str(rooms), str(whole), *frames]) == 0
+    commands = [("questions", "--recipe", recipe, "--workers", "1") for recipe in ("vsi100k", "spatial-r1")]
+    tasks = [
+        start("build_data.py", name, rooms, out, *flags, "--shard", "auto", cwd=tmp_path, environment=variables)
+        for name, *flags in [*commands, ("frames", *frames)]
+        for number in range(2)
+        for variables in [{**ARRAY, "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_ID": str(2 * number)}]
+    ]
+    ends = [(task, *task.communicate(timeout=300)) for task in tasks]
+    assert [(task.returncode, error) for task, _, error in ends] == [(0, "")] * len(tasks)
+    said = [out for _, out, _ in ends]
+    assert [sum("put together" in text for text in said[i : i + 2]) for i in (0, 2)] == [1, 1]
+    assert any("the others are done too" in text for text in said[4:])
+    assert {row.id: row for row in read_questions(out / "questions.jsonl")} == {
+        row.id: row for row in read_questions(whole / "questions.jsonl")
+    }
+    in_array, in_whole = (
+        sorted(part.strip() for part in re.split(r"^## ", (folder / "card.md").read_text(), flags=re.MULTILINE))
+        for folder in (out, whole)
+    )
+    assert in_array == in_whole
+    for name, data in contents(whole).items():
+        if name.startswith("frames/") or name == "splits.json":
+            assert contents(out)[name] == data, name

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from jax._src.clusters import K8sCluster, cloud_tpu_cluster
 
-from jaxvsr.devices.cluster import Place, place_of_process
+from jaxvsr.devices.cluster import Place, place_of_process, share_of_task
 from jaxvsr.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def open_mpi(process: int, count: int, **more: str) -> dict[str, str]:
 def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], None]:
     """Only these variables of a cluster are set."""
     for name in os.environ:
-        if name.startswith(("SLURM_", "OMPI_", "PMI_", "TPU_", "KUBERNETES_", "JAX_COORDINATOR")):
+        if name.startswith(("SLURM_", "OMPI_", "PMI_", "TPU_", "KUBERNETES_", "JAX_COORDINATOR", "JOB_")):
             monkeypatch.delenv(name)
 
     def have(variables: Mapping[str, str]) -> None:
@@ -199,6 +199,56 @@ def test_flags_say_what_the_launcher_does_not(environment: Callable[[Mapping[str
     assert place_of_process(None, None, 1) == Place()
     environment({"SLURM_STEP_NUM_TASKS": "1"})  # the job's shell, which starts processes itself
     assert place_of_process("a:1", 3, 4) == Place(3, 4, "a", 1)
+
+
+def array(task: int, first: int, last: int, count: int) -> dict[str, str]:
+    """What SLURM sets in a task of an array."""
+    numbers = {"ID": task, "MIN": first, "MAX": last, "COUNT": count}
+    return {f"SLURM_ARRAY_TASK_{name}": str(number) for name, number in numbers.items()}
+
+
+@pytest.mark.parametrize(
+    ("variables", "count", "share"),
+    [
+        (array(0, 0, 7, 8), None, (1, 8)),
+        (array(9, 1, 9, 5), None, (5, 5)),  # --array=1-9:2
+        (array(3, 3, 3, 1), None, (1, 1)),
+        ({**array(1, 0, 3, 4), "SLURM_NTASKS": "2"}, 4, (2, 4)),  # not by srun: one process a task
+        ({**array(1, 0, 3, 4), **slurm(1, 2)}, None, (4, 8)),
+        (slurm(2, 4), None, (3, 4)),
+        (open_mpi(1, 2), 2, (2, 2)),
+        ({"JOB_COMPLETION_INDEX": "7"}, 8, (8, 8)),
+    ],
+)
+def test_a_task_of_a_cluster_knows_its_share(
+    environment: Callable[[Mapping[str, str]], None],
+    variables: dict[str, str],
+    count: int | None,
+    share: tuple[int, int],
+) -> None:
+    environment(variables)
+    assert share_of_task(count) == share
+
+
+@pytest.mark.parametrize(
+    ("variables", "count", "says"),
+    [
+        ({}, None, "nothing says which share"),
+        ({"SLURM_NTASKS": "2"}, None, "nothing says which share"),
+        (array(2, 1, 5, 3), None, "3 tasks of this array, from 1 to 5, are not evenly spaced; start --array=0-2"),
+        (array(4, 0, 4, 4), None, "not evenly spaced"),
+        (array(0, 0, 7, 8), 4, r"auto/4: the array has 8 tasks \(SLURM_ARRAY_TASK_COUNT\)"),
+        ({"JOB_COMPLETION_INDEX": "1"}, None, r"pod 1 of an indexed Job .* give --shard auto/N"),
+        ({"JOB_COMPLETION_INDEX": "8"}, 8, "this is pod 8 .* count from 0"),
+        (slurm(0, 2), 8, "auto/8: SLURM has started 2 processes"),
+    ],
+)
+def test_a_share_that_nothing_tells_without_doubt_is_refused(
+    environment: Callable[[Mapping[str, str]], None], variables: dict[str, str], count: int | None, says: str
+) -> None:
+    environment(variables)
+    with pytest.raises(InputError, match=says):
+        share_of_task(count)
 
 
 # Joins as train.py does, and adds the numbers of all processes up.

@@ -1,6 +1,5 @@
 """SIGKILL at any moment: the same command again ends with what it makes when nobody disturbs it."""
 
-import json
 import random
 import shutil
 import time
@@ -12,7 +11,7 @@ from jaxvsr.files import read_rows
 from tests.support.faults import Tally
 from tests.support.files import contents
 from tests.support.forked_commands import COMMANDS, Forked, arguments_of, fork
-from tests.support.runs import without_times
+from tests.support.runs import result_of
 
 TRAININGS, KILLS_OF_EACH = 10, 5
 KILLS_OF_A_COMMAND = 5
@@ -64,15 +63,6 @@ def test_a_killed_command(name: str, place: Path, tmp_path: Path):
         tally.add(error, lost=bool(code) or not same, silent=orphans)
         shutil.rmtree(out)
     tally.check()
-
-
-def result_of(run: Path) -> object:
-    """What a training has made: rows without times, samples, and the digests of all arrays of its last checkpoint."""
-    steps = sorted(int(path.name) for path in (run / "checkpoints").iterdir())  # ValueError: something half written
-    saved = json.loads((run / "checkpoints" / str(steps[-1]) / "_CHECKPOINT_METADATA").read_bytes())
-    rows = without_times(read_rows(run / "metrics.jsonl"))
-    partial = [path.name for path in run.glob("**/*.partial")]
-    return steps, saved["custom_metadata"]["digests"], rows, list(read_rows(run / "samples.jsonl")), partial
 
 
 def kill_at(process: Forked, run: Path, moment: str, seconds: float, draw: random.Random) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import types
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -233,3 +234,12 @@ TIMES = ("seconds/", "tokens_per_second", "compile_")
 def without_times(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of metrics with what may differ between two equal runs left out."""
     return [{name: value for name, value in row.items() if not name.startswith(TIMES)} for row in rows]
+
+
+def result_of(run: Path) -> tuple[Any, ...]:
+    """What a training has made: rows without times, samples, and the digests of all arrays of its last checkpoint."""
+    steps = sorted(int(path.name) for path in (run / "checkpoints").iterdir())  # ValueError: something half written
+    saved = json.loads((run / "checkpoints" / str(steps[-1]) / "_CHECKPOINT_METADATA").read_bytes())
+    rows = without_times(read_rows(run / "metrics.jsonl"))
+    partial = [path.name for path in run.glob("**/*.partial")]
+    return steps, saved["custom_metadata"]["digests"], rows, list(read_rows(run / "samples.jsonl")), partial

@@ -16,9 +16,9 @@ from typing import Any
 
 import jaxvsr
 from jaxvsr.data.questions import Question
-from jaxvsr.data.recipes.recipe import Census, ask_scene, load_recipe, mirror_questions, own_mistakes
+from jaxvsr.data.recipes.recipe import Census, Recipe, ask_scene, load_recipe, mirror_questions, own_mistakes
 from jaxvsr.data.recipes.task import Task
-from jaxvsr.data.recipes.unfinished_questions import load_part, parts_folder, scan_digest, store_part
+from jaxvsr.data.recipes.unfinished_questions import load_part, part_key, parts_folder, store_part
 from jaxvsr.data.scannet.appearances import APPEARANCES_DIR, count_appearances
 from jaxvsr.data.scannet.benchmark_scenes import excluded_by
 from jaxvsr.data.scannet.categories import category_of
@@ -104,8 +104,7 @@ def generate_questions(
         on_done: called with the name of each finished scan.
     """
     recipe = load_recipe(settings.recipe)
-    census = take_census(census_over or scan_dirs) if recipe.uses_census(settings.options) else Census()
-    work = _Work(settings, census, out)
+    work = _Work(settings, _census(recipe, settings, census_over or scan_dirs), out)
     questions: list[Question] = []
     broken: dict[str, str] = {}
     flaws: Counter[str] = Counter()
@@ -117,6 +116,23 @@ def generate_questions(
             flaws.update(outcome[1])
         on_done(scan_dir.name)
     return QuestionReport(tuple(questions), broken, dict(sorted(flaws.items())))
+
+
+def settings_key(settings: QuestionSettings, census_over: Sequence[Path]) -> str:
+    """What the rows of a scan depend on besides the scan, as a hash."""
+    recipe = load_recipe(settings.recipe)
+    return _settings_key(recipe, settings, _census(recipe, settings, census_over))
+
+
+def _census(recipe: Recipe, settings: QuestionSettings, scan_dirs: Sequence[Path]) -> Census:
+    return take_census(scan_dirs) if recipe.uses_census(settings.options) else Census()
+
+
+def _settings_key(recipe: Recipe, settings: QuestionSettings, census: Census) -> str:
+    path = Path(settings.recipe)
+    code = path.read_bytes() if path.suffix == ".py" else b""
+    asked = dataclasses.replace(settings, recipe="")  # the path of a recipe file may differ between machines
+    return hashlib.sha256(repr((jaxvsr.__version__, recipe.name, code, asked, census)).encode()).hexdigest()
 
 
 _Outcome = tuple[list[Question], dict[str, int]] | str
@@ -173,23 +189,17 @@ class _Worker:
         self._settings = settings
         self._out = work.out
         self._uses_masks = self._recipe.uses_masks(settings.options)
-        path = Path(settings.recipe)
-        code = path.read_bytes() if path.suffix == ".py" else b""
-        asked = dataclasses.replace(settings, recipe="")  # the path of a recipe file may differ between machines
-        self._key = hashlib.sha256(
-            repr((jaxvsr.__version__, self._recipe.name, code, asked, work.census)).encode()
-        ).hexdigest()
+        self._key = _settings_key(self._recipe, settings, work.census)
 
     def __call__(self, scan_dir: Path) -> _Outcome:
         if self._out is None:
             return self._ask(scan_dir)
         folder = parts_folder(self._out, self._recipe.name)
-        key = f"{self._key} {scan_digest(scan_dir)}"
+        key = part_key(self._key, scan_dir)
         if (kept := load_part(folder, scan_dir.name, key)) is not None:
             return kept
         outcome = self._ask(scan_dir)
-        if not isinstance(outcome, str):
-            store_part(folder, scan_dir.name, key, *outcome)
+        store_part(folder, scan_dir.name, key, outcome)
         return outcome
 
     def _ask(self, scan_dir: Path) -> _Outcome:

@@ -21,6 +21,7 @@ from jaxvsr.data.recipes.recipe import Recipe
 from jaxvsr.data.recipes.unfinished_questions import PARTS_DIR, remove_parts
 from jaxvsr.data.scannet.benchmark_scenes import benchmark_in, benchmark_of
 from jaxvsr.data.scannet.read_scan import SCANNET_TERMS, is_procedural
+from jaxvsr.data.shards import Shard
 from jaxvsr.data.splits import SPLITS_FILE, read_splits, split_by_room, write_splits
 from jaxvsr.errors import InputError
 
@@ -93,10 +94,10 @@ def _unaligned_line(left_out: int, scans: int) -> str:
     )
 
 
-def shard_line(out: Path, shard: tuple[int, int], asked: int, scans: int) -> str:
+def shard_line(out: Path, shard: Shard, asked: int, scans: int) -> str:
     """What to print when `asked` of `scans` scans, one shard, are done."""
     return (
-        f"shard {shard[0]}/{shard[1]}: {asked} of {scans} scans asked, kept in {out / PARTS_DIR}; when all shards are "
+        f"shard {shard}: {asked} of {scans} scans asked, kept in {out / PARTS_DIR}; when all shards are "
         "there, the same command without --shard puts them together"
     )
 

@@ -196,6 +196,14 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
     return True
 
 
+def has_frames(folder: Path, scene: SceneSource, settings: FrameSettings) -> bool:
+    """Whether frames of a scene are stored with these counts, from whatever source."""
+    if not (scene_frames_dir(folder, scene.scene) / "zarr.json").exists():
+        return False
+    stored = {int(count) for count in read_attributes(folder, scene.scene)["index_sets"]}
+    return scene.images or set(settings.counts) <= stored
+
+
 def _read(
     source: FrameSource, indices: Sequence[int], settings: FrameSettings, threads: int
 ) -> tuple[UInt8[np.ndarray, "F h w 3"], tuple[int, int]]:
