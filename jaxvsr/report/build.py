@@ -48,11 +48,12 @@ def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = 
     folder = RunFolder(run)
     config = folder.read_config()
     samples = read_samples(folder.samples)
-    pair = same_question(samples)
-    answered_first = {sample.question_id for sample in samples if sample.step == samples[0].step}
-    last = [sample for sample in samples if sample.question_id not in answered_first][-SAMPLES:]
+    given = [sample for sample in samples if sample.is_given][-SAMPLES:]
+    answered = [sample for sample in samples if not sample.is_given]
+    pair = same_question(answered)
+    last = _last_answers(answered, heldout=config.objective != "grpo")
     data = [Path(path) for path, _ in config.data.weighted_folders()]
-    found = _find_scans({sample.scene for sample in [*(pair or ()), *last]}, [*scans, *data])
+    found = _find_scans({sample.scene for sample in [*(pair or ()), *last, *given]}, [*scans, *data])
     frames, note = _frames(config, data, found, share_frames)
     metrics = read_metrics(folder.metrics)
     page = Page(
@@ -64,12 +65,23 @@ def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = 
         before_after=None if pair is None else BeforeAfter(*pair, plan=_plan(pair[0], found[pair[0].scene])),
         savings=read_savings(run / SAVINGS) if (run / SAVINGS).exists() else None,
         samples=last,
+        given=given,
         hacking=read_hacking(folder.hacking, HACKED),
         frames=frames,
         frames_note=note,
     )
     write_text(folder.report, run_page(page))
     return folder.report
+
+
+def _last_answers(answered: Sequence[SampledQuestion], *, heldout: bool) -> list[SampledQuestion]:
+    """Of SFT and DPO those of the last evaluation, which asks the same questions each time; of GRPO the last ones but
+    for the questions of the first step, which have a place of their own.
+    """
+    if heldout:
+        return [sample for sample in answered if sample.step == answered[-1].step][:SAMPLES]
+    first = {sample.question_id for sample in answered if sample.step == answered[0].step}
+    return [sample for sample in answered if sample.question_id not in first][-SAMPLES:]
 
 
 def read_run(path: Path) -> Run:
@@ -89,9 +101,10 @@ def read_savings(path: Path) -> str:
 
 def _facts(config: TrainConfig) -> dict[str, str]:
     data = config.data
-    tree = f"{data.scenes} × {data.questions} × {config.sampling.group}"
+    tree = {"scenes": data.scenes, "questions": data.questions}
+    tree |= {"grpo": {"rollouts": config.sampling.group}, "dpo": {"answers": 2}}.get(config.objective, {})
     facts = {"objective": config.objective, "model": config.model.path, "data": ", ".join(data.folders)}
-    facts |= {"scenes × questions × rollouts": tree, "seed": str(config.seed)}
+    facts |= {" × ".join(tree): " × ".join(map(str, tree.values())), "seed": str(config.seed)}
     return facts | ({"video": "blank (control run)"} if data.blank else {})
 
 

@@ -39,7 +39,8 @@ class Page:
     scores: Sequence[Mapping[str, Any]] = ()  # rows of comparison.json
     before_after: BeforeAfter | None = None
     savings: str | None = None  # one line: what the scene tree saved
-    samples: Sequence[SampledQuestion] = ()
+    samples: Sequence[SampledQuestion] = ()  # of GRPO's last steps, or the held-out answers of SFT and DPO
+    given: Sequence[SampledQuestion] = ()  # what SFT and DPO learned from in their last steps
     hacking: Sequence[HackedRollout] = ()
     frames: Mapping[str, Sequence[bytes]] = dataclasses.field(default_factory=dict)  # scene: its frames as JPEG
     frames_note: str | None = None  # why frames are missing, if they are

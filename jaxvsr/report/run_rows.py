@@ -16,16 +16,17 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class SampledAnswer:
-    """One rollout."""
+    """One rollout, a held-out answer without a reward, or an answer that was given."""
 
     text: str
-    reward: float  # weighted sum; nan where no reward applies
-    advantage: float
+    reward: float = math.nan  # weighted sum; nan where no reward applies
+    advantage: float = math.nan
+    given: str = ""  # what SFT (target) and DPO (chosen, rejected) learn it as; empty where the model wrote it
 
 
 @dataclasses.dataclass(frozen=True)
 class SampledQuestion:
-    """One question at one step with its G rollouts."""
+    """One question at one step with its answers: G rollouts, or one held-out answer, or those that were given."""
 
     step: int
     question_id: str
@@ -41,12 +42,20 @@ class SampledQuestion:
         return sum(finite) / len(finite) if finite else math.nan
 
     @property
+    def is_given(self) -> bool:
+        return any(answer.given for answer in self.answers)
+
+    @property
+    def has_rewards(self) -> bool:
+        return any(math.isfinite(answer.reward) for answer in self.answers)
+
+    @property
     def largest_reward(self) -> float:
         return max((answer.reward for answer in self.answers if math.isfinite(answer.reward)), default=0.0)
 
     @property
     def largest_advantage(self) -> float:
-        return max((abs(answer.advantage) for answer in self.answers), default=0.0)
+        return max((abs(one.advantage) for one in self.answers if math.isfinite(one.advantage)), default=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +105,12 @@ def read_samples(path: Path) -> list[SampledQuestion]:
         names = ("question_id", "scene", "question_type", "question", "answer")
         texts: dict[str, Any] = {name: str(row[name]) for name in names}
         answers = tuple(
-            SampledAnswer(str(answer["text"]), number_or_nan(answer["reward"]), number_or_nan(answer["advantage"]))
+            SampledAnswer(
+                str(answer["text"]),
+                number_or_nan(answer.get("reward")),
+                number_or_nan(answer.get("advantage")),
+                str(answer.get("given", "")),
+            )
             for answer in row["answers"]
         )
         return SampledQuestion(step=int(row["step"]), answers=answers, **texts)
@@ -109,7 +123,7 @@ def _read(path: Path, make: Callable[[Mapping[str, Any]], T]) -> list[T]:
     for number, row in enumerate(read_rows(path), start=1):
         try:
             rows.append(make(row))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} line {number}: not a row of {path.name} ({error!r})") from None
     return rows
 
@@ -117,7 +131,8 @@ def _read(path: Path, make: Callable[[Mapping[str, Any]], T]) -> list[T]:
 def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, SampledQuestion] | None:
     """A question that was sampled early and late in the run; None where there is none.
 
-    Of the pairs with most steps between them, the one whose mean reward changed most, up or down.
+    Of the pairs with most steps between them, the one whose mean reward changed most, up or down; without rewards, one
+    whose answer changed.
     """
     best: tuple[tuple[int, float], SampledQuestion, SampledQuestion] | None = None
     first: dict[str, SampledQuestion] = {}
@@ -126,7 +141,8 @@ def same_question(samples: Sequence[SampledQuestion]) -> tuple[SampledQuestion, 
         if sample.step <= before.step:
             continue
         change = abs(sample.mean_reward - before.mean_reward)
-        merit = (sample.step - before.step, change if math.isfinite(change) else -1.0)
+        other = [one.text for one in sample.answers] != [one.text for one in before.answers]
+        merit = (sample.step - before.step, change if math.isfinite(change) else other - 1.0)
         if best is None or merit > best[0]:
             best = merit, before, sample
     return best[1:] if best else None

@@ -36,7 +36,10 @@ class HeldOut:
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """`eval/<name>` of every number that the metric gives."""
-        questions, answers = self.answer(state)
+        return self.scores(*self.answer(state))
+
+    def scores(self, questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+        """`eval/<name>` of these answers."""
         wanted, split = self.config.evaluation.questions, self.config.evaluation.split
         if len(questions) < wanted:
             self._say_once(

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from jaxvsr.training.heldout import HeldOut
 from jaxvsr.training.learnable import LearningWatch
 from jaxvsr.training.not_finite import NotFiniteWatch
 from jaxvsr.training.run_context import RunContext
-from jaxvsr.training.sample_log import hacking_rows, sample_rows
+from jaxvsr.training.sample_log import given_rows, hacking_rows, heldout_rows, sample_rows
 from jaxvsr.training.standing import Profile, Standing, memory_per_device
 from jaxvsr.training.stopping import EXIT_CODES, StopInStepError, StopRequest
 from jaxvsr.training.video_gain import VideoGainWatch, rewards_of_other_videos, video_gain
@@ -157,7 +158,12 @@ def _evaluate(run: RunContext, state: TrainState, number: int) -> dict[str, floa
     if run.evaluate is None or not every or (number % every and number != run.config.steps):
         return {}
     start = time.perf_counter()
-    evaluated = run.evaluate(state)
+    if isinstance(run.evaluate, HeldOut) and run.config.objective != "grpo":
+        questions, answers = run.evaluate.answer(state)  # the only answers of such a run
+        evaluated = run.evaluate.scores(questions, answers)
+        _write_samples(run, number, heldout_rows(run.step, questions, answers))
+    else:
+        evaluated = run.evaluate(state)
     return {**evaluated, "seconds/evaluate": time.perf_counter() - start}
 
 
@@ -167,9 +173,12 @@ def _write(run: RunContext, number: int, row: dict[str, Any], batch: HostBatch, 
         return
     run.log.write(number, row)
     every = run.config.intervals.samples
-    if result.scored is None or not every or (number % every and number not in (1, run.config.steps)):
+    if not every or (number % every and number not in (1, run.config.steps)):
         return
-    run.log.write_samples([{"step": number, **sample} for sample in sample_rows(run.step, batch, result.scored)])
+    if result.scored is None:
+        _write_samples(run, number, given_rows(run.step, batch))
+        return
+    _write_samples(run, number, sample_rows(run.step, batch, result.scored))
     run.log.write_hacking([{"step": number, **rollout} for rollout in hacking_rows(run.step, batch, result.scored)])
 
 
@@ -180,9 +189,12 @@ def _answer_first_questions_again(run: RunContext, state: TrainState) -> None:
     batches.close()
     sampled, _ = phases.sample(run.step, state, phases.place(run.step, batch))
     scored = phases.score(run.step, batch, phases.reward(run.step, batch, sampled))
-    if run.log is not None:
-        samples = sample_rows(run.step, batch, scored)
-        run.log.write_samples([{"step": run.config.steps, **sample} for sample in samples])
+    _write_samples(run, run.config.steps, sample_rows(run.step, batch, scored))
+
+
+def _write_samples(run: RunContext, number: int, rows: Sequence[dict[str, Any]]) -> None:
+    if run.log is not None and run.config.intervals.samples:
+        run.log.write_samples([{"step": number, **row} for row in rows])
 
 
 def _reason_of_processes(reason: str | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from jaxvsr.data.questions import Question
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.rollouts import ScoredRollouts
 from jaxvsr.grpo.step_context import StepContext
@@ -16,31 +18,59 @@ def sample_rows(run: StepContext, batch: HostBatch, scored: ScoredRollouts) -> l
     """Questions with their G answers, rewards and advantages, one question of each scene in turn."""
     group, own = run.config.sampling.group, run.scenes.own
     totals, advantages, rewards = scored.totals[own], scored.advantages[own], scored.rewarded.rewards[:, own]
-    order = [(s, q) for q in range(len(batch.questions[0])) for s in range(len(batch.questions))]
     rows = []
-    for s, q in order[: run.config.logging.sample_questions]:
+    for s, q in _order(run, batch):
         question = batch.questions[s][q]
         first = (s * len(batch.questions[s]) + q) * group
-        rows.append(
+        answers = [
             {
-                "question_id": question.id,
-                "scene": question.scene,
-                "question_type": question.question_type,
-                "question": question.question,
-                "prompt": run.prompt_text(question),
-                "answer": question.answer,
-                "answers": [
-                    {
-                        "text": scored.rewarded.texts[first + g],
-                        "reward": float(totals[s, q, g]),
-                        "advantage": float(advantages[s, q, g]),
-                        "rewards": {r.name: float(rewards[k, s, q, g]) for k, r in enumerate(run.rewards)},
-                    }
-                    for g in range(group)
-                ],
+                "text": scored.rewarded.texts[first + g],
+                "reward": float(totals[s, q, g]),
+                "advantage": float(advantages[s, q, g]),
+                "rewards": {r.name: float(rewards[k, s, q, g]) for k, r in enumerate(run.rewards)},
             }
-        )
+            for g in range(group)
+        ]
+        rows.append(_row(run, question, answers))
     return rows
+
+
+def given_rows(run: StepContext, batch: HostBatch) -> list[dict[str, Any]]:
+    """Questions with the answers that SFT (`target`) or DPO (`chosen`, `rejected`) learns from, one question of each
+    scene in turn.
+    """
+    assert batch.targets is not None
+    names = ("chosen", "rejected") if run.config.objective == "dpo" else ("target",)
+    rows = []
+    for s, q in _order(run, batch):
+        texts = run.decode(batch.targets.tokens[s, q], batch.targets.length[s, q])
+        answers = [{"text": text, "given": name} for name, text in zip(names, texts, strict=True)]
+        rows.append(_row(run, batch.questions[s][q], answers))
+    return rows
+
+
+def heldout_rows(run: StepContext, questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, Any]]:
+    """The first held-out questions with the model's greedy answers."""
+    shown = list(zip(questions, answers, strict=True))[: run.config.logging.sample_questions]
+    return [_row(run, question, [{"text": answer}]) for question, answer in shown]
+
+
+def _order(run: StepContext, batch: HostBatch) -> list[tuple[int, int]]:
+    """Scene and question of each row."""
+    order = [(s, q) for q in range(len(batch.questions[0])) for s in range(len(batch.questions))]
+    return order[: run.config.logging.sample_questions]
+
+
+def _row(run: StepContext, question: Question, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "question_id": question.id,
+        "scene": question.scene,
+        "question_type": question.question_type,
+        "question": question.question,
+        "prompt": run.prompt_text(question),
+        "answer": question.answer,
+        "answers": list(answers),
+    }
 
 
 def hacking_rows(run: StepContext, batch: HostBatch, scored: ScoredRollouts) -> list[dict[str, Any]]:

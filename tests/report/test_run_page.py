@@ -142,6 +142,32 @@ def test_the_page_of_a_run_carries_frames_and_plan_of_a_procedural_room(tmp_path
     assert sorted(entry.name for entry in run.iterdir() if "partial" in entry.name) == []
 
 
+def test_the_page_of_a_dpo_run_shows_held_out_answers_and_what_it_learned_from(tmp_path: Path, data: Path):
+    run = write_run(tmp_path / "run", data)
+    config = TrainConfig(objective="dpo", data=DataSettings(folders=(str(data),), frames=FRAMES))
+    (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    given = [{"text": "4", "given": "chosen"}, {"text": "7", "given": "rejected"}]
+    rows = [
+        {**sample_row(sampled(1, "q", [])), "answers": given},
+        {**sample_row(sampled(2, "held", [])), "answers": [{"text": "first words"}]},
+        {**sample_row(sampled(4, "held", [])), "answers": [{"text": "last words"}]},
+    ]
+    (run / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    page = write_report(run).read_text(encoding="utf-8")
+    words = [
+        "First (step 2)",
+        "first words",
+        "Last (step 4)",
+        "last words",
+        "Greedy answers",
+        "learned from",
+        "rejected",
+    ]
+    places = [page.index(word) for word in words]
+    assert places == sorted(places) and "scenes × questions × answers" in page
+    assert "<th>advantage</th>" not in page and "mean reward nan" not in page
+
+
 def test_frames_of_a_real_scan_stay_off_the_page_unless_shared(tmp_path: Path, data: Path):
     run = write_run(tmp_path / "run", data)
     info = data / "scans" / "scene0000_00" / "scene0000_00.txt"

@@ -399,6 +399,11 @@ def test_sft_learns_the_given_answers_and_samples_nothing(bench: Callable[..., B
     run.step.sample = None  # type: ignore[assignment, method-assign]
     train(run.context, fresh_state(), StopRequest())
     assert np.asarray(run.step.seen[0][1].mask).sum() == 2 * S * Q and len(run.rows()) == 2
+    # What it learns from is on its page.
+    samples = list(read_rows(run.folder.samples))
+    assert {row["step"] for row in samples} == {1, 2}
+    assert all(row["answers"] == [{"text": "1 1", "given": "target"}] for row in samples)
+    assert samples[0]["question"] == batch_of(0).questions[0][0].question
 
 
 def test_plain_lines_and_compile_messages_without_a_terminal(bench: Callable[..., Bench], tmp_path: Path) -> None:
