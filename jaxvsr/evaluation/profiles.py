@@ -12,7 +12,7 @@ import dataclasses
 from jaxvsr.data.video.frame_sampling import SamplingRule
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics.vsi_bench_scores import Parser
-from jaxvsr.models.model_config import Family
+from jaxvsr.models.model_config import FamilyName
 from jaxvsr.prompts import PROMPTS, Prompt
 
 _TASK = PROMPTS["vsi-bench"]
@@ -39,7 +39,7 @@ class Profile:
 
 
 # The families to which a profile applies.
-PROFILES: dict[str, dict[Family, Profile]] = {
+PROFILES: dict[str, dict[FamilyName, Profile]] = {
     "lmms-eval": {
         "qwen2_vl": Profile(
             _LMMS_EVAL + "models/simple/qwen2_vl.py",
@@ -80,7 +80,7 @@ PROFILES: dict[str, dict[Family, Profile]] = {
 }
 
 
-def profile_of(name: str, family: Family) -> Profile:
+def profile_of(name: str, family: FamilyName) -> Profile:
     """The profile of that name for a model of this family.
 
     Raises:

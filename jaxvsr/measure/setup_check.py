@@ -23,7 +23,6 @@ from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.huggingface.installed_positions import position_differences
 from jaxvsr.models.huggingface.processor_tokens import compare_prompts
 from jaxvsr.models.inputs.processor import SceneProcessor
-from jaxvsr.models.model_config import VideoPrompt
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.pixel_budget import vision_tokens
 from jaxvsr.runs.model_source import Model
@@ -121,8 +120,7 @@ def _prompt(model: Model) -> Finding:
         if compared.first_difference is None:
             what = f"{len(compared.ours)} tokens of a video and a question, as transformers' own"
             return Finding("fine", "prompt", what)
-        if model.config.family == "qwen3_vl":
-            other: VideoPrompt = "wrapped" if asked == "blocks" else "blocks"
+        for other in set(family_of(model.config).video_prompts) - {asked}:
             if compare_prompts(folder, other).first_difference is None:
                 what = f"the installed transformers writes a video as {other!r}, this model is asked with {asked!r}"
                 return Finding("note", "prompt", f"{what} (docs/serving.md): who generates there passes input_ids")

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, get_args
 # Modules made of equal layers: their parameters have the layers on the leading axis.
 STACKS = ("language_model.layers.", "visual.blocks.", "visual.deepstack_merger_list.")
 
-Family = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]  # a module each in `families/`
-VideoPrompt = Literal["blocks", "wrapped"]  # of families whose videos are several blocks: `families/qwen3_vl.py`
+FamilyName = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]  # a module each in `families/`
+VideoPrompt = Literal["blocks", "wrapped"]  # wrapped: only of families that have it in `Family.video_prompts`
 VIDEO_PROMPTS: tuple[VideoPrompt, ...] = get_args(VideoPrompt)
 ComputeDtype = Literal["float32", "bfloat16"]  # of activations
 DtypeSetting = Literal["auto", "float32", "bfloat16"]
@@ -107,7 +107,7 @@ class TextConfig:
 class ModelConfig:
     """A whole model. `dtype` is that of the checkpoint (`float32`, `bfloat16` or `float16`)."""
 
-    family: Family
+    family: FamilyName
     text: TextConfig
     vision: VisionConfig
     image_token_id: int

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from jaxvsr.files import read_rows
-from jaxvsr.models.model_config import Family
+from jaxvsr.models.model_config import FamilyName
 from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.run_folder import RunFolder
@@ -142,7 +142,7 @@ def small(words: list[str]) -> list[str]:
 
 def tiny_model(hub_id: str) -> str:
     """The folder of a tiny model of the family that `hub_id` is of."""
-    family: Family = "qwen3_vl" if "Qwen3" in hub_id else "qwen2_5_vl" if "Qwen2.5" in hub_id else "qwen2_vl"
+    family: FamilyName = "qwen3_vl" if "Qwen3" in hub_id else "qwen2_5_vl" if "Qwen2.5" in hub_id else "qwen2_vl"
     if not Path(family).exists():
         write_tiny_model(Path(family), 0, shape=TINY, family=family)
     return family

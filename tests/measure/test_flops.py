@@ -10,13 +10,13 @@ from jaxvsr.measure.compiled_costs import program_costs, program_flops
 from jaxvsr.measure.flops import needed_flops
 from jaxvsr.measure.step_bench import Workload
 from jaxvsr.models.families.known_families import FAMILIES
-from jaxvsr.models.model_config import Family, ModelConfig
+from jaxvsr.models.model_config import FamilyName, ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
 from jaxvsr.models.tree import ForwardOptions
 from tests.support.trees import small_config
 
 
-def _config(family: Family) -> ModelConfig:
+def _config(family: FamilyName) -> ModelConfig:
     """Wide enough for matrix products to be nearly all there is to count."""
     small = small_config(family)
     wider: dict[str, Any] = {"head_dim": 96} if family == "qwen3_vl" else {}  # than the model's share

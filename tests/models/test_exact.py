@@ -3,7 +3,7 @@
     JAXVSR_SWEEP=100 python -m pytest -s tests/models/test_exact.py      any number of configs of each family
 
 With `-s` the worst differences are printed at the end, by kind of prompt. A sweep also compares every config in
-bfloat16, and one in twenty by its greedy tokens.
+bfloat16, and one in five by its greedy tokens.
 
 Positions follow the rule that the checkpoints were trained with, so ours are passed to transformers.
 """
@@ -33,6 +33,12 @@ def worst_differences() -> Iterator[None]:
     yield
     for what, values in sorted(WORST.items()):
         print(f"\n{what}: median {np.median(values):.3g}, worst {max(values):.3g} of {len(values)}", end="")
+
+
+@pytest.fixture(autouse=True)
+def odd_seeds_scan_their_layers(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if seed % 2:  # as models of many layers do
+        monkeypatch.setattr("jaxvsr.models.language.UNROLLED_LAYERS", 0)
 
 
 def _note(what: str, differences: dict[str, float]) -> None:
@@ -66,6 +72,24 @@ def _forward(config, dtype="float32"):
     return jax.jit(forward)
 
 
+def _greedy(config, starts):
+    """Each row of tokens with 64 more, the likeliest each, from where its sequence ends."""
+    definition, rows = model_definition(config), np.arange(len(starts))
+
+    def write(parameters, tokens, positions, index, vision):
+        model = bind(definition, parameters)
+        features = model.visual(vision, jnp.dtype("float32"), False)
+
+        def one_more(place, tokens):
+            hidden = model(tokens, positions, vision_index=index, features=features)
+            logits = model.logits(hidden[rows, starts + place - 1])[:, :100]  # text alone
+            return tokens.at[rows, starts + place].set(jnp.argmax(logits, axis=-1).astype(tokens.dtype))
+
+        return jax.lax.fori_loop(0, 64, one_more, tokens)
+
+    return jax.jit(write)
+
+
 SWEEP = [pytest.param(seed, marks=pytest.mark.slow) if seed else seed for seed in range(CONFIGS)]
 
 
@@ -86,27 +110,27 @@ def test_logits_equal_transformers(family, seed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5, 5 + max(1, CONFIGS // 20)))
+@pytest.mark.parametrize("seed", range(5, 5 + max(1, CONFIGS // 5)))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_64_greedy_tokens_equal_transformers(family, seed, tmp_path):
+    """Ours, token by token; transformers writes the same if each is its choice after those before it."""
     theirs, config, parameters = random_models(family, seed, tmp_path, noise=0.4)  # livelier, so that tokens vary
     rng = np.random.default_rng(3)
-    sequence = sequence_of(conversations(rng, config)["video and image"], config, rng)
-    tokens, positions, index, vision = _batch([sequence])
-    forward, start = _forward(config), len(sequence["tokens"])
-    ours, expected, ties = [], [], 0
-    for place in range(start, start + 64):
-        logits = np.asarray(forward(parameters, tokens, positions, index, vision))[0, place - 1, :100]  # text alone
-        wanted = their_logits(theirs, sequence, expected)[-1, :100]
-        expected.append(int(wanted.argmax()))
+    sequences = [sequence_of(parts, config, rng) for parts in conversations(rng, config).values()]
+    starts = np.array([len(sequence["tokens"]) for sequence in sequences])
+    tokens = _greedy(config, starts)(parameters, *_batch(sequences))
+    ties, different = 0, 0
+    for row, (start, sequence) in enumerate(zip(starts, sequences, strict=True)):
+        ours = np.asarray(tokens[row, start : start + 64])
+        wanted = their_logits(theirs, sequence, ours)[start - 1 : -1, :100]
+        scale, behind = np.abs(wanted).max(axis=-1), wanted.max(axis=-1) - wanted[np.arange(64), ours]
         # Weights this lively carry rounding to 2e-4 of the logits' scale. Two tokens closer than that are a tie.
-        tie = wanted.max() - wanted[logits.argmax()] <= 2e-4 * np.abs(wanted).max()
-        ours.append(expected[-1] if tie else int(logits.argmax()))
-        ties += ours[-1] != int(logits.argmax())
-        tokens = tokens.at[0, place].set(ours[-1])
-    assert ours == expected
-    assert ties <= 1
-    assert len(set(ours)) > 3 or seed > 5, "a model that repeats itself shows little"
+        assert (behind <= 2e-4 * scale).all(), (behind / scale).max()
+        ties += int((behind > 0).sum())
+        different = max(different, len(set(ours.tolist())))
+    WORST[f"{family} float32, tied places of 448 greedy tokens"].append(ties)
+    assert ties <= 3
+    assert different > 3 or seed > 5, "a model that repeats itself shows little"
 
 
 @pytest.mark.slow

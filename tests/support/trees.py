@@ -11,14 +11,14 @@ import numpy as np
 from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.families.qwen3_vl import Qwen3VisionConfig
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import Family, ModelConfig, VisionConfig
+from jaxvsr.models.model_config import FamilyName, ModelConfig, VisionConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, flat_parameters, model_definition
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionInput
 
 VOCAB_SIZE = 96
 
 
-def small_config(family: Family, *, heads: int = 4, key_heads: int = 2, tied: bool = True) -> ModelConfig:
+def small_config(family: FamilyName, *, heads: int = 4, key_heads: int = 2, tied: bool = True) -> ModelConfig:
     """Width 32, two or three layers; Qwen2.5-VL has windows of 4x4 patches, Qwen3-VL two levels of DeepStack."""
     if family == "qwen2_vl":
         vision = VisionConfig(2, 32, 4, 64, 8 * heads, "quick_gelu")

@@ -8,12 +8,12 @@ a family, and by whom:
     config.json           read_text, read_vision, config_json     hf_config
     vision tower          tower (a subclass of `VisionTower`)     qwen_vl
     language model        flags of its `TextConfig`               language
-    prompt and positions  video_blocks                            processor
+    prompt and positions  video_blocks, video_prompts             processor, setup_check
     pixels                image_limits, video_limits, video_size  processor_config, processor
     sizes                 published, tiny_*                       published_shapes, tiny_model
 
-To add a family: its name in `model_config.Family`, its module, and its line in `known_families.py`. The tests that run
-for every family find it there.
+To add a family: its name in `model_config.FamilyName`, its module, and its line in `known_families.py`. The tests that
+run for every family find it there; docs/models.md says what they need.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.config_fields import ConfigFields, is_integer
 from jaxvsr.models.huggingface.trained_positions import patch_code
 from jaxvsr.models.inputs.positions import MediaGrid
-from jaxvsr.models.model_config import Family as FamilyName
-from jaxvsr.models.model_config import ModelConfig, TextConfig, VideoPrompt, VisionConfig
+from jaxvsr.models.model_config import FamilyName, ModelConfig, TextConfig, VideoPrompt, VisionConfig
 from jaxvsr.models.vision import VisionTower
 from jaxvsr.pixel_budget import MIN_PIXELS, TOKEN_PIXELS, PixelLimits, share_pixels, smart_resize
 
@@ -54,6 +53,9 @@ class Family:
     architecture: ClassVar[str]  # transformers' class
     style: ClassVar[Style] = "old"  # names of parameters in the published files
     tower: ClassVar[type[VisionTower]]
+
+    # The ways that exist to write a video in the prompt, that of training first.
+    video_prompts: ClassVar[tuple[VideoPrompt, ...]] = ("blocks",)
 
     # config.json
     text_class: ClassVar[type[TextConfig]] = TextConfig
@@ -245,7 +247,7 @@ class Family:
             seconds: when each of its frames was seen.
             prompt: which of the ways that exist to write it.
         """
-        if prompt != "blocks":
+        if prompt not in self.video_prompts:
             raise InputError(f"video_prompt {prompt!r}: a video of {self.title} is one block; it must be 'blocks'")
         return VIDEO_BLOCK, [grid]
 

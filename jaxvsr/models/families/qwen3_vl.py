@@ -28,7 +28,7 @@ from jaxvsr.models.families.family import TOKEN_DEFAULTS, VIDEO_BLOCK, Family
 from jaxvsr.models.huggingface.config_fields import ConfigFields
 from jaxvsr.models.inputs.positions import MediaGrid
 from jaxvsr.models.layers import LayerNorm, Linear, ParamInit, at_least_float32, unstacked
-from jaxvsr.models.model_config import ModelConfig, TextConfig, VideoPrompt, VisionConfig
+from jaxvsr.models.model_config import VIDEO_PROMPTS, ModelConfig, TextConfig, VideoPrompt, VisionConfig
 from jaxvsr.models.vision import NORM_EPS, VisionTower
 from jaxvsr.pixel_budget import FRAMES_PER_PATCH, PixelLimits, smart_resize_video
 
@@ -164,6 +164,7 @@ class Qwen3VL(Family):
     video_processor_type = "Qwen3VLVideoProcessor"
     style = "new"
     tower = Qwen3Tower
+    video_prompts = VIDEO_PROMPTS
     text_class = Qwen3TextConfig
     text_defaults = Family.text_defaults | {
         "vocab_size": 151936,

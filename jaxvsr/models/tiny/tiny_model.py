@@ -27,7 +27,7 @@ from jaxvsr.models.huggingface.write_model_folder import new_folder
 from jaxvsr.models.inputs.chat import IM_END, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
 from jaxvsr.models.inputs.processor_config import IMAGE_FILE, VIDEO_FILE
 from jaxvsr.models.layers import INITIAL_STD
-from jaxvsr.models.model_config import STACKS, Family, ModelConfig
+from jaxvsr.models.model_config import STACKS, FamilyName, ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_text import tokenizer_corpus
 
@@ -84,7 +84,7 @@ class TinyShape:
 
 
 def tiny_config(
-    tokenizer: Tokenizer, shape: TinyShape, family: Family = "qwen2_vl", dtype: str = "float32"
+    tokenizer: Tokenizer, shape: TinyShape, family: FamilyName = "qwen2_vl", dtype: str = "float32"
 ) -> ModelConfig:
     """The model for a tokenizer."""
     ours, head_dim = FAMILIES[family], shape.width // shape.heads
@@ -113,7 +113,7 @@ def tiny_config(
 
 
 def write_tiny_model(
-    out: Path, seed: int, *, shape: TinyShape | None = None, family: Family = "qwen2_vl", dtype: str = "float32"
+    out: Path, seed: int, *, shape: TinyShape | None = None, family: FamilyName = "qwen2_vl", dtype: str = "float32"
 ) -> ModelConfig:
     """Write the folder: the same bytes for the same arguments. `out` must be new."""
     shape = shape or TinyShape()
