@@ -55,7 +55,7 @@ def needed_flops(config: ModelConfig, sizes: StepSizes) -> dict[str, float]:
     prefill = (text.num_hidden_layers - 1) * layer(prompt, prompt_pairs) + last
     decode = text.num_hidden_layers * layer(rollouts * (answer - 1), answer_pairs)
     patches = sizes.row_patches * sizes.vision_rows
-    mlp = (3 if vision.window_size else 2) * vision.embed_dim * vision.intermediate_size
+    mlp = (3 if vision.gated_mlp else 2) * vision.embed_dim * vision.intermediate_size
     window = vision.window_patches or sizes.row_patches
     full_layers = len(vision.fullatt_block_indexes) if vision.window_size else vision.depth
     seen = full_layers * sizes.row_patches + (vision.depth - full_layers) * min(window, sizes.row_patches)

@@ -18,11 +18,16 @@ Remat = Literal["none", "full", "dots"]  # recomputed in the backward pass: noth
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """The vision tower and its patch merger; what the tower is made of is its family's (`families/`)."""
+    """The vision tower and its patch merger; what the tower is made of is its family's (`families/`).
+
+    A family that has one of the properties that are 0 or empty here has it as a field of its own subclass.
+    """
 
     # OpenAI CLIP's, as in Hugging Face's Qwen2-VL processors.
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.48145466, 0.4578275, 0.40821073)
     pixel_std: ClassVar[tuple[float, float, float]] = (0.26862954, 0.26130258, 0.27577711)
+
+    gated_mlp: ClassVar[bool] = False  # three matrices, not two
 
     depth: int
     embed_dim: int
@@ -34,9 +39,6 @@ class VisionConfig:
     temporal_patch_size: int = 2
     spatial_merge_size: int = 2
     in_channels: int = 3
-    window_size: int = 0  # pixels; 0: no windows (Qwen2-VL)
-    fullatt_block_indexes: tuple[int, ...] = ()
-    tokens_per_second: int = 0  # Qwen2.5-VL's absolute time; 0: time positions count temporal patches
 
     @property
     def patch_values(self) -> int:
@@ -54,9 +56,24 @@ class VisionConfig:
         return self.patch_size * self.spatial_merge_size
 
     @property
+    def window_size(self) -> int:
+        """Pixels of a side of a window of attention; 0: there are no windows."""
+        return 0
+
+    @property
     def window_patches(self) -> int:
         """Patches of a window; 0 without windows."""
         return (self.window_size // self.patch_size) ** 2
+
+    @property
+    def fullatt_block_indexes(self) -> tuple[int, ...]:
+        """Layers that attend to the whole frame where the others attend in windows."""
+        return ()
+
+    @property
+    def tokens_per_second(self) -> int:
+        """Of absolute time in positions; 0: they count temporal patches."""
+        return 0
 
     @property
     def deepstack_indexes(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from transformers import Qwen2VLImageProcessor, Qwen2VLImageProcessorPil, Qwen2V
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from jaxvsr.errors import InputError
+from jaxvsr.models.families.qwen2_5_vl import Qwen25VisionConfig
 from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 from jaxvsr.models.inputs.pixels import pack_frames, resize_frames, row_layout
 from jaxvsr.models.vision import normalise_pixels
@@ -19,6 +20,7 @@ from jaxvsr.pixel_budget import PixelLimits, smart_resize
 from tests.support.hf_processor import to_uint8
 
 QWEN2, QWEN25 = PUBLISHED["qwen2-vl-2b"].vision, PUBLISHED["qwen2.5-vl-3b"].vision
+assert isinstance(QWEN25, Qwen25VisionConfig)
 SMALL_WINDOWS = dataclasses.replace(QWEN25, window_size=56)
 
 

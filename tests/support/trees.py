@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvsr.models.families.known_families import FAMILIES
+from jaxvsr.models.families.qwen2_5_vl import Qwen25VisionConfig
 from jaxvsr.models.families.qwen3_vl import Qwen3VisionConfig
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import FamilyName, ModelConfig, VisionConfig
@@ -23,7 +24,7 @@ def small_config(family: FamilyName, *, heads: int = 4, key_heads: int = 2, tied
     if family == "qwen2_vl":
         vision = VisionConfig(2, 32, 4, 64, 8 * heads, "quick_gelu")
     elif family == "qwen2_5_vl":
-        vision = VisionConfig(
+        vision = Qwen25VisionConfig(
             3, 32, 4, 48, 8 * heads, "silu", window_size=56, fullatt_block_indexes=(1,), tokens_per_second=2
         )
     else:

@@ -6,6 +6,7 @@ windows is then a reshape, and full attention the whole row. Positions of time a
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
@@ -23,7 +24,19 @@ from jaxvsr.models.vision import AttendTo, VisionTower, attend_in_rows
 from jaxvsr.pixel_budget import MERGED_PATCH
 
 
+@dataclasses.dataclass(frozen=True)
+class Qwen25VisionConfig(VisionConfig):
+    """The tower with its windows, and the time of positions."""
+
+    gated_mlp: ClassVar[bool] = True
+
+    window_size: int = 112
+    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
+    tokens_per_second: int = 2
+
+
 class WindowedTower(VisionTower):
+    config: Qwen25VisionConfig
     norm = RMSNorm
 
     def make_mlp(self, name: str, init: ParamInit, stack: tuple[int, ...]) -> nnx.Module:
@@ -43,10 +56,7 @@ class WindowedTower(VisionTower):
 
 
 def _published(text: TextConfig, tower_inner: int) -> ModelConfig:
-    vision = VisionConfig(
-        32, 1280, 16, tower_inner, text.hidden_size, "silu",
-        window_size=112, fullatt_block_indexes=(7, 15, 23, 31), tokens_per_second=2,
-    )  # fmt: skip
+    vision = Qwen25VisionConfig(32, 1280, 16, tower_inner, text.hidden_size, "silu")
     return ModelConfig("qwen2_5_vl", text, vision, **TOKEN_DEFAULTS)
 
 
@@ -86,12 +96,13 @@ class Qwen25VL(Family):
         indexes = fields.integers("fullatt_block_indexes", defaults["fullatt_block_indexes"])
         rate = fields.integer("tokens_per_second", defaults["tokens_per_second"])
         self.check_heads(fields, width, numbers["num_heads"])
-        return VisionConfig(
+        return Qwen25VisionConfig(
             **numbers, embed_dim=width, intermediate_size=inner, out_hidden_size=out, hidden_act="silu",
             window_size=window, fullatt_block_indexes=indexes, tokens_per_second=rate,
         )  # fmt: skip
 
     def vision_json(self, vision: VisionConfig) -> dict[str, Any]:
+        assert isinstance(vision, Qwen25VisionConfig)
         return {
             "hidden_size": vision.embed_dim,
             "out_hidden_size": vision.out_hidden_size,
@@ -103,7 +114,7 @@ class Qwen25VL(Family):
 
     def tiny_vision(self, width: int, heads: int, layers: int) -> VisionConfig:
         """Windows of 56 pixels, and full attention in the last layer."""
-        return VisionConfig(
+        return Qwen25VisionConfig(
             layers, width, heads, 3 * width, width, "silu",
-            window_size=2 * MERGED_PATCH, fullatt_block_indexes=(layers - 1,), tokens_per_second=2,
+            window_size=2 * MERGED_PATCH, fullatt_block_indexes=(layers - 1,),
         )  # fmt: skip
