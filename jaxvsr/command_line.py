@@ -46,12 +46,19 @@ class ArgumentParser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         if sys.argv[0].startswith("jaxvsr ") and str(kwargs.get("prog")).endswith(".py"):
             kwargs["prog"] = sys.argv[0]  # `jaxvsr train`, not the script that it runs
+        self._in_buckets: set[str] = set()
         super().__init__(*args, **kwargs)
+
+    def take_buckets(self, *places: str) -> None:
+        """These arguments, by the name of their values, take folders in buckets too; others take no URL."""
+        self._in_buckets |= {*places}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse; a URL is refused where a file or folder of this machine is wanted."""
         found, unknown = super().parse_known_args(args, namespace)
         for action in self._actions:
+            if action.dest in self._in_buckets:
+                continue
             refuse_url(getattr(found, action.dest, None), action.option_strings[0] if action.option_strings else "")
         return found, unknown
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxvsr.buckets.places import named
 from jaxvsr.errors import naming
 
 _STDOUT = Path("stdout")  # what an error of the disk behind it is said of
@@ -16,13 +17,15 @@ _FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20\t\r"  # what begins a formula, also in 
 
 
 def visible(text: str) -> str:
-    """A text with its control and direction characters made visible, but for line breaks and tabs.
+    """A text with its control and direction characters made visible, but for line breaks and tabs, and with URLs for
+    the places of folders in buckets.
 
     A model may emit anything, also terminal escapes and the characters that reverse the text after them.
 
     >>> visible("\\x1b[31m")
     '␛[31m'
     """
+    text = named(text)
     return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
 
 

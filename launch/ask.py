@@ -54,6 +54,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="kind of device")
     parser.add_argument("--show-prompt", action="store_true", help="print the prompt's tokens, and what each is")
     parser.add_argument("question")
+    parser.take_buckets("model")
     return parser
 
 

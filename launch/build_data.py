@@ -145,7 +145,8 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=shard, metavar="i/n", help=text)
 
 
-def _add_show(parser: argparse.ArgumentParser) -> None:
+def _add_show(parser: ArgumentParser) -> None:
+    parser.take_buckets("out")
     parser.set_defaults(command=_show)
     parser.add_argument("out", type=Path, metavar="OUT", help="data folder")
     parser.add_argument("scene", metavar="SCENE", help="its name, such as scene0000_00")
@@ -159,7 +160,8 @@ def _add_video(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="FILE", help="an .mp4; one that is there is replaced")
 
 
-def _add_check(parser: argparse.ArgumentParser) -> None:
+def _add_check(parser: ArgumentParser) -> None:
+    parser.take_buckets("out")
     parser.set_defaults(command=_check)
     parser.add_argument("out", type=Path, metavar="OUT", help="a data folder, or a folder of scans")
     labels = "scannetv2-labels.combined.tsv; default: beside the scans"
@@ -452,6 +454,7 @@ def _trim(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from jaxvsr.buckets.fetching import fetched
     from jaxvsr.data.data_folder import check_can_be_added_to
     from jaxvsr.files import write_text
     from jaxvsr.report.scene_page import scene_page
@@ -460,7 +463,8 @@ def _show(arguments: argparse.Namespace) -> int:
     check_can_be_added_to(page.parent)
     if page.is_dir():
         raise InputError(f"--page {page}: is a folder; name a file in it")
-    written = scene_page(arguments.out, arguments.scene, arguments.scans or arguments.out)
+    data = fetched(arguments.out)
+    written = scene_page(data, arguments.scene, arguments.scans or data)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, written)
     print(f"{page} ({len(written) / 1e6:.1f} MB)")
@@ -484,14 +488,16 @@ def _video(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from jaxvsr.buckets.fetching import fetched
     from jaxvsr.data.data_folder import check_folder
 
-    check = check_folder(arguments.out, label_map=arguments.label_map)
+    data = fetched(arguments.out)
+    check = check_folder(data, label_map=arguments.label_map)
     print("\n".join(check.lines))
     if arguments.batches:
         from jaxvsr.measure.batch_speed import batches_per_second
 
-        print(batches_per_second(arguments.out, arguments.batches))
+        print(batches_per_second(data, arguments.batches))
     print("\n".join(f"missing: {line}" for line in check.missing) or "nothing is missing")
     return 1 if check.missing else 0
 

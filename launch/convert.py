@@ -55,6 +55,7 @@ def _parser() -> ArgumentParser:
             added.add_argument(
                 "--base", metavar="FOLDER", help="base model of an adapter or a run, where it is not where they say"
             )
+            added.take_buckets("model", "base")
         if out:
             added.add_argument("out", metavar="OUT", type=Path, help="new folder")
         return added

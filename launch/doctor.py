@@ -34,18 +34,20 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--base", metavar="FOLDER", help="base model of an adapter or a run, where it is not where they say"
     )
+    parser.take_buckets("model", "data")
     return parser
 
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    from jaxvsr.buckets.fetching import fetched
     from jaxvsr.measure.setup_check import examine_data, examine_model
     from jaxvsr.runs.model_source import open_model
     from jaxvsr.runs.trained_as import trained_as
 
     model = open_model(arguments.model, arguments.revision, arguments.base)
     trained = trained_as(arguments.model, arguments.revision)
-    of_data = examine_data(arguments.data, model, trained) if arguments.data else ()
+    of_data = examine_data(fetched(arguments.data), model, trained) if arguments.data else ()
     wrong = 0
     for finding in itertools.chain(examine_model(model, trained), of_data):
         print(finding.to_text(), flush=True)

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from jaxvsr.buckets.fetching import fetched
 from jaxvsr.command_line import ArgumentParser, add_process_flags, positive_int, run
 from jaxvsr.data.splits import SPLITS
 from jaxvsr.data.video.frame_sampling import SamplingRule
@@ -119,6 +120,7 @@ def _parser() -> ArgumentParser:
     )
     model.add_argument("--mesh", metavar="SPEC", help="8, or fsdp=4,tensor=2; default: all devices")
     model.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), help="kind of device, default auto")
+    parser.take_buckets("data", "model", "base")
     add_process_flags(model)
     return parser
 
@@ -266,7 +268,8 @@ def _command(argv: Sequence[str] | None) -> int:
     _check(arguments)
     chosen = None
     if arguments.data:
-        chosen = choose_questions(arguments.data, split=arguments.split, subset=arguments.subset, limit=arguments.limit)
+        folders = [fetched(folder) for folder in arguments.data]
+        chosen = choose_questions(folders, split=arguments.split, subset=arguments.subset, limit=arguments.limit)
     place = Place()
     if _has_weights(arguments):
         from jaxvsr.devices.joining import join, speak_as

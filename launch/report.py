@@ -75,6 +75,7 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def _compare(run_path: Path, named: Sequence[str]) -> None:
     """Write RUN/comparison.json from predictions.jsonl of several models, and print it."""
+    from jaxvsr.buckets.fetching import fetched
     from jaxvsr.evaluation.answering.baselines import best_constants
     from jaxvsr.evaluation.answering.choose_questions import training_questions
     from jaxvsr.evaluation.provenance import read_answers
@@ -85,7 +86,7 @@ def _compare(run_path: Path, named: Sequence[str]) -> None:
 
     folders = _named_folders("--compare", named)
     data = RunFolder(run_path).read_config().data
-    training = training_questions([Path(folder) for folder, _ in data.weighted_folders()], data.split)
+    training = training_questions([fetched(folder) for folder, _ in data.weighted_folders()], data.split)
     last = list(folders)[-1]
     comparison = compare_predictions(
         {name: read_answers(folder / "predictions.jsonl") for name, folder in folders.items()},

@@ -78,6 +78,7 @@ def _parser() -> ArgumentParser:
         "--shape", metavar="NAME", help="with --target: a published model's shape, without data or weights"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --target: file for all figures")
+    parser.take_buckets("set", "data.folders", "model.path", "model.base")  # of the config, which knows what it takes
     add_process_flags(parser)
     return parser
 

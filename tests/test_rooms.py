@@ -18,7 +18,7 @@ GROUND = "errors buckets files locks parent_process fields yaml_file pixel_budge
 # Room, or module of the ground floor, and what it may import besides itself.
 MAY_IMPORT = {
     "errors": "",
-    "buckets": "errors files",
+    "buckets": "errors files locks",
     "files": "errors buckets.urls",
     "locks": "errors buckets.urls files",
     "parent_process": "",
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "progress": "",
     "stop_signals": "",
     "user_functions": "errors",
-    "outside_text": "errors",
+    "outside_text": "errors buckets.places",
     "command_line": "errors buckets.urls outside_text parent_process stop_signals",
     "__main__": "cli",
     "cli": "errors command_line stop_signals",

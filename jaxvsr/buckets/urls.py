@@ -10,6 +10,25 @@ from jaxvsr.errors import InputError
 # As it was typed, or as `Path` has made it, with one slash; also behind `NAME=` and `,`. A letter alone is a drive.
 _URL = re.compile(r"(?:^|[=,*])([A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^,]*)")
 
+_BUCKET = re.compile(r"(gs|s3):/{1,2}([^/]+)((?:/+[^/]+)*)/*")
+
+
+def bucket_url(folder: Path | str) -> str | None:
+    """The URL of a folder in a bucket, without a slash at its end; None for a folder of this machine.
+
+    >>> bucket_url(Path("s3://b/data/")), bucket_url("data")
+    ('s3://b/data', None)
+
+    Raises:
+        InputError: a URL that names no folder of a bucket.
+    """
+    if (url := url_in(folder)) is None:
+        return None
+    found = _BUCKET.fullmatch(str(folder))
+    if found is None or {".", ".."} & set(found[3].split("/")):
+        raise InputError(f"{url}: expected a folder, or gs://BUCKET/FOLDER or s3://BUCKET/FOLDER")
+    return f"{found[1]}://{found[2]}{re.sub('/+', '/', found[3])}"
+
 
 def url_in(value: object) -> str | None:
     """The first URL in what a flag or a field was given; None where there is none, as in numbers and names of files."""

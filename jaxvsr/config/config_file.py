@@ -16,7 +16,7 @@ import yaml
 
 from jaxvsr.buckets.urls import refuse_url
 from jaxvsr.config.known_names import known_name
-from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.config.train_config import IN_BUCKETS, TrainConfig
 from jaxvsr.errors import InputError, prefixed
 from jaxvsr.fields import did_you_mean, flat_fields, hint_of, read_fields, read_text, to_tree
 from jaxvsr.prompts import prompt_from
@@ -95,7 +95,8 @@ def config_from(tree: Mapping[str, Any]) -> TrainConfig:
     """The config of a tree of fields, as YAML holds it; `fields.to_tree` gives the tree back."""
     _check_fields(tree)
     for field, value in flat_fields(tree):
-        refuse_url(value, field)
+        if field not in IN_BUCKETS:
+            refuse_url(value, field)
     return read_fields(TrainConfig, tree, loose=True)
 
 

@@ -75,7 +75,7 @@ class DataSettings:
         pairs = []
         for text in self.folders:
             folder, colon, weight = text.rpartition(":")
-            if not colon:
+            if not colon or weight.startswith("//"):  # s3://bucket
                 pairs.append((text, 1.0))
                 continue
             try:
@@ -266,6 +266,8 @@ class TrainConfig:
         """Rollouts of a step, S·Q·G."""
         return self.data.scenes * self.data.questions * self.sampling.group
 
+
+IN_BUCKETS = ("data.folders", "model.path", "model.base")  # fields that take folders in buckets
 
 # What may change in a resumed run: nothing that a finished step depended on.
 CHANGEABLE = ("steps", "mesh", "intervals", "logging", "data.workers", "model.base", "update.skip_not_finite")

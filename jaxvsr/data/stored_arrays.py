@@ -15,6 +15,8 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Int64, Shaped
 
+from jaxvsr.buckets.objects import context, reason, spec_of
+from jaxvsr.buckets.places import url_at
 from jaxvsr.errors import InputError
 from jaxvsr.files import json_sha256, partial_name, write_text
 
@@ -91,16 +93,34 @@ def read_array(path: Path, what: str, items: Int64[np.ndarray, " F"] | None = No
     `what` names the values in errors ("the frames").
     """
     try:
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}{os.sep}"}}
-        # Otherwise a lost chunk would be read as zeros.
-        array = ts.open(spec | {"fill_missing_data_reads": False}).result()
+        array = _open(path)
         count = array.shape[0] if items is None else len(items)
         size = count * math.prod(array.shape[1:]) * array.dtype.numpy_dtype.itemsize
         if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):  # TensorStore would abort the process
             raise ValueError(f"it says that it holds {size / 1e9:,.0f} GB, more than this machine's memory")
         return np.asarray((array if items is None else array[items]).read().result())
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot read {what} ({str(error).splitlines()[0][:200]})") from None
+        said = str(error).splitlines()[0][:200] if url_at(path) is None else reason(error)
+        raise InputError(f"{path}: cannot read {what} ({said})") from None
+
+
+def _open(path: Path) -> ts.TensorStore:
+    """An array, where it is: of a folder in a bucket only what describes the array is on this machine.
+
+    Raises:
+        ValueError, OSError: it cannot be opened, or is another one by now than is described here.
+    """
+    url = url_at(path)
+    in_bucket = url is not None and not (path / "c").is_dir()
+    kvstore = spec_of(url) if in_bucket and url is not None else {"driver": "file", "path": f"{path}{os.sep}"}
+    # Otherwise a lost chunk would be read as zeros.
+    spec = {"driver": "zarr3", "kvstore": kvstore, "fill_missing_data_reads": False}
+    array = ts.open(spec, open=True, context=context() if in_bucket else None).result()
+    if in_bucket:
+        here = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        if array.spec().to_json()["metadata"].get("attributes") != here:
+            raise ValueError("it was written again since this command began")
+    return array
 
 
 def array_attributes(path: Path, what: str, schema: int) -> Mapping[str, Any]:

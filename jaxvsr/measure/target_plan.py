@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxvsr.buckets.urls import bucket_url
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.choose_devices import choose_devices
 from jaxvsr.devices.mesh import make_mesh, replicated
@@ -70,7 +71,8 @@ def plan_on_target(config: TrainConfig, target: Target, shape: str | None, resul
     mesh = target_mesh(target, config.mesh.spec)
     dtype = compute_dtype(config.model.dtype, mesh.devices.flat[0].platform)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-    if shape is None and not any(Path(folder).exists() for folder, _ in config.data.weighted_folders()):
+    folders = [folder for folder, _ in config.data.weighted_folders()]
+    if shape is None and not any(bucket_url(folder) or Path(folder).exists() for folder in folders):
         shape = shape_of_model(config.model.path)
     if shape is None:
         model, abstract, buckets = _of_run(config, mesh)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from jaxvsr.buckets.fetching import fetched
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.scannet.read_scan import is_procedural, list_scans, read_scene
@@ -52,7 +53,7 @@ def write_report(run: Path, scans: Sequence[Path] = (), *, share_frames: bool = 
     answered = [sample for sample in samples if not sample.is_given]
     pair = same_question(answered)
     last = _last_answers(answered, heldout=config.objective != "grpo")
-    data = [Path(path) for path, _ in config.data.weighted_folders()]
+    data = [fetched(path) for path, _ in config.data.weighted_folders()]
     found = _find_scans({sample.scene for sample in [*(pair or ()), *last, *given]}, [*scans, *data])
     frames, note = _frames(config, data, found, share_frames)
     metrics = read_metrics(folder.metrics)

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxvsr.buckets.fetching import fetched
 from jaxvsr.errors import InputError, hits_all_files, one_line, system_fault
 from jaxvsr.files import json_sha256
 from jaxvsr.grpo.compiled_step import TrainState
@@ -396,7 +397,7 @@ def _split(argument: str) -> tuple[Path, str]:
     """`runs/a@best` → (runs/a, best); a folder whose own name has an @ is taken as it is."""
     path, at, which = argument.rpartition("@")
     if not at or Path(argument).is_dir():
-        return Path(argument), "latest"
+        return fetched(argument), "latest"
     if which not in ("best", "latest") and not which.isdecimal():
         raise InputError(f"model {argument!r}: after @ comes best, latest or a step, found {which!r}")
-    return Path(path), which
+    return fetched(path), which

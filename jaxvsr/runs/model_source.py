@@ -19,6 +19,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from jaxvsr.buckets.fetching import fetched
+from jaxvsr.buckets.places import named
+from jaxvsr.buckets.urls import bucket_url
 from jaxvsr.errors import InputError
 from jaxvsr.files import json_sha256, read_json_object
 from jaxvsr.models.huggingface.hf_config import CONFIG_FILE
@@ -138,7 +141,7 @@ def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = (), 
         raise InputError(
             f"no model given: --model FOLDER, a hub id such as Qwen/Qwen2-VL-2B-Instruct, a run, or {ROOMS_BASE}"
         )
-    kind = "a run" if is_run(argument) else "a folder" if Path(argument).is_dir() else None
+    kind = "a run" if is_run(argument) else "a folder" if _is_there(argument) else None
     if revision is not None and (kind or argument == ROOMS_BASE):
         what = kind or "part of jaxvsr"
         raise InputError(f"revision {revision!r}: only a hub id has revisions, {argument!r} is {what}; leave it out")
@@ -150,7 +153,7 @@ def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = (), 
     if kind == "a run":
         return _of_run(argument, open_run(argument), base)
     if kind == "a folder":
-        return _of_folder(argument, Path(argument), None, adapters, base)
+        return _of_folder(argument, fetched(argument), None, adapters, base)
     if argument == ROOMS_BASE:
         _check_no_base(argument, base)
         return Model(argument, open_folder(named_folder(argument)), argument)
@@ -159,6 +162,10 @@ def _open(argument: str, revision: str | None, adapters: tuple[Path, ...] = (), 
     raise InputError(
         f"model {argument!r}: no such folder, and neither a run, a hub id (ORGANISATION/NAME) nor {ROOMS_BASE}"
     )
+
+
+def _is_there(folder: str) -> bool:
+    return bucket_url(folder) is not None or Path(folder).is_dir()
 
 
 def _check_no_base(argument: str, base: str | None) -> None:
@@ -221,9 +228,9 @@ def reopen_model(run_folder: Path, base: str | None = None) -> Model | None:
         record = None if checkpoints.latest is None else checkpoints.record(checkpoints.latest)
     finally:
         checkpoints.close()
-    if record is None or not (record.stages or base or Path(record.base_folder).is_dir()):
+    if record is None or not (record.stages or base or _is_there(record.base_folder)):
         return None  # it may be at the same relative path elsewhere: restoring compares its hash
-    if base and not Path(base).is_dir() and Path(record.base_folder).is_dir():
+    if base and not _is_there(base) and _is_there(record.base_folder):
         base = None  # a relative path of the run's config, seen from another folder
     return _recorded(record.base, run_folder, record, base)
 
@@ -240,7 +247,7 @@ def _of_run(argument: str, run: OpenedRun, base: str | None) -> Model:
 
 def _recorded(name: str, run_folder: Path, record: RunRecord, base: str | None = None) -> Model:
     """The model that a run started from."""
-    path = Path(base or record.base_folder)
+    path = fetched(base or record.base_folder)
     if not path.is_dir():
         raise InputError(
             f"model {name!r}: its base model {record.base} is not at {path} any more; give the folder where it is now "
@@ -277,7 +284,7 @@ def start_record(model: Model, lora: LoraConfig | None = None) -> RunRecord:
         StageFile(_stage_file(number), stage.lora, stage_digest(stage.weights))
         for number, stage in enumerate(model.stages)
     )
-    folder = os.path.abspath(model.folder.path)
+    folder = named(os.path.abspath(model.folder.path))
     return RunRecord(
         model.base, folder, model.revision, model.content_hash, stages, lora=lora, files=model.folder.contents
     )

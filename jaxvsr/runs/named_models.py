@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import jaxvsr
+from jaxvsr.buckets.fetching import fetched
+from jaxvsr.buckets.urls import bucket_url
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.file_contents import SUMS_FILE
 from jaxvsr.models.huggingface.model_folder import COMPANIONS
@@ -23,11 +25,13 @@ def is_hub_id(name: str) -> bool:
 
 
 def named_folder(name: str, revision: str | None = None) -> Path:
-    """The folder that a name means; a hub id (at `revision`) is downloaded.
+    """The folder that a name means; a hub id (at `revision`) is downloaded, a folder in a bucket brought.
 
     Raises:
-        InputError: the hub does not give it.
+        InputError: the hub or the bucket does not give it.
     """
+    if bucket_url(name):
+        return fetched(name)
     if name == ROOMS_BASE and not Path(name).is_dir():
         return Path(jaxvsr.__file__).parent / "shipped" / ROOMS_BASE
     return _download(name, revision) if is_hub_id(name) else Path(name)

@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxvsr.buckets.fetching import fetched
+from jaxvsr.buckets.urls import bucket_url
 from jaxvsr.config.config_file import to_yaml
 from jaxvsr.data.data_folder import card_sources
 from jaxvsr.errors import InputError
@@ -51,7 +53,7 @@ def export_card(
     run = open_run(model.name)
     measured = measured or [_benchmark_scores(folder) for folder in evaluations_of(run.folder, run.step)]
     config = RunFolder(run.folder).read_config()
-    folders = [folder.rpartition(":")[0] or folder for folder in config.data.folders]
+    folders = [folder for folder, _ in config.data.weighted_folders()]
     return model_card(
         base=run.record.base,
         on_hub=loaded_by(run.record) == run.record.base and is_hub_id(run.record.base),
@@ -61,7 +63,7 @@ def export_card(
         origin=f"{run.folder.resolve().name}, step {run.step}",
         commands=["python launch/train.py --config config.yaml", command],
         serving=family_of(model.config).serving_note(),
-        data=[DataSource(folder, tuple(card_sources(Path(folder)))) for folder in folders],
+        data=[DataSource(folder, tuple(card_sources(fetched(folder)))) for folder in folders],
         scores=[*_heldout_scores(run.folder, run.step), *measured],
         config=to_yaml(config),
         adapter=adapter,
@@ -71,8 +73,8 @@ def export_card(
 
 def note_evaluation(model: str, out: Path) -> None:
     """Write into a run's folder that `evaluate.py` wrote scores of one of its checkpoints to `out`; of another model
-    than a run, and where the folder cannot be written, nothing is noted."""
-    if not is_run(model):
+    than a run, and where the folder cannot be written or is in a bucket, nothing is noted."""
+    if bucket_url(model) or not is_run(model):
         return
     folder, step = step_of_run(model)
     path = RunFolder(folder).evaluations

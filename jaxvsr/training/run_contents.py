@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxvsr.buckets.places import named
 from jaxvsr.data.features import FeatureStore
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.scene_pools import ScenePool
@@ -31,11 +32,12 @@ def run_contents(inputs: RunInputs) -> dict[str, str]:
             found[f"the reward file {file[0]}"] = plain_sha256(Path(file[0]))
     for held_out, pools in (("", inputs.pools), ("held-out ", inputs.heldout_pools)):
         for pool in pools:
-            found[f"the {held_out}questions of {pool.folder}"] = _questions(pool)
-            found[f"the {held_out}frames of {pool.folder}"] = _frames(pool, config.data.frames)
+            folder = named(str(pool.folder))
+            found[f"the {held_out}questions of {folder}"] = _questions(pool)
+            found[f"the {held_out}frames of {folder}"] = _frames(pool, config.data.frames)
             if inputs.features is not None:
                 of_pairs = (False, True) if config.data.mirror == "pairs" and not held_out else (False,)
-                found[f"the {held_out}vision features of {pool.folder}"] = _features(
+                found[f"the {held_out}vision features of {folder}"] = _features(
                     pool, inputs.features, config.data.frames, of_pairs
                 )
     return found

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
+from jaxvsr.buckets.fetching import fetched
 from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.loader import SceneBatch, make_loader
@@ -160,7 +160,7 @@ def read_run_pools(config: TrainConfig, split: str | None = None) -> tuple[Scene
     mirrored."""
     data = config.data
     return read_pools(
-        [(Path(folder), weight) for folder, weight in data.weighted_folders()],
+        [(fetched(folder), weight) for folder, weight in data.weighted_folders()],
         split=split or data.split,
         questions=data.questions,
         frames=data.frames,

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxvsr.buckets.places import named
 from jaxvsr.devices.processes import texts_of_all_processes
 from jaxvsr.evaluation.answering.choose_questions import AskedQuestion, ChosenQuestions
 from jaxvsr.evaluation.answering.greedy import GreedyModel
@@ -63,7 +64,7 @@ class AnswerSettings:
         prompt = self.video_prompt or model.video_prompt
         return {
             "weights": weights_hash(model),
-            "data": [os.path.abspath(folder) for folder in data],
+            "data": [named(os.path.abspath(folder)) for folder in data],
             **self.media.to_json(),
             "max_pixels": self.max_pixels,
             **({} if self.min_pixels is None else {"min_pixels": self.min_pixels}),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxvsr.buckets.places import named
 from jaxvsr.data.data_folder import QUESTIONS_FILE
 from jaxvsr.data.importers.vsi_bench_download import is_download, read_vsi_bench
 from jaxvsr.data.questions import Question, read_questions
@@ -39,7 +40,7 @@ class ChosenQuestions:
 
     def to_json(self) -> dict[str, Any]:
         """What scores.json says of the choice: folders, split (also the default one), subset and limit if given."""
-        chosen = {"data": ",".join(map(str, self.folders)), "split": describe_split(self.folders, self.split)}
+        chosen = {"data": named(",".join(map(str, self.folders))), "split": describe_split(self.folders, self.split)}
         given = {"subset": self.subset, "limit": self.limit}
         return chosen | {name: value for name, value in given.items() if value is not None}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxvsr.buckets.fetching import fetched
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.benchmarks import Result
 from jaxvsr.evaluation.tables.text_table import Cells, format_number, markdown_table, plain_table
@@ -21,7 +22,7 @@ def chosen_steps(run: str, wanted: str) -> list[int]:
     Raises:
         InputError: not a run folder, or it has no such checkpoint.
     """
-    folder = RunFolder(Path(run))
+    folder = RunFolder(fetched(run))
     if not folder.config.is_file():
         raise InputError(f"--checkpoints {wanted}: --model must be a run folder, found {run!r}")
     if not folder.checkpoints.is_dir():
