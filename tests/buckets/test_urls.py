@@ -33,7 +33,7 @@ TAKES = {
 def test_no_command_makes_a_folder_of_a_url(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for *before, last in ((*given, "") if given in ((), TAKES["data"][0]) else given for given in TAKES[command]):
-        url = "gs://bucket/folder"
+        url = "https://bucket/folder"
         given = [url] if not last else [f"{last}={url}"] if last in ("after", "model.base") else [last, url]
         assert main([command, *before, *given]) == 2, before
         line = capsys.readouterr().err
@@ -64,5 +64,5 @@ def test_what_python_calls_writes_no_folder_of_a_url(tmp_path, monkeypatch):
 
 
 def test_a_field_of_a_config_takes_no_url():
-    with pytest.raises(InputError, match=r"model\.base s3://bucket/base: takes a file or folder of this machine"):
-        config_from({"model": {"base": "s3://bucket/base"}})
+    with pytest.raises(InputError, match=r"data\.prompt s3://bucket/prompt: takes a file or folder of this machine"):
+        config_from({"data": {"prompt": "s3://bucket/prompt"}})
