@@ -36,7 +36,7 @@ QUESTIONS = ("count_absent=true", "count_minimum=1", "per_task=2")
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class DemoStage:
     """One command, and the file or folder that is there when it is done."""
 
     title: str
@@ -74,20 +74,20 @@ class Stage:
         return read_json_object(path) if path.exists() else {}
 
 
-def data_stages() -> list[Stage]:
+def data_stages() -> list[DemoStage]:
     """What makes DATA."""
     build, chosen = ("build_data.py",), [flag for option in QUESTIONS for flag in ("--set", option)]
     rooms = (*build, "rooms", str(DATA), "--scenes", str(ROOMS), "--seed", "0")
     asked = (*build, "questions", str(DATA), str(DATA), "--recipe", "vsi100k", *chosen, "--heldout", str(HELDOUT_SHARE))
     seen = (*build, "frames", str(DATA), str(DATA), "--frames", str(FRAMES), "--max-pixels", str(FRAME_PIXELS))
     return [
-        Stage("rooms", rooms, DATA / "scans"),
-        Stage("questions", asked, DATA / "questions.jsonl"),
-        Stage("frames", seen, DATA / "frames"),
+        DemoStage("rooms", rooms, DATA / "scans"),
+        DemoStage("questions", asked, DATA / "questions.jsonl"),
+        DemoStage("frames", seen, DATA / "frames"),
     ]
 
 
-def demo_stages(run_dir: Path, seed: int) -> list[Stage]:
+def demo_stages(run_dir: Path, seed: int) -> list[DemoStage]:
     """The whole demo, in order."""
     beside = run_dir.with_name
     untrained, blank = Path("runs/demo-untrained"), beside(f"{run_dir.name}-blank")
@@ -97,27 +97,29 @@ def demo_stages(run_dir: Path, seed: int) -> list[Stage]:
         flags = ("--config", CONFIG, "--data", str(DATA), "--seed", str(seed), *more)
         return ("train.py", *flags, "--run-dir", str(out), "--resume")
 
-    def evaluate(name: str, model: str, *more: str) -> Stage:
+    def evaluate(name: str, model: str, *more: str) -> DemoStage:
         asked = ("--data", str(DATA), "--benchmark", "vsi-bench", "--frames", str(FRAMES))
         prompt = ("--prompt", "vsgrpo-vanilla-train")  # the one the models were trained with
         arguments = ("evaluate.py", "--model", model, *asked, *prompt, *more, "--out", str(scores[name]))
-        return Stage(f"greedy answers: {name}", arguments, scores[name] / "scores.json", run_dir)
+        return DemoStage(f"greedy answers: {name}", arguments, scores[name] / "scores.json", run_dir)
 
     tiny, hf = ("convert.py", "tiny", str(untrained)), run_dir / "hf"
     named = (f"{name}={folder}" for name, folder in scores.items())
     saved = ("bench.py", "--run", str(run_dir), "--scenes", "2")
     return [
         *data_stages(),
-        Stage("a model without training", tiny, untrained / "config.json", fresh=untrained),
-        Stage("GRPO", train(run_dir), run_dir / "report.html", run_dir),
-        Stage("control: GRPO on blank video", train(blank, "--set", "data.blank=true"), blank / "report.html", run_dir),
+        DemoStage("a model without training", tiny, untrained / "config.json", fresh=untrained),
+        DemoStage("GRPO", train(run_dir), run_dir / "report.html", run_dir),
+        DemoStage(
+            "control: GRPO on blank video", train(blank, "--set", "data.blank=true"), blank / "report.html", run_dir
+        ),
         evaluate("untrained", str(untrained)),
         evaluate("start", BASE),
         evaluate("blank", str(blank), "--blank"),
         evaluate("after", str(run_dir)),
-        Stage("what the tree saved", saved, run_dir / "tree_savings.json", run_dir),
-        Stage("the page", ("report.py", str(run_dir), "--compare", *named), run_dir / "comparison.json", run_dir),
-        Stage("export", ("convert.py", "to-hf", str(run_dir), str(hf)), hf / "config.json", run_dir, fresh=hf),
+        DemoStage("what the tree saved", saved, run_dir / "tree_savings.json", run_dir),
+        DemoStage("the page", ("report.py", str(run_dir), "--compare", *named), run_dir / "comparison.json", run_dir),
+        DemoStage("export", ("convert.py", "to-hf", str(run_dir), str(hf)), hf / "config.json", run_dir, fresh=hf),
     ]
 
 
@@ -129,7 +131,7 @@ def example_question() -> tuple[Path, Question]:
     return DATA / "scans" / chosen.scene, chosen
 
 
-def run_stages(stages: Sequence[Stage], launch: Path) -> tuple[int, list[float]]:
+def run_stages(stages: Sequence[DemoStage], launch: Path) -> tuple[int, list[float]]:
     """Run the stages that are not done, with the scripts in `launch`, and print each command.
 
     Returns:

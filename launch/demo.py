@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvsr.command_line import ArgumentParser, natural_int, run
-from jaxvsr.demo_stages import Stage, demo_stages, example_question, run_stages
+from jaxvsr.demo_stages import DemoStage, demo_stages, example_question, run_stages
 
 LAUNCH = Path(__file__).resolve().parent
 
@@ -45,7 +45,7 @@ def _command(argv: Sequence[str] | None) -> int:
     return code
 
 
-def _summary(stages: Sequence[Stage], seconds: Sequence[float], run_dir: Path) -> str:
+def _summary(stages: Sequence[DemoStage], seconds: Sequence[float], run_dir: Path) -> str:
     """How long each stage took, and where its results are."""
     room, question = example_question()
     ask = shlex.join(["python", "launch/ask.py", "--model", str(run_dir), "--video", str(room), question.question])

@@ -1,7 +1,7 @@
 """The table of scores by question type.
 
-Reads `comparison.json` as `evaluation.tables.comparison.Comparison.to_json` writes it: one object per question type,
-with `score/<column>` in per cent and `<a> - <b>` as paired differences with their standard errors.
+Reads `comparison.json` as `evaluation.tables.comparison.ComparisonTable.to_json` writes it: one object per question
+type, with `score/<column>` in per cent and `<a> - <b>` as paired differences with their standard errors.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 import jaxvsr
 from jaxvsr.errors import InputError
 from jaxvsr.prompts import PROMPTS
-from jaxvsr.runs.model_source import open_model
 from jaxvsr.runs.run_folder import RunFolder
 from launch import evaluate, train
 from tests.support.data_folders import QUESTIONS, write_data_folder
@@ -25,8 +25,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def policy() -> jaxvsr.Policy:
-    return jaxvsr.load("rooms-base", lora=jaxvsr.Lora(rank=2))
+def model(tiny_model: Callable[..., Path]) -> str:
+    return str(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def policy(model: str) -> jaxvsr.Policy:
+    return jaxvsr.load(model, lora=jaxvsr.Lora(rank=2))
 
 
 def test_scenes_of_a_folder_can_be_chosen_by_question_type(data: Path) -> None:
@@ -75,7 +80,7 @@ def test_a_reward_function_gets_the_texts_and_the_fields_of_their_questions(poli
 
 @pytest.mark.slow
 def test_answers_do_not_depend_on_batch_size_and_a_smaller_last_batch_compiles_nothing(
-    policy: jaxvsr.Policy, data: Path
+    policy: jaxvsr.Policy, model: str, data: Path
 ) -> None:
     scenes = list(jaxvsr.read_scenes(data, frames=2, limit=5))
     scenes[3] = dataclasses.replace(
@@ -84,7 +89,7 @@ def test_answers_do_not_depend_on_batch_size_and_a_smaller_last_batch_compiles_n
     state = policy.start()
     at_once = policy.answers(state, scenes, answer_tokens=3)
     compiled: list[str] = []
-    fresh = jaxvsr.load("rooms-base", lora=jaxvsr.Lora(rank=2))
+    fresh = jaxvsr.load(model, lora=jaxvsr.Lora(rank=2))
     settings = dataclasses.replace(fresh.config.sampling, group=1, answer_tokens=3)
     for function in fresh._step(settings, greedy=True).functions:
         function.on_compile = lambda name, bucket: compiled.append(name)
@@ -94,13 +99,10 @@ def test_answers_do_not_depend_on_batch_size_and_a_smaller_last_batch_compiles_n
 
 
 @pytest.mark.slow
-def test_a_saved_folder_gives_the_answers_and_scores_of_evaluate_py(
-    policy: jaxvsr.Policy, data: Path, tmp_path: Path
-) -> None:
+def test_a_saved_folder_gives_the_answers_and_scores_of_evaluate_py(model: str, data: Path, tmp_path: Path) -> None:
     """Also with a repetition penalty, which Qwen2.5-VL's folders have."""
     folder = tmp_path / "model"
-    shutil.copytree(open_model("rooms-base").folder.path, folder)
-    (folder / "SHA256SUMS").unlink()  # of the folder as it was
+    shutil.copytree(model, folder)
     generation = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps({**generation, "repetition_penalty": 1.8}))
     arguments = ["--model", str(folder), "--data", str(data), "--benchmark", "vsi-bench", "--frames", "2"]
@@ -115,7 +117,7 @@ def test_a_saved_folder_gives_the_answers_and_scores_of_evaluate_py(
     assert {
         f"{scene.name}-{k}": text for scene, texts in zip(scenes, answers, strict=True) for k, text in enumerate(texts)
     } == expected
-    plain = jaxvsr.load("rooms-base", prompt="vsi-bench")
+    plain = jaxvsr.load(model, prompt="vsi-bench")
     assert plain.answers(plain.start(), scenes) != answers
 
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
@@ -124,9 +126,9 @@ def test_a_saved_folder_gives_the_answers_and_scores_of_evaluate_py(
 
 
 @pytest.mark.slow
-def test_answers_use_the_training_prompt_unless_another_is_named(data: Path, tmp_path: Path) -> None:
+def test_answers_use_the_training_prompt_unless_another_is_named(model: str, data: Path, tmp_path: Path) -> None:
     run, sampling = tmp_path / "run", ("sampling.group=2", "sampling.answer_tokens=2")
-    parts = ("data.scenes=2", "data.questions=1", "data.frames=2", "lora.rank=2", *sampling)
+    parts = ("data.scenes=2", "data.questions=1", "data.frames=2", "lora.rank=2", f"model.path={model}", *sampling)
     sets = [text for part in parts for text in ("--set", part)]
     arguments = ["--data", str(data), "--steps", "1", "--run-dir", str(run), "--device", "cpu", "--prompt", "spacer"]
     assert train.main([*arguments, *sets]) == 0
@@ -138,12 +140,13 @@ def test_answers_use_the_training_prompt_unless_another_is_named(data: Path, tmp
 
 
 @pytest.mark.slow
-def test_train_takes_the_same_settings_as_a_policy(data: Path, tmp_path: Path) -> None:
+def test_train_takes_the_same_settings_as_a_policy(model: str, data: Path, tmp_path: Path) -> None:
     scenes = list(jaxvsr.read_scenes(data, frames=2))
     lora, objective = jaxvsr.Lora(rank=3, alpha=3.0), jaxvsr.Objective(beta=0.02)
     trained = jaxvsr.train(
         scenes=scenes, lora=lora, grpo=objective, optimizer=jaxvsr.Optimizer(learning_rate=1e-30),
         steps=1, data__questions=1, data__scenes=2, quiet=True, run_dir=tmp_path / "run",
+        model__path=model,
     )  # fmt: skip
     config = RunFolder(tmp_path / "run").read_config()
     assert (config.lora, config.grpo, config.optimizer.learning_rate) == (lora, objective, 1e-30)

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,14 @@ def letters_reward(completions: list[str], **columns: object) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def policy() -> jaxvsr.Policy:
+def model(tiny_model: Callable[..., Path]) -> str:
+    return str(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def policy(model: str) -> jaxvsr.Policy:
     optimizer = jaxvsr.Optimizer(learning_rate=1e-2)
-    return jaxvsr.load("rooms-base", lora=jaxvsr.Lora(rank=4), optimizer=optimizer, prompt="question")
+    return jaxvsr.load(model, lora=jaxvsr.Lora(rank=4), optimizer=optimizer, prompt="question")
 
 
 def leaves(state: object) -> list[np.ndarray]:
@@ -75,7 +81,7 @@ def test_running_a_cell_twice_gives_equal_results_and_does_not_change_the_state(
 
 
 @pytest.mark.slow
-def test_a_step_by_hand_equals_a_step_of_the_training_loop(policy: jaxvsr.Policy, tmp_path: Path) -> None:
+def test_a_step_by_hand_equals_a_step_of_the_training_loop(policy: jaxvsr.Policy, model: str) -> None:
     """Random numbers belong to the questions: the loop samples the same answers, in whatever order its scenes are."""
     lora = policy.config.lora
     assert lora is not None
@@ -84,7 +90,7 @@ def test_a_step_by_hand_equals_a_step_of_the_training_loop(policy: jaxvsr.Policy
         "sampling__group": 3, "sampling__answer_tokens": 4, "lora__rank": 4, "lora__alpha": lora.alpha,
         "lora__target_modules": lora.target_modules, "logging__sample_questions": 4,
         "optimizer__learning_rate": 1e-2, "optimizer__warmup_steps": 0, "grpo": jaxvsr.Objective(beta=0.01),
-        "model__path": "rooms-base",
+        "model__path": model,
     }  # fmt: skip
     trained = jaxvsr.train(scenes=scenes(), rewards=[letters_reward], quiet=True, **config)
     state, batch = policy.start(seed=3), policy.batch(scenes())
@@ -163,8 +169,10 @@ def test_rewards_of_another_shape_are_refused(policy: jaxvsr.Policy) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_its_iterator_of_scenes_and_keeps_everything() -> None:
-    common: dict[str, Any] = {"data__scenes": 2, "data__questions": 2, "sampling__answer_tokens": 4, "quiet": True}
+def test_a_run_ends_with_its_iterator_of_scenes_and_keeps_everything(model: str) -> None:
+    common: dict[str, Any] = {
+        "data__scenes": 2, "data__questions": 2, "sampling__answer_tokens": 4, "quiet": True, "model__path": model,
+    }  # fmt: skip
     trained = jaxvsr.train(scenes=iter(scenes(5)), rewards=[letters_reward], steps=4, **common)
     assert trained.ended == "scenes used up" and [row["step"] for row in trained.metrics] == [1, 2]
     whole = jaxvsr.train(scenes=iter(scenes(4)), rewards=[letters_reward], steps=2, **common)
@@ -174,17 +182,18 @@ def test_a_run_ends_with_its_iterator_of_scenes_and_keeps_everything() -> None:
 
 
 @pytest.mark.slow
-def test_a_fully_trained_policy_answers_and_without_reference_refuses_beta(tmp_path: Path) -> None:
+def test_a_fully_trained_policy_answers_and_without_reference_refuses_beta(model: str, tmp_path: Path) -> None:
     trained = jaxvsr.train(
         scenes=scenes(), rewards=[letters_reward], steps=1, lora=None, data__scenes=2, data__questions=2, quiet=True,
         sampling__answer_tokens=4, run_dir=tmp_path / "run", update__inner_steps=2, intervals__video_gain=1,
+        model__path=model,
     )  # fmt: skip
     kept = (tmp_path / "run" / "config.yaml").read_text()
     assert "letters_reward" in kept and "demo-data" not in kept, "the config says what was trained on"
     again = trained.policy.start()
-    assert trained.policy.answers(again, scenes(1)) == jaxvsr.load(lora=None).answers(again, scenes(1))
+    assert trained.policy.answers(again, scenes(1)) == jaxvsr.load(model, lora=None).answers(again, scenes(1))
     assert trained.policy.config.update.inner_steps == 1 and trained.policy.answers(trained.state, scenes(1))
-    bare = jaxvsr.load(lora=None, reference=False)
+    bare = jaxvsr.load(model, lora=None, reference=False)
     state, batch = bare.start(), bare.batch(scenes(1))
     rollouts = bare.sample(state, batch, group=2, answer_tokens=2)
     with pytest.raises(InputError, match="there is no reference policy"):
@@ -228,11 +237,11 @@ def test_an_update_that_is_not_finite_is_said_and_changes_nothing(policy: jaxvsr
 
 
 @pytest.mark.slow
-def test_training_that_diverges_raises_in_python_too(tmp_path: Path) -> None:
+def test_training_that_diverges_raises_in_python_too(model: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "config": "demo-grpo", "scenes": scenes(), "rewards": [letters_reward], "quiet": True, "steps": 4,
         "data__scenes": 2, "data__questions": 2, "data__frames": 4, "intervals__evaluate": 0,
-        "intervals__checkpoint": 1, "model__path": "rooms-base", "optimizer__learning_rate": 1e30,
+        "intervals__checkpoint": 1, "model__path": model, "optimizer__learning_rate": 1e30,
     }  # fmt: skip
     # The learning rate of step 1 is 0.
     with pytest.raises(jaxvsr.NotFiniteError, match=r"^step 2: the weights are not finite .*run/checkpoints/1: start"):

@@ -1,12 +1,11 @@
 """Every command of docs/papers.md runs, with small things under the names that the page uses: models, scans and sets in
 the published forms, fewer steps, smaller groups, shorter answers. The commands that need no model run always; the
-trainings, their evaluations and the reports with JAXVSR_ALL_PAPERS=1.
+trainings, their evaluations and the reports with JAXVSR_ALL=1.
 """
 
 import dataclasses
 import io
 import json
-import os
 import re
 import shlex
 import shutil
@@ -27,6 +26,7 @@ from jaxvsr.models.tiny.tiny_model import write_tiny_model
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.runs.run_folder import RunFolder
 from launch import build_data, evaluate, report, train
+from tests.support.everything import ALL
 from tests.support.models import SMALL as TINY
 from tests.support.published_sets import write_q_spatial, write_vqasynth
 
@@ -181,7 +181,7 @@ def test_commands_of_the_papers_page_for_data_and_baselines_run(without_a_model:
     assert json.loads(Path("scores/chance-frequency/scores.json").read_text())["overall"] > 0
 
 
-@pytest.mark.skipif(not os.environ.get("JAXVSR_ALL_PAPERS"), reason="long: JAXVSR_ALL_PAPERS=1 runs it")
+@pytest.mark.skipif(not ALL, reason="long: JAXVSR_ALL=1 runs it")
 def test_commands_of_the_papers_page_for_training_evaluation_and_reports_run(without_a_model: dict[str, int]) -> None:
     """In the page's order; a line that fails does not keep the others from running."""
     lines = [line for line in commands() if needs_a_model(line)]

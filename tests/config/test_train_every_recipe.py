@@ -1,5 +1,5 @@
 """Every recipe of configs/ trains: two steps on a tiny random model, procedural rooms and pictures, with only paths and
-sizes changed. Five of them always, one of each kind; all with JAXVSR_ALL_RECIPES=1.
+sizes changed. Five of them always, one of each kind; all with JAXVSR_ALL=1.
 """
 
 import math

@@ -15,6 +15,7 @@ from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, tree_logprobs
+from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.training.not_finite import what_is_not_finite
 from tests.support.trees import random_parameters, random_tree, small_config
 
@@ -82,10 +83,14 @@ def test_sampling_with_adapters_keeps_the_log_probabilities_of_the_update() -> N
     state = start_state(trainable, optimizer, 0)
     keys = jnp.zeros((1, 2), jnp.uint32)
     sampled, prompt = step.sample(state, prompt, keys)
-    adapted = bind(model_definition(config, lora), parameters)
-    expected, _ = tree_logprobs(adapted, prompt, sampled.rollouts, 0.8, ForwardOptions())
+
+    @jax.jit
+    def both(prompt: TreePrompt, rollouts: RolloutTokens) -> list[jax.Array]:
+        models = bind(model_definition(config, lora), parameters), bind(model_definition(config), frozen)
+        return [tree_logprobs(model, prompt, rollouts, 0.8, ForwardOptions())[0] for model in models]
+
+    expected, base = both(prompt, sampled.rollouts)
     np.testing.assert_allclose(sampled.logprobs, expected, rtol=0, atol=1e-5)
-    base, _ = tree_logprobs(bind(model_definition(config), frozen), prompt, sampled.rollouts, 0.8, ForwardOptions())
     assert np.abs(np.asarray(base - expected)).max() > 1e-2, "the adapters matter here"
 
 

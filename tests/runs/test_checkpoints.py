@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -171,6 +172,34 @@ def test_a_flipped_bit_of_any_file_is_refused_or_no_matter_and_nothing_is_printe
     gc.collect()
     assert {"2/weights/manifest.ocdbt", "2/training/manifest.ocdbt", "checkpoints/2/_CHECKPOINT_METADATA"} <= refused
     assert any(name.startswith("training/d/") for name in refused) and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("part", ["weights", "training"])
+def test_a_flipped_bit_of_a_large_array_is_refused_by_what_was_recorded_of_its_bits(part: str, tmp_path: Path) -> None:
+    """Random bits are stored as they are: without our own comparison they are read with one of them flipped."""
+    rng = np.random.default_rng(0)
+
+    def random_bits(leaf: jax.Array) -> jax.Array:
+        bits = rng.integers(0, 2**32, leaf.shape, np.uint32)
+        bits ^= np.where(bits & 0x7F800000 == 0x7F800000, np.uint32(0x00800000), np.uint32(0))  # finite
+        return jnp.asarray(bits.view(np.float32)) if leaf.ndim else leaf
+
+    state = jax.tree.map(random_bits, start_state({NAME: jnp.zeros((2, 64, 64))}, OPTIMIZER, seed=7))
+    written = Checkpoints(tmp_path, keep=1)
+    written.save(1, state, RECORD)
+    written.close()
+    leaf = max(jax.tree.leaves(state.trainable if part == "weights" else state.optimizer), key=lambda leaf: leaf.size)
+    begin = np.asarray(leaf).tobytes()[:64]
+    (path,) = [path for path in (tmp_path / "1" / part).rglob("*") if path.is_file() and begin in path.read_bytes()]
+    data = path.read_bytes()
+    for bit in (0, 7, 100_003, 8 * leaf.nbytes - 1):
+        flipped = bytearray(data)
+        flipped[data.index(begin) + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(InputError, match=rf"/1: the checkpoint is .*the bits of {part}\S* are not those that were"):
+            Checkpoints(tmp_path).restore(1, state, RECORD)
+    path.write_bytes(data)
+    assert_equal(Checkpoints(tmp_path).restore(1, state, RECORD), state)
 
 
 def test_a_damaged_optimizer_state_is_not_resumed_but_its_weights_are_read(run_of_two: Path) -> None:

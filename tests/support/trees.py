@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ from jaxvsr.models.families.qwen2_5_vl import Qwen25VisionConfig
 from jaxvsr.models.families.qwen3_vl import Qwen3VisionConfig
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import FamilyName, ModelConfig, VisionConfig
-from jaxvsr.models.qwen_vl import QwenVL, bind, flat_parameters, model_definition
+from jaxvsr.models.qwen_vl import bind, model_definition, parameter_shapes
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionInput
 
 VOCAB_SIZE = 96
+_NORM = re.compile(r"(norm\w*|ln_q)\.weight$")
 
 
 def small_config(family: FamilyName, *, heads: int = 4, key_heads: int = 2, tied: bool = True) -> ModelConfig:
@@ -42,12 +44,13 @@ def small_config(family: FamilyName, *, heads: int = 4, key_heads: int = 2, tied
 def random_parameters(
     config: ModelConfig, lora: LoraConfig | None, dtype: jnp.dtype, seed: int = 0
 ) -> dict[str, jax.Array]:
-    """Weights large enough that attention is far from uniform; LoRA's B random, not zero."""
+    """Weights large enough that attention is far from uniform, those of norms around 1; LoRA's B random, not zero."""
     rng = np.random.default_rng(seed)
-    parameters = flat_parameters(QwenVL(config, lora=lora, seed=seed))
     return {
-        name: jnp.asarray(np.asarray(leaf) + rng.normal(size=leaf.shape) * (0.2 if leaf.ndim < 3 else 0.1), dtype)
-        for name, leaf in sorted(parameters.items())
+        name: jnp.asarray(
+            rng.normal(size=leaf.shape) * (0.2 if leaf.ndim < 3 else 0.1) + bool(_NORM.search(name)), dtype
+        )
+        for name, leaf in sorted(parameter_shapes(config, lora).items())
     }
 
 

@@ -33,7 +33,7 @@ FRAMES, MERGED_SIDE, SECONDS_PER_FRAME = 6, 4, 1.0  # a side in merged patches
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """The results of two implementations for the same prompt."""
 
     prompt_tokens: int
@@ -63,7 +63,7 @@ class _Sequence:
     prompt: TreePrompt
 
 
-def compare(folder: ModelFolder, answer_tokens: int = 32) -> Comparison:
+def compare(folder: ModelFolder, answer_tokens: int = 32) -> ModelComparison:
     """Logits of a prompt and the greedy tokens after it, by transformers and by this package."""
     if folder.style == "stacked":
         raise InputError(f"{folder.path}: transformers cannot read this folder; convert it with to-hf first")
@@ -71,7 +71,7 @@ def compare(folder: ModelFolder, answer_tokens: int = 32) -> Comparison:
     their_logits, theirs = _transformers(folder, sequence, answer_tokens)
     with jax.default_matmul_precision("highest"):  # accelerators otherwise multiply float32 with fewer bits
         our_logits, ours = _jax(folder, sequence, answer_tokens)
-    return Comparison(
+    return ModelComparison(
         prompt_tokens=len(sequence.tokens),
         logit_scale=float(np.abs(their_logits).max()),
         logit_difference=float(np.abs(our_logits - their_logits).max()),
