@@ -36,10 +36,10 @@ demo: $(VENV)/.scans
 	@$(VENV)/bin/python launch/demo.py
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-latest:
 	@$(MAKE) VENV=.venv-latest PYTHON=python3.13 test-fast

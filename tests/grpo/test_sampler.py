@@ -1,6 +1,7 @@
 """Sampling on the tree: what is drawn, with which probability, and what is kept of it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -27,25 +28,31 @@ from tests.support.trees import VOCAB_SIZE, random_parameters, random_tree, smal
 OPTIONS = ForwardOptions()
 
 
-def _sampled(
-    options: SamplingOptions, *, family="qwen2_vl", scenes=2, questions=2, temperature=0.8, order=None, step=3
-):
+@functools.cache
+def _program(options: SamplingOptions, family, temperature):
     config = small_config(family)
-    parameters = random_parameters(config, None, jnp.float32)
-    case = random_tree(scenes, questions, 1)
-    prompt, _ = case.on_device
-    question_keys = jnp.arange(scenes * questions, dtype=jnp.uint32).reshape(scenes, questions)
-    if order is not None:
-        prompt, question_keys = jax.tree.map(lambda leaf: leaf[jnp.array(order)], (prompt, question_keys))
 
-    def program(parameters, prompt, question_keys):
+    @jax.jit
+    def program(parameters, prompt, question_keys, step):
         model = bind(model_definition(config), parameters)
-        keys = rollout_keys(jnp.uint32(5), jnp.int32(step), question_keys, options.group)
+        keys = rollout_keys(jnp.uint32(5), step, question_keys, options.group)
         out = sample(model, prompt, keys, jnp.float32(temperature), options, OPTIONS)
         scores, _ = tree_logprobs(model, prompt, out.rollouts, temperature, OPTIONS)
         return out, scores
 
-    out, scores = jax.jit(program)(parameters, prompt, question_keys)
+    return program
+
+
+def _sampled(
+    options: SamplingOptions, *, family="qwen2_vl", scenes=2, questions=2, temperature=0.8, order=None, step=3
+):
+    parameters = random_parameters(small_config(family), None, jnp.float32)
+    question_keys = np.arange(scenes * questions, dtype=np.uint32).reshape(scenes, questions)
+    scene = np.arange(scenes) if order is None else np.array(order)
+    prompt, question_keys = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf[scene]), (random_tree(scenes, questions, 1).prompt, question_keys)
+    )
+    out, scores = _program(options, family, temperature)(parameters, prompt, question_keys, jnp.int32(step))
     mask = np.arange(options.answer_tokens) < np.asarray(out.rollouts.length)[..., None]
     return jax.device_get(out), np.asarray(scores), mask
 
@@ -73,16 +80,10 @@ def test_rollouts_end_at_their_first_eos_also_where_it_is_the_pad_id():
 
 
 @pytest.mark.slow
-def test_without_eos_every_rollout_has_its_full_length():
-    out, scores, mask = _sampled(SamplingOptions(3, 5, eos_ids=()))
+@pytest.mark.parametrize("answer_tokens", [1, 2, 5])
+def test_without_eos_every_rollout_has_its_full_length_and_keeps_its_logprobs(answer_tokens):
+    out, scores, mask = _sampled(SamplingOptions(3, answer_tokens, eos_ids=()))
     assert mask.all() and out.truncated.all()
-    np.testing.assert_allclose(out.logprobs, scores, rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("answer_tokens", [1, 2, 3])
-def test_kept_logprobs_of_short_answers_equal_recomputed_ones(answer_tokens):
-    out, scores, _ = _sampled(SamplingOptions(3, answer_tokens, eos_ids=()))
     np.testing.assert_allclose(out.logprobs, scores, rtol=0, atol=1e-5)
 
 
@@ -97,16 +98,11 @@ def test_draws_depend_on_the_question_and_not_on_its_place_in_the_batch():
 
 
 @pytest.mark.slow
-def test_rollouts_of_one_question_differ():
-    out, _, _ = _sampled(SamplingOptions(8, 6, eos_ids=()), scenes=1, questions=1)
-    assert len({tuple(row) for row in out.rollouts.tokens[0, 0]}) > 4
-
-
-@pytest.mark.slow
-def test_suppressed_ids_are_never_drawn_but_keep_their_probability():
+def test_rollouts_of_a_question_differ_and_suppressed_ids_are_never_drawn_but_keep_their_probability():
     suppressed = tuple(range(0, VOCAB_SIZE, 2))
     out, scores, mask = _sampled(SamplingOptions(8, 6, eos_ids=(), suppressed_ids=suppressed))
     assert not np.isin(out.rollouts.tokens[mask], suppressed).any()
+    assert all(len({tuple(row) for row in group}) > 4 for group in out.rollouts.tokens.reshape(4, 8, 6))
     np.testing.assert_allclose(out.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
 
 

@@ -24,7 +24,7 @@ from jaxvsr.models.tree import ForwardOptions
 from tests.support.trees import small_config
 
 config = small_config("qwen2_vl")
-config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=151936))
+config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=151936, num_hidden_layers=3))
 work = Workload(scenes=4, questions=4, rollouts=14, frames=4, max_pixels=112 * 112, answer_tokens=6)
 mesh = target_mesh(target, None)
 abstract, programs = abstract_bench(config, work, ForwardOptions("bfloat16", "full", unroll=False), mesh)

@@ -35,9 +35,11 @@ def small_config(family: FamilyName, *, heads: int = 4, key_heads: int = 2, tied
             deepstack_indexes=(0, 2),
         )  # fmt: skip
     ours = FAMILIES[family]
+    layers = 3 if family == "qwen3_vl" else 2  # more than levels of DeepStack
     text = ours.text_class(
-        VOCAB_SIZE, 8 * heads, 64, 3, heads, key_heads, 1e4, (2, 1, 1), tie_word_embeddings=tied, **ours.text_extras(8)
-    )
+        VOCAB_SIZE, 8 * heads, 64, layers, heads, key_heads, 1e4, (2, 1, 1), tie_word_embeddings=tied,
+        **ours.text_extras(8),
+    )  # fmt: skip
     return ModelConfig(family, text, vision, 90, 91, 92, 93, "float32")
 
 
