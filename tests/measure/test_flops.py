@@ -11,7 +11,7 @@ from jaxvsr.measure.flops import needed_flops
 from jaxvsr.measure.step_bench import Workload
 from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.model_config import FamilyName, ModelConfig
-from jaxvsr.models.qwen_vl import QwenVL, flat_parameters
+from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree import ForwardOptions
 from tests.support.trees import small_config
 
@@ -55,7 +55,8 @@ def test_compiled_costs_of_a_step_without_kl_are_those_of_sample_and_update():
     seconds = [cost.compile_seconds for cost in costs.values()]
     assert min(seconds) > 0 and sum(seconds) < elapsed
 
-    size = {name: leaf.nbytes for name, leaf in flat_parameters(QwenVL(config, lora=work.lora)).items()}
+    shapes = parameter_shapes(config, work.lora)
+    size = {name: leaf.size * leaf.dtype.itemsize for name, leaf in shapes.items()}
     tower, adapters = (sum(size[name] for name in size if part in name) for part in ("visual", "lora_"))
     pixels = 16 * 1176  # 4×4 patches of two frames, one byte a value
     small = 2000  # tokens, positions, masks
