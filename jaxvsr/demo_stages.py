@@ -124,7 +124,7 @@ def demo_stages(run_dir: Path, seed: int) -> list[DemoStage]:
 
 
 def example_question() -> tuple[Path, Question]:
-    """A held-out room of the demo's data, as a scan that `ask.py` reads, and a question about it that GRPO teaches."""
+    """A held-out room of the demo's data, as the folder of its scan, and a question about it that GRPO teaches."""
     heldout = set(read_splits(DATA)["heldout"])
     questions = read_questions(DATA / "questions.jsonl")
     chosen = next(one for one in questions if one.scene in heldout and one.question_type == "room_size_estimation")

@@ -5,6 +5,7 @@
     python launch/convert.py from-hf Qwen/Qwen2-VL-2B-Instruct models/2b    layers stacked: loads without stacking
     python launch/convert.py verify models/2b                      logits and 32 greedy tokens, against transformers
     python launch/convert.py positions                             what the installed transformers does to positions
+    python launch/convert.py push out/demo you/demo                what an upload to the hub would do; --yes does it
     python launch/convert.py tiny models/tiny --seed 0             a small random model, with no download
     python launch/convert.py random models/2b-random --shape qwen2-vl-2b    random weights of a published shape, 4.4 GB
 
@@ -75,6 +76,12 @@ def _parser() -> ArgumentParser:
     verify.add_argument("--tokens", type=positive_int, default=32, metavar="N", help="greedy tokens (default 32)")
     purpose = "say how positions behind a video are computed by the installed transformers (needs torch)"
     command("positions", purpose, model=False, out=False)
+    purpose = "say what an upload of a model folder to the hub would do, and what its card lacks; --yes uploads it"
+    push = command("push", purpose, model=False, out=False)
+    push.add_argument("folder", metavar="FOLDER", type=Path, help="that to-hf wrote")
+    push.add_argument("repository", metavar="NAME/MODEL", help="on the hub; made where it is missing")
+    push.add_argument("--yes", action="store_true", help="upload, as HF_TOKEN or `hf auth login` says who")
+    push.add_argument("--public", action="store_true", help="a new repository is public; default: private")
     tiny = command("tiny", "write a small random model as a complete folder", model=False)
     tiny.add_argument("--seed", type=int, default=0, metavar="N")
     tiny.add_argument("--family", choices=tuple(FAMILIES), default="qwen2_vl")
@@ -97,6 +104,8 @@ def _command(argv: Sequence[str] | None) -> int:
         return _random(arguments, start)
     if arguments.command == "positions":
         return _positions()
+    if arguments.command == "push":
+        return _push(arguments)
     from jaxvsr.runs.model_source import open_model
 
     model, start = open_model(arguments.model, arguments.revision, arguments.base), time.perf_counter()
@@ -140,6 +149,22 @@ def _positions() -> int:
         return 0
     print("positions differ from those of training: jaxvsr.patch_transformers(model) gives a model the trained ones")
     return EXIT_DIFFERENT
+
+
+def _push(arguments: Namespace) -> int:
+    from jaxvsr.runs.hub_upload import plan_upload, upload
+
+    planned = plan_upload(arguments.folder, arguments.repository)
+    for name, size in planned.files:
+        print(f"{size / 1e6:12,.3f} MB  {name}")
+    for concern in planned.concerns:
+        print(f"look at: the card {concern}")
+    what = f"{len(planned.files)} files, {planned.size / 1e6:,.1f} MB"
+    if not arguments.yes:
+        print(f"nothing was uploaded: --yes sends these {what} to {planned.repository}")
+        return 0
+    print(f"{what} uploaded: {upload(planned, public=arguments.public)}")
+    return 0
 
 
 def _tiny(arguments: Namespace) -> int:

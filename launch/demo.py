@@ -48,7 +48,9 @@ def _command(argv: Sequence[str] | None) -> int:
 def _summary(stages: Sequence[DemoStage], seconds: Sequence[float], run_dir: Path) -> str:
     """How long each stage took, and where its results are."""
     room, question = example_question()
-    ask = shlex.join(["python", "launch/ask.py", "--model", str(run_dir), "--video", str(room), question.question])
+    video = run_dir.with_name("room.mp4")
+    film = shlex.join(["python", "launch/build_data.py", "video", str(room), str(video)])
+    ask = shlex.join(["python", "launch/ask.py", "--model", str(run_dir), "--video", str(video), question.question])
     lines = [f"{spent:8.1f} s  {stage.title}" for stage, spent in zip(stages, seconds, strict=True)]
     return "\n".join(
         [
@@ -58,8 +60,9 @@ def _summary(stages: Sequence[DemoStage], seconds: Sequence[float], run_dir: Pat
             "",
             f"the page of the run         {run_dir / 'report.html'}",
             f"the trained model           {run_dir / 'hf'}",
-            f"ask it about a new room     {ask}",
-            f"its true answer             {question.answer}",
+            f"a new room as a video       {film}",
+            f"ask the model about it      {ask}",
+            f"the true answer             {question.answer}",
             "train again                 python launch/train.py --mesh 8",
         ]
     )

@@ -1,11 +1,14 @@
 """The convert command, in process: folders out and in, runs out, refusals as one line and exit code 2."""
 
+import base64
 import dataclasses
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import huggingface_hub
@@ -387,3 +390,86 @@ def test_a_run_whose_base_has_changed_is_refused(tmp_path, capsys):
     write_tiny_model(tmp_path / "base", 1, shape=DEEP)
     assert command("to-hf", source, tmp_path / "out") == 2
     assert "has changed since" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stand_in_hub(monkeypatch):
+    """A server that takes what huggingface_hub sends; the requests as (path, authorisation, body)."""
+    seen = []
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            seen.append((self.path, self.headers["Authorization"], body))
+            here = f"http://127.0.0.1:{self.server.server_address[1]}/you/demo"
+            answer = {"url": here, "commitUrl": f"{here}/commit/abc", "commitOid": "abc"}
+            if "/preupload/" in self.path:
+                files = json.loads(body)["files"]
+                answer = {"files": [{**one, "uploadMode": "regular", "shouldIgnore": False} for one in files]}
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield seen
+        server.shutdown()
+        thread.join()
+
+
+def test_push_says_what_it_would_do_and_uploads_only_when_told_to(lora_run, tmp_path, stand_in_hub, capsys):
+    out = tmp_path / "out"
+    assert command("to-hf", lora_run, out) == 0
+    (out / ".hidden").write_text("mine")
+    capsys.readouterr()
+    assert command("push", out, "you/demo") == 0
+    said = capsys.readouterr().out
+    assert "model.safetensors" in said and ".hidden" not in said and "nothing was uploaded" in said
+    assert "look at: the card names no base model of the hub" in said and "has no scores" in said
+    assert stand_in_hub == []
+
+    assert command("push", out, "you/demo", "--yes") == 0
+    paths = [path for path, *_ in stand_in_hub]
+    created, sent = (next(i for i, path in enumerate(paths) if word in path) for word in ("/create", "/commit/"))
+    assert json.loads(stand_in_hub[created][2])["visibility"] == "private"
+    lines = [json.loads(line) for line in stand_in_hub[sent][2].splitlines()]
+    files = {line["value"]["path"]: line["value"]["content"] for line in lines if line["key"] == "file"}
+    assert {name: base64.b64decode(text) for name, text in files.items()} == {
+        path.name: path.read_bytes() for path in out.iterdir() if path.name != ".hidden"
+    }
+    assert stand_in_hub[sent][1] == "Bearer hf_secret"
+    assert f"{len(files)} files" in (shown := capsys.readouterr().out) and "uploaded: http" in shown
+
+
+def test_push_refuses_what_others_could_not_load(lora_run, tmp_path, stand_in_hub, capsys):
+    out, adapter = tmp_path / "out", tmp_path / "adapter"
+    assert command("to-hf", lora_run, out) == 0
+    assert command("to-hf", lora_run, adapter, "--adapter") == 0
+    capsys.readouterr()
+    weights = bytearray((out / "model.safetensors").read_bytes())
+    weights[-5] ^= 1
+    damaged = shutil.copytree(out, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(weights)
+    bare = shutil.copytree(out, tmp_path / "bare")
+    (bare / "README.md").unlink()
+    for folder, name, words in (
+        (out, "demo", "'demo': not a repository of the hub"),
+        (tmp_path, "you/demo", "no config.json and no adapter_config.json"),
+        (bare, "you/demo", "no README.md"),
+        (damaged, "you/demo", "is not the file that was written"),
+        (adapter, "you/demo", "is on this machine alone"),
+    ):
+        assert command("push", folder, name, "--yes") == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1, error
+    assert stand_in_hub == []

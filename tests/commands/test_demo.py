@@ -1,6 +1,8 @@
 """The demo's data: made by the first training that wants it, never half made, never in place of other data."""
 
 import json
+import re
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from jaxvsr import demo_stages
 from jaxvsr.config.config_file import find_config, read_config
 from jaxvsr.data.data_folder import check_folder
-from launch import train
+from launch import ask, build_data, demo, train
 
 LAUNCH = Path(train.__file__).parent
 JOURNAL = Path("runs/demo-data-stages.json")
@@ -122,3 +124,9 @@ def test_the_first_command_ends_with_a_trained_run(capfd: pytest.CaptureFixture[
     shown = capfd.readouterr().out
     assert shown.index("1 CPU device") < shown.index("[1/3] rooms") < shown.index("step 1/1")
     assert Path("runs/one/report.html").is_file()
+    # The last lines of the demo work as they are printed.
+    last = re.findall(r"python launch/(build_data|ask)\.py (.*)", demo._summary([], [], Path("runs/one")))
+    assert [script for script, _ in last] == ["build_data", "ask"]
+    for (_, line), script in zip(last, (build_data, ask), strict=True):
+        assert script.main(shlex.split(line)) == 0
+    assert "8 of 20 frames" in capfd.readouterr().out

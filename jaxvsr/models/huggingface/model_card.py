@@ -10,6 +10,8 @@ from pathlib import Path
 README = "README.md"
 # The front matter's licence fields (https://huggingface.co/docs/hub/repositories-licenses).
 LICENCE_FIELDS = ("license", "license_name", "license_link")
+NO_SOURCE = "its card names no source; check its terms before you publish"
+NO_SCORES = "None were measured."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +86,13 @@ def model_card(
     lines += ["## Base model and data", "", f"- Base model: {link}{at}; {_terms(licence)}."]
     for one in data:
         lines.append(f"- Trained on `{one.folder}`:")
-        sources = one.sources or ("its card names no source; check its terms before you publish",)
+        sources = one.sources or (NO_SOURCE,)
         lines += [f"  - {source}" for source in sources]
     lines += ["", "## Scores", ""]
     for table in scores:
         lines += [f"{table.title}:", "", _below_section(table.text.strip()), ""]
     if not scores:
-        lines += ["None were measured.", ""]
+        lines += [NO_SCORES, ""]
     lines += ["## Commands", "", *(f"    {command}" for command in commands), ""]
     if config:
         lines += ["with this `config.yaml`:", "", "```yaml", config.strip(), "```", ""]
