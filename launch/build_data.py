@@ -73,7 +73,8 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _add_rooms(parser: argparse.ArgumentParser) -> None:
+def _add_rooms(parser: ArgumentParser) -> None:
+    parser.take_buckets("out")
     parser.set_defaults(command=_rooms)
     parser.add_argument("out", type=Path, metavar="OUT", help=DATA_FOLDER)
     parser.add_argument("--scenes", type=positive_int, required=True, metavar="N", help="number of scans; required")
@@ -85,7 +86,7 @@ def _add_rooms(parser: argparse.ArgumentParser) -> None:
     _add_workers(parser)
 
 
-def _add_questions(parser: argparse.ArgumentParser) -> None:
+def _add_questions(parser: ArgumentParser) -> None:
     parser.set_defaults(command=_questions)
     _add_scans_and_out(parser)
     recipes = "vsi100k, spatial-r1, vsi-bench, or a .py file with a RECIPE; required"
@@ -96,7 +97,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     _add_shard(parser, "scan")
 
 
-def _add_frames(parser: argparse.ArgumentParser) -> None:
+def _add_frames(parser: ArgumentParser) -> None:
     from jaxvsr.data.video.frame_sampling import SamplingRule
 
     parser.set_defaults(command=_frames)
@@ -112,7 +113,8 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     _add_shard(parser, "scene")
 
 
-def _add_features(parser: argparse.ArgumentParser) -> None:
+def _add_features(parser: ArgumentParser) -> None:
+    parser.take_buckets("out", "model")
     parser.set_defaults(command=_features)
     parser.add_argument("out", type=Path, metavar="OUT", help="data folder with frames")
     models = "the model that a run will start from: folder, hub id or run; required"
@@ -130,7 +132,8 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     add_process_flags(parser)
 
 
-def _add_import(parser: argparse.ArgumentParser) -> None:
+def _add_import(parser: ArgumentParser) -> None:
+    parser.take_buckets("out")
     from jaxvsr.data.importers.formats import FORMATS
 
     parser.set_defaults(command=_import)
@@ -178,13 +181,15 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tag", choices=TAGS, required=True, help="tag of the thought; required")
 
 
-def _add_trim(parser: argparse.ArgumentParser) -> None:
+def _add_trim(parser: ArgumentParser) -> None:
+    parser.take_buckets("out")
     parser.set_defaults(command=_trim)
     parser.add_argument("out", type=Path, metavar="DATA", help="data folder; its splits.json is rewritten")
     parser.add_argument("--questions", type=positive_int, required=True, metavar="N", help="fewest per scene; required")
 
 
-def _add_scans_and_out(parser: argparse.ArgumentParser) -> None:
+def _add_scans_and_out(parser: ArgumentParser) -> None:
+    parser.take_buckets("out")
     parser.add_argument("scans", type=Path, metavar="SCANS", help="folder of scans; of videos for frames")
     parser.add_argument("out", type=Path, metavar="OUT", help=DATA_FOLDER)
     parser.add_argument("--skip-broken", action="store_true", help="skip scans that cannot be read")
@@ -305,11 +310,17 @@ def _frames(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
     shard = _shard(arguments)
-    with adding_to(arguments.out, shared=shard is not None):
+    with adding_to(arguments.out, shared=shard is not None) as sending:
         found = scene_sources(arguments.scans, arguments.out, questions_in(arguments.out))
         sources = found.sources if shard is None else shard.of(found.sources)
         with progress("frames", len(sources)) as on_done:
-            report = write_frames(sources, arguments.out, settings, workers=arguments.workers, on_done=on_done)
+
+            def sent(scene: str) -> None:
+                on_done(scene)
+                if sending is not None:
+                    sending.send_now_and_then()
+
+            report = write_frames(sources, arguments.out, settings, workers=arguments.workers, on_done=sent)
         if report.written or report.kept:
             write_frames_section(arguments.out)
         lines = [*found.lines(arguments.scans), *report.lines()]
@@ -441,10 +452,11 @@ def _tag(arguments: argparse.Namespace) -> int:
 
 
 def _trim(arguments: argparse.Namespace) -> int:
+    from jaxvsr.buckets.places import url_at
     from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.trimmed_splits import keep_scenes_with_questions
 
-    if not arguments.out.is_dir():
+    if url_at(arguments.out) is None and not arguments.out.is_dir():
         raise InputError(f"{arguments.out}: no such data folder")
     with adding_to(arguments.out):
         changed = keep_scenes_with_questions(arguments.out, arguments.questions)
@@ -521,7 +533,11 @@ def _account_for_broken(broken: Mapping[str, str], scans: int, skip: bool) -> No
 
 
 def _command(argv: Sequence[str] | None) -> int:
+    from jaxvsr.buckets.places import place
+
     arguments = _parser().parse_args(argv)
+    if arguments.command in (_rooms, _questions, _frames, _features, _import, _trim):
+        arguments.out = place(arguments.out, "written")
     return arguments.command(arguments)
 
 

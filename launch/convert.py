@@ -59,6 +59,7 @@ def _parser() -> ArgumentParser:
             added.take_buckets("model", "base")
         if out:
             added.add_argument("out", metavar="OUT", type=Path, help="new folder")
+            added.take_buckets("out")
         return added
 
     command("from-hf", "a Hugging Face folder with its layers stacked, for faster loading")
@@ -97,6 +98,17 @@ def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if getattr(arguments, "seed", 0) < 0:
         raise InputError(f"--seed {arguments.seed}: must be at least 0")
+    if not hasattr(arguments, "out"):
+        return _run_command(arguments)
+    from jaxvsr.buckets.places import place
+    from jaxvsr.buckets.publishing import published
+
+    arguments.out = place(arguments.out, "written")
+    with published(arguments.out):
+        return _run_command(arguments)
+
+
+def _run_command(arguments: Namespace) -> int:
     start = time.perf_counter()
     if arguments.command == "tiny":
         return _tiny(arguments)

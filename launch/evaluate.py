@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from jaxvsr.buckets.fetching import fetched
+from jaxvsr.buckets.places import place as place_of_folder
+from jaxvsr.buckets.publishing import published
 from jaxvsr.command_line import ArgumentParser, add_process_flags, positive_int, run
 from jaxvsr.data.splits import SPLITS
 from jaxvsr.data.video.frame_sampling import SamplingRule
@@ -120,7 +122,7 @@ def _parser() -> ArgumentParser:
     )
     model.add_argument("--mesh", metavar="SPEC", help="8, or fsdp=4,tensor=2; default: all devices")
     model.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), help="kind of device, default auto")
-    parser.take_buckets("data", "model", "base")
+    parser.take_buckets("data", "model", "base", "out")
     add_process_flags(model)
     return parser
 
@@ -264,6 +266,7 @@ def _described(profile: Profile, settings: AnswerSettings) -> str:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    arguments.out = place_of_folder(arguments.out, "written")
     check_out(arguments.out)
     _check(arguments)
     chosen = None
@@ -281,7 +284,10 @@ def _command(argv: Sequence[str] | None) -> int:
     options = _open_ended_options(arguments)
     evaluation = Evaluation(arguments.benchmark, arguments.out, chosen, say=say, **options)
     # Of several processes the first writes.
-    with contextlib.nullcontext() if place.process else only_writer(arguments.out):
+    with contextlib.ExitStack() as writing:
+        if place.process == 0:
+            writing.enter_context(published(arguments.out))
+            writing.enter_context(only_writer(arguments.out))
         if arguments.score:
             evaluation.of_file(arguments.score, arguments.prompt)
         elif arguments.model in BASELINES:

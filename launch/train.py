@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxvsr.buckets.urls import bucket_url
 from jaxvsr.command_line import ArgumentParser, add_process_flags, run
 from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
@@ -36,7 +37,9 @@ from jaxvsr.files import write_text
 from jaxvsr.locks import only_writer
 
 if TYPE_CHECKING:
+    from jaxvsr.buckets.publishing import Sending
     from jaxvsr.config.train_config import TrainConfig
+    from jaxvsr.devices.cluster import Place
 
 LAUNCH = Path(__file__).resolve().parent
 
@@ -78,7 +81,9 @@ def _parser() -> ArgumentParser:
         "--shape", metavar="NAME", help="with --target: a published model's shape, without data or weights"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --target: file for all figures")
-    parser.take_buckets("set", "data.folders", "model.path", "model.base")  # of the config, which knows what it takes
+    parser.take_buckets(
+        "run_dir", "set", "data.folders", "model.path", "model.base"
+    )  # of the config, which knows what it takes
     add_process_flags(parser)
     return parser
 
@@ -157,9 +162,25 @@ def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
     if arguments.target or arguments.shape or arguments.json:
         return _plan_on_target(arguments)
-    from jaxvsr.devices.choose_devices import explain_out_of_memory, keep_compiled_programs
+    from jaxvsr.buckets.places import place as place_of_folder
+    from jaxvsr.buckets.publishing import published
     from jaxvsr.devices.cluster import place_of_process
-    from jaxvsr.devices.joining import join, speak_as
+    from jaxvsr.devices.joining import speak_as
+
+    place = place_of_process(arguments.coordinator, arguments.process_id, arguments.process_count)
+    speak_as(place)
+    if arguments.run_dir is None or arguments.dry_run:
+        return _train(arguments, place, None)
+    if place.count > 1 and bucket_url(arguments.run_dir):
+        raise InputError(f"--run-dir {arguments.run_dir}: of several processes it must be on a disk that all see")
+    arguments.run_dir = place_of_folder(arguments.run_dir, "written")
+    with published(arguments.run_dir) as sending:
+        return _train(arguments, place, sending)
+
+
+def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
+    from jaxvsr.devices.choose_devices import explain_out_of_memory, keep_compiled_programs
+    from jaxvsr.devices.joining import join
     from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.devices.mesh_shape import MeshShape
     from jaxvsr.prompts import prompt_from
@@ -167,8 +188,6 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.stop_signals import noting
     from jaxvsr.training.stopping import EXIT_CODES, StopRequest, stop_line
 
-    place = place_of_process(arguments.coordinator, arguments.process_id, arguments.process_count)
-    speak_as(place)
     config, path, run_path = _config(arguments)
     stop = StopRequest(config.intervals.time_limit)
     if place.count > 1 and arguments.run_dir is None and not arguments.dry_run:
@@ -214,6 +233,8 @@ def _command(argv: Sequence[str] | None) -> int:
     ):
         if first_process:
             note_start(RunFolder(run_path), line)
+        if sending is not None:
+            ready.run.checkpoints.after_save = sending.try_to_send
         console = ready.run.console
         console.say(f"run {run_path}, config {path}" + (f", going on after step {ready.first}" if ready.first else ""))
         prompt = prompt_from(config.data.prompt)

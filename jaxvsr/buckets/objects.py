@@ -104,8 +104,8 @@ def asking(url: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """Why a request failed, in words, with what the server said."""
-    said = one_line(error, 300)
+    said = one_line(error, 1000)
     status = re.match(r"[A-Z_]+(?=: )", said)
     words = _REASONS.get(status[0]) if status is not None else None
-    said = re.sub(r"\s*\[\w+='.*", "", said.removeprefix(f"{status[0]}: ") if status else said)[:160]
+    said = re.sub(r"\s*\[\w+='.*", "", said.removeprefix(f"{status[0]}: ") if status else said)[-240:]
     return f"{words} ({said})" if words else said

@@ -16,6 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from jaxvsr.buckets.places import url_at
+from jaxvsr.buckets.publishing import Sending, published
 from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
 from jaxvsr.data.questions import Question, choices, meaning, read_questions, write_questions
 from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
@@ -37,19 +39,22 @@ _BEGUN = ("", "frames/", "features/*/*/", "appearances/", "scans/", "images/", "
 
 
 @contextlib.contextmanager
-def adding_to(folder: Path, *, shared: bool = False) -> Iterator[None]:
+def adding_to(folder: Path, *, shared: bool = False) -> Iterator[Sending | None]:
     """What a command that writes into a data folder does inside of: it is the only one, or one of several shards.
 
-    What commands that died had begun to write is removed before.
+    What commands that died had begun to write is removed before. In a bucket, what was written is sent at the end; what
+    the block is given sends it before.
 
     Raises:
         InputError: another command writes into the folder, or `check_can_be_added_to` refuses it.
     """
-    with only_writer(folder, shared=shared):
+    if shared and url_at(folder):
+        raise InputError(f"{folder}: shards are written into a folder of a disk that all see, not into a bucket")
+    with published(folder) as sending, only_writer(folder, shared=shared):
         if not shared:
             remove_partials(folder, _BEGUN)
         check_can_be_added_to(folder)
-        yield
+        yield sending
 
 
 def check_can_be_added_to(folder: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -107,6 +108,8 @@ class Checkpoints:
             policy = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
         self.folder, self._keep = folder, keep
         self.before_save: Callable[[], None] = lambda: None  # what has to be on the disk before a checkpoint is
+        self.after_save: Callable[[], None] | None = None  # called behind the run's back when a checkpoint is written
+        self._after: threading.Thread | None = None
         self._quiet = contextlib.ExitStack()  # while a thread may write
         if keep is not None:
             self._quiet.enter_context(quiet_threads())
@@ -162,6 +165,14 @@ class Checkpoints:
             # The next step donates the state; on CPU its buffers are what is being written, elsewhere a copy of them.
             if saved is not None and jax.default_backend() == "cpu":
                 saved.result()
+        if saved is not None and self.after_save is not None:
+            self._wait_for_after()
+            self._after = threading.Thread(target=_when_done, args=(saved, self.after_save), daemon=True)
+            self._after.start()
+
+    def _wait_for_after(self) -> None:
+        if self._after is not None:
+            self._after.join()
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
@@ -266,16 +277,24 @@ class Checkpoints:
         """The latest step, once everything that was begun is written."""
         with self._saving():
             self._checkpointer.wait()
+        self._wait_for_after()
         return self.latest
 
     def close(self) -> None:
         """Wait for what is being written; of one that writes, what a kill kept from being removed goes now."""
         with self._saving(), contextlib.closing(self._checkpointer):
             self._checkpointer.wait()
+            self._wait_for_after()
             for step in self.steps[: -self._keep] if self._keep else ():
                 if step != self.best:
                     self._checkpointer.delete(step)
         self._quiet.close()  # not after an error: other threads may still have theirs to say
+
+
+def _when_done(saved: Any, then: Callable[[], None]) -> None:
+    with contextlib.suppress(Exception):  # of writing: whoever waits for it says it
+        saved.result()
+        then()
 
 
 def _check_recorded(where: str, lora: LoraConfig | None, recorded: LoraConfig, step: int) -> None:

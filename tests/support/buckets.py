@@ -26,6 +26,7 @@ class Bucket:
     def __init__(self, scheme: str, port: int):
         self.url, self._port = f"{scheme}://{BUCKET}", port
         self.fault: Fault = lambda method, path: None
+        self.one_at_a_time = threading.Lock()
         self.requests: list[tuple[str, str]] = []
 
     def put(self, name: str, value: bytes) -> None:
@@ -84,20 +85,27 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         if fault == "slow":
             time.sleep(1.5)
         gs = self.bucket.url.startswith("gs")
-        if gs and (refused := self._refused_by_generation()):
-            self._reply(refused, [], b"{}")
-            return
+        with self.bucket.one_at_a_time if gs and "ifGenerationMatch" in self.path else contextlib.nullcontext():
+            if gs and (refused := self._refused_by_generation()):
+                self._reply(refused, [], b"{}")
+            else:
+                self._ask_server(body, gs, cut=fault == "cut")
+
+    def _ask_server(self, body: bytes | None, gs: bool, *, cut: bool) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         with contextlib.closing(connection):
-            connection.request(self.command, self.path, body, dict(self.headers))
+            headers = {name.lower(): text for name, text in self.headers.items()}
+            if gs and (last := headers.get("range", "").partition("bytes=-")[2]):
+                headers["range"] = f"bytes={max(int(self._description().get('size', 0)) - int(last), 0)}-"
+            connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()
             value = response.read()
-            headers = [(k, v) for k, v in response.getheaders() if k.lower() not in _HOP_BY_HOP]
+            answered = [(k, v) for k, v in response.getheaders() if k.lower() not in _HOP_BY_HOP]
         if gs and response.status in (200, 206) and "alt=media" in self.path:
-            headers.append(("x-goog-generation", str(self._generation())))
+            answered.append(("x-goog-generation", str(self._generation())))
         if gs and "startOffset" in self.path and response.status == 200:
             value = self._in_range(value)
-        self._reply(response.status, headers, value, cut=fault == "cut")
+        self._reply(response.status, answered, value, cut=cut)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward
 
@@ -112,8 +120,8 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
             self.wfile.write(value[: len(value) // 2] if cut else value)
         self.close_connection = self.close_connection or cut
 
-    # The emulator takes no range of names, tells no generation of what is read and takes no condition on it; Google's
-    # server does.
+    # The emulator takes no range of names and no last bytes of an object, tells no generation of what is read and takes
+    # no condition on it; Google's server does.
 
     def _in_range(self, value: bytes) -> bytes:
         query, found = parse_qs(urlsplit(self.path).query), json.loads(value)
@@ -121,13 +129,16 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         found["items"] = [item for item in found.get("items", []) if first <= item["name"] < end]
         return json.dumps(found).encode()
 
-    def _generation(self) -> int:
-        """Of the object that is asked for; 0 where there is none."""
+    def _description(self) -> dict[str, str]:
+        """Of the object that is asked for; nothing where there is none."""
         parts, query = urlsplit(self.path), parse_qs(urlsplit(self.path).query)
         _, _, name = parts.path.partition("/o/")
         name = name or quote(query.get("name", [""])[0], safe="")
         status, body = _ask(self.port, "GET", f"/storage/v1/b/{BUCKET}/o/{name}")
-        return int(json.loads(body)["generation"]) if status == 200 else 0
+        return json.loads(body) if status == 200 else {}
+
+    def _generation(self) -> int:
+        return int(self._description().get("generation", 0))
 
     def _refused_by_generation(self) -> int | None:
         query = parse_qs(urlsplit(self.path).query)

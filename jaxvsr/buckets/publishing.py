@@ -1,0 +1,148 @@
+"""Writing to a bucket: a command writes into a folder of this machine, whose files are sent as whole objects.
+
+    with published(place("s3://bucket/runs/a", "written")) as sending:
+        ...                     # write files as in any folder, append to them, rename them
+        sending.send()          # at each checkpoint
+    # all is sent, and the folder of this machine is gone
+
+An object is either the old or the new one, never a part. What marks that others are whole is sent last and removed
+first: whoever reads takes a checkpoint or an array with its mark, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxvsr.buckets.fetching import CHECKPOINT_MARK, VALUES, bring, stamp
+from jaxvsr.buckets.lease import only_sender
+from jaxvsr.buckets.objects import asking, objects
+from jaxvsr.buckets.places import named, url_at
+from jaxvsr.errors import InputError
+from jaxvsr.locks import LOCK_FILE
+
+_MARKS = (CHECKPOINT_MARK, "zarr.json", "config.json")
+_NOT_YET = re.compile(r"(?:.*/)?(?:\.[^/]*\.(?:partial|lock|before)(?:/.*)?|[^/]*orbax-checkpoint-tmp[^/]*/.*)")
+_SEND_SECONDS = 30.0
+_AT_ONCE = 8  # objects that are sent at once
+
+
+class Sending:
+    """Sends the files of a folder of this machine to its folder in a bucket."""
+
+    def __init__(self, here: Path, url: str, sent: dict[str, list[Any]], check: Callable[[], None] | None):
+        self._here, self.url, self._check = here, url, check
+        self._sent = {name: known[1:] for name, known in sent.items()}  # name → size and time of the file
+        self._one_at_a_time, self._last = threading.Lock(), time.monotonic()
+
+    def send(self) -> None:
+        """Send what is new or has changed, and remove what is gone; marks of others last and first.
+
+        Raises:
+            InputError: the bucket does not take it, or another command has taken the folder over.
+        """
+        with self._one_at_a_time:
+            if self._check is not None:
+                self._check()
+            self._last = time.monotonic()
+            files = self._files()
+            changed = [name for name, now in files.items() if self._sent.get(name) != now]
+            # Whoever has the old description of an array must not find new values behind it.
+            values = [name for name in changed if VALUES.fullmatch(name)]
+            described = {f"{name.rpartition('/c/')[0]}/zarr.json" for name in values}
+            self._write(sorted(described & self._sent.keys()), None)
+            for names in _by_turn(changed):
+                self._write(names, files)
+            # What is not kept here once it is sent is not gone.
+            gone = [name for name in self._sent if name not in files and not VALUES.fullmatch(name)]
+            for names in reversed(_by_turn(gone)):
+                self._write(names, None)
+
+    def send_now_and_then(self) -> None:
+        """`send` where the last time is half a minute ago: of much that is written little is lost by a kill."""
+        if time.monotonic() - self._last > _SEND_SECONDS:
+            self.send()
+
+    def try_to_send(self) -> None:
+        """`send`; where the bucket does not take it, a line says so, and the next time sends that too."""
+        try:
+            self.send()
+        except InputError as error:
+            print(named(f"warning: {error}; it is sent at the next checkpoint"), file=sys.stderr, flush=True)
+
+    def _files(self) -> dict[str, list[int]]:
+        """Whole files, each with its size and time."""
+        found = {}
+        for folder, _, names in os.walk(self._here):
+            for name in names:
+                path = Path(folder) / name
+                below = path.relative_to(self._here).as_posix()
+                if name != LOCK_FILE and not _NOT_YET.fullmatch(below) and (now := stamp(path)):
+                    found[below] = now
+        return found
+
+    def _write(self, names: list[str], files: dict[str, list[int]] | None) -> None:
+        """Send files, or where `files` is None remove objects, and wait for all."""
+        waiting: deque[tuple[str, Any]] = deque()
+
+        def take() -> None:
+            name, writing = waiting.popleft()
+            with asking(f"{self.url}/{name}"):
+                writing.result()
+            if files is None:
+                del self._sent[name]
+            else:
+                self._sent[name] = files[name]
+                if VALUES.fullmatch(name):
+                    (self._here / name).unlink()
+
+        for name in names:
+            value = None
+            if files is not None:
+                try:
+                    value = (self._here / name).read_bytes()
+                except FileNotFoundError:  # of a checkpoint that has just been removed
+                    continue
+            waiting.append((name, objects(self.url).write(name, value)))
+            if len(waiting) >= _AT_ONCE:
+                take()
+        while waiting:
+            take()
+
+
+def _by_turn(names: list[str]) -> list[list[str]]:
+    """The names in the order of sending: marks wait for all others."""
+    marks = [name for name in names if name.rpartition("/")[2] in _MARKS]
+    return [[name for name in names if name not in set(marks)], marks]
+
+
+@contextlib.contextmanager
+def published(folder: Path) -> Iterator[Sending | None]:
+    """A folder to write into; one that is the place of a folder in a bucket holds what that does, and all that is
+    written into it is sent when the block ends. Of a folder of this machine nothing is done, and None is given.
+
+    Raises:
+        InputError: another command writes into the bucket's folder, or the bucket refuses.
+    """
+    url = url_at(folder)
+    if url is None:
+        yield None
+        return
+    with only_sender(url) as check:
+        if folder.exists():  # of a command that was killed; what it had sent is brought again
+            shutil.rmtree(folder)
+        sending = Sending(folder, url, bring(url, folder, empty=True), check)
+        try:
+            yield sending
+        finally:
+            sending.send()
+            shutil.rmtree(folder, ignore_errors=True)
