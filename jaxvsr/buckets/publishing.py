@@ -33,7 +33,7 @@ from jaxvsr.locks import LOCK_FILE
 _MARKS = (CHECKPOINT_MARK, "zarr.json", "config.json")
 _NOT_YET = re.compile(r"(?:.*/)?(?:\.[^/]*\.(?:partial|lock|before)(?:/.*)?|[^/]*orbax-checkpoint-tmp[^/]*/.*)")
 _SEND_SECONDS = 30.0
-_AT_ONCE = 8  # objects that are sent at once
+_AT_ONCE, _BYTES_AT_ONCE = 8, 2**28  # objects that are sent at once, and their size, unless one alone is larger
 
 
 class Sending:
@@ -113,7 +113,7 @@ class Sending:
                 except FileNotFoundError:  # of a checkpoint that has just been removed
                     continue
             waiting.append((name, objects(self.url).write(name, value)))
-            if len(waiting) >= _AT_ONCE:
+            while len(waiting) >= _AT_ONCE or (files and sum(files[name][0] for name, _ in waiting) > _BYTES_AT_ONCE):
                 take()
         while waiting:
             take()
