@@ -29,7 +29,7 @@ _CHECKPOINT = re.compile(r"((?:.*/)?checkpoints/\d+/).+")
 CHECKPOINT_MARK = "_CHECKPOINT_METADATA"  # sent last and removed first: a checkpoint without it is not whole
 _SMALL = (".json", ".jsonl", ".md", ".txt", ".yaml", ".jinja", ".tsv")
 _AT_ONCE = 32  # small files that are asked for at once
-_STATE = ".brought.json"  # beside a place: name → generation of the object, size and time of the file
+_STATE = ".{}.brought.json"  # beside a place: name → generation of the object, size and time of the file
 _LOCK = ".bringing.lock"
 
 
@@ -69,7 +69,7 @@ def bring(url: str, here: Path, *, known_beside: bool = False, empty: bool = Fal
     generation, size, time.
 
     Args:
-        known_beside: what was brought before is noted in the folder, and taken where it is still the same.
+        known_beside: what was brought before is noted beside the folder, and taken where it is still the same.
         empty: there may be nothing in the bucket yet.
 
     Raises:
@@ -78,7 +78,7 @@ def bring(url: str, here: Path, *, known_beside: bool = False, empty: bool = Fal
     names = wanted_of(names_below(url))
     if not names and not empty:
         raise InputError(f"{url}: no such folder in the bucket, or nothing in it")
-    noted = here / _STATE
+    noted = here.with_name(_STATE.format(here.name))
     before = read_json_object(noted) if known_beside and noted.is_file() else {}
     _remove_others(here, set(names))
     found: dict[str, list[Any]] = {}
@@ -110,7 +110,6 @@ def bring(url: str, here: Path, *, known_beside: bool = False, empty: bool = Fal
     while waiting:
         take()
     if known_beside:
-        here.mkdir(parents=True, exist_ok=True)
         write_text(noted, json.dumps(found))
     return found
 
@@ -128,7 +127,7 @@ def _remove_others(here: Path, names: set[str]) -> None:
     for folder, _, files in os.walk(here, topdown=False):
         below = Path(folder)
         for file in files:
-            if (below / file).relative_to(here).as_posix() not in names and file not in (_STATE, _LOCK):
+            if (below / file).relative_to(here).as_posix() not in names and file != _LOCK:
                 (below / file).unlink()
         if below != here and not any(below.iterdir()):
             below.rmdir()
