@@ -44,6 +44,7 @@ class Chip:
     source: str
     axes: int = 0  # TPU: of its torus
     devices: int = 1
+    jax_names: tuple[str, ...] = ()  # TPU: what JAX calls its devices (`device_kind`)
     flops_per_cycle: int = 0  # TPU: of a device's matrix units; the compiler counts large products at 83 to 97 % of it
     card: Card | None = None
 
@@ -62,11 +63,11 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", int(30.5 * GIB), 275e12, 1200e9, 300e9, _GOOGLE + "v4", 3, 2, 131_072),
-        Chip("v5e", int(15.75 * GIB), 197e12, 819e9, 400e9, _GOOGLE + "v5e", 2, 1, 131_072),
-        Chip("v5p", int(95.74 * GIB), 459e12, 2765e9, 1200e9, _GOOGLE + "v5p", 3, 1, 262_144),
-        Chip("v6e", int(31.25 * GIB), 918e12, 1638e9, 800e9, _GOOGLE + "v6e", 2, 1, 524_288),
-        Chip("TPU7x", int(189.5 * GIB), 2307e12, 7380e9, 1200e9, _GOOGLE + "tpu7x", 3, 2, 524_288),
+        Chip("v4", int(30.5 * GIB), 275e12, 1200e9, 300e9, _GOOGLE + "v4", 3, 2, ("TPU v4",), 131_072),
+        Chip("v5e", int(15.75 * GIB), 197e12, 819e9, 400e9, _GOOGLE + "v5e", 2, 1, ("TPU v5 lite", "TPU v5e"), 131_072),
+        Chip("v5p", int(95.74 * GIB), 459e12, 2765e9, 1200e9, _GOOGLE + "v5p", 3, 1, ("TPU v5", "TPU v5p"), 262_144),
+        Chip("v6e", int(31.25 * GIB), 918e12, 1638e9, 8e11, _GOOGLE + "v6e", 2, 1, ("TPU v6 lite", "TPU v6e"), 524_288),
+        Chip("TPU7x", int(189.5 * GIB), 2307e12, 7380e9, 1200e9, _GOOGLE + "tpu7x", 3, 2, ("TPU7x",), 524_288),
         Chip(
             "a100-80", 85_100_068_864, 312e12, 2039e9, 600e9, "data sheet of the A100 80GB SXM",
             card=Card("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 1.41, 41_943_040, 167_936),
@@ -137,6 +138,16 @@ def parse_target(text: str) -> Target:
     if len(sizes) not in (1, 2):
         raise InputError(f"target {text!r}: cards are a number, {chip.name}:8, or hosts x cards, {chip.name}:2x8")
     return Target(chip, sizes if len(sizes) == 2 else (1, *sizes))
+
+
+def device_memory(device: Any) -> int | None:
+    """Bytes of a JAX device: those of the chip that is called so, also where it is not here, or else its own count.
+    None: neither says."""
+    for chip in CHIPS.values():
+        if device.device_kind in chip.jax_names or (chip.card and device.device_kind == chip.card.name):
+            return chip.memory // chip.devices
+    counted = device.memory_stats() if device.platform != "cpu" else None
+    return counted.get("bytes_limit") if counted else None
 
 
 def prepare_compiler(target: Target) -> None:

@@ -22,15 +22,17 @@ from jaxtyping import Array, Bool, Float, Int32, UInt32
 
 from jaxvsr.config.algorithm import Objective, PreferenceObjective
 from jaxvsr.devices.compiled import CompiledFunction
+from jaxvsr.devices.targets import device_memory
 from jaxvsr.grpo.dpo import dpo_loss
 from jaxvsr.grpo.objective_variants import grpo_variant_loss
 from jaxvsr.grpo.objectives import Normaliser, merge_metrics
 from jaxvsr.grpo.sampler import Sampled, SamplingOptions, rollout_keys, sample
 from jaxvsr.grpo.sft import sft_loss
+from jaxvsr.models.decode_plan import decode_plan, decoding_weights
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
-from jaxvsr.models.sharding import as_parameters_lie, gathered_over_fsdp
+from jaxvsr.models.sharding import as_parameters_lie
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
 from jaxvsr.models.tree_batch import AnyArray, RolloutTokens, TreePrompt, VisionFeatures
 
@@ -124,6 +126,15 @@ class CompiledStep:
         self.mesh = mesh
         self.trains_vision = any(name.startswith("visual.") for name in trainable)
         self.reference_has_tower = any(name.startswith("visual.") for name in policy.reference or ())
+        self.decode_plan = decode_plan(
+            {**policy.frozen, **trainable},
+            [*trainable.values(), *trainable.values(), *(policy.reference or {}).values()],  # AdamW has two moments
+            policy.config,
+            forward.compute_dtype,
+            mesh,
+            device_memory(mesh.devices.flat[0]) if mesh else None,
+            forward.unroll,
+        )
         self._adapted = model_definition(policy.config, policy.lora)
         self._base = model_definition(policy.config)
         self.programs = {
@@ -201,11 +212,13 @@ class CompiledStep:
         temperature: Array,
     ) -> tuple[Sampled, Array | None]:
         # With its adapters beside the weights: merged, even in float32, log-probabilities would move by more than 1e-5.
-        gathered = gathered_over_fsdp({**frozen, **trainable}, self.mesh, self.policy.config)
-        model = bind(self._adapted, gathered)
+        parameters, dtype = {**frozen, **trainable}, self.forward.compute_dtype
+        parameters = decoding_weights(parameters, self.decode_plan, self.policy.config, dtype, self.mesh)
+        model = bind(self._adapted, parameters)
         features = encode_vision(model, prompt, self.forward)
         keys = rollout_keys(seed, step, question_keys, self.sampling.group)
-        sampled = sample(model, prompt.with_features(features), keys, temperature, self.sampling, self.forward)
+        prompt_seen, how = prompt.with_features(features), self.decode_plan.scanned
+        sampled = sample(model, prompt_seen, keys, temperature, self.sampling, self.forward, scanned=how)
         return sampled, None if isinstance(prompt.vision, VisionFeatures) else features
 
     def _reference_program(

@@ -8,10 +8,12 @@ over a large vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
 from jaxvsr.errors import InputError
@@ -19,6 +21,7 @@ from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_tokens
 from jaxvsr.models.attention import KeyValueSegment, attend
 from jaxvsr.models.language import DecoderLayer
 from jaxvsr.models.qwen_vl import QwenVL
+from jaxvsr.models.sharding import split
 from jaxvsr.models.tree import (
     ForwardOptions,
     PromptCache,
@@ -73,7 +76,7 @@ class _DecodeState:
     logprobs: Float[Array, "S Q G R"]
     done: Bool[Array, "S Q G"]
     length: Int32[Array, "S Q G"]
-    own: tuple[tuple[Array, Array], ...]  # a layer's keys and values of the rollouts, [S, K, Q, G, R - 2, D]
+    own: Any  # keys and values of the rollouts: a pair [S, K, Q, G, R - 2, D] a layer, or stacked [layers, …]
     seen: Bool[Array, "SQG vocab"] | None  # tokens of prompt and rollout so far; only a repetition penalty needs them
 
 
@@ -184,13 +187,15 @@ def sample(
     temperature: Float[Array, ""],
     sampling: SamplingOptions,
     forward: ForwardOptions,
+    *,
+    scanned: bool = False,
 ) -> Sampled:
-    """Decode G rollouts of every question; `keys` is `rollout_keys(…)`."""
+    """Decode G rollouts of every question; `keys` is `rollout_keys(…)`, `scanned` that of a `DecodePlan`."""
     with jax.named_scope("prefill"):
         question_hidden, _, cache = tree_hidden(model, prompt, None, forward)
     assert cache is not None
     with jax.named_scope("decode"):
-        return decode(model, prompt, question_hidden, cache, keys, temperature, sampling, forward)
+        return decode(model, prompt, question_hidden, cache, keys, temperature, sampling, forward, scanned=scanned)
 
 
 def decode(
@@ -202,20 +207,15 @@ def decode(
     temperature: Float[Array, ""],
     sampling: SamplingOptions,
     forward: ForwardOptions,
+    *,
+    scanned: bool = False,
 ) -> Sampled:
     """One `while_loop` until every rollout has ended, against the shared keys and values plus the rollouts' own."""
     scenes, questions = prompt.question_tokens.shape[:2]
     shape = (scenes, questions, sampling.group, sampling.answer_tokens)
     text, dtype = model.config.text, forward.compute_dtype
     own_shape = (scenes, text.num_key_value_heads, *shape[1:3], max(sampling.answer_tokens - 2, 1), text.head_dim)
-    layers = model.language_model.unstacked_layers()
-    shared = [
-        (
-            KeyValueSegment(cache.scene_key[index], cache.scene_value[index], scene_visible(prompt)),
-            KeyValueSegment(cache.question_key[index], cache.question_value[index], question_visible(prompt)),
-        )
-        for index in range(text.num_hidden_layers)
-    ]
+    through_layers = (_scanned if scanned else _unrolled)(model, prompt, cache)
     eos = jnp.array(sampling.eos_ids, jnp.int32)
     uniform = uniform_numbers(keys, 1 if sampling.greedy else sampling.answer_tokens)
 
@@ -247,10 +247,7 @@ def decode(
         positions = jnp.broadcast_to(positions, (*last.shape, 3)).reshape(scenes, -1, 3)
         rotary = model.language_model.rotary(positions, dtype)
         x = model.language_model.embed(last, dtype).reshape(scenes, questions * sampling.group, -1)
-        new = []
-        for layer, segments, cached in zip(layers, shared, state.own, strict=True):
-            x, key_and_value = _decode_layer(layer, x, rotary, segments, cached, fed)
-            new.append(key_and_value)
+        x, new = through_layers(x, rotary, state.own, fed)
         logits = model.logits(x.reshape(-1, x.shape[-1]))
         return record(dataclasses.replace(state, own=_grown(state.own, new, fed)), logits)
 
@@ -265,7 +262,7 @@ def decode(
         logprobs=jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32)),
         done=jnp.zeros(shape[:3], bool),
         length=jnp.zeros(shape[:3], jnp.int32),
-        own=tuple((jnp.zeros(own_shape, dtype), jnp.zeros(own_shape, dtype)) for _ in layers),
+        own=_empty(own_shape, dtype, text.num_hidden_layers, scanned),
         seen=seen,
     )
     first = record(start, first_logits)
@@ -275,6 +272,63 @@ def decode(
             lambda state: (state.step < sampling.answer_tokens) & ~jnp.all(state.done), advance, first
         )
     return Sampled(RolloutTokens(state.tokens, state.length), state.logprobs, ~state.done)
+
+
+# One new token a rollout through all layers: its hidden states [S, QG, H], its rotary pairs, the rollouts' caches and
+# how many tokens are in them -> hidden states, and its keys and values [S, K, Q, G, 1, D] in the caches' structure.
+ThroughLayers = Callable[[Array, tuple[Array, Array], Any, Int[Array, ""]], tuple[Array, Any]]
+
+
+def _unrolled(model: QwenVL, prompt: TreePrompt, cache: PromptCache) -> ThroughLayers:
+    """Layer after layer; their weights are cut out of the stack here, before the loop of tokens."""
+    layers = model.language_model.unstacked_layers()
+    shared = [
+        _shared(prompt, jax.tree.map(lambda leaf, index=index: leaf[index], _leaves(cache)))
+        for index in range(len(layers))
+    ]
+
+    def through(x: Array, rotary: tuple[Array, Array], own: Any, position: Array) -> tuple[Array, Any]:
+        new = []
+        for layer, segments, cached in zip(layers, shared, own, strict=True):
+            x, key_and_value = _decode_layer(layer, x, rotary, segments, cached, position)
+            new.append(key_and_value)
+        return x, tuple(new)
+
+    return through
+
+
+def _scanned(model: QwenVL, prompt: TreePrompt, cache: PromptCache) -> ThroughLayers:
+    """One loop body for all layers, over the stacks as they are."""
+    definition, weights = nnx.split(model.language_model.layers)
+
+    def through(x: Array, rotary: tuple[Array, Array], own: Any, position: Array) -> tuple[Array, Any]:
+        def layer(x: Array, parts: tuple[Any, ...]) -> tuple[Array, Any]:
+            weights, shared, cached = parts
+            return _decode_layer(nnx.merge(definition, weights), x, rotary, _shared(prompt, shared), cached, position)
+
+        return jax.lax.scan(layer, x, (weights, _leaves(cache), own))
+
+    return through
+
+
+def _leaves(cache: PromptCache) -> tuple[Array, ...]:
+    return cache.scene_key, cache.scene_value, cache.question_key, cache.question_value
+
+
+def _shared(prompt: TreePrompt, cache: tuple[Array, ...]) -> tuple[KeyValueSegment, KeyValueSegment]:
+    """What all rollouts of a question see, of one layer."""
+    scene_key, scene_value, question_key, question_value = cache
+    return (
+        KeyValueSegment(scene_key, scene_value, scene_visible(prompt)),
+        KeyValueSegment(question_key, question_value, question_visible(prompt)),
+    )
+
+
+def _empty(shape: tuple[int, ...], dtype: jnp.dtype, layers: int, stacked: bool) -> Any:
+    """Caches of the rollouts before the first token."""
+    if stacked:
+        return tuple(split(jnp.zeros((layers, *shape), dtype), None, "scenes", "heads") for _ in range(2))
+    return tuple(tuple(split(jnp.zeros(shape, dtype), "scenes", "heads") for _ in range(2)) for _ in range(layers))
 
 
 def _decode_layer(
@@ -302,14 +356,12 @@ def _decode_layer(
     return layer(x, rotary, attend_to_all)
 
 
-def _grown(
-    own: tuple[tuple[Array, Array], ...], new: Sequence[tuple[Array, Array]], position: Int[Array, ""]
-) -> tuple[tuple[Array, Array], ...]:
+def _grown(own: Any, new: Any, position: Int[Array, ""]) -> Any:
     """The caches with the new token's keys and values at `position`.
 
     All caches are read before any is written, so that XLA writes in place; the last token's are never read, and have no
     place: there the write is clamped to a place that is not read any more either.
     """
     return jax.tree.map(
-        lambda cache, token: jax.lax.dynamic_update_slice_in_dim(cache, token, position, axis=4), own, tuple(new)
+        lambda cache, token: jax.lax.dynamic_update_slice_in_dim(cache, token, position, axis=cache.ndim - 2), own, new
     )

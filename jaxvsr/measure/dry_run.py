@@ -179,6 +179,8 @@ def first_batches(inputs: RunInputs) -> list[HostBatch]:
 def _compiled_lines(inputs: RunInputs, batches: list[HostBatch]) -> Iterator[str]:
     """A line for each bucket of `batches`, and one for the time of a step."""
     abstract, buckets = abstract_run(inputs), buckets_of(batches)
+    if inputs.config.objective == "grpo":
+        yield f"sampling    {abstract.step.decode_plan}"
     for number, batch in enumerate(buckets, 1):
         programs = bucket_programs(abstract, batch)
         needs = {name: program_memory(function.executable(*given)) for name, (function, given) in programs.items()}

@@ -165,7 +165,8 @@ class StepBench:
         ) -> Any:
             keys = rollout_keys(jnp.uint32(0), step, keys, sampling.group)
             model = policy({**frozen, **trainable})
-            return decode(model, prompt, hidden, cache, keys, self.step.temperature, sampling, forward)
+            how = self.step.decode_plan.scanned
+            return decode(model, prompt, hidden, cache, keys, self.step.temperature, sampling, forward, scanned=how)
 
         self.vision = CompiledFunction("vision", lambda t, f, p: encode_vision(policy({**f, **t}), p, forward))
         self.prefill, self.decode = CompiledFunction("prefill", prefill), CompiledFunction("decode", decode_all)

@@ -53,6 +53,7 @@ from jaxvsr.measure.target_costs import (
 from jaxvsr.models.model_config import ModelConfig, compute_dtype
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree_batch import TreePrompt
+from jaxvsr.runs.model_source import open_model
 from jaxvsr.training.load_policy import config_step
 from jaxvsr.training.run_inputs import open_inputs
 
@@ -71,9 +72,7 @@ def plan_on_target(config: TrainConfig, target: Target, shape: str | None, resul
     mesh = target_mesh(target, config.mesh.spec)
     dtype = compute_dtype(config.model.dtype, mesh.devices.flat[0].platform)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-    folders = [folder for folder, _ in config.data.weighted_folders()]
-    if shape is None and not any(bucket_url(folder) or Path(folder).exists() for folder in folders):
-        shape = shape_of_model(config.model.path)
+    shape = _shape(config, shape)
     if shape is None:
         model, abstract, buckets = _of_run(config, mesh)
     else:
@@ -81,7 +80,8 @@ def plan_on_target(config: TrainConfig, target: Target, shape: str | None, resul
     name = shape or config.model.path
     yield from target_lines(target, mesh, results)
     yield f"model       {f'shape {name}' if shape else name}, {dtype}, remat {config.model.remat}"
-    results |= {"model": name, "buckets": []}
+    yield f"sampling    {abstract.step.decode_plan}"
+    results |= {"model": name, "sampling": str(abstract.step.decode_plan), "buckets": []}
     for number, (prompt, programs) in enumerate(buckets, 1):
         group, length = group_size(config), config.sampling.answer_tokens
         sizes = StepSizes.of_batch(prompt, group, length, config.grpo.beta if reads_reference(config) else 0.0)
@@ -94,6 +94,22 @@ def plan_on_target(config: TrainConfig, target: Target, shape: str | None, resul
         results["buckets"].append(bucket)
     largest = max(results["buckets"], key=lambda bucket: bucket["sizes"]["scene_tokens"])
     results |= {key: value for key, value in largest.items() if key != "sizes"}
+
+
+def _shape(config: TrainConfig, shape: str | None) -> str | None:
+    """The shape's name; of a hub id where the data is not here, its own. None: model and data are read."""
+    folders = [folder for folder, _ in config.data.weighted_folders()]
+    if shape is None and not any(bucket_url(folder) or Path(folder).exists() for folder in folders):
+        return shape_of_model(config.model.path)
+    return shape
+
+
+def model_of(config: TrainConfig, shape: str | None) -> ModelConfig:
+    """The model that `plan_on_target` compiles."""
+    name = _shape(config, shape)
+    if name is not None:
+        return shape_named(name)
+    return open_model(config.model.path, config.model.revision, config.model.base).config
 
 
 def target_lines(target: Target, mesh: Mesh, results: dict[str, Any]) -> Iterator[str]:
@@ -192,17 +208,25 @@ def _of_shape(
     """A shape, and one bucket of the sizes that the config says."""
     _check(config, model, mesh)
     abstract = shape_step(config, model, mesh)
-    work = Workload(
-        scenes=1,  # of which the shapes for all are made
-        questions=config.data.questions,
-        frames=config.data.frames,
-        max_pixels=config.data.max_pixels or ASSUMED_MAX_PIXELS,
-        question_tokens=ASSUMED_QUESTION_TOKENS,
-        merged_patch=model.vision.merged_patch,
-    )
+    work = assumed_workload(config, model)
     prompt = random_prompt(model, work)
     keys = np.zeros((1, work.questions), np.uint32)
     return model, abstract, ((prompt, abstract.programs(prompt, keys)) for _ in range(1))
+
+
+def assumed_workload(config: TrainConfig, model: ModelConfig) -> Workload:
+    """The sizes that a config says, where no data is read; of one scene, of which the shapes for all are made."""
+    return Workload(
+        scenes=1,
+        questions=config.data.questions,
+        rollouts=group_size(config),
+        frames=config.data.frames,
+        max_pixels=config.data.max_pixels or ASSUMED_MAX_PIXELS,
+        question_tokens=ASSUMED_QUESTION_TOKENS,
+        answer_tokens=config.sampling.answer_tokens,
+        beta=config.grpo.beta if reads_reference(config) else 0.0,
+        merged_patch=model.vision.merged_patch,
+    )
 
 
 def shape_step(config: TrainConfig, model: ModelConfig, mesh: Mesh) -> AbstractStep:

@@ -109,7 +109,7 @@ def split(x: Array, *axes: str | None) -> Array:
 
 
 def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
-    """The same spec, gathered over fsdp: sampling gathers once, before its decode loop."""
+    """The same spec, gathered over fsdp."""
     return PartitionSpec(*[None if axis == "fsdp" else axis for axis in spec])
 
 
@@ -120,19 +120,6 @@ def parameter_shardings(
     return {
         name: NamedSharding(mesh, parameter_spec(name, tuple(leaf.shape), mesh.shape, config))
         for name, leaf in shapes.items()
-    }
-
-
-def gathered_over_fsdp(
-    parameters: dict[str, jax.Array], mesh: Mesh | None, config: ModelConfig
-) -> dict[str, jax.Array]:
-    """Inside a compiled function: the parameters gathered over fsdp, once, before a decode loop."""
-    if mesh is None or mesh.shape["fsdp"] == 1:
-        return parameters
-    shardings = parameter_shardings(parameters, mesh, config)
-    return {
-        name: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, without_fsdp(shardings[name].spec)))
-        for name, leaf in parameters.items()
     }
 
 

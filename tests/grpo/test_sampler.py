@@ -29,14 +29,14 @@ OPTIONS = ForwardOptions()
 
 
 @functools.cache
-def _program(options: SamplingOptions, family, temperature):
+def _program(options: SamplingOptions, family, temperature, scanned):
     config = small_config(family)
 
     @jax.jit
     def program(parameters, prompt, question_keys, step):
         model = bind(model_definition(config), parameters)
         keys = rollout_keys(jnp.uint32(5), step, question_keys, options.group)
-        out = sample(model, prompt, keys, jnp.float32(temperature), options, OPTIONS)
+        out = sample(model, prompt, keys, jnp.float32(temperature), options, OPTIONS, scanned=scanned)
         scores, _ = tree_logprobs(model, prompt, out.rollouts, temperature, OPTIONS)
         return out, scores
 
@@ -44,7 +44,15 @@ def _program(options: SamplingOptions, family, temperature):
 
 
 def _sampled(
-    options: SamplingOptions, *, family="qwen2_vl", scenes=2, questions=2, temperature=0.8, order=None, step=3
+    options: SamplingOptions,
+    *,
+    family="qwen2_vl",
+    scenes=2,
+    questions=2,
+    temperature=0.8,
+    order=None,
+    step=3,
+    scanned=False,
 ):
     parameters = random_parameters(small_config(family), None, jnp.float32)
     question_keys = np.arange(scenes * questions, dtype=np.uint32).reshape(scenes, questions)
@@ -52,7 +60,7 @@ def _sampled(
     prompt, question_keys = jax.tree.map(
         lambda leaf: jnp.asarray(leaf[scene]), (random_tree(scenes, questions, 1).prompt, question_keys)
     )
-    out, scores = _program(options, family, temperature)(parameters, prompt, question_keys, jnp.int32(step))
+    out, scores = _program(options, family, temperature, scanned)(parameters, prompt, question_keys, jnp.int32(step))
     mask = np.arange(options.answer_tokens) < np.asarray(out.rollouts.length)[..., None]
     return jax.device_get(out), np.asarray(scores), mask
 
@@ -65,6 +73,20 @@ def test_kept_logprobs_equal_those_of_the_update(family):
     assert 0 < mask.mean() < 1  # some rollouts ended early, some did not
     np.testing.assert_allclose(out.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
     assert (out.logprobs[~mask] == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("qwen2_vl", {"top_k": 30}), ("qwen2_5_vl", {"greedy": True, "repetition_penalty": 1.5}), ("qwen3_vl", {})],
+)
+def test_layers_in_a_scan_draw_the_tokens_of_unrolled_layers(family, kind):
+    options = SamplingOptions(4, 6, eos_ids=tuple(range(40)), **kind)
+    unrolled, _, mask = _sampled(options, family=family)
+    scanned, scores, _ = _sampled(options, family=family, scanned=True)
+    np.testing.assert_array_equal(scanned.rollouts.tokens, unrolled.rollouts.tokens)
+    np.testing.assert_array_equal(scanned.rollouts.length, unrolled.rollouts.length)
+    np.testing.assert_allclose(scanned.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -13,13 +13,14 @@ from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh import scene_shards
 from jaxvsr.devices.mesh_shape import MeshShape, check_mesh
 from jaxvsr.devices.processes import SceneAxis, largest_of_processes, own_rows
+from jaxvsr.devices.targets import device_memory
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.sampler import SamplingOptions, rollout_keys, sample
+from jaxvsr.models.decode_plan import decode_plan, decoding_weights
 from jaxvsr.models.inputs.collate import EncodedScene, TreeShape
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.model_config import VideoPrompt, compute_dtype
 from jaxvsr.models.qwen_vl import bind, model_definition
-from jaxvsr.models.sharding import gathered_over_fsdp
 from jaxvsr.models.tree import ForwardOptions
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.runs.model_source import Model
@@ -74,6 +75,8 @@ class GreedyModel:
         self._definition = model_definition(model.config)
         self._shardings = model.shardings(mesh)
         self._parameters = model.parameters(self._shardings)
+        dtype, memory = self._forward.compute_dtype, device_memory(mesh.devices.flat[0])
+        self._plan = decode_plan(self._parameters, (), model.config, dtype, mesh, memory)
         self._shape: TreeShape | None = None
         self.program = CompiledFunction("answers", self._program, mesh=mesh)
 
@@ -109,11 +112,13 @@ class GreedyModel:
         return [[answer for (answer,) in scene] for scene in texts]
 
     def _program(self, parameters: dict[str, jax.Array], prompt: TreePrompt) -> RolloutTokens:
-        model = bind(self._definition, gathered_over_fsdp(parameters, self.mesh, self.processor.config))
+        dtype, config = self._forward.compute_dtype, self.processor.config
+        model = bind(self._definition, decoding_weights(parameters, self._plan, config, dtype, self.mesh))
         no_seed = jnp.zeros((), jnp.uint32)  # the sampler takes keys, but draws nothing when it is greedy
         keys = rollout_keys(no_seed, jnp.zeros((), jnp.int32), jnp.zeros(prompt.question_length.shape, jnp.uint32), 1)
         temperature = jnp.ones((), jnp.float32)
-        return sample(model, prompt, keys, temperature, self._sampling, self._forward).rollouts
+        how = self._plan.scanned
+        return sample(model, prompt, keys, temperature, self._sampling, self._forward, scanned=how).rollouts
 
 
 def _larger(one: TreeShape, other: TreeShape) -> TreeShape:

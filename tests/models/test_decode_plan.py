@@ -1,0 +1,53 @@
+"""How decoding goes through the layers, and when weights are whole."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from jaxvsr.devices.mesh import AXES
+from jaxvsr.models.decode_plan import DecodePlan, decode_plan
+from jaxvsr.models.huggingface.published_shapes import PUBLISHED
+from jaxvsr.models.qwen_vl import parameter_shapes
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+    id: int
+    platform: str
+    process_index: int = 0
+
+
+def _plan(
+    shape: str, gib: float | None, platform: str = "tpu", fsdp: int = 4, unroll: bool | None = None
+) -> DecodePlan:
+    config, dtype = PUBLISHED[shape], jnp.dtype(jnp.bfloat16)
+    mesh = Mesh(np.array([_Device(number, platform) for number in range(fsdp)]).reshape(1, fsdp, 1), AXES)
+    memory = None if gib is None else int(gib * GIB)
+    return decode_plan(parameter_shapes(config, None, dtype), (), config, dtype, mesh, memory, unroll)
+
+
+@pytest.mark.parametrize(("shape", "gib", "gathered"), [
+    ("qwen2-vl-2b", 15.75, True), ("qwen2-vl-7b", 15.75, False), ("qwen2-vl-7b", 95.74, True),
+])  # fmt: skip
+def test_weights_are_whole_where_a_device_has_room(shape: str, gib: float, gathered: bool) -> None:
+    assert _plan(shape, gib).gathered is gathered
+
+
+def test_weights_are_whole_where_they_are_not_split_or_memory_is_not_known() -> None:
+    assert _plan("qwen2-vl-7b", 15.75, fsdp=1).gathered and _plan("qwen2-vl-7b", None).gathered
+    assert _plan("qwen2-vl-7b", 15.75).whole_bytes == 2 * sum(
+        leaf.size for leaf in parameter_shapes(PUBLISHED["qwen2-vl-7b"]).values()
+    )
+
+
+def test_layers_are_scanned_on_accelerators_unless_said_otherwise() -> None:
+    assert _plan("qwen2-vl-2b", 80.0, "gpu").scanned and not _plan("qwen2-vl-2b", None, "cpu").scanned
+    assert not _plan("qwen2-vl-2b", 80.0, "tpu", unroll=True).scanned
+    assert _plan("qwen2-vl-2b", None, "cpu", unroll=False).scanned
