@@ -6,6 +6,7 @@
     python launch/bench.py --compare separate                     also the same rollouts as separate sequences
     python launch/bench.py --shape qwen2-vl-7b --compile          compile time, and XLA's count of memory and FLOPs
     python launch/bench.py --scenes 4 --compile --target v5e:2x2  the same for chips that are not here
+    python launch/bench.py --table compile                        docs/hardware.md: recipes on chips that are not here
     python launch/bench.py --run RUN                              the first scenes of a training run, both ways
 
 Needs only jax, flax, optax and numpy. Rollouts have the full number of answer tokens; the vision tower always runs.
@@ -21,7 +22,9 @@ if __name__ == "__main__":
 import dataclasses
 import json
 import platform
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,11 @@ def _parser() -> ArgumentParser:
     which.add_argument("--model", type=Path, help="a Hugging Face folder")
     which.add_argument(
         "--run", type=Path, help="a GRPO run: measures what the tree saves on its questions; result in the run folder"
+    )
+    which.add_argument(
+        "--table",
+        choices=["arithmetic", "compile"],
+        help="docs/hardware.md; compile: ask the chips' compilers, which takes hours (--target: of these chips alone)",
     )
     which.add_argument("--shape", default="tiny", help="tiny, quarter-b, or a published model's: qwen2-vl-2b, …")
     parser.add_argument("--scenes", type=positive_int, default=1, help="S, scenes per step")
@@ -67,6 +75,8 @@ def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.run:
         return _savings_of_run(arguments.run, arguments.scenes)
+    if arguments.table:
+        return _hardware_table(arguments.table == "compile", arguments.target)
     if (arguments.target and not arguments.compile) or (arguments.mesh and not arguments.target):
         raise InputError("--target goes with --compile, and --mesh with --target")
     if arguments.target:
@@ -117,6 +127,33 @@ def _command(argv: Sequence[str] | None) -> int:
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def _hardware_table(compiles: bool, only: str | None) -> int:
+    """Fill docs/hardware.json cell by cell, and write the page. A cell that was compiled is not compiled again: remove
+    it from the file for that."""
+    from jaxvsr.measure.hardware_table import RECIPES, TARGETS, as_compiled, by_arithmetic, read_cells, write_cells
+
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    cells = read_cells(docs / "hardware.json")
+    every = [(recipe, target) for target in TARGETS if only in (None, target) for recipe in RECIPES]
+    for recipe, target in every:
+        if cells.get((recipe, target)) is None or cells[recipe, target].how == "arithmetic":
+            cells[recipe, target] = by_arithmetic(recipe, target)
+    write_cells(docs, cells.values())
+    for recipe, target in every if compiles else ():
+        if cells[recipe, target].how == "compiled":
+            continue
+        print(f"{recipe} on {target}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Path(folder) / "fit.json"
+            words = ["--config", recipe, "--dry-run", "--target", target, "--fit", "--json", str(kept)]
+            code = subprocess.run([sys.executable, str(Path(__file__).with_name("train.py")), *words]).returncode
+            if code:
+                return code
+            cells[recipe, target] = as_compiled(recipe, target, json.loads(kept.read_text()))
+        write_cells(docs, cells.values())
     return 0
 
 

@@ -80,6 +80,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--shape", metavar="NAME", help="with --target: a published model's shape, without data or weights"
     )
+    parser.add_argument(
+        "--fit", action="store_true", help="with --target: find the fastest mesh, remat and accumulation that fit"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --target: file for all figures")
     parser.take_buckets(
         "run_dir", "set", "data.folders", "model.path", "model.base"
@@ -160,7 +163,7 @@ def _trains_on_demo_data(config: TrainConfig, path: Path) -> bool:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
-    if arguments.target or arguments.shape or arguments.json:
+    if arguments.target or arguments.shape or arguments.json or arguments.fit:
         return _plan_on_target(arguments)
     from jaxvsr.buckets.places import place as place_of_folder
     from jaxvsr.buckets.publishing import published
@@ -255,16 +258,21 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
 def _plan_on_target(arguments: Namespace) -> int:
     """Print what the run needs on chips that are not here, and keep it in --json."""
     if not arguments.dry_run or not arguments.target:
-        raise InputError("--target, --shape and --json belong together with --dry-run: --dry-run --target v5e:2x2")
+        raise InputError(
+            "--target, --shape, --fit and --json belong together with --dry-run: --dry-run --target v5e:2x2"
+        )
     from jaxvsr.devices.targets import parse_target, prepare_compiler
 
     target = parse_target(arguments.target)
     prepare_compiler(target)
 
+    from jaxvsr.measure.fit_search import fit_on_target
     from jaxvsr.measure.target_plan import plan_on_target
 
-    results: dict[str, Any] = {}
-    for line in plan_on_target(_config(arguments)[0], target, arguments.shape, results):
+    config, results = _config(arguments)[0], dict[str, Any]()
+    if arguments.fit and config.mesh.spec:
+        raise InputError("--mesh goes without --fit, which finds the mesh")
+    for line in (fit_on_target if arguments.fit else plan_on_target)(config, target, arguments.shape, results):
         print(line, flush=True)
     if arguments.json:
         write_text(arguments.json, json.dumps(results, indent=2) + "\n")

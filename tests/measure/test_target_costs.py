@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib import util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,3 +83,17 @@ def test_the_collectives_of_a_step_on_gpus_are_as_few_as_they_were() -> None:
     }  # jax-cuda12-pjrt 0.10.2
     numbers = _numbers(_compiled("h100:4"))
     assert _at_most(numbers, kept), numbers
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("JAXVSR_ALL_TARGETS" not in os.environ, reason="takes hours: JAXVSR_ALL_TARGETS=1")
+def test_every_recipe_compiles_for_every_chip_of_the_table() -> None:
+    """Compiles what docs/hardware.json does not have as compiled, and keeps each cell there."""
+    from jaxvsr.measure.hardware_table import RECIPES, TARGETS, read_cells
+
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, str(root / "launch" / "bench.py"), "--table", "compile"])
+    assert done.returncode == 0
+    cells = read_cells(root / "docs" / "hardware.json")
+    assert {(recipe, target) for recipe in RECIPES for target in TARGETS} == cells.keys()
+    assert all(cell.by or not cell.fits for cell in cells.values())

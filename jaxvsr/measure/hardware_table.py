@@ -1,0 +1,120 @@
+"""Recipes on chips: `launch/bench.py --table`, kept as docs/hardware.json and written as docs/hardware.md.
+
+A cell is arithmetic until the chip's own compiler was asked for it, which `train.py --dry-run --target … --fit` does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxvsr.config.config_file import find_config, read_config
+from jaxvsr.devices.targets import GIB, parse_target
+from jaxvsr.files import write_text
+from jaxvsr.measure.fit_search import FILLED, candidates, smallest_that_fits
+from jaxvsr.measure.named_shapes import shape_named, shape_of_model
+
+RECIPES = (
+    "vsgrpo-2b", "vsgrpo-7b", "spatial-qwen3-vl-2b", "spatial-qwen3-vl-8b", "svqa-r1-3b", "spatial-qwen3-vl-4b",
+    "spatial-r1-7b",
+)  # fmt: skip
+TARGETS = ("v5e:2x2", "v5e:4x4", "v5p:2x2x1", "v6e:2x2", "TPU7x:2x2x1", "h100:1", "h100:8", "h200:1")
+QUESTIONS = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A recipe on a target."""
+
+    recipe: str
+    target: str
+    how: Literal["arithmetic", "compiled"]
+    fits: bool
+    memory_bytes: int  # a device, of the program that needs most; where nothing fits, the least of all settings
+    device_bytes: int  # that a device has
+    settings: str = ""  # flags of the fastest that fit
+    seconds_per_question: float | None = None
+    by: str = ""  # compiler and its version
+    larger: str = ""  # where nothing fits: the smallest target of this chip that arithmetic lets it fit on
+
+
+def by_arithmetic(recipe: str, name: str) -> Cell:
+    """A cell without a compiler."""
+    config, target = read_config(find_config(recipe)), parse_target(name)
+    model = shape_named(shape_of_model(config.model.path) or config.model.path)
+    every = candidates(config, model, target)
+    best = next((one for one in every if one.estimate.most <= FILLED * target.memory), None)
+    if best is None:
+        least = min(one.estimate.most for one in every)
+        larger = smallest_that_fits(config, model, target)
+        return Cell(recipe, name, "arithmetic", False, least, target.memory, larger=str(larger or ""))
+    flags, needed = best.settings.flags(config), best.estimate
+    return Cell(recipe, name, "arithmetic", True, needed.most, target.memory, flags, needed.seconds_per_question)
+
+
+def as_compiled(recipe: str, name: str, results: Mapping[str, Any]) -> Cell:
+    """A cell from what `--fit --json` kept."""
+    target = parse_target(name)
+    if not results["fits"]:
+        tried = [row["memory_bytes"] for row in results["fit"]["tried"]]
+        return dataclasses.replace(
+            by_arithmetic(recipe, name), how="compiled", fits=False, memory_bytes=min(tried), settings="",
+            seconds_per_question=None,
+        ) if tried else by_arithmetic(recipe, name)  # fmt: skip
+    most = max(program["memory_bytes"] for program in results["programs"].values())
+    return Cell(
+        recipe, name, "compiled", True, most, target.memory, results["fit"]["flags"], results["seconds_per_question"],
+        results["compiler"],
+    )  # fmt: skip
+
+
+def read_cells(path: Path) -> dict[tuple[str, str], Cell]:
+    """Those of docs/hardware.json, by recipe and target."""
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return {(row["recipe"], row["target"]): Cell(**row) for row in rows}
+
+
+def write_cells(folder: Path, cells: Iterable[Cell]) -> None:
+    """docs/hardware.json and docs/hardware.md, in the order of recipes and targets."""
+    order = {(recipe, target): n for n, (recipe, target) in enumerate((r, t) for r in RECIPES for t in TARGETS)}
+    rows = sorted(cells, key=lambda cell: order.get((cell.recipe, cell.target), len(order)))
+    write_text(folder / "hardware.json", json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    write_text(folder / "hardware.md", page(rows))
+
+
+def page(cells: Iterable[Cell]) -> str:
+    """docs/hardware.md."""
+    return _HEAD + "\n".join(map(_row, cells)) + "\n"
+
+
+_HEAD = """# What fits on which chip, and how long it takes
+
+Made by `python launch/bench.py --table` from `docs/hardware.json`. Nobody has run these recipes on these chips. Each
+row says where its figures are from:
+
+- **compiled**: the chip's own compiler has compiled the step (`train.py --dry-run --target … --fit`). Memory is its
+  account. Seconds are an estimate: on TPUs the compiler's own count of cycles at the chip's clock, without waiting for
+  other chips; on cards the roofline of the data sheet, which no program is faster than.
+- **arithmetic**: nothing was compiled. Weights, state and caches are counted, the largest temporaries are estimated.
+  Seconds are needed products at half of the chip's peak, decoding at half of its bandwidth, and what chips send each
+  other at half of the interconnect's.
+
+Settings are the flags of `train.py` beside `--config`: the fastest that fit, where a recipe's own have no flag. GiB are
+those of one device while the program runs that needs most; of rows where nothing fits, the least of all settings.
+`train.py --config RECIPE --dry-run --target CHIPS --fit` makes one row, for any chips and any config.
+
+| recipe | chips | fits | GiB a device | settings | s a question | hours for 100,000 questions | figures |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def _row(cell: Cell) -> str:
+    memory = f"{cell.memory_bytes / GIB:.1f} of {cell.device_bytes / GIB:.1f}"
+    fits = "yes" if cell.fits else f"no; {cell.larger} does by arithmetic" if cell.larger else "no"
+    seconds = cell.seconds_per_question
+    time = f"{seconds:.3g} | {seconds * QUESTIONS / 3600:.3g}" if seconds else " | "
+    settings = f"`{cell.settings}`" if cell.settings else ""
+    return f"| {cell.recipe} | {cell.target} | {fits} | {memory} | {settings} | {time} | {cell.how} |"

@@ -1,0 +1,95 @@
+"""Which settings fit on chips that are not here: the arithmetic, and the search, with a compiler that is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxvsr.config.config_file import find_config, parse_assignment, read_config
+from jaxvsr.devices.mesh_shape import MeshShape
+from jaxvsr.devices.targets import GIB, parse_target
+from jaxvsr.measure import fit_search
+from jaxvsr.measure.fit_search import candidates, fit_on_target, smallest_that_fits
+from jaxvsr.measure.hardware_table import page, read_cells
+from jaxvsr.measure.named_shapes import shape_named
+from jaxvsr.measure.target_estimate import Settings, estimate
+from jaxvsr.measure.target_plan import assumed_workload
+
+CONFIG, MODEL = read_config(find_config("vsgrpo-7b")), shape_named("qwen2-vl-7b")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.fixture(autouse=True)
+def versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(fit_search.metadata, "version", lambda name: "1")  # the compilers are not installed
+
+
+def test_arithmetic_is_near_what_the_tpu_compiler_counted() -> None:
+    """Of vsgrpo-7b on v5p:2x2x1 with fsdp 4 libtpu 0.0.42.1 counted 7.28 and 7.93 GiB."""
+    settings = Settings(MeshShape(fsdp=4), "full", 2, 16)
+    sizes = assumed_workload(CONFIG, MODEL).sizes
+    memory = estimate(CONFIG, MODEL, sizes, parse_target("v5p:2x2x1"), settings).memory
+    assert 0.9 < memory["reference"] / GIB / 7.28 < 1.4
+    assert 0.9 < memory["update"] / GIB / 7.93 < 1.4
+
+
+def test_settings_are_flags_that_give_them() -> None:
+    one = next(one for one in candidates(CONFIG, MODEL, parse_target("v5e:4x4")) if one.settings.mesh.tensor == 2)
+    words = one.settings.flags(CONFIG).split()
+    pairs = [
+        ("mesh.spec=" + text if flag == "--mesh" else text) for flag, text in zip(words[::2], words[1::2], strict=True)
+    ]
+    read = read_config(find_config("vsgrpo-7b"), [parse_assignment(pair) for pair in pairs])
+    assert read == one.settings.applied(CONFIG)
+
+
+def _compiler(gib_of: Any, calls: list[str]) -> Any:
+    """A plan whose programs need what `gib_of` says of the settings."""
+
+    def plan(config: Any, target: Any, shape: str | None, results: dict[str, Any]) -> Iterator[str]:
+        calls.append(str(config.mesh.spec))
+        size = int(gib_of(config) * GIB)
+        programs = {name: {"memory_bytes": size} for name in ("sample", "reference", "update")}
+        results |= {"programs": programs, "fits": size <= target.memory, "seconds_per_step": 64.0,
+                    "seconds_per_question": 1.0}  # fmt: skip
+        yield "sample      as made up"
+
+    return plan
+
+
+def test_the_fastest_that_the_compiler_lets_fit_is_found_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    target = parse_target("v5e:2x2")
+    # More than arithmetic says for what is not split over tensor 4, and so too much.
+    monkeypatch.setattr(
+        fit_search, "plan_on_target", _compiler(lambda config: 12 if "tensor=4" in config.mesh.spec else 40, calls)
+    )
+    results: dict[str, Any] = {}
+    lines = list(fit_on_target(CONFIG, target, None, results))
+    assert "tensor=4" in results["fit"]["flags"] and results["fits"]
+    assert lines[-1].startswith("fastest     --mesh tensor=4") and 1 < len(calls) <= fit_search.MOST_COMPILED
+    count, again = len(calls), dict[str, Any]()
+    assert list(fit_on_target(CONFIG, target, None, again))[-1] == lines[-1]
+    assert len(calls) == count and again == results
+    other = read_config(find_config("vsgrpo-7b"), [parse_assignment("data.questions=5")])
+    list(fit_on_target(other, target, None, {}))
+    assert len(calls) > count, "another config is another question"
+
+
+def test_where_nothing_fits_the_plan_says_by_how_much_and_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_search, "plan_on_target", _compiler(lambda config: 20, []))
+    results: dict[str, Any] = {}
+    lines = list(fit_on_target(CONFIG, parse_target("v5e:2x2"), None, results))
+    assert not results["fits"]
+    assert lines[-2].startswith("nothing     fits on v5e:2x2: at the least 4.2 GiB a device too much, of 15.8")
+    assert lines[-1].endswith("by arithmetic: v5e:2x4")
+    assert smallest_that_fits(CONFIG, shape_named("qwen2.5-vl-72b"), parse_target("v5e:1x1")) is not None
+
+
+def test_the_hardware_page_is_that_of_its_data() -> None:
+    cells = read_cells(DOCS / "hardware.json")
+    assert (DOCS / "hardware.md").read_text(encoding="utf-8") == page(cells.values())
