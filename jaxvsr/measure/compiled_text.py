@@ -156,16 +156,25 @@ class CompiledText:
         return sum(self.times.get(name, 0) * self._cycles(name) for name in self.computations)
 
     def share(self, scope: str) -> float | None:
-        """The share of cycles that operations of a `jax.named_scope` have in the loop in which they are; None: there
-        are none."""
+        """The share of cycles that operations of a `jax.named_scope` have in the loop in which they are, the loops
+        inside of it with all their rounds; None: there are none."""
         for name, operations in self.computations.items():
-            if name == self.entry or not (total := self._cycles(name)):
+            if name == self.entry or not (total := self._with_loops(name)):
                 continue
             by_name = {operation.name: operation for operation in operations}
             inside = sum(operation.cycles for operation in operations if scope in _scope(operation, by_name).split("/"))
             if inside:
                 return inside / total
         return None
+
+    def _with_loops(self, name: str) -> int:
+        """Cycles of a computation with all that it calls and its loops."""
+        total = self._cycles(name)
+        for operation in self.computations[name]:
+            total += sum(self._with_loops(called) for called in operation.calls if called in self.computations)
+            if operation.kind == "while":
+                total += self.rounds(name, operation) * self._with_loops(operation.body)
+        return total
 
     def _cycles(self, name: str) -> int:
         return sum(operation.cycles for operation in self.computations[name])

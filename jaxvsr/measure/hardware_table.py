@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxvsr.config.config_file import find_config, read_config
+from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.targets import GIB, parse_target
 from jaxvsr.files import write_text
 from jaxvsr.measure.fit_search import FILLED, candidates, smallest_that_fits
 from jaxvsr.measure.named_shapes import shape_named, shape_of_model
+from jaxvsr.models.model_config import ModelConfig
 
 RECIPES = (
     "vsgrpo-2b", "vsgrpo-7b", "spatial-qwen3-vl-2b", "spatial-qwen3-vl-8b", "svqa-r1-3b", "spatial-qwen3-vl-4b",
@@ -44,7 +46,7 @@ class Cell:
 def by_arithmetic(recipe: str, name: str) -> Cell:
     """A cell without a compiler."""
     config, target = read_config(find_config(recipe)), parse_target(name)
-    model = shape_named(shape_of_model(config.model.path) or config.model.path)
+    model = _model(config)
     every = candidates(config, model, target)
     best = next((one for one in every if one.estimate.most <= FILLED * target.memory), None)
     if best is None:
@@ -56,19 +58,24 @@ def by_arithmetic(recipe: str, name: str) -> Cell:
 
 
 def as_compiled(recipe: str, name: str, results: Mapping[str, Any]) -> Cell:
-    """A cell from what `--fit --json` kept."""
-    target = parse_target(name)
+    """A cell from what `--fit --json` kept. Where arithmetic left nothing to compile, it stays arithmetic."""
+    target, tried = parse_target(name), results["fit"]["tried"]
+    if not tried:
+        return by_arithmetic(recipe, name)
     if not results["fits"]:
-        tried = [row["memory_bytes"] for row in results["fit"]["tried"]]
-        return dataclasses.replace(
-            by_arithmetic(recipe, name), how="compiled", fits=False, memory_bytes=min(tried), settings="",
-            seconds_per_question=None,
-        ) if tried else by_arithmetic(recipe, name)  # fmt: skip
+        least = min(row["memory_bytes"] for row in tried)
+        config = read_config(find_config(recipe))
+        larger = smallest_that_fits(config, _model(config), target)
+        return Cell(recipe, name, "compiled", False, least, target.memory, larger=str(larger or ""))
     most = max(program["memory_bytes"] for program in results["programs"].values())
     return Cell(
         recipe, name, "compiled", True, most, target.memory, results["fit"]["flags"], results["seconds_per_question"],
         results["compiler"],
     )  # fmt: skip
+
+
+def _model(config: TrainConfig) -> ModelConfig:
+    return shape_named(shape_of_model(config.model.path) or config.model.path)
 
 
 def read_cells(path: Path) -> dict[tuple[str, str], Cell]:

@@ -75,6 +75,14 @@ def test_the_share_of_a_scope_includes_copies_that_the_compiler_made_of_it() -> 
     assert text.share("nowhere") is None
 
 
+def test_the_share_of_a_scope_counts_the_loops_beside_it_with_their_rounds() -> None:
+    layer = "%layer (l: f32[4]) -> f32[4] {\n  ROOT %mlp = f32[4] copy(%l), CYCLES(100)\n}\n\n"
+    loop = '  %layers = f32[4] while(%x), condition=%c, body=%layer, "known_trip_count":{"n":"10"}\n'
+    layer = layer.replace("CYCLES(100)", 'backend_config={"estimated_cycles":"100"}')
+    text = TPU.replace("%body (", f"{layer}%body (").replace("  %unknown = ", f"{loop}  %unknown = ")
+    assert CompiledText.parse(text).share("draw") == pytest.approx(0.2)
+
+
 def test_a_gather_in_two_parts_on_other_machines_is_its_result() -> None:
     text = CompiledText.parse(
         "ENTRY %main (p: bf16[8,4]) -> bf16[32,4] {\n"
