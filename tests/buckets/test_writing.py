@@ -5,13 +5,15 @@ import threading
 import pytest
 
 from jaxvsr.buckets import lease
-from jaxvsr.buckets.fetching import fetched
+from jaxvsr.buckets.fetching import CHECKPOINT_MARK, fetched
 from jaxvsr.buckets.objects import names_below, objects
 from jaxvsr.buckets.places import place
 from jaxvsr.buckets.publishing import published
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.errors import InputError
+from jaxvsr.runs.checkpoints import Checkpoints
 from launch import build_data
+from tests.support.checkpoint_states import RECORD, assert_equal, state_after
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,27 @@ def test_what_is_written_is_sent_and_brought_back(bucket):
     assert order[0] < order[1] and gone[1] < gone[0]
     with published(here):
         assert (here / "metrics.jsonl").read_text() == "1\n2\n"
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_in_the_bucket_when_it_is_finished_and_goes_on_from_a_fresh_disk(bucket, tmp_path, monkeypatch):
+    url = f"{bucket.url}/runs/state"
+    with published(place(url, "written")) as sending:
+        assert sending is not None
+        checkpoints = Checkpoints(place(url, "written") / "checkpoints", keep=1)
+        checkpoints.after_save = sending.try_to_send
+        for step in (2, 3):
+            checkpoints.save(step, state_after(step), RECORD)
+            assert checkpoints.finished() == step
+            assert f"checkpoints/{step}/{CHECKPOINT_MARK}" in names_below(url)
+        checkpoints.close()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another-disk"))
+    here = place(url, "written")
+    with published(here):
+        checkpoints = Checkpoints(here / "checkpoints", keep=1)
+        assert list(checkpoints.steps) == [3]
+        assert_equal(checkpoints.restore(3, state_after(0), RECORD), state_after(3))
+        checkpoints.close()
 
 
 def test_a_checkpoint_without_its_mark_is_not_brought(bucket):
@@ -132,6 +155,7 @@ def test_a_checkpoint_that_cannot_be_sent_is_sent_with_the_next(bucket, capsys):
         assert "metrics.jsonl" in names_below(url) and capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_frames_are_made_in_a_bucket(bucket, tmp_path, capsys):
     from tests.support.scans import write_sens_scan
 

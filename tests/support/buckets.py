@@ -148,6 +148,11 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         return 304 if same else None
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that waits no more is no news."""
+
+
 _HOP_BY_HOP = ("content-length", "connection", "transfer-encoding", "server", "date")
 
 
@@ -155,7 +160,7 @@ _HOP_BY_HOP = ("content-length", "connection", "transfer-encoding", "server", "d
 def _proxy(scheme: str, port: int) -> Iterator[tuple[Bucket, int]]:
     bucket = Bucket(scheme, port)
     handler = type("Proxy", (_Proxy,), {"bucket": bucket, "port": port})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
