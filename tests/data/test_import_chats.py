@@ -107,6 +107,7 @@ def test_options_by_letter_are_options():
         ({"query": ASKED, "response": "4", "history": [["a", "b"]]}, "earlier turns stand apart"),
         ({"conversations": PAIR * 2, "solution": "4"}, "2 questions"),
         ({"problem": "Is <image> larger than <image>?", "answer": "A", "images": ["a", "b"]}, "by their places"),
+        ({"problem": "<image 1> is one, <image 2> two. Which?", "answer": "A", "images": ["a", "b"]}, "their places"),
         ({"query": "Where is the <ref-object>?", "response": "1", "videos": ["a"]}, "<ref-object> stands for"),
         ({"query": ASKED, "response": "<bbox>", "videos": ["a"]}, "<bbox> stands for"),
         ({"conversations": "text"}, "found str"),
@@ -154,6 +155,8 @@ def test_a_set_of_conversations_is_imported_from_a_json_list(tmp_path):
         ("<video>\nHow many?", "How many?"),
         ("How many? <video>", "How many?"),
         ("<image> <image>\nWhich is larger?", "Which is larger?"),
+        ("<image 1>\nHow many?", "How many?"),
+        ("<image_1><Image-2>\nWhich is larger?", "Which is larger?"),
     ],
 )
 def test_marks_of_media_go_without_joining_words(text, cleaned):

@@ -116,6 +116,14 @@ def test_a_turned_or_mirrored_video_is_upright(turn, tmp_path):
     agrees_with_ffmpeg(turned, *((64, 48) if turn[1:2] in (("90",), ("270",)) else (48, 64)))
 
 
+def test_a_turn_by_less_than_a_quarter_is_refused(tmp_path):
+    base, turned = tmp_path / "base.mp4", tmp_path / "turned.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=30:duration=0.1", "-c:v", "libx264", base)
+    ffmpeg("-display_rotation", "30", "-i", base, "-c", "copy", turned)
+    with pytest.raises(InputError, match=r"turned\.mp4: is to be shown turned by -?30 degrees; expected quarter turns"):
+        all_frames(VideoFileSource(turned))
+
+
 @pytest.mark.parametrize("tags", [("yuv420p", "bt709"), ("yuvj420p", "smpte170m"), ("yuv444p10le", "bt709")])
 def test_colours_follow_the_videos_tags(tags, tmp_path):
     path = tmp_path / "a.mp4"

@@ -10,7 +10,8 @@ from jaxvsr.data.importers.answer_kinds import RowError
 
 # Sets mark the places of images and videos in a text; here media come before the question.
 _PLACEHOLDER = re.compile(
-    r"[ \t]*(?:<(?:image|video)>|<\|vision_start\|>(?:<\|(?:image|video)_pad\|>)*<\|vision_end\|>)[ \t]*\n?",
+    r"[ \t]*(?:<(?:image|video)(?:[ _-]?(?P<number>\d{1,3}))?>"
+    r"|<\|vision_start\|>(?:<\|(?:image|video)_pad\|>)*<\|vision_end\|>)[ \t]*\n?",
     re.IGNORECASE,
 )
 _UNFILLED = re.compile(r"<(?:bbox|ref-object|cls-label)>")  # ms-swift's, which its `objects` fill in
@@ -144,23 +145,31 @@ def _cleaned(text: str) -> str:
 
 
 def without_placeholders(text: str) -> str:
-    """A text without the marks of where its images and videos stand (`<image>`, `<video>`).
+    """A text without the marks of where its images and videos stand (`<image>`, `<video>`, `<image 1>`).
 
     Raises:
         RowError: the text speaks of several of them by their places in a sentence, or has a place that is not filled.
     """
     text = filled(text)
-    inside = {mark.start() for mark in _PLACEHOLDER.finditer(text) if _stands_in_a_sentence(text, mark)}
-    if len(inside) > 1:
+    marks = list(_PLACEHOLDER.finditer(text))
+    inside = {mark.start() for mark in marks if _stands_in_a_sentence(text, mark)}
+    numbered = [mark for mark in marks if mark["number"]]
+    several = any(int(mark["number"]) > 1 for mark in numbered)
+    if len(inside) > 1 or (several and any(any(_words_beside(text, mark)) for mark in numbered)):
         raise RowError("several images are named inside of a sentence by their places; write which is meant in words")
     return _PLACEHOLDER.sub(lambda mark: " " if mark.start() in inside else "", text).strip()
 
 
 def _stands_in_a_sentence(text: str, mark: re.Match[str]) -> bool:
-    """Whether words stand on both sides of a mark in its line; other marks are no words."""
+    """Whether words stand on both sides of a mark in its line."""
+    return all(_words_beside(text, mark))
+
+
+def _words_beside(text: str, mark: re.Match[str]) -> tuple[str, str]:
+    """What stands before and behind a mark in its line, without other marks."""
     line_before = _PLACEHOLDER.sub("", text[: mark.start()].rpartition("\n")[2])
-    line_after = "" if mark[0].endswith("\n") else _PLACEHOLDER.sub("", text[mark.end() :]).partition("\n")[0]
-    return bool(line_before.strip() and line_after.strip())
+    line_after = "" if mark[0].endswith("\n") else _PLACEHOLDER.sub("", text[mark.end() :].partition("\n")[0])
+    return line_before.strip(), line_after.strip()
 
 
 def filled(text: str) -> str:

@@ -18,6 +18,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,11 @@ from jaxvsr.data.video.container_length import bytes_promised, ends_as_gif
 from jaxvsr.data.video.picture_files import on_white
 from jaxvsr.data.video.scan_frames import average_fps
 from jaxvsr.data.video.video_packets import VIDEO_LIMIT_FRAMES, demuxed, opened, read_packets
-from jaxvsr.errors import InputError, one_line
+from jaxvsr.errors import InputError, one_line, prefixed
 
 _CHUNK_BYTES = 1 << 20
 _SAME_RATE = 0.02
+_SLANT = 0.01  # how far a turn may be from a quarter turn, as a tangent
 _TIES = 0.1  # of the frames may have the time of the one before, as a bad muxer writes it; more are no times at all
 
 
@@ -219,16 +221,25 @@ class VideoFileSource:
                 pixels = picture.reformat(format="rgb24", interpolation="POINT").to_ndarray()
         except Exception as error:  # FFmpeg has no conversion, or no memory
             raise InputError(f"{self._path}: frame {index} cannot be read as RGB ({one_line(error)})") from None
-        return _upright(pixels, picture)
+        with prefixed(str(self._path)):
+            return _upright(pixels, picture)
 
 
 def _upright(pixels: UInt8[np.ndarray, "h w 3"], picture: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """Turned and mirrored by quarters as the container's display matrix says."""
+    """Turned and mirrored by quarters as the container's display matrix says.
+
+    Raises:
+        InputError: it turns by another angle.
+    """
     matrix = picture.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return pixels
     (a, b), (c, d) = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
+    straight, crossed = abs(a) + abs(d), abs(b) + abs(c)
+    if min(straight, crossed) > _SLANT * max(straight, crossed):
+        degrees = math.degrees(math.atan2(b, a))
+        raise InputError(f"is to be shown turned by {degrees:.0f} degrees; expected quarter turns: encode it upright")
+    if straight >= crossed:
         turned, down, right = pixels, d, a
     else:
         turned, down, right = pixels.transpose(1, 0, 2), b, c
