@@ -39,17 +39,19 @@ def test_what_is_written_is_sent_and_brought_back(bucket):
         (here / "checkpoints" / "2" / "_CHECKPOINT_METADATA").write_text("mark")
         (here / "checkpoints" / "2" / "weights").write_text("2")
         (here / "metrics.jsonl").write_text("1\n")
+        (here / "hacking.jsonl").touch()
         sending.send()
         assert [name for name in names_below(url) if name != ".lock"] == [
             "checkpoints/2/_CHECKPOINT_METADATA",
             "checkpoints/2/weights",
+            "hacking.jsonl",
             "metrics.jsonl",
         ]
         with (here / "metrics.jsonl").open("a") as rows:
             rows.write("2\n")
         (here / "checkpoints" / "2" / "weights").unlink()
         (here / "checkpoints" / "2" / "_CHECKPOINT_METADATA").unlink()
-    assert not here.exists() and names_below(url) == ["metrics.jsonl"]
+    assert not here.exists() and names_below(url) == ["hacking.jsonl", "metrics.jsonl"]
     sent = [path for verb, path in bucket.requests if verb in ("PUT", "POST", "DELETE")]
     order = [
         next((i for i, path in enumerate(sent) if name in path), -1) for name in ("2/weights", "_CHECKPOINT_METADATA")

@@ -97,7 +97,11 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
             headers = {name.lower(): text for name, text in self.headers.items()}
             if gs and (last := headers.get("range", "").partition("bytes=-")[2]):
                 headers["range"] = f"bytes={max(int(self._description().get('size', 0)) - int(last), 0)}-"
-            connection.request(self.command, self.path, body, headers)
+            path = self.path
+            if gs and self.command == "POST" and not body and "uploadType=media" in path:
+                path, body = path.replace("uploadType=media", "uploadType=multipart"), _EMPTY
+                headers |= {"content-type": "multipart/related; boundary=x", "content-length": str(len(_EMPTY))}
+            connection.request(self.command, path, body, headers)
             response = connection.getresponse()
             value = response.read()
             answered = [(k, v) for k, v in response.getheaders() if k.lower() not in _HOP_BY_HOP]
@@ -120,8 +124,8 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
             self.wfile.write(value[: len(value) // 2] if cut else value)
         self.close_connection = self.close_connection or cut
 
-    # The emulator takes no range of names and no last bytes of an object, tells no generation of what is read and takes
-    # no condition on it; Google's server does.
+    # The emulator takes no range of names, no last bytes of an object and no empty object in one part, tells no
+    # generation of what is read and takes no condition on it; Google's server does.
 
     def _in_range(self, value: bytes) -> bytes:
         query, found = parse_qs(urlsplit(self.path).query), json.loads(value)
@@ -146,6 +150,9 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
             return 412
         same = "ifGenerationNotMatch" in query and int(query["ifGenerationNotMatch"][0]) == self._generation()
         return 304 if same else None
+
+
+_EMPTY = b"--x\r\nContent-Type: application/json\r\n\r\n{}\r\n--x\r\nContent-Type: text/plain\r\n\r\n\r\n--x--\r\n"
 
 
 class _Server(http.server.ThreadingHTTPServer):
