@@ -117,10 +117,11 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, text in headers:
             self.send_header(name, text)
-        if self.command != "HEAD" and status not in (204, 304):
+        has_body = self.command != "HEAD" and status not in (204, 304)
+        if has_body:
             self.send_header("Content-Length", str(len(value)))
         self.end_headers()
-        if self.command != "HEAD":
+        if has_body:
             self.wfile.write(value[: len(value) // 2] if cut else value)
         self.close_connection = self.close_connection or cut
 
