@@ -7,6 +7,7 @@ Seconds are products at `USUAL_SHARE` of the peak, decoding at the same share of
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
 
@@ -16,6 +17,7 @@ from jaxvsr.devices.targets import Target
 from jaxvsr.measure.dry_run import reads_reference
 from jaxvsr.measure.flops import StepSizes, decode_bytes, needed_flops
 from jaxvsr.models.decode_plan import fits_whole
+from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, Remat
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_spec, without_fsdp
@@ -94,7 +96,7 @@ def estimate(config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: 
     """Of a step of these sizes (their number of scenes is the settings')."""
     mesh, text = settings.mesh, model.text
     sizes = dataclasses.replace(sizes, scenes=settings.scenes)
-    held = _Held.of(config, model, mesh)
+    held = _held(model, config.lora, config.model.tower == "trained", reads_reference(config), mesh)
     scenes = settings.scenes // mesh.scene_shards
     part = scenes / settings.accumulation
     key_heads = text.num_key_value_heads / math.gcd(text.num_key_value_heads, mesh.tensor)
@@ -152,28 +154,27 @@ class _Held:
     head: int
     gradients: int
 
-    @classmethod
-    def of(cls, config: TrainConfig, model: ModelConfig, mesh: MeshShape) -> _Held:
-        axes = dataclasses.asdict(mesh)
-        everything = whole = head = gradients = 0
-        layer = 0.0
-        for name, leaf in parameter_shapes(model, config.lora).items():
-            spec = parameter_spec(name, leaf.shape, axes, model)
-            size = leaf.size // math.prod(axes[axis] for axis in spec if axis)
-            over_tensor = leaf.size // math.prod(axes[axis] for axis in without_fsdp(spec) if axis)
-            frozen = not name.startswith("visual.") or config.model.tower == "trained"
-            trained = ".lora_" in name if config.lora else frozen
-            if trained:
-                everything += 3 * size * WIDE + (size * ITEM if config.lora is None and reads_reference(config) else 0)
-                gradients += size * WIDE
-            else:
-                everything += size * ITEM
-            whole += over_tensor * ITEM
-            if name.startswith("language_model.layers."):
-                layer += over_tensor * ITEM / model.text.num_hidden_layers
-            if name.startswith(("lm_head.", "language_model.embed_tokens.")):
-                head = over_tensor * ITEM
-        return cls(everything, whole, layer, head, gradients)
+
+@functools.cache
+def _held(model: ModelConfig, lora: LoraConfig | None, tower_trained: bool, reference: bool, mesh: MeshShape) -> _Held:
+    axes = dataclasses.asdict(mesh)
+    everything = whole = head = gradients = 0
+    layer = 0.0
+    for name, leaf in parameter_shapes(model, lora).items():
+        spec = parameter_spec(name, leaf.shape, axes, model)
+        size = leaf.size // math.prod(axes[axis] for axis in spec if axis)
+        over_tensor = leaf.size // math.prod(axes[axis] for axis in without_fsdp(spec) if axis)
+        if ".lora_" in name if lora else tower_trained or not name.startswith("visual."):
+            everything += 3 * size * WIDE + (size * ITEM if lora is None and reference else 0)  # AdamW has two moments
+            gradients += size * WIDE
+        else:
+            everything += size * ITEM
+        whole += over_tensor * ITEM
+        if name.startswith("language_model.layers."):
+            layer += over_tensor * ITEM / model.text.num_hidden_layers
+        if name.startswith(("lm_head.", "language_model.embed_tokens.")):
+            head = over_tensor * ITEM
+    return _Held(everything, whole, layer, head, gradients)
 
 
 def _seconds(
