@@ -29,9 +29,10 @@ Row = Mapping[str, Any]
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Something that takes a step's numbers."""
+    """Something that takes a step's numbers and samples; samples of a step come before its numbers."""
 
     def write(self, step: int, row: Row) -> None: ...
+    def write_samples(self, step: int, name: str, table: Sequence[Sequence[str]]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -53,7 +54,7 @@ class MetricsLog:
         if "wandb" in config.logging.trackers:  # first: it may refuse, and then nothing else is open
             self._trackers.append(WeightsAndBiases(folder, config, run_id))
         if "tensorboard" in config.logging.trackers:
-            self._trackers.append(TensorBoard(folder.tensorboard, restored_step))
+            self._trackers.append(TensorBoard(folder.tensorboard, restored_step, config.objective))
         self._metrics, self._samples, self._hacking = map(_Rows, (folder.metrics, folder.samples, folder.hacking))
 
     @property
@@ -67,9 +68,12 @@ class MetricsLog:
         for tracker in self._trackers:
             tracker.write(step, row)
 
-    def write_samples(self, rows: Sequence[Row]) -> None:
+    def write_samples(self, step: int, rows: Sequence[Row], name: str = "samples") -> None:
+        """Questions with their answers into samples.jsonl, and as a table of that name into the trackers."""
         for row in rows:
-            self._samples.write(row)
+            self._samples.write({"step": step, **row})
+        for tracker in self._trackers:
+            tracker.write_samples(step, name, samples_table(rows))
 
     def write_hacking(self, rows: Sequence[Row]) -> None:
         """Rollouts that show a trick, one a row."""
@@ -105,6 +109,17 @@ def _gap(path: Path, last: int, there: Sequence[int]) -> str | None:
     )
 
 
+def samples_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Samples as the cells of a table, the heads of its columns first: a line for each answer."""
+    cells = [["question", "correct answer", "answer", "reward"]]
+    for row in rows:
+        for answer in row["answers"]:
+            known = answer["reward"] if "reward" in answer else answer.get("given", "")
+            shown = f"{known:.3g}" if isinstance(known, float) else known
+            cells.append([row["question"], row["answer"], answer["text"], shown])
+    return cells
+
+
 class _Rows:
     """A JSON lines file that rows are added to. Nothing is buffered: what could not be written stays unwritten."""
 
@@ -137,10 +152,21 @@ def finite(value: Any) -> Any:
     return value
 
 
-class TensorBoard:
-    """Events as TensorBoard reads them; steps after the restored one are purged from what it shows."""
+_ALWAYS = {"Score of held-out questions": "eval/.*", "Loss": "loss"}
+_CHARTS = {  # title of a chart: which metrics are in it, by objective
+    "grpo": {"Reward": "reward/mean", "Rewards": "reward/.*", "KL": "kl", "Entropy": "entropy", **_ALWAYS},
+    "dpo": {"Reward": "rewards/.*", **_ALWAYS},
+    "sft": _ALWAYS,
+}
 
-    def __init__(self, folder: Path, restored_step: int):
+
+class TensorBoard:
+    """Events as TensorBoard reads them; steps after the restored one are purged from what it shows.
+
+    Its page of scalars is in the order of the alphabet; its page "Custom Scalars" begins with what is learned.
+    """
+
+    def __init__(self, folder: Path, restored_step: int, objective: str):
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -155,6 +181,8 @@ class TensorBoard:
         if earlier:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._add(event_pb2.Event(wall_time=time.time(), step=restored_step + 1, session_log=start))
+        else:
+            self._add_charts(objective)
 
     def write(self, step: int, row: Row) -> None:
         event = self._event(wall_time=time.time(), step=step)
@@ -163,12 +191,44 @@ class TensorBoard:
                 event.summary.value.add(tag=name, simple_value=_float32(value))
         self._add(event)
 
+    def write_samples(self, step: int, name: str, table: Sequence[Sequence[str]]) -> None:
+        from tensorboard.plugins.text.metadata import create_summary_metadata
+
+        # A cell is Markdown there: what a model wrote stays as it is between backticks, on one line.
+        heads, *lines = table
+        cells = [heads, *[[_as_code(cell) for cell in line] for line in lines]]
+        self._add_tensor(name, cells, create_summary_metadata(name, ""), step)
+
+    def _add_charts(self, objective: str) -> None:
+        from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+        charts = [
+            layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[f"^{pattern}$"]))
+            for title, pattern in _CHARTS[objective].items()
+        ]
+        layout = layout_pb2.Layout(category=[layout_pb2.Category(title="What is learned", chart=charts)])
+        summary = metadata.create_summary_metadata()
+        self._add_tensor(metadata.CONFIG_SUMMARY_TAG, layout.SerializeToString(), summary, 0)
+
+    def _add_tensor(self, tag: str, value: Any, metadata: Any, step: int) -> None:
+        from tensorboard.util.tensor_util import make_tensor_proto
+
+        event = self._event(wall_time=time.time(), step=step)
+        event.summary.value.add(tag=tag, tensor=make_tensor_proto(value), metadata=metadata)
+        self._add(event)
+
     def _add(self, event: Any) -> None:
         with naming(self._path):
             self._writer.write(event.SerializeToString())
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _as_code(text: str) -> str:
+    """A text that Markdown shows as it is, on one line."""
+    line = " ".join(text.split()).replace("`", "'")
+    return f"`{line}`" if line else ""
 
 
 def _float32(value: float) -> float:
@@ -193,6 +253,8 @@ class WeightsAndBiases:
     def __init__(self, folder: RunFolder, config: TrainConfig, run_id: str | None):
         import wandb
 
+        self._table = wandb.Table
+        self._samples: dict[str, Any] = {}  # sent with the numbers of their step
         settings: LoggingSettings = config.logging
         try:
             self._run = wandb.init(
@@ -219,7 +281,12 @@ class WeightsAndBiases:
 
     def write(self, step: int, row: Row) -> None:
         if step >= self._next:
-            self._run.log(dict(row), step=step, commit=True)  # not held back until the next step
+            self._run.log({**row, **self._samples}, step=step, commit=True)  # not held back until the next step
+        self._samples = {}
+
+    def write_samples(self, step: int, name: str, table: Sequence[Sequence[str]]) -> None:
+        heads, *lines = table
+        self._samples[name] = self._table(columns=list(heads), data=[list(line) for line in lines])
 
     def close(self) -> None:
         self._run.finish()

@@ -161,7 +161,7 @@ def _evaluate(run: RunContext, state: TrainState, number: int) -> dict[str, floa
     if isinstance(run.evaluate, HeldOut) and run.config.objective != "grpo":
         questions, answers = run.evaluate.answer(state)  # the only answers of such a run
         evaluated = run.evaluate.scores(questions, answers)
-        _write_samples(run, number, heldout_rows(run.step, questions, answers))
+        _write_samples(run, number, heldout_rows(run.step, questions, answers), "held-out answers")
     else:
         evaluated = run.evaluate(state)
     return {**evaluated, "seconds/evaluate": time.perf_counter() - start}
@@ -171,15 +171,15 @@ def _write(run: RunContext, number: int, row: dict[str, Any], batch: HostBatch, 
     """The step's rows in the files of the run."""
     if run.log is None:
         return
-    run.log.write(number, row)
     every = run.config.intervals.samples
-    if not every or (number % every and number not in (1, run.config.steps)):
-        return
-    if result.scored is None:
-        _write_samples(run, number, given_rows(run.step, batch))
-        return
-    _write_samples(run, number, sample_rows(run.step, batch, result.scored))
-    run.log.write_hacking([{"step": number, **rollout} for rollout in hacking_rows(run.step, batch, result.scored)])
+    if every and (number % every == 0 or number in (1, run.config.steps)):
+        if result.scored is None:
+            _write_samples(run, number, given_rows(run.step, batch))
+        else:
+            _write_samples(run, number, sample_rows(run.step, batch, result.scored))
+            tricky = hacking_rows(run.step, batch, result.scored)
+            run.log.write_hacking([{"step": number, **rollout} for rollout in tricky])
+    run.log.write(number, row)
 
 
 def _answer_first_questions_again(run: RunContext, state: TrainState) -> None:
@@ -192,9 +192,9 @@ def _answer_first_questions_again(run: RunContext, state: TrainState) -> None:
     _write_samples(run, run.config.steps, sample_rows(run.step, batch, scored))
 
 
-def _write_samples(run: RunContext, number: int, rows: Sequence[dict[str, Any]]) -> None:
+def _write_samples(run: RunContext, number: int, rows: Sequence[dict[str, Any]], name: str = "samples") -> None:
     if run.log is not None and run.config.intervals.samples:
-        run.log.write_samples([{"step": number, **row} for row in rows])
+        run.log.write_samples(number, rows, name)
 
 
 def _reason_of_processes(reason: str | None) -> str:

@@ -147,6 +147,36 @@ def test_tensorboard_has_a_run_restarted_without_a_checkpoint_once(tmp_path: Pat
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0), (2, 2.0)]
 
 
+SAMPLES = [
+    {
+        "question": "How many?",
+        "answer": "4",
+        "answers": [{"text": "4", "reward": 1.0}, {"text": "a `b`|\nc", "reward": 0.25}],
+    }
+]
+
+
+def test_tensorboard_has_a_table_of_samples_and_a_page_of_charts_that_begins_with_the_reward(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar import layout_pb2
+    from tensorboard.util.tensor_util import make_ndarray
+
+    asked = config("logging.trackers=tensorboard")
+    folder = make_run_folder(tmp_path, asked)
+    log = MetricsLog(folder, asked)
+    log.write_samples(1, SAMPLES)
+    log.write(1, {"reward/mean": 0.5})
+    log.close()
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    (samples,) = events.Tensors("samples")
+    table = make_ndarray(samples.tensor_proto)
+    assert samples.step == 1 and table.shape == (3, 4)
+    assert table[2].tolist() == [b"`How many?`", b"`4`", b"`a 'b'| c`", b"`0.25`"]
+    (charts,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(make_ndarray(charts.tensor_proto).item())
+    assert layout.category[0].chart[0].multiline.tag == ["^reward/mean$"]
+
+
 def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
     folder = make_run_folder(tmp_path, config("logging.trackers="))
     log = MetricsLog(folder, config("logging.trackers="))
@@ -166,6 +196,7 @@ class StandInWandb(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("wandb")
         self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+        self.Table = lambda columns, data: {"columns": columns, "data": data}
         self.runs: list[dict[str, Any]] = []
         self.rows: list[tuple[str, int, dict[str, Any]]] = []
 
@@ -200,10 +231,13 @@ def test_wandb_gets_project_name_group_and_tags_and_a_resumed_run_keeps_its_id(
     kept = json.loads(json.dumps(RunRecord("m", "/m", None, "0", run_id=log.run_id).to_json()))
     record = RunRecord.from_json(kept, "checkpoint")
     again = MetricsLog(folder, asked, restored_step=1, run_id=record.run_id)
+    again.write_samples(2, SAMPLES)
     again.write(2, {"loss": 1.0})
     again.close()
     assert (wandb.runs[1]["id"], wandb.runs[1]["resume"]) == ("run1", "must")
-    assert wandb.rows == [("run1", 1, {"loss": 2.0}), ("run1", 2, {"loss": 1.0})]
+    heads = ["question", "correct answer", "answer", "reward"]
+    table = {"columns": heads, "data": [["How many?", "4", "4", "1"], ["How many?", "4", "a `b`|\nc", "0.25"]]}
+    assert wandb.rows == [("run1", 1, {"loss": 2.0}), ("run1", 2, {"loss": 1.0, "samples": table})]
     monkeypatch.setenv("WANDB_MODE", "offline")
     named = config("logging.trackers=wandb", "logging.name=other")
     MetricsLog(folder, named, restored_step=2, run_id="run1").close()

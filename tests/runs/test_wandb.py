@@ -39,6 +39,7 @@ class Server(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("wandb")
         self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+        self.Table = lambda columns, data: {"columns": columns, "data": data}
         self.runs: dict[str, dict[int, dict[str, Any]]] = {}
         self.refused: list[int] = []  # steps that came a second time
         self.resumes: list[str | None] = []
