@@ -45,7 +45,8 @@ class CompiledFunction:
         if key not in self.compiled:
             self.on_compile(self.name, len(self.compiled) + 1)
             start = time.perf_counter()
-            self.compiled[key] = self._compiled_elsewhere(self.lowered(*args))
+            with jax.transfer_guard("allow"):  # tracing makes constants
+                self.compiled[key] = self._compiled_elsewhere(self.lowered(*args))
             self.seconds += time.perf_counter() - start
         return self.compiled[key]
 

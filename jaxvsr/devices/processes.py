@@ -5,6 +5,7 @@ Axes: `s` is this process's scenes, `S` those of all processes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -14,6 +15,11 @@ from jax.sharding import Mesh
 from jaxtyping import Shaped
 
 from jaxvsr.devices.mesh import scene_rows, scene_sharding
+
+
+def meant_transfer() -> contextlib.AbstractContextManager[None]:
+    """Inside, JAX may copy what only looks as if nobody had asked for it: the loop's guard refuses such copies."""
+    return jax.transfer_guard("allow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,8 @@ class SceneAxis:
         def put(leaf: np.ndarray) -> jax.Array:
             if jax.process_count() == 1:
                 return jax.device_put(leaf, sharding)
-            return jax.make_array_from_process_local_data(sharding, leaf, (self.size, *leaf.shape[1:]))
+            with meant_transfer():
+                return jax.make_array_from_process_local_data(sharding, leaf, (self.size, *leaf.shape[1:]))
 
         return jax.tree.map(put, tree)
 
@@ -44,7 +51,8 @@ class SceneAxis:
         words = np.ascontiguousarray(rows)
         if rows.dtype.itemsize == 8:
             words = words.reshape(-1).view(np.uint32).reshape(*rows.shape, 2)
-        gathered = np.asarray(multihost_utils.process_allgather(self.place(words), tiled=True))
+        with meant_transfer():
+            gathered = np.asarray(multihost_utils.process_allgather(self.place(words), tiled=True))
         return gathered.reshape(-1).view(rows.dtype).reshape(self.size, *rows.shape[1:])
 
     @property
@@ -69,25 +77,27 @@ def texts_of_all_processes(text: str) -> list[str]:
     from jax.experimental import multihost_utils
 
     own = np.frombuffer(text.encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array(own.size))
-    padded = multihost_utils.process_allgather(np.pad(own, (0, int(sizes.max()) - own.size)))
+    with meant_transfer():
+        sizes = multihost_utils.process_allgather(np.array(own.size))
+        padded = multihost_utils.process_allgather(np.pad(own, (0, int(sizes.max()) - own.size)))
     return [row[:size].tobytes().decode() for row, size in zip(padded, sizes, strict=True)]
 
 
 def largest_of_processes(numbers: Any) -> np.ndarray:
     """The largest of the numbers that the processes give, each by itself, so that all of them decide alike."""
-    return np.asarray(_of_each_process(numbers).max(axis=0))
+    return np.asarray(numbers_of_processes(numbers).max(axis=0))
 
 
 def sum_of_processes(numbers: Any) -> np.ndarray:
     """The sums of the numbers that the processes give, each by itself; all wait for the last."""
-    return np.asarray(_of_each_process(numbers).sum(axis=0))
+    return np.asarray(numbers_of_processes(numbers).sum(axis=0))
 
 
-def _of_each_process(numbers: Any) -> np.ndarray:
-    """The numbers that each process gives, in their order."""
+def numbers_of_processes(numbers: Any) -> np.ndarray:
+    """The numbers that each process gives, in the order of the processes; all wait for the last."""
     if jax.process_count() == 1:
         return np.asarray(numbers)[None]
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))
+    with meant_transfer():
+        return np.asarray(multihost_utils.process_allgather(np.asarray(numbers)))

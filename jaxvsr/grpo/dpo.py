@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxvsr.config.algorithm import PreferenceObjective
+from jaxvsr.models.tree_batch import AnyArray
 
 
 def dpo_loss(
@@ -14,7 +15,7 @@ def dpo_loss(
     reference_logprobs: Float[Array, "S Q 2 R"],
     mask: Bool[Array, "S Q 2 R"],
     objective: PreferenceObjective,
-    pairs: int | Float[Array, ""],
+    pairs: int | Float[AnyArray, ""],
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The share of these pairs in the step's mean DPO loss and metrics: both add up over micro-batches.
 

@@ -61,7 +61,8 @@ def step_normaliser(
     loss = {"grpo": count, "bnpo": tokens, "dapo": tokens, "dr_grpo": count * (answer_tokens or mask.shape[-1])}
     reduction = "dapo" if objective is None else objective.reduction
     updated = tokens if updated_tokens is None else updated_tokens
-    return Normaliser(*(jnp.maximum(jnp.float32(n), 1.0) for n in (loss[reduction], tokens, rollouts, updated)))
+    counts = (loss[reduction], tokens, rollouts, updated)
+    return Normaliser(*(np.asarray(max(float(count), 1.0), np.float32) for count in counts))
 
 
 Gain = Callable[[Float[Array, "S Q G n"], Float[Array, "S Q G 1"], Float[Array, "S Q G R"], Objective], Array]

@@ -23,7 +23,7 @@ from jaxvsr.models.tree_batch import RolloutTokens
 
 def place(run: StepContext, batch: HostBatch) -> PlacedBatch:
     """The prompt on the mesh: pixels, or stored features."""
-    with run.clock("data"):
+    with run.clock("data"), run.clock.own_work():
         return PlacedBatch(*run.scenes.place((batch.prompt, batch.question_keys)))
 
 
@@ -112,7 +112,7 @@ def step_normaliser_on_mesh(
     """The step's normaliser on the mesh, from the mask [S, Q, G, R] of all processes."""
     normaliser = step_normaliser(mask, objective, run.config.sampling.answer_tokens, updated_tokens)
     everywhere = replicated(run.scenes.mesh)
-    return jax.tree.map(lambda leaf: jax.device_put(np.float32(leaf), everywhere), normaliser)
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere), normaliser)
 
 
 def token_metrics(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32
 
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
-from jaxvsr.devices.processes import SceneAxis, own_rows, texts_of_all_processes
+from jaxvsr.devices.processes import SceneAxis, meant_transfer, own_rows, texts_of_all_processes
 from jaxvsr.errors import InputError
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
@@ -57,10 +57,11 @@ class ScoredRollouts:
 def reward_rollouts(run: StepContext, batch: HostBatch, sampled: Sampled) -> RewardedRollouts:
     """Decode this process's rollouts and reward them; every process gets the rewards of all."""
     tokens, length, truncated = map(own_rows, (sampled.rollouts.tokens, sampled.rollouts.length, sampled.truncated))
-    texts = run.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
-    columns = reward_columns(batch, run.config.sampling.group, run.prompt_text)
-    scored = [run.scored_text(text) for text in texts]
-    own = score_completions(run.rewards, scored, columns).reshape(len(run.rewards), *length.shape)
+    with run.clock.own_work(), meant_transfer():  # a reward of the user's may compute with JAX
+        texts = run.decode(tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1))
+        columns = reward_columns(batch, run.config.sampling.group, run.prompt_text)
+        scored = [run.scored_text(text) for text in texts]
+        own = score_completions(run.rewards, scored, columns).reshape(len(run.rewards), *length.shape)
     rewards = np.moveaxis(run.scenes.all_rows(np.moveaxis(own, 0, -1)), -1, 0)
     return RewardedRollouts(
         texts, rewards, run.scenes.all_rows(length), run.scenes.all_rows(truncated), first_rewards=rewards

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxvsr.models.tree_batch import AnyArray
+
 
 def sft_loss(
-    logprobs: Float[Array, "S Q G R"], mask: Bool[Array, "S Q G R"], tokens: Float[Array, ""]
+    logprobs: Float[Array, "S Q G R"], mask: Bool[Array, "S Q G R"], tokens: Float[AnyArray, ""]
 ) -> Float[Array, ""]:
     """The share of these answers in the step's mean negative log-likelihood of a token: shares of micro-batches add up.
 

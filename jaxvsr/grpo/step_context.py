@@ -34,6 +34,7 @@ class PhaseClock:
     def __init__(self) -> None:
         self.stands = ("no phase", time.monotonic())  # the phase that runs, and since when
         self.seconds: dict[str, float] = {}
+        self.own_seconds = 0.0  # of this step: work on the host in which this process waits for no other
         self._ended: dict[str, float] = {}
         self._reference: tuple[float, concurrent.futures.Future[float]] | None = None
 
@@ -53,12 +54,19 @@ class PhaseClock:
             yield
         self.stands = (before[0], time.monotonic())
 
+    @contextlib.contextmanager
+    def own_work(self) -> Iterator[None]:
+        """Inside of a phase, what this process does on the host by itself: the others wait for it where it is slow."""
+        start = time.perf_counter()
+        yield
+        self.own_seconds += time.perf_counter() - start
+
     def reference_starts(self, logprobs: jax.Array) -> None:
         """The reference pass was dispatched; it runs while the host computes rewards."""
         self._reference = (time.perf_counter(), _when_ready(logprobs))
 
     def finish(self) -> dict[str, float]:
-        """The seconds of a step that has ended; the clock starts again from zero.
+        """The seconds of each phase of a step that has ended; the clock starts again from zero.
 
         The update waits for the reference: its own seconds begin when both reference and rewards are there.
         """
@@ -69,6 +77,7 @@ class PhaseClock:
             self.seconds["update"] -= max(0.0, ready - rewards_ready)
             self.seconds["reward_not_hidden"] = max(0.0, rewards_ready - max(ready, start))
         seconds, self.seconds, self._ended, self._reference = self.seconds, {}, {}, None
+        self.own_seconds = 0.0
         return seconds
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxvsr.devices.compiled import CompiledFunction
-from jaxvsr.devices.processes import largest_of_processes
+from jaxvsr.devices.processes import largest_of_processes, numbers_of_processes
 from jaxvsr.grpo import phases
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
@@ -62,7 +62,7 @@ def _steps(
     not_finite, learning = NotFiniteWatch(run, first), LearningWatch(config)
     for number in range(first + 1, config.steps + 1):
         standing.step, start = number, time.perf_counter()
-        with clock("data"):
+        with clock("data"), clock.own_work():
             batch = next(batches, None)
         if batch is None:
             reason = USED_UP
@@ -71,7 +71,8 @@ def _steps(
             break
         learning_rate = float(schedule(updates_taken(state.optimizer)))
         try:
-            with profile.step(number):
+            # A step copies between host and devices only where it says so.
+            with profile.step(number), jax.transfer_guard("disallow"):
                 result, gain = _step(run, state, batch, watch.due(number))
         except StopInStepError as stopped:
             reason = str(stopped)
@@ -215,6 +216,7 @@ def _lacks_last_samples(run: RunContext) -> bool:
 def _step_costs(run: RunContext, seconds: float, tokens: float) -> dict[str, float]:
     """Seconds per phase, tokens per second, memory, compiling so far."""
     return {
+        **_host_seconds(run.step.clock.own_seconds),
         **{f"seconds/{name}": spent for name, spent in run.step.clock.finish().items()},
         "seconds/step": seconds,
         "tokens_per_second": tokens / seconds,
@@ -223,6 +225,17 @@ def _step_costs(run: RunContext, seconds: float, tokens: float) -> dict[str, flo
         "compile_count": run.step.compiled.compile_count,
         "compile_seconds": run.step.compiled.compile_seconds,
     }
+
+
+def _host_seconds(own: float) -> dict[str, float]:
+    """What data and rewards took on the host, in the process where they took longest and in the one where least: the
+    others wait for the difference. Nothing where there is one process.
+    """
+    each = numbers_of_processes(own)
+    if len(each) == 1:
+        return {}
+    most, least = float(each.max()), float(each.min())
+    return {"host_seconds/most": most, "host_seconds/least": least, "slowest_process": float(each.argmax())}
 
 
 def _check_start(run: RunContext, row: dict[str, Any]) -> None:

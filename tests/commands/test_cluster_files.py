@@ -68,9 +68,10 @@ def test_the_pods_of_the_jobset_are_one_indexed_job_that_may_ask_kubernetes() ->
 
 def test_the_image_is_made_of_what_there_is() -> None:
     text = (FILES / "Containerfile").read_text()
-    for line in re.findall(r"^COPY (.+) \S+$", text, flags=re.MULTILINE):
-        for source in line.split():
-            assert (ROOT / source).exists(), source
+    copied = [source for line in re.findall(r"^COPY (.+) \S+$", text, flags=re.MULTILINE) for source in line.split()]
+    assert {"pyproject.toml", "setup.py", "README.md"} <= set(copied), "without these pip builds nothing"
+    for source in copied:
+        assert (ROOT / source).exists(), source
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     used = [
         *re.findall(r"EXTRAS=([a-z0-9,]+)", text),

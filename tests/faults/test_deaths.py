@@ -145,7 +145,16 @@ def compare(run: Path, whole: Path) -> tuple[bool, str]:
         for path in (run, whole)
     ]
     common = asked[0].keys() & asked[1].keys()
-    same = rows[0] == rows[1] and len(common) >= STEPS and all(asked[0][key] == asked[1][key] for key in common)
+    other_tokens = [key for key in common if asked[0][key] != asked[1][key]]
+    other_rows = [
+        (one["step"], name, one[name], other[name])
+        for one, other in zip(*rows, strict=True)
+        for name in one
+        if one[name] != other[name]
+    ]
+    same = not other_rows and not other_tokens and {step for step, _ in common} == set(range(1, STEPS + 1))
+    if not same:
+        print(f"{len(other_tokens)} of {len(common)} rows have other tokens; numbers differ: {other_rows}")
     equal = result_of(run)[1] == result_of(whole)[1]
     norms = [[row["weight_norm"] for row in read_rows(path / "metrics.jsonl")] for path in (run, whole)]
     apart = max(abs(a - b) / b for a, b in zip(*norms, strict=True))

@@ -101,7 +101,9 @@ def test_dpo_equals_trl(loss_type):
             garbage = jnp.where(mask, jnp.asarray(reference), jnp.nan)
 
             def loss(policy, garbage=garbage, mask=mask, objective=objective):
-                return dpo_loss(policy, garbage, jnp.asarray(mask), objective, step_normaliser(mask).rollouts / 2)
+                return dpo_loss(
+                    policy, garbage, jnp.asarray(mask), objective, np.asarray(step_normaliser(mask).rollouts / 2)
+                )
 
             (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.where(mask, policy, jnp.nan))
         assert float(value) == pytest.approx(expected, abs=1e-12)

@@ -264,7 +264,7 @@ def test_one_of_several_processes_that_leaves_an_evaluation_meets_the_others_now
         raise AssertionError("the others are still answering")
 
     run = bench(tmp_path / "run", config(intervals=IntervalSettings(checkpoint=1, evaluate=1)), evaluate=evaluate)
-    monkeypatch.setattr(loop, "jax", types.SimpleNamespace(process_count=lambda: 2))
+    monkeypatch.setattr(loop, "jax", types.SimpleNamespace(process_count=lambda: 2, transfer_guard=jax.transfer_guard))
     monkeypatch.setattr(loop, "largest_of_processes", asked)
     assert train(run.context, fresh_state(), StopRequest())[1] == "SIGTERM"
     assert (run.rows(), run.context.checkpoints.steps) == ([], [])

@@ -146,6 +146,8 @@ def test_processes_of_slurm_save_the_same_step_and_the_requeued_job_goes_on(plac
     assert "stopped by SIGTERM, saved" in said and second == ("", "")
     saved = open_run(str(place / "pair")).step
     assert saved == len(rows(place / "pair"))
+    for row in rows(place / "pair"):
+        assert row["host_seconds/most"] >= row["host_seconds/least"] > 0 and row["slowest_process"] in (0, 1)
 
     assert f"going on after step {saved}" in train(place, *line, "--steps", str(saved + 1)).stdout  # in one process
     assert [row["step"] for row in rows(place / "pair")] == list(range(1, saved + 2))
