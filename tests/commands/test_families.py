@@ -1,6 +1,9 @@
 """A walk through the commands with a model of each family but Qwen2-VL, which the other tests of commands take."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ from jaxvsr.models.huggingface.processor_tokens import compare_prompts
 from launch import ask, build_data, convert, evaluate, train
 from tests.support.data_folders import write_data_folder
 from tests.support.files import contents
-from tests.support.models import SMALL
+from tests.support.models import DEEP, SMALL
 from tests.support.runs import TINY_RECIPE
+from tests.support.xla_flags import FLAGS
 
 pytestmark = pytest.mark.slow
 
@@ -64,3 +68,43 @@ def test_commands_work_with_every_family(tiny_model, family, tmp_path, monkeypat
     asked = ["--data", "data", "--benchmark", "vsi-bench", *on_cpu]
     assert evaluate.main(["--model", "run", *asked, "--out", "scores"]) == 0
     assert json.loads(Path("scores/scores.json").read_text())["frames"] == 2
+
+
+ON_MESHES = """
+from launch import train
+
+for run, mesh in (("eight", "data=2,fsdp=2,tensor=2"), ("one", "1")):
+    line = ["--config", "recipe.yaml", "--run-dir", run, "--device", "cpu", "--mesh", mesh]
+    assert train.main(line) == 0
+"""
+SPREAD = """steps: 2
+grpo: {beta: 0.01, kl: k3}
+optimizer: {learning_rate: 0.01}
+intervals: {samples: 1}
+"""
+LENGTHS = "def length(completions, **columns):\n    return [len(text) / 10 for text in completions]\n"
+
+
+def test_qwen3_vl_over_data_fsdp_and_tensor_draws_and_learns_as_on_one_device(tiny_model, tmp_path):
+    """What DeepStack adds behind the first layer follows its scenes over eight devices, and reaches the second."""
+    write_data_folder(tmp_path, scenes=5, questions=2, side=64, rule="qwen3-vl")
+    recipe = TINY_RECIPE.replace("path: tiny", f"path: {tiny_model('qwen3_vl', DEEP)}")
+    recipe = recipe.replace("scenes: 2, questions: 2", "scenes: 4, questions: 1").replace("vowels", "length")
+    (tmp_path / "recipe.yaml").write_text(recipe + SPREAD)
+    (tmp_path / "score.py").write_text(LENGTHS)
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_MESHES], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 virtual CPU devices" in done.stderr + done.stdout
+    one, eight = (read_rows(tmp_path / run / "metrics.jsonl") for run in ("one", "eight"))
+    drawn, drawn_by_eight = (
+        [[answer["text"] for answer in row["answers"]] for row in read_rows(tmp_path / run / "samples.jsonl")]
+        for run in ("one", "eight")
+    )
+    assert drawn == drawn_by_eight and len(drawn) >= 8
+    assert one[1]["kl"] > 1e-6
+    for row, other in zip(one, eight, strict=True):
+        for name in ("loss", "entropy", "kl", "grad_norm", "weight_norm"):
+            assert other[name] == pytest.approx(row[name], rel=1e-3, abs=1e-6), name
