@@ -1,5 +1,6 @@
 """The environment that `make setup` makes, without making one."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 import libusb_package
 import pytest
 
-from setup import native_libraries
-
 ROOT = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("native_libraries", ROOT / "setup" / "native_libraries.py")
+assert SPEC is not None and SPEC.loader is not None
+native_libraries = importlib.util.module_from_spec(SPEC)  # not by name: `setup` is setup.py
+SPEC.loader.exec_module(native_libraries)
 
 
 def program(path: Path, text: str) -> Path:
