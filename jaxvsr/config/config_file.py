@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from jaxvsr.buckets.urls import refuse_url
+from jaxvsr.buckets.urls import bucket_url, refuse_url
 from jaxvsr.config.known_names import known_name
 from jaxvsr.config.train_config import IN_BUCKETS, TrainConfig
 from jaxvsr.errors import InputError, prefixed
@@ -97,6 +97,9 @@ def config_from(tree: Mapping[str, Any]) -> TrainConfig:
     for field, value in flat_fields(tree):
         if field not in IN_BUCKETS:
             refuse_url(value, field)
+            continue
+        for folder in value if isinstance(value, list | tuple) else (value,):
+            bucket_url(str(folder))
     return read_fields(TrainConfig, tree, loose=True)
 
 

@@ -66,3 +66,6 @@ def test_what_python_calls_writes_no_folder_of_a_url(tmp_path, monkeypatch):
 def test_a_field_of_a_config_takes_no_url():
     with pytest.raises(InputError, match=r"data\.prompt s3://bucket/prompt: takes a file or folder of this machine"):
         config_from({"data": {"prompt": "s3://bucket/prompt"}})
+    for tree in ({"model": {"base": "https://bucket/folder"}}, {"data": {"folders": ["a", "https://bucket/folder"]}}):
+        with pytest.raises(InputError, match=r"https://bucket/folder: expected a folder, or gs://BUCKET/FOLDER"):
+            config_from(tree)

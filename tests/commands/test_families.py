@@ -92,13 +92,14 @@ def test_qwen3_vl_over_data_fsdp_and_tensor_draws_and_learns_as_on_one_device(ti
     recipe = recipe.replace("scenes: 2, questions: 2", "scenes: 4, questions: 1").replace("vowels", "length")
     (tmp_path / "recipe.yaml").write_text(recipe + SPREAD)
     (tmp_path / "score.py").write_text(LENGTHS)
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
+    root = str(Path(train.__file__).parents[1])
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": root}
     done = subprocess.run(
         [sys.executable, "-c", ON_MESHES], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "8 virtual CPU devices" in done.stderr + done.stdout
-    one, eight = (read_rows(tmp_path / run / "metrics.jsonl") for run in ("one", "eight"))
+    one, eight = (list(read_rows(tmp_path / run / "metrics.jsonl")) for run in ("one", "eight"))
     drawn, drawn_by_eight = (
         [[answer["text"] for answer in row["answers"]] for row in read_rows(tmp_path / run / "samples.jsonl")]
         for run in ("one", "eight")
