@@ -64,6 +64,8 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def _parser() -> ArgumentParser:
+    from jaxvsr.config.train_config import IN_BUCKETS
+
     parser = ArgumentParser(prog="train.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--config", metavar="NAME|FILE", help=f"a file, or a recipe of configs/; default {DEMO_CONFIG}")
     parser.add_argument("--set", action="append", default=[], metavar="field=value", help="any field of the config")
@@ -84,9 +86,7 @@ def _parser() -> ArgumentParser:
         "--fit", action="store_true", help="with --target: find the fastest mesh, remat and accumulation that fit"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --target: file for all figures")
-    parser.take_buckets(
-        "run_dir", "set", "data.folders", "model.path", "model.base"
-    )  # of the config, which knows what it takes
+    parser.take_buckets("run_dir", "set", *IN_BUCKETS)  # of the config, which knows what it takes
     add_process_flags(parser)
     return parser
 

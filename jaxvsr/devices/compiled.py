@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxvsr.devices.processes import meant_transfer
 from jaxvsr.stop_signals import are_taken
 
 # Without it XLA copies every key and value cache in every step of the decode loop. Other backends have no such option.
@@ -45,7 +46,7 @@ class CompiledFunction:
         if key not in self.compiled:
             self.on_compile(self.name, len(self.compiled) + 1)
             start = time.perf_counter()
-            with jax.transfer_guard("allow"):  # tracing makes constants
+            with meant_transfer():  # tracing makes constants
                 self.compiled[key] = self._compiled_elsewhere(self.lowered(*args))
             self.seconds += time.perf_counter() - start
         return self.compiled[key]

@@ -43,6 +43,10 @@ class Candidate:
     settings: Settings
     estimate: Estimate
 
+    def fits(self, target: Target) -> bool:
+        """Whether arithmetic says so."""
+        return self.estimate.most <= FILLED * target.memory
+
 
 def candidates(config: TrainConfig, model: ModelConfig, target: Target) -> list[Candidate]:
     """All settings of a target with the config's number of scenes, the fastest first; where the mesh splits scenes
@@ -159,7 +163,7 @@ def smallest_that_fits(config: TrainConfig, model: ModelConfig, target: Target) 
         larger = parse_target(f"{target.chip.name}:{topology}")
         if larger.devices <= target.devices:
             continue
-        if any(one.estimate.most <= FILLED * larger.memory for one in candidates(config, model, larger)):
+        if any(one.fits(larger) for one in candidates(config, model, larger)):
             return larger
     return None
 

@@ -15,7 +15,7 @@ from jaxvsr.config.config_file import find_config, read_config
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.targets import GIB, parse_target
 from jaxvsr.files import write_text
-from jaxvsr.measure.fit_search import FILLED, candidates, smallest_that_fits
+from jaxvsr.measure.fit_search import candidates, smallest_that_fits
 from jaxvsr.measure.named_shapes import shape_named, shape_of_model
 from jaxvsr.models.model_config import ModelConfig
 
@@ -48,7 +48,7 @@ def by_arithmetic(recipe: str, name: str) -> Cell:
     config, target = read_config(find_config(recipe)), parse_target(name)
     model = _model(config)
     every = candidates(config, model, target)
-    best = next((one for one in every if one.estimate.most <= FILLED * target.memory), None)
+    best = next((one for one in every if one.fits(target)), None)
     if best is None:
         least = min(one.estimate.most for one in every)
         larger = smallest_that_fits(config, model, target)

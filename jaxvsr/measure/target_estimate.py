@@ -101,7 +101,7 @@ def estimate(config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: 
     part = scenes / settings.accumulation
     key_heads = text.num_key_value_heads / math.gcd(text.num_key_value_heads, mesh.tensor)
     queries = text.num_attention_heads * text.head_dim / mesh.tensor
-    caches = 2 * text.num_key_value_heads * text.head_dim * key_heads / text.num_key_value_heads
+    caches = 2 * text.head_dim * key_heads
     inner, width = text.intermediate_size / mesh.tensor, text.hidden_size
     prompt = sizes.scene_tokens + sizes.questions * sizes.question_tokens
     answers = sizes.questions * sizes.rollouts * (sizes.answer_tokens - 1)
