@@ -83,11 +83,15 @@ def test_the_fastest_that_the_compiler_lets_fit_is_found_and_kept(monkeypatch: p
 def test_where_nothing_fits_the_plan_says_by_how_much_and_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_search, "plan_on_target", _compiler(lambda config: 20, []))
     results: dict[str, Any] = {}
-    lines = list(fit_on_target(CONFIG, parse_target("v5e:2x2"), None, results))
+    target = parse_target("v5e:2x2")
+    lines = list(fit_on_target(CONFIG, target, None, results))
     assert not results["fits"]
     assert lines[-2].startswith("nothing     fits on v5e:2x2: at the least 4.2 GiB a device too much, of 15.8")
     assert lines[-1].endswith("by arithmetic: v5e:2x4")
-    assert smallest_that_fits(CONFIG, shape_named("qwen2.5-vl-72b"), parse_target("v5e:1x1")) is not None
+    large = shape_named("qwen2.5-vl-72b")
+    found = smallest_that_fits(CONFIG, large, parse_target("v5e:1x1"))
+    assert found is not None and any(one.fits(found) for one in candidates(CONFIG, large, found))
+    assert found.devices > 4 and not any(one.fits(target) for one in candidates(CONFIG, large, target))
 
 
 def test_the_hardware_page_is_that_of_its_data() -> None:
