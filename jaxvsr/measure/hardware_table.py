@@ -94,7 +94,7 @@ def write_cells(folder: Path, cells: Iterable[Cell]) -> None:
 
 def page(cells: Iterable[Cell]) -> str:
     """docs/hardware.md."""
-    return _HEAD + "\n".join(map(_row, cells)) + "\n"
+    return _HEAD + "\n".join(map(_row, cells)) + "\n" + _PAPERS
 
 
 _HEAD = """# What fits on which chip, and how long it takes
@@ -115,6 +115,19 @@ those of one device while the program runs that needs most; of rows where nothin
 
 | recipe | chips | fits | GiB a device | settings | s a question | hours for 100,000 questions | figures |
 |---|---|---|---|---|---|---|---|
+"""
+
+_PAPERS = """
+## What the papers say of their own trainings
+
+| paper | chips | hours |
+|---|---|---|
+| vsGRPO, 2B, VSI-100k, 14 answers a question | not named | "120 GPU hours" |
+| Spatial-R1, 7B, 4 answers a question | 4 GPUs (its released script), not named | not given |
+| SVQA-R1, 3B, 8 answers a question | 8 A6000 | not given |
+
+Epochs, frames and batch of the 120 hours are not given either. The table above counts each of 100,000 questions once,
+and nothing in it was measured: it says what to expect of a chip at half of its peak, not how we compare.
 """
 
 

@@ -2,8 +2,9 @@
 
     HF_HOME=HOME PYTHON tests/support/run_lmms_eval.py test.parquet [--trained-positions] --model qwen2_vl …
 
-Task, model and parser are lmms-eval's own; HOME/vsibench holds the videos, so that it downloads nothing.
-`--trained-positions` gives each model that is loaded jaxvsr.patch_transformers.
+Task, model and parser are lmms-eval's own; HOME/vsibench holds the videos, so that it downloads nothing. Models compute
+in float32 (its Qwen2.5-VL and Qwen3-VL say bfloat16, whose rounding no other code repeats), and with
+`--trained-positions` they have jaxvsr.patch_transformers.
 """
 
 import functools
@@ -21,10 +22,18 @@ from jaxvsr.models.huggingface.trained_positions import patch_transformers  # no
 
 rows = sys.argv.pop(1)
 datasets.load_dataset = lambda *_, **__: datasets.DatasetDict({"test": datasets.Dataset.from_parquet(rows)})
-if sys.argv[1] == "--trained-positions":
+trained_positions = sys.argv[1] == "--trained-positions"
+if trained_positions:
     del sys.argv[1]
-    for name in ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"):
-        kind = getattr(transformers, name)
-        load = kind.from_pretrained
-        kind.from_pretrained = functools.partial(lambda load, *a, **k: patch_transformers(load(*a, **k)), load)
+
+
+def load_in_float32(load, *arguments, **settings):
+    settings.pop("torch_dtype", None)
+    model = load(*arguments, **settings | {"dtype": "float32"})
+    return patch_transformers(model) if trained_positions else model
+
+
+for family in ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL"):
+    kind = getattr(transformers, f"{family}ForConditionalGeneration")
+    kind.from_pretrained = functools.partial(load_in_float32, kind.from_pretrained)
 cli_evaluate()
