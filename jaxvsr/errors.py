@@ -20,6 +20,10 @@ class InputError(ValueError):
     """
 
 
+class BucketError(InputError):
+    """A bucket refuses, or does not answer: its next object would fare no better."""
+
+
 class NotFiniteError(ArithmeticError):
     """A loss, a gradient or a weight is infinite or not a number.
 
@@ -82,10 +86,11 @@ def system_fault(error: BaseException) -> str | None:
 
 
 def hits_all_files(error: BaseException) -> bool:
-    """Whether the next file would fare no better: a full disk, too many open files, no memory, not a broken file."""
+    """Whether the next file would fare no better: a full disk, too many open files, no memory, a bucket that refuses,
+    not a broken file."""
     one: BaseException | None = error
     while one is not None:
-        if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno in _OF_ALL_FILES):
+        if isinstance(one, MemoryError | BucketError) or (isinstance(one, OSError) and one.errno in _OF_ALL_FILES):
             return True
         one = one.__cause__ or one.__context__
     return False

@@ -53,6 +53,21 @@ def only_writer(folder: Path, *, shared: bool = False, wait: bool = False, name:
                 place.rmdir()
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process has the lock on a file, or may have: its disk has no locks. False where there is no file."""
+    try:
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 @contextlib.contextmanager
 def only_maker(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder` to write into; it takes the name of `folder`, which must be empty or not there, when

@@ -23,11 +23,12 @@ if __name__ == "__main__":
     take_signals()
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -46,6 +47,7 @@ from jaxvsr.fields import replace_fields
 from jaxvsr.progress import progress
 
 if TYPE_CHECKING:
+    from jaxvsr.buckets.publishing import Sending
     from jaxvsr.data.recipes.generate_questions import QuestionReport
     from jaxvsr.data.shards import Shard
     from jaxvsr.data.video.frame_sampling import FrameRate
@@ -133,7 +135,7 @@ def _add_features(parser: ArgumentParser) -> None:
 
 
 def _add_import(parser: ArgumentParser) -> None:
-    parser.take_buckets("out")
+    parser.take_buckets("out", "videos")
     from jaxvsr.data.importers.formats import FORMATS
 
     parser.set_defaults(command=_import)
@@ -149,7 +151,7 @@ def _add_import(parser: ArgumentParser) -> None:
 
 
 def _add_show(parser: ArgumentParser) -> None:
-    parser.take_buckets("out")
+    parser.take_buckets("out", "scans")
     parser.set_defaults(command=_show)
     parser.add_argument("out", type=Path, metavar="OUT", help="data folder")
     parser.add_argument("scene", metavar="SCENE", help="its name, such as scene0000_00")
@@ -189,7 +191,7 @@ def _add_trim(parser: ArgumentParser) -> None:
 
 
 def _add_scans_and_out(parser: ArgumentParser) -> None:
-    parser.take_buckets("out")
+    parser.take_buckets("scans", "out")
     parser.add_argument("scans", type=Path, metavar="SCANS", help="folder of scans; of videos for frames")
     parser.add_argument("out", type=Path, metavar="OUT", help=DATA_FOLDER)
     parser.add_argument("--skip-broken", action="store_true", help="skip scans that cannot be read")
@@ -253,6 +255,7 @@ def _rooms(arguments: argparse.Namespace) -> int:
 
 
 def _questions(arguments: argparse.Namespace) -> int:
+    from jaxvsr.buckets.scans_in_buckets import listed
     from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.recipes.generate_questions import QuestionSettings, generate_questions, without_benchmarks
     from jaxvsr.data.recipes.recipe import load_recipe
@@ -265,8 +268,9 @@ def _questions(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe)
     options = replace_fields(recipe.options, arguments.set)
     shard = _shard(arguments)
-    with adding_to(arguments.out, shared=shard is not None):
-        scans, left_out = without_benchmarks(list_scans(arguments.scans), arguments.include)
+    described = (".txt", ".aggregation.json")  # which scans are procedural, and what all of them have
+    with listed(arguments.scans, described) as root, adding_to(arguments.out, shared=shard is not None) as sending:
+        scans, left_out = without_benchmarks(list_scans(root), arguments.include)
         for benchmark, count in left_out.items():
             print(f"left out {count} scans of {benchmark} (--include {benchmark} takes them, as held out)")
         settings = QuestionSettings(arguments.recipe, options, arguments.seed, arguments.mirror)
@@ -275,7 +279,12 @@ def _questions(arguments: argparse.Namespace) -> int:
         def ask(asked: Sequence[Path]) -> QuestionReport:
             with progress("questions", len(asked)) as on_done:
                 report = generate_questions(
-                    asked, settings, out=arguments.out, census_over=scans, workers=arguments.workers, on_done=on_done
+                    asked,
+                    settings,
+                    out=arguments.out,
+                    census_over=scans,
+                    workers=arguments.workers,
+                    on_done=_sending(sending, on_done),
                 )
             _account_for_broken(report.broken, len(asked), arguments.skip_broken)
             return report
@@ -303,6 +312,7 @@ def _questions(arguments: argparse.Namespace) -> int:
 
 
 def _frames(arguments: argparse.Namespace) -> int:
+    from jaxvsr.buckets.scans_in_buckets import listed
     from jaxvsr.data.data_folder import adding_to, questions_in, write_frames_section
     from jaxvsr.data.video.frame_writer import FrameSettings, has_frames, write_frames
     from jaxvsr.data.video.scene_sources import scene_sources
@@ -310,26 +320,33 @@ def _frames(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     settings = FrameSettings(arguments.frames, arguments.max_pixels, arguments.rule, _frame_rate(arguments))
     shard = _shard(arguments)
-    with adding_to(arguments.out, shared=shard is not None) as sending:
-        found = scene_sources(arguments.scans, arguments.out, questions_in(arguments.out))
+    with listed(arguments.scans) as root, adding_to(arguments.out, shared=shard is not None) as sending:
+        found = scene_sources(root, arguments.out, questions_in(arguments.out))
         sources = found.sources if shard is None else shard.of(found.sources)
         with progress("frames", len(sources)) as on_done:
-
-            def sent(scene: str) -> None:
-                on_done(scene)
-                if sending is not None:
-                    sending.send_now_and_then()
-
-            report = write_frames(sources, arguments.out, settings, workers=arguments.workers, on_done=sent)
+            report = write_frames(
+                sources, arguments.out, settings, workers=arguments.workers, on_done=_sending(sending, on_done)
+            )
         if report.written or report.kept:
             write_frames_section(arguments.out)
-        lines = [*found.lines(arguments.scans), *report.lines()]
+        lines = [*found.lines(root), *report.lines()]
         if shard is not None and shard.by_cluster:
             lacking = shard.lacking(found.sources, lambda source: has_frames(arguments.out, source, settings))
             lines.append(_shard_line(shard, lacking))
         _done(lines, start)
         _account_for_broken(report.broken, len(sources), arguments.skip_broken)
         return 0
+
+
+def _sending(sending: Sending | None, on_done: Callable[[str], object]) -> Callable[[str], None]:
+    """`on_done`; into a bucket, what is there by then is sent now and then."""
+
+    def sent(scene: str) -> None:
+        on_done(scene)
+        if sending is not None:
+            sending.send_now_and_then()
+
+    return sent
 
 
 def _shard_line(shard: Shard, lacking: dict[int, int]) -> str:
@@ -361,6 +378,7 @@ def _features(arguments: argparse.Namespace) -> int:
     from jaxvsr.devices.choose_devices import choose_devices
     from jaxvsr.devices.cluster import Place, place_of_process
     from jaxvsr.devices.joining import join, speak_as
+    from jaxvsr.devices.processes import sum_of_processes
     from jaxvsr.models.inputs.processor import SceneProcessor
     from jaxvsr.models.model_config import compute_dtype
     from jaxvsr.runs.model_source import open_model
@@ -372,10 +390,10 @@ def _features(arguments: argparse.Namespace) -> int:
         raise InputError("--shard: each share is done alone; leave --coordinator, --process-id and --process-count out")
     place = Place() if shard is not None else place_of_process(*flags)
     speak_as(place)
-    found = FrameStore(arguments.out)
-    scenes = found.scenes() if shard is None else shard.of(found.scenes())
     join(place)
-    with adding_to(arguments.out, shared=shard is not None or place.count > 1):
+    with adding_to(arguments.out, shared=shard is not None or place.count > 1) as sending:
+        found = FrameStore(arguments.out)
+        scenes = found.scenes() if shard is None else shard.of(found.scenes())
         model = open_model(arguments.model, arguments.revision)
         processor = SceneProcessor.from_folder(model.folder.path, max_pixels=arguments.max_pixels)
         devices = choose_devices("auto", None, processes=place.count)
@@ -392,8 +410,11 @@ def _features(arguments: argparse.Namespace) -> int:
                 views=views,
                 scenes=scenes,
                 device=device,
-                on_done=on_done,
+                on_done=_sending(sending, on_done),
             )
+        if sending is not None:
+            sending.send()
+            sum_of_processes(0)  # all have sent theirs
         if place.process == 0:
             write_features_section(arguments.out, report.name, model.name, dtype, arguments.max_pixels)
         counts = f"{report.written} arrays written, {report.kept} there already"
@@ -417,6 +438,7 @@ def _features(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from jaxvsr.buckets.scans_in_buckets import listed
     from jaxvsr.data.data_folder import adding_to
     from jaxvsr.data.importers.formats import parse_field_map
     from jaxvsr.data.importers.import_questions import ImportSettings, import_questions
@@ -426,18 +448,19 @@ def _import(arguments: argparse.Namespace) -> int:
     start, shard = time.monotonic(), _shard(arguments)
     if shard is not None and shard.index > 1:
         return _done([f"shard {shard}: nothing to do, the first imports all: it compares all rows"], start)
-    settings = ImportSettings(
-        arguments.source,
-        arguments.videos,
-        None if arguments.format == "auto" else arguments.format,
-        parse_field_map(arguments.map) if arguments.map else {},
-        tuple(arguments.include),
-    )
-    with adding_to(arguments.out):
+    with contextlib.ExitStack() as inside:
+        settings = ImportSettings(
+            arguments.source,
+            arguments.videos and inside.enter_context(listed(arguments.videos, (".txt",))),
+            None if arguments.format == "auto" else arguments.format,
+            parse_field_map(arguments.map) if arguments.map else {},
+            tuple(arguments.include),
+        )
+        inside.enter_context(adding_to(arguments.out))
         report, pairing = import_questions(settings, arguments.out)
         _done(write_import(arguments.out, settings, report, pairing, arguments.heldout, arguments.seed), start)
         if arguments.mirror:
-            mirrored = add_mirrored_rows(arguments.out, settings.name, report.questions, arguments.videos)
+            mirrored = add_mirrored_rows(arguments.out, settings.name, report.questions, settings.videos)
             print(f"{len(mirrored.rows):,} mirrored ones; {mirrored.line()}")
     return 0
 
@@ -467,6 +490,7 @@ def _trim(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from jaxvsr.buckets.fetching import fetched
+    from jaxvsr.buckets.scans_in_buckets import listed
     from jaxvsr.data.data_folder import check_can_be_added_to
     from jaxvsr.files import write_text
     from jaxvsr.report.scene_page import scene_page
@@ -476,7 +500,8 @@ def _show(arguments: argparse.Namespace) -> int:
     if page.is_dir():
         raise InputError(f"--page {page}: is a folder; name a file in it")
     data = fetched(arguments.out)
-    written = scene_page(data, arguments.scene, arguments.scans or data)
+    with listed(arguments.scans or data, (".txt",)) as scans:
+        written = scene_page(data, arguments.scene, scans)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, written)
     print(f"{page} ({len(written) / 1e6:.1f} MB)")
@@ -533,12 +558,20 @@ def _account_for_broken(broken: Mapping[str, str], scans: int, skip: bool) -> No
 
 
 def _command(argv: Sequence[str] | None) -> int:
-    from jaxvsr.buckets.places import place
+    from jaxvsr.buckets.own_folders import own_folder
+    from jaxvsr.buckets.places import below, place
+    from jaxvsr.buckets.urls import bucket_url
 
     arguments = _parser().parse_args(argv)
-    if arguments.command in (_rooms, _questions, _frames, _features, _import, _trim):
+    if arguments.command not in (_rooms, _questions, _frames, _features, _import, _trim):
+        return arguments.command(arguments)
+    url = bucket_url(arguments.out)
+    if url is None or (arguments.command is not _features and getattr(arguments, "shard", None) is None):
         arguments.out = place(arguments.out, "written")
-    return arguments.command(arguments)
+        return arguments.command(arguments)
+    with own_folder() as own:  # others of this machine may write for the same folder
+        arguments.out = below(own / "out", url)
+        return arguments.command(arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ from jaxvsr.buckets.places import place
 from jaxvsr.buckets.urls import bucket_url
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object, replacing, write_text
-from jaxvsr.locks import LOCK_FILE, only_writer
+from jaxvsr.locks import only_writer
 
 # The values of frames and features, which are read in place; `zarr.json` beside them describes them.
 VALUES = re.compile(r"(?:frames/[^/]+|features/[^/]+/[^/]+/[^/]+)/c/.*")
+_LOCKS = re.compile(r"(?:.*/)?\.(?:[^/]+\.)?lock|(?:.*/)?\.sharing/.*")  # of `lease`
 _LEFT = ("scans/", "appearances/")  # no reader needs them
 _CHECKPOINT = re.compile(r"((?:.*/)?checkpoints/\d+/).+")
 CHECKPOINT_MARK = "_CHECKPOINT_METADATA"  # sent last and removed first: a checkpoint without it is not whole
-_SMALL = (".json", ".jsonl", ".md", ".txt", ".yaml", ".jinja", ".tsv")
+_SMALL = (".json", ".jsonl", ".md", ".txt", ".yaml", ".jinja", ".tsv", ".jpg", ".png")
+# Brought in parts, which asks twice for the last one.
+_LARGE = re.compile(r".*(?:\.sens|\.safetensors|/d/[0-9a-f]{32})")
+PART_BYTES = 2**26
 _AT_ONCE = 32  # small files that are asked for at once
 _STATE = ".{}.brought.json"  # beside a place: name → generation of the object, size and time of the file
 _LOCK = ".bringing.lock"
@@ -46,8 +51,10 @@ def fetched(folder: Path | str) -> Path:
     if url is None:
         return Path(folder)
     here = place(url, "read")
+    noted = here.with_name(_STATE.format(here.name))
     with only_writer(here, name=_LOCK, wait=True):
-        bring(url, here, known_beside=True)
+        found = bring(url, here, read_json_object(noted) if noted.is_file() else {})
+        write_text(noted, json.dumps(found))
     return here
 
 
@@ -56,7 +63,7 @@ def wanted_of(names: list[str]) -> list[str]:
     whole = set(names)
 
     def is_wanted(name: str) -> bool:
-        if VALUES.fullmatch(name) or name.startswith(_LEFT) or name == LOCK_FILE:
+        if VALUES.fullmatch(name) or name.startswith(_LEFT) or _LOCKS.fullmatch(name):
             return False
         checkpoint = _CHECKPOINT.fullmatch(name)
         return checkpoint is None or f"{checkpoint[1]}{CHECKPOINT_MARK}" in whole
@@ -64,13 +71,16 @@ def wanted_of(names: list[str]) -> list[str]:
     return [name for name in names if is_wanted(name)]
 
 
-def bring(url: str, here: Path, *, known_beside: bool = False, empty: bool = False) -> dict[str, list[Any]]:
+def bring(
+    url: str, here: Path, before: Mapping[str, list[Any]] | None = None, *, empty: bool = False, may_go: bool = False
+) -> dict[str, list[Any]]:
     """Make the folder `here` hold the files of a bucket's folder and nothing else; returns what it holds: name →
     generation, size, time.
 
     Args:
-        known_beside: what was brought before is noted beside the folder, and taken where it is still the same.
+        before: what it held after the last time, which is taken where it is still the same.
         empty: there may be nothing in the bucket yet.
+        may_go: an object that is not there any more is left out.
 
     Raises:
         InputError: there is nothing, the bucket does not give it, or an object went while it was brought.
@@ -78,9 +88,22 @@ def bring(url: str, here: Path, *, known_beside: bool = False, empty: bool = Fal
     names = wanted_of(names_below(url))
     if not names and not empty:
         raise InputError(f"{url}: no such folder in the bucket, or nothing in it")
-    noted = here.with_name(_STATE.format(here.name))
-    before = read_json_object(noted) if known_beside and noted.is_file() else {}
     _remove_others(here, set(names))
+    return bring_names(url, here, names, before, may_go=may_go)
+
+
+def bring_names(
+    url: str, here: Path, names: Iterable[str], before: Mapping[str, list[Any]] | None = None, *, may_go: bool = False
+) -> dict[str, list[Any]]:
+    """Bring objects of a bucket's folder into the folder `here`; returns what `bring` does.
+
+    Args:
+        before: what was brought before, and is taken where it is still the same.
+        may_go: an object that is not there any more is left out.
+
+    Raises:
+        InputError: the bucket does not give one, or it went while it was brought.
+    """
     found: dict[str, list[Any]] = {}
     waiting: deque[tuple[str, list[Any] | None, Any]] = deque()
 
@@ -90,28 +113,48 @@ def bring(url: str, here: Path, *, known_beside: bool = False, empty: bool = Fal
         with asking(f"{url}/{name}"):
             read = reading.result()
         if read.state == "missing":
+            if may_go:
+                return
             raise InputError(f"{url}/{name}: went while it was read; start again when the folder is complete")
         if read.state == "value":
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
-                partial.write_bytes(read.value)
+                if _LARGE.fullmatch(name):
+                    _bring_in_parts(url, name, partial, read.stamp.generation)
+                else:
+                    partial.write_bytes(read.value)
             known = [read.stamp.generation.hex(), *stamp(path)]
         assert known is not None  # the object is the one that is here
         found[name] = known
 
     for name in names:
-        known = before.get(name)
+        known = (before or {}).get(name)
         if known is not None and known[1:] != stamp(here / name):
             known = None
         generation = bytes.fromhex(known[0]) if known is not None else None
-        waiting.append((name, known, objects(url).read(name, if_not_equal=generation)))
+        part = slice(0, 0) if _LARGE.fullmatch(name) else None  # of a large one whether it is there
+        waiting.append((name, known, objects(url).read(name, if_not_equal=generation, byte_range=part)))
         while len(waiting) > (_AT_ONCE if name.endswith(_SMALL) else 1):
             take()
     while waiting:
         take()
-    if known_beside:
-        write_text(noted, json.dumps(found))
     return found
+
+
+def _bring_in_parts(url: str, name: str, path: Path, generation: bytes) -> None:
+    """Write an object of any size to a file, with `PART_BYTES` of it in memory."""
+    store, position, is_last = objects(url), 0, False
+    with path.open("wb") as file, asking(f"{url}/{name}"):
+        while not is_last:
+            first = max(position - 1, 0)  # one byte again, so that the last part is never empty
+            try:
+                read = store.read(name, byte_range=slice(first, first + PART_BYTES)).result()
+            except ValueError:  # it ends before that
+                read, is_last = store.read(name, byte_range=slice(first, None)).result(), True
+            if read.stamp.generation != generation:
+                raise InputError(f"{url}/{name}: went or was written again while it was read; start again")
+            file.write(read.value[position - first :])
+            position = first + len(read.value)
 
 
 def stamp(path: Path) -> list[int]:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from jaxvsr.errors import InputError, one_line
+from jaxvsr.errors import BucketError, InputError, one_line
 
 if TYPE_CHECKING:
     import tensorstore
@@ -99,7 +99,7 @@ def asking(url: str) -> Iterator[None]:
     except UnicodeDecodeError:
         raise InputError(f"{url}: an object in it has a name that is not UTF-8") from None
     except (ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"{url}: {reason(error)}") from None
+        raise BucketError(f"{url}: {reason(error)}") from None
 
 
 def reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
     CACHE/buckets/read/s3/BUCKET/PATH       what was brought of s3://BUCKET/PATH; kept for the next command
     CACHE/buckets/written/gs/BUCKET/PATH    what a command writes for gs://BUCKET/PATH; gone when all of it is sent
+    CACHE/buckets/own/ID/PART/…             the same of one process alone, gone when it ends
 
 CACHE is jaxvsr's folder in the user's cache (XDG_CACHE_HOME).
 """
@@ -16,7 +17,7 @@ from jaxvsr.buckets.urls import bucket_url
 from jaxvsr.files import user_cache
 
 Role = Literal["read", "written"]
-_PLACE = "{root}/(?:read|written)/(gs|s3)/"
+_PLACE = "{root}/(?:read|written|own/[^/]+/[^/]+)/(gs|s3)/"
 
 
 def place(folder: Path | str, role: Role) -> Path:
@@ -26,7 +27,12 @@ def place(folder: Path | str, role: Role) -> Path:
         InputError: a URL that names no folder of a bucket.
     """
     url = bucket_url(folder)
-    return Path(folder) if url is None else _root() / role / url.replace("://", "/", 1)
+    return Path(folder) if url is None else below(places_root() / role, url)
+
+
+def below(root: Path, url: str) -> Path:
+    """Where a folder of a bucket is below a folder of this machine that holds several."""
+    return root / url.replace("://", "/", 1)
 
 
 def url_at(path: Path) -> str | None:
@@ -43,9 +49,10 @@ def named(text: str) -> str:
     return re.sub(_pattern(), r"\1://", text) if "/buckets/" in text else text
 
 
-def _root() -> Path:
+def places_root() -> Path:
+    """The folder of all places."""
     return user_cache().absolute() / "buckets"
 
 
 def _pattern() -> str:
-    return _PLACE.format(root=re.escape(str(_root())))
+    return _PLACE.format(root=re.escape(str(places_root())))

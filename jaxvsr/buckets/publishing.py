@@ -5,6 +5,9 @@
         sending.send()          # at each checkpoint
     # all is sent, and the folder of this machine is gone
 
+Several processes may share the bucket's folder, each with a folder of this machine of its own; what all of them write,
+one writes after the other (`alone_in`).
+
 An object is either the old or the new one, never a part. What marks that others are whole is sent last and removed
 first: whoever reads takes a checkpoint or an array with its mark, or not at all.
 """
@@ -24,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxvsr.buckets.fetching import CHECKPOINT_MARK, VALUES, bring, stamp
-from jaxvsr.buckets.lease import only_sender
+from jaxvsr.buckets.lease import locked, one_of_several, only_sender
 from jaxvsr.buckets.objects import asking, objects
 from jaxvsr.buckets.places import named, url_at
 from jaxvsr.errors import InputError
-from jaxvsr.locks import LOCK_FILE
+from jaxvsr.locks import LOCK_FILE, only_writer
 
 _MARKS = (CHECKPOINT_MARK, "zarr.json", "config.json")
 _NOT_YET = re.compile(r"(?:.*/)?(?:\.[^/]*\.(?:partial|lock|before)(?:/.*)?|[^/]*orbax-checkpoint-tmp[^/]*/.*)")
@@ -39,9 +42,9 @@ _AT_ONCE, _BYTES_AT_ONCE = 8, 2**28  # objects that are sent at once, and their 
 class Sending:
     """Sends the files of a folder of this machine to its folder in a bucket."""
 
-    def __init__(self, here: Path, url: str, sent: dict[str, list[Any]], check: Callable[[], None] | None):
-        self._here, self.url, self._check = here, url, check
-        self._sent = {name: known[1:] for name, known in sent.items()}  # name → size and time of the file
+    def __init__(self, here: Path, url: str, sent: dict[str, list[Any]], check: Callable[[], None]):
+        self._here, self.url, self._checks = here, url, [check]
+        self._sent = sent  # name → generation of the object, size and time of the file
         self._one_at_a_time, self._last = threading.Lock(), time.monotonic()
 
     def send(self) -> None:
@@ -51,11 +54,11 @@ class Sending:
             InputError: the bucket does not take it, or another command has taken the folder over.
         """
         with self._one_at_a_time:
-            if self._check is not None:
-                self._check()
+            for check in self._checks:
+                check()
             self._last = time.monotonic()
             files = self._files()
-            changed = [name for name, now in files.items() if self._sent.get(name) != now]
+            changed = [name for name, now in files.items() if self._sent.get(name, [""])[1:] != now]
             # Whoever has the old description of an array must not find new values behind it.
             values = [name for name in changed if VALUES.fullmatch(name)]
             described = {f"{name.rpartition('/c/')[0]}/zarr.json" for name in values}
@@ -66,6 +69,19 @@ class Sending:
             gone = [name for name in self._sent if name not in files and not VALUES.fullmatch(name)]
             for names in reversed(_by_turn(gone)):
                 self._write(names, None)
+
+    @contextlib.contextmanager
+    def alone(self, lock: str) -> Iterator[None]:
+        """No other process is in a block of this lock. Inside, what all have sent is here; what is written is sent."""
+        self.send()
+        with locked(self.url, lock, wait=True) as check:
+            self._sent = bring(self.url, self._here, self._sent, empty=True, may_go=True)
+            self._checks.append(check)
+            try:
+                yield
+                self.send()
+            finally:
+                self._checks.remove(check)
 
     def send_now_and_then(self) -> None:
         """`send` where the last time is half a minute ago: of much that is written little is lost by a kill."""
@@ -97,11 +113,11 @@ class Sending:
         def take() -> None:
             name, writing = waiting.popleft()
             with asking(f"{self.url}/{name}"):
-                writing.result()
+                written = writing.result()
             if files is None:
                 del self._sent[name]
             else:
-                self._sent[name] = files[name]
+                self._sent[name] = [written.generation.hex(), *files[name]]
                 if VALUES.fullmatch(name):
                     (self._here / name).unlink()
 
@@ -125,10 +141,26 @@ def _by_turn(names: list[str]) -> list[list[str]]:
     return [[name for name in names if name not in set(marks)], marks]
 
 
+_shared: dict[Path, Sending] = {}
+
+
 @contextlib.contextmanager
-def published(folder: Path) -> Iterator[Sending | None]:
+def alone_in(folder: Path, lock: str) -> Iterator[None]:
+    """No other process is in a block of this lock for a folder; it waits for one that is.
+
+    In a bucket, what others have sent is brought before, and what is written is sent.
+    """
+    with _shared[folder].alone(lock) if folder in _shared else only_writer(folder, name=lock, wait=True):
+        yield
+
+
+@contextlib.contextmanager
+def published(folder: Path, *, shared: bool = False) -> Iterator[Sending | None]:
     """A folder to write into; one that is the place of a folder in a bucket holds what that does, and all that is
     written into it is sent when the block ends. Of a folder of this machine nothing is done, and None is given.
+
+    Args:
+        shared: other processes that ask for this may write too, each from a folder of its own.
 
     Raises:
         InputError: another command writes into the bucket's folder, or the bucket refuses.
@@ -137,12 +169,15 @@ def published(folder: Path) -> Iterator[Sending | None]:
     if url is None:
         yield None
         return
-    with only_sender(url) as check:
+    with one_of_several(url) if shared else only_sender(url) as check:
         if folder.exists():  # of a command that was killed; what it had sent is brought again
             shutil.rmtree(folder)
-        sending = Sending(folder, url, bring(url, folder, empty=True), check)
+        sending = Sending(folder, url, bring(url, folder, empty=True, may_go=shared), check)
+        if shared:
+            _shared[folder] = sending
         try:
             yield sending
         finally:
+            _shared.pop(folder, None)
             sending.send()
             shutil.rmtree(folder, ignore_errors=True)

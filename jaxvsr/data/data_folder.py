@@ -16,8 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from jaxvsr.buckets.places import url_at
-from jaxvsr.buckets.publishing import Sending, published
+from jaxvsr.buckets.publishing import Sending, alone_in, published
 from jaxvsr.data.frames import ALL_IMAGES, FRAMES_DIR, FrameStore
 from jaxvsr.data.questions import Question, choices, meaning, read_questions, write_questions
 from jaxvsr.data.scannet.scan_check import check_scans, looks_like_scans
@@ -48,9 +47,7 @@ def adding_to(folder: Path, *, shared: bool = False) -> Iterator[Sending | None]
     Raises:
         InputError: another command writes into the folder, or `check_can_be_added_to` refuses it.
     """
-    if shared and url_at(folder):
-        raise InputError(f"{folder}: shards are written into a folder of a disk that all see, not into a bucket")
-    with published(folder) as sending, only_writer(folder, shared=shared):
+    with published(folder, shared=shared) as sending, only_writer(folder, shared=shared):
         if not shared:
             remove_partials(folder, _BEGUN)
         check_can_be_added_to(folder)
@@ -102,7 +99,7 @@ def write_card_section(folder: Path, section: str, text: str | Callable[[], str]
 
     A function is called when no other task may write the card, so that the last one knows what all have done.
     """
-    with only_writer(folder, name=_CARD_LOCK, wait=True):
+    with alone_in(folder, _CARD_LOCK):
         _replace_section(folder / CARD_FILE, section, text if isinstance(text, str) else text())
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxvsr.buckets.scans_in_buckets import brought
 from jaxvsr.data.data_folder import QUESTIONS_FILE
 from jaxvsr.data.frames import FRAMES_DIR, FrameStore
 from jaxvsr.data.geometry.mirrored_scene import mirrored_scene
 from jaxvsr.data.questions import Question, read_questions
-from jaxvsr.data.scannet.read_scan import is_procedural, list_scans, read_scene
+from jaxvsr.data.scannet.read_scan import geometry_paths, is_procedural, list_scans, read_scene
 from jaxvsr.errors import InputError
 from jaxvsr.report.drawn_answers import RoomToDraw, draw_answer
 from jaxvsr.report.pictures import jpegs
@@ -41,7 +42,10 @@ def scene_page(data: Path, name: str, scans: Path) -> str:
     stored, frames = _frames(data, name)
     if scan is None and not frames:
         raise InputError(f"{data}: neither a scan nor frames of {name}; build_data.py frames stores frames of videos")
-    room = None if scan is None else RoomToDraw(read_scene(scan))
+    room = None
+    if scan is not None:
+        with brought(geometry_paths(scan)) as here:
+            room = RoomToDraw(read_scene(here(scan)))
     mirror = RoomToDraw(mirrored_scene(room.scene)) if room and any(row.mirror_of for row in rows) else room
     by_category = sorted(room.plan.objects, key=lambda one: one.category) if room else []
     return render(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from jaxvsr.buckets.scans_in_buckets import brought
 from jaxvsr.data.data_folder import QUESTIONS_FILE, write_card_section
 from jaxvsr.data.importers.mirror_text import MirrorReport, mirror_rows
 from jaxvsr.data.questions import Question, read_questions, write_questions
@@ -37,7 +38,7 @@ def _image_width(folders: Sequence[Path], images: Sequence[str] | None) -> float
         return None
     for path in (folder / images[0] for folder in folders):
         # Decoders raise many kinds of errors on broken data; boxes in pixels are then refused. Only the header is read.
-        with contextlib.suppress(Exception), Image.open(path) as image:
+        with brought([path]) as here, contextlib.suppress(Exception), Image.open(here(path)) as image:
             sideways = image.getexif().get(_ORIENTATION, 1) >= 5  # frames are stored upright
             return float(image.height if sideways else image.width)
     return None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxvsr
+from jaxvsr.buckets.scans_in_buckets import brought
 from jaxvsr.data.questions import Question
 from jaxvsr.data.recipes.recipe import Census, Recipe, ask_scene, load_recipe, mirror_questions, own_mistakes
 from jaxvsr.data.recipes.task import Task
@@ -24,10 +25,12 @@ from jaxvsr.data.scannet.benchmark_scenes import excluded_by
 from jaxvsr.data.scannet.categories import category_of
 from jaxvsr.data.scannet.read_scan import (
     aggregation_path,
+    geometry_paths,
     instance_masks_path,
     is_procedural,
     mesh_path,
     read_scene,
+    sens_path,
 )
 from jaxvsr.errors import InputError, hits_all_files
 from jaxvsr.parent_process import end_worker_with_parent
@@ -204,14 +207,15 @@ class _Worker:
 
     def _ask(self, scan_dir: Path) -> _Outcome:
         try:
-            scene = read_scene(scan_dir)
-            if not scene.has_axis_alignment and self._recipe.uses_axes(self._settings.options):
-                return [], {LEFT_OUT_UNALIGNED: 1}
-            flaws = Counter(scene.flaws)
-            if self._uses_masks:
-                counts, missing = count_appearances(scan_dir, self._out and self._out / APPEARANCES_DIR)
-                scene = dataclasses.replace(scene, pixel_counts=counts)
-                flaws.update(missing)
+            with brought(self._files(scan_dir)) as here:
+                scene = read_scene(here(scan_dir))
+                if not scene.has_axis_alignment and self._recipe.uses_axes(self._settings.options):
+                    return [], {LEFT_OUT_UNALIGNED: 1}
+                flaws = Counter(scene.flaws)
+                if self._uses_masks:
+                    counts, missing = count_appearances(here(scan_dir), self._out and self._out / APPEARANCES_DIR)
+                    scene = dataclasses.replace(scene, pixel_counts=counts)
+                    flaws.update(missing)
         except InputError as error:
             if hits_all_files(error):
                 raise
@@ -223,6 +227,12 @@ class _Worker:
                 rows += mirrored
                 flaws["questions_without_mirror_image"] += without
         return rows, {name: count for name, count in flaws.items() if count}
+
+    def _files(self, scan_dir: Path) -> tuple[Path, ...]:
+        """What is read of a scan; its `.sens` has the times of the masks' frames."""
+        masks = instance_masks_path(scan_dir)
+        with_masks = self._uses_masks and masks.is_file()
+        return (*geometry_paths(scan_dir), *((masks, sens_path(scan_dir)) if with_masks else ()))
 
 
 _worker: _Worker | None = None

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxvsr.buckets.publishing import alone_in
 from jaxvsr.data.data_folder import questions_in
 from jaxvsr.data.recipes.generate_questions import settings_key
 from jaxvsr.data.recipes.unfinished_questions import asked_file, part_key, parts_folder, stored_key
 from jaxvsr.data.recipes.write_questions import QuestionSet
 from jaxvsr.data.shards import Shard
 from jaxvsr.files import json_sha256, write_text
-from jaxvsr.locks import only_writer
 
 _LOCK = ".questions.lock"
 
@@ -58,7 +58,7 @@ class SharedQuestions:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """No other task puts parts together inside; it waits for one that does."""
-        with only_writer(self._out, name=_LOCK, wait=True):
+        with alone_in(self._out, _LOCK):
             yield
 
     def _rows(self) -> str:

@@ -16,6 +16,7 @@ import re
 import shutil
 from pathlib import Path
 
+from jaxvsr.buckets.scans_in_buckets import generations_digest, is_listed
 from jaxvsr.data.questions import Question
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.errors import InputError
@@ -33,10 +34,13 @@ def parts_folder(out: Path, recipe: str) -> Path:
 
 def scan_digest(scan_dir: Path) -> str:
     """A hash of the files that questions depend on: mesh, segments, annotation and alignment whole; of the masks the
-    size and the end of the zip, which lists every entry with its checksum."""
+    size and the end of the zip, which lists every entry with its checksum. In a bucket, of their objects' generations.
+    """
+    files = read_scan.geometry_paths(scan_dir)
+    if is_listed(scan_dir):
+        return generations_digest(file for file in (*files, read_scan.instance_masks_path(scan_dir)) if file.is_file())
     digest = hashlib.sha256()
-    for path in (read_scan.mesh_path, read_scan.segments_path, read_scan.aggregation_path, read_scan.info_path):
-        file = path(scan_dir)
+    for file in files:
         digest.update(f"{file.name}\0".encode("utf-8", "surrogateescape"))
         if file.is_file():
             digest.update(f"{file.stat().st_size}\0".encode())

@@ -117,6 +117,11 @@ def instance_masks_path(scan_dir: Path) -> Path:
     return scan_dir / f"{scan_dir.name}_2d-instance-filt.zip"
 
 
+def geometry_paths(scan_dir: Path) -> tuple[Path, ...]:
+    """What `read_scene` reads."""
+    return (mesh_path(scan_dir), segments_path(scan_dir), aggregation_path(scan_dir), info_path(scan_dir))
+
+
 def is_procedural(scan_dir: Path) -> bool:
     """Whether `<scene>.txt` says that the scan is a procedural room; the names are like ScanNet's."""
     try:

@@ -10,10 +10,10 @@ import dataclasses
 import itertools
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -151,7 +151,23 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
     enough = described.images or (settings.rate is None and set(settings.counts) <= stored)
     if before is not None and enough and not described.is_there():
         return False
-    source = described.open()
+    if before is not None and enough and described.is_still(before["source"], before["source_bytes"]):
+        return False  # in a bucket, without bringing it
+    with described.opened() as source:
+        return _write(source, described, target, settings, before, threads)
+
+
+def _write(
+    source: FrameSource,
+    described: SceneSource,
+    target: Path,
+    settings: FrameSettings,
+    before: Mapping[str, Any] | None,
+    threads: int,
+) -> bool:
+    """`write_scene_frames`, from a source that is open; `before`: what is stored at `target`."""
+    rule = ALL_IMAGES if described.images else settings.rule
+    stored = set() if before is None else {int(count) for count in before["index_sets"]}
     counts = _counts(source, described, settings)
     if before is not None:
         same = before["source"] == source.name and before["source_bytes"] == source.bytes_on_disk

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from jaxvsr.buckets.scans_in_buckets import brought, has_size, is_listed
 from jaxvsr.data.questions import Question
 from jaxvsr.data.scannet.read_scan import list_scans
 from jaxvsr.data.video.media_index import MediaIndex
 from jaxvsr.data.video.scan_frames import FrameSource
-from jaxvsr.data.video.video_sources import is_there, open_images, open_video
+from jaxvsr.data.video.video_sources import files_of_video, is_there, open_images, open_video
 from jaxvsr.errors import InputError
 
 
@@ -26,11 +28,19 @@ class SceneSource:
         """Whether all of its files exist."""
         return all(is_there(path) for path in self.paths)
 
-    def open(self) -> FrameSource:
-        """Its frames; `InputError` if they cannot be read."""
-        if self.images:
-            return open_images(" ".join(path.name for path in self.paths)[:200], self.paths)
-        return open_video(self.paths[0])
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[FrameSource]:
+        """Its frames, inside the block; `InputError` if they cannot be read."""
+        with brought(file for path in self.paths for file in files_of_video(path)) as here:
+            paths = tuple(map(here, self.paths))
+            yield (
+                open_images(" ".join(path.name for path in paths)[:200], paths) if self.images else open_video(paths[0])
+            )
+
+    def is_still(self, name: str, size: int) -> bool:
+        """Whether it is in a bucket and one file with this name and size, in bytes: nothing is brought to see that."""
+        files = list(files_of_video(self.paths[0])) if is_listed(self.paths[0]) and not self.images else []
+        return bool(files) and files[0].name == name and has_size(files[0], size)
 
 
 @dataclasses.dataclass(frozen=True)

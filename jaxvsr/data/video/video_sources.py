@@ -133,6 +133,16 @@ def open_video(path: Path) -> FrameSource:
     return open_images(path.name, [path]) if path.suffix.lower() in IMAGE_SUFFIXES else VideoFileSource(path)
 
 
+def files_of_video(path: Path) -> Iterator[Path]:
+    """The files that `open_video` may read, those with frames first; they need not be there."""
+    folder, sens = path.is_dir(), path / f"{path.name}.sens" if path.is_dir() else path
+    if folder and not sens.is_file():
+        yield from (color_folder(path) or path).iterdir()
+    else:
+        yield sens
+    yield sens.with_suffix(".txt")
+
+
 def is_there(path: Path) -> bool:
     """Whether there is anything at `path` for `open_video` to read."""
     if not path.is_dir():
