@@ -59,16 +59,19 @@ def fetched(folder: Path | str) -> Path:
 
 
 def wanted_of(names: list[str]) -> list[str]:
-    """The objects that are brought: no values of arrays, no scans, no parts of checkpoints that are not whole."""
+    """The objects that are brought: those that are kept here, but no parts of checkpoints that are not whole."""
     whole = set(names)
 
     def is_wanted(name: str) -> bool:
-        if VALUES.fullmatch(name) or name.startswith(_LEFT) or _LOCKS.fullmatch(name):
-            return False
         checkpoint = _CHECKPOINT.fullmatch(name)
-        return checkpoint is None or f"{checkpoint[1]}{CHECKPOINT_MARK}" in whole
+        return is_kept_here(name) and (checkpoint is None or f"{checkpoint[1]}{CHECKPOINT_MARK}" in whole)
 
     return [name for name in names if is_wanted(name)]
+
+
+def is_kept_here(name: str) -> bool:
+    """Whether an object is one of those that commands keep on this machine: no values of arrays, no scans, no locks."""
+    return not (VALUES.fullmatch(name) or name.startswith(_LEFT) or _LOCKS.fullmatch(name))
 
 
 def bring(

@@ -15,6 +15,7 @@ first: whoever reads takes a checkpoint or an array with its mark, or not at all
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -26,15 +27,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxvsr.buckets.fetching import CHECKPOINT_MARK, VALUES, bring, stamp
+from jaxvsr.buckets.fetching import CHECKPOINT_MARK, VALUES, bring, bring_names, is_kept_here, stamp, wanted_of
 from jaxvsr.buckets.lease import locked, one_of_several, only_sender
-from jaxvsr.buckets.objects import asking, objects
+from jaxvsr.buckets.objects import asking, names_below, objects
 from jaxvsr.buckets.places import named, url_at
-from jaxvsr.errors import InputError
+from jaxvsr.errors import BucketError, InputError
+from jaxvsr.files import read_json_object, write_text
 from jaxvsr.locks import LOCK_FILE, only_writer
 
 _MARKS = (CHECKPOINT_MARK, "zarr.json", "config.json")
 _NOT_YET = re.compile(r"(?:.*/)?(?:\.[^/]*\.(?:partial|lock|before)(?:/.*)?|[^/]*orbax-checkpoint-tmp[^/]*/.*)")
+_NOTED = ".{}.sent.json"  # beside a place: name → generation of the object, size and time of the file
 _SEND_SECONDS = 30.0
 _AT_ONCE, _BYTES_AT_ONCE = 8, 2**28  # objects that are sent at once, and their size, unless one alone is larger
 
@@ -42,8 +45,10 @@ _AT_ONCE, _BYTES_AT_ONCE = 8, 2**28  # objects that are sent at once, and their 
 class Sending:
     """Sends the files of a folder of this machine to its folder in a bucket."""
 
-    def __init__(self, here: Path, url: str, sent: dict[str, list[Any]], check: Callable[[], None]):
-        self._here, self.url, self._checks = here, url, [check]
+    def __init__(
+        self, here: Path, url: str, sent: dict[str, list[Any]], check: Callable[[], None], noted: Path | None = None
+    ):
+        self._here, self.url, self._checks, self._noted = here, url, [check], noted
         self._sent = sent  # name → generation of the object, size and time of the file
         self._one_at_a_time, self._last = threading.Lock(), time.monotonic()
 
@@ -57,18 +62,30 @@ class Sending:
             for check in self._checks:
                 check()
             self._last = time.monotonic()
-            files = self._files()
-            changed = [name for name, now in files.items() if self._sent.get(name, [""])[1:] != now]
-            # Whoever has the old description of an array must not find new values behind it.
-            values = [name for name in changed if VALUES.fullmatch(name)]
-            described = {f"{name.rpartition('/c/')[0]}/zarr.json" for name in values}
-            self._write(sorted(described & self._sent.keys()), None)
-            for names in _by_turn(changed):
-                self._write(names, files)
-            # What is not kept here once it is sent is not gone.
-            gone = [name for name in self._sent if name not in files and not VALUES.fullmatch(name)]
-            for names in reversed(_by_turn(gone)):
-                self._write(names, None)
+            try:
+                self._send()
+            finally:
+                self.note()
+
+    def note(self) -> None:
+        """Keep what is sent, for the next command, where this one is killed or cannot send the rest."""
+        if self._noted is not None:
+            self._noted.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._noted, json.dumps(self._sent))
+
+    def _send(self) -> None:
+        files = whole_files(self._here)
+        changed = [name for name, now in files.items() if self._sent.get(name, [""])[1:] != now]
+        # Whoever has the old description of an array must not find new values behind it.
+        values = [name for name in changed if VALUES.fullmatch(name)]
+        described = {f"{name.rpartition('/c/')[0]}/zarr.json" for name in values}
+        self._write(sorted(described & self._sent.keys()), None)
+        for names in _by_turn(changed):
+            self._write(names, files)
+        # What is not kept here once it is sent is not gone.
+        gone = [name for name in self._sent if name not in files and not VALUES.fullmatch(name)]
+        for names in reversed(_by_turn(gone)):
+            self._write(names, None)
 
     @contextlib.contextmanager
     def alone(self, lock: str) -> Iterator[None]:
@@ -94,17 +111,6 @@ class Sending:
             self.send()
         except InputError as error:
             print(named(f"warning: {error}; it is sent at the next checkpoint"), file=sys.stderr, flush=True)
-
-    def _files(self) -> dict[str, list[int]]:
-        """Whole files, each with its size and time."""
-        found = {}
-        for folder, _, names in os.walk(self._here):
-            for name in names:
-                path = Path(folder) / name
-                below = path.relative_to(self._here).as_posix()
-                if name != LOCK_FILE and not _NOT_YET.fullmatch(below) and (now := stamp(path)):
-                    found[below] = now
-        return found
 
     def _write(self, names: list[str], files: dict[str, list[int]] | None) -> None:
         """Send files, or where `files` is None remove objects, and wait for all."""
@@ -135,10 +141,59 @@ class Sending:
             take()
 
 
+def _is_mark(name: str) -> bool:
+    return name.rpartition("/")[2] in _MARKS
+
+
 def _by_turn(names: list[str]) -> list[list[str]]:
     """The names in the order of sending: marks wait for all others."""
-    marks = [name for name in names if name.rpartition("/")[2] in _MARKS]
+    marks = [name for name in names if _is_mark(name)]
     return [[name for name in names if name not in set(marks)], marks]
+
+
+def whole_files(here: Path) -> dict[str, list[int]]:
+    """The files of a folder that are to be sent, each with its size and time."""
+    found = {}
+    for folder, _, names in os.walk(here):
+        for name in names:
+            path = Path(folder) / name
+            below = path.relative_to(here).as_posix()
+            if name != LOCK_FILE and not _NOT_YET.fullmatch(below) and (now := stamp(path)):
+                found[below] = now
+    return found
+
+
+def _left_over(url: str, here: Path, noted: Path) -> dict[str, list[Any]] | None:
+    """What the bucket has of a folder that a command which was killed, or could not send, has left; None where there is
+    nothing to send, or others have written since: an object is neither what was sent nor what is here.
+
+    What is not here any more is brought, so that nothing is removed from the bucket because of it.
+    """
+    try:
+        sent = read_json_object(noted)
+    except InputError:  # no such file
+        return None
+    files = whole_files(here)
+    unsent = [name for name, now in files.items() if sent.get(name, [""])[1:] != now]
+    if not unsent:
+        return None
+    names = names_below(url)
+    of_others = [name for name in sent if name in files and name not in {*names} and not _is_mark(name)]
+    sent = {name: sent[name] for name in names if name in sent}
+    for name in filter(is_kept_here, names):
+        known = bytes.fromhex(sent[name][0]) if name in sent else None
+        with asking(f"{url}/{name}"):
+            read = objects(url).read(name, if_not_equal=known).result()
+        if read.state == "value" and name in files and (here / name).read_bytes() == read.value:
+            sent[name] = [read.stamp.generation.hex(), *files[name]]
+        elif read.state != "unspecified":
+            of_others.append(name)
+    left = f"{len(unsent)} files that an earlier command has left on this machine, such as {unsent[0]}"
+    others = f"has been written by others since, such as {of_others[0]}; dropped:" if of_others else "sending"
+    print(f"{url}: {others} {left}", file=sys.stderr, flush=True)
+    if of_others:
+        return None
+    return sent | bring_names(url, here, [name for name in wanted_of(names) if name not in files])
 
 
 _shared: dict[Path, Sending] = {}
@@ -170,14 +225,30 @@ def published(folder: Path, *, shared: bool = False) -> Iterator[Sending | None]
         yield None
         return
     with one_of_several(url) if shared else only_sender(url) as check:
-        if folder.exists():  # of a command that was killed; what it had sent is brought again
-            shutil.rmtree(folder)
-        sending = Sending(folder, url, bring(url, folder, empty=True, may_go=shared), check)
+        noted = folder.with_name(_NOTED.format(folder.name))
+        sent = None if shared else _left_over(url, folder, noted)
+        if sent is not None:
+            sending = Sending(folder, url, sent, check, noted)
+            sending.send()
+        else:
+            noted.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            sent = bring(url, folder, empty=True, may_go=shared)
+            sending = Sending(folder, url, sent, check, None if shared else noted)
+            sending.note()
         if shared:
             _shared[folder] = sending
         try:
             yield sending
         finally:
             _shared.pop(folder, None)
-            sending.send()
+            try:
+                sending.send()
+            except BucketError as error:
+                if shared:
+                    raise
+                raise InputError(
+                    f"{error}; what is not sent stays on this machine, and the next command sends it"
+                ) from None
+            noted.unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
