@@ -2,26 +2,29 @@
 
     folder = fetched("s3://bucket/data")        # and then as any folder: folder / "questions.jsonl"
 
-What is there from an earlier command is brought again only where the object has changed since.
+What is there from an earlier command is brought again only where the object has changed since. Where all that is there
+has more than a bound, what was used longest ago goes, except what a living process uses.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import re
+import shutil
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxvsr.buckets.objects import asking, names_below, objects
-from jaxvsr.buckets.places import place
+from jaxvsr.buckets.places import place, places_root
 from jaxvsr.buckets.urls import bucket_url
 from jaxvsr.errors import InputError
 from jaxvsr.files import read_json_object, replacing, write_text
-from jaxvsr.locks import only_writer
+from jaxvsr.locks import is_held, only_writer
 
 # The values of frames and features, which are read in place; `zarr.json` beside them describes them.
 VALUES = re.compile(r"(?:frames/[^/]+|features/[^/]+/[^/]+/[^/]+)/c/.*")
@@ -35,7 +38,9 @@ _LARGE = re.compile(r".*(?:\.sens|\.safetensors|/d/[0-9a-f]{32})")
 PART_BYTES = 2**26
 _AT_ONCE = 32  # small files that are asked for at once
 _STATE = ".{}.brought.json"  # beside a place: name → generation of the object, size and time of the file
-_LOCK = ".bringing.lock"
+_LOCK, _USED = ".bringing.lock", ".{}.used.lock"  # in a place; beside it
+BOUND_VARIABLE = "JAXVSR_BUCKET_CACHE_GB"
+_used = contextlib.ExitStack()  # the locks of what this process uses, until it ends
 
 
 @functools.cache
@@ -52,10 +57,43 @@ def fetched(folder: Path | str) -> Path:
         return Path(folder)
     here = place(url, "read")
     noted = here.with_name(_STATE.format(here.name))
+    bound = _bound()
+    _used.enter_context(only_writer(here.parent, shared=True, wait=True, name=_USED.format(here.name)))
     with only_writer(here, name=_LOCK, wait=True):
         found = bring(url, here, read_json_object(noted) if noted.is_file() else {})
         write_text(noted, json.dumps(found))
+    _remove_unused(bound)
     return here
+
+
+def _bound() -> float:
+    """Bytes that may stay here between commands."""
+    given = os.environ.get(BOUND_VARIABLE, "100")
+    try:
+        return float(given) * 1e9
+    except ValueError:
+        raise InputError(f"{BOUND_VARIABLE}={given}: expected a number of gigabytes, such as 100") from None
+
+
+def _remove_unused(bound: float) -> None:
+    """Remove what was used longest ago until the rest has at most `bound` bytes; what a process uses stays."""
+    found = []
+    for noted in (places_root() / "read").rglob(_STATE.format("*")):
+        with contextlib.suppress(OSError, InputError):  # another process removes it
+            size = sum(known[1] for known in read_json_object(noted).values())
+            found.append((noted.stat().st_mtime_ns, size, noted))
+    total = sum(size for _, size, _ in found)
+    for _, size, noted in sorted(found):
+        if total <= bound:
+            return
+        here = noted.with_name(noted.name.removeprefix(".").removesuffix(_STATE.removeprefix(".{}")))
+        used = _USED.format(here.name)
+        if is_held(here.parent / used):
+            continue
+        with contextlib.suppress(InputError), only_writer(here.parent, name=used):
+            noted.unlink(missing_ok=True)
+            shutil.rmtree(here, ignore_errors=True)
+            total -= size
 
 
 def wanted_of(names: list[str]) -> list[str]:
@@ -173,7 +211,7 @@ def _remove_others(here: Path, names: set[str]) -> None:
     for folder, _, files in os.walk(here, topdown=False):
         below = Path(folder)
         for file in files:
-            if (below / file).relative_to(here).as_posix() not in names and file != _LOCK:
+            if (below / file).relative_to(here).as_posix() not in names and not file.endswith((_LOCK, ".used.lock")):
                 (below / file).unlink()
         if below != here and not any(below.iterdir()):
             below.rmdir()

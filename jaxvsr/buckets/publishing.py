@@ -30,7 +30,7 @@ from typing import Any
 from jaxvsr.buckets.fetching import CHECKPOINT_MARK, VALUES, bring, bring_names, is_kept_here, stamp, wanted_of
 from jaxvsr.buckets.lease import locked, one_of_several, only_sender
 from jaxvsr.buckets.objects import asking, names_below, objects
-from jaxvsr.buckets.places import named, url_at
+from jaxvsr.buckets.places import named, places_root, url_at
 from jaxvsr.errors import BucketError, InputError
 from jaxvsr.files import read_json_object, write_text
 from jaxvsr.locks import LOCK_FILE, only_writer
@@ -38,6 +38,7 @@ from jaxvsr.locks import LOCK_FILE, only_writer
 _MARKS = (CHECKPOINT_MARK, "zarr.json", "config.json")
 _NOT_YET = re.compile(r"(?:.*/)?(?:\.[^/]*\.(?:partial|lock|before)(?:/.*)?|[^/]*orbax-checkpoint-tmp[^/]*/.*)")
 _NOTED = ".{}.sent.json"  # beside a place: name → generation of the object, size and time of the file
+S3_MOST_BYTES = 5 * 2**30  # of an object, by the request that TensorStore makes
 _SEND_SECONDS = 30.0
 _AT_ONCE, _BYTES_AT_ONCE = 8, 2**28  # objects that are sent at once, and their size, unless one alone is larger
 
@@ -76,6 +77,7 @@ class Sending:
     def _send(self) -> None:
         files = whole_files(self._here)
         changed = [name for name, now in files.items() if self._sent.get(name, [""])[1:] != now]
+        self._check_sizes({name: files[name][0] for name in changed})
         # Whoever has the old description of an array must not find new values behind it.
         values = [name for name in changed if VALUES.fullmatch(name)]
         described = {f"{name.rpartition('/c/')[0]}/zarr.json" for name in values}
@@ -86,6 +88,15 @@ class Sending:
         gone = [name for name in self._sent if name not in files and not VALUES.fullmatch(name)]
         for names in reversed(_by_turn(gone)):
             self._write(names, None)
+
+    def _check_sizes(self, sizes: dict[str, int]) -> None:
+        too_large = next((name for name, size in sizes.items() if size > S3_MOST_BYTES), None)
+        if too_large is not None and self.url.startswith("s3:"):
+            raise InputError(
+                f"{self.url}/{too_large}: has {sizes[too_large] / 2**30:.1f} GiB, and S3 takes at most "
+                f"{S3_MOST_BYTES / 2**30:.0f} in one request; nothing was sent, all of it stays on this machine in "
+                f"{self._here.relative_to(places_root().parent)} of the cache"
+            )
 
     @contextlib.contextmanager
     def alone(self, lock: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """What a command has left on this machine that was killed, or could not send."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxvsr.buckets import lease
+from jaxvsr.buckets import lease, publishing
 from jaxvsr.buckets.fetching import CHECKPOINT_MARK
 from jaxvsr.buckets.objects import names_below, objects
 from jaxvsr.buckets.places import place
@@ -122,3 +123,15 @@ def test_what_cannot_be_sent_at_the_end_is_sent_by_the_next(bucket, capsys):
     with published(here):
         assert names_below(url) == [LOCK_FILE, "report.html"]
     assert "sending 1 files" in capsys.readouterr().err and not here.exists()
+
+
+def test_a_file_that_s3_does_not_take_is_a_line_and_nothing_is_sent(bucket, monkeypatch):
+    monkeypatch.setattr(publishing, "S3_MOST_BYTES", 1000)
+    url = f"{bucket.url}/large"
+    here, refused = place(url, "written"), pytest.raises(InputError, match=r"weights: has .* GiB, and S3 takes at most")
+    with refused if url.startswith("s3") else contextlib.nullcontext(), published(here):
+        here.mkdir(parents=True)
+        (here / "metrics.jsonl").write_text("1")
+        (here / "weights").write_bytes(bytes(1001))
+    assert names_below(url) == ([] if url.startswith("s3") else ["metrics.jsonl", "weights"])
+    assert here.exists() == url.startswith("s3")

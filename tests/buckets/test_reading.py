@@ -1,15 +1,19 @@
 """Data and models that are read from buckets."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxvsr.buckets import fetching
 from jaxvsr.buckets.fetching import fetched
-from jaxvsr.buckets.places import named
+from jaxvsr.buckets.places import named, place
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import read_questions
 from jaxvsr.data.splits import read_splits
@@ -85,3 +89,37 @@ def test_frames_that_went_or_were_written_again_are_no_batch(bucket, data_folder
     with pytest.raises(InputError, match="no permission"):
         store.read("scene0004_00", 2)
     assert json.loads((other / "zarr.json").read_text())["attributes"]["scene"] == "scene0003_00"
+
+
+FETCH = "import sys; from jaxvsr.buckets.fetching import fetched; fetched(sys.argv[1]); print(flush=True); input()"
+
+
+@pytest.mark.slow
+def test_beyond_its_bound_what_was_used_longest_ago_goes_and_nothing_that_is_used(
+    bucket, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv(fetching.BOUND_VARIABLE, "2.5e-6")  # 2,500 bytes
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    urls = [f"{bucket.url}/bound/{name}" for name in "abcd"]
+    for name in "abcd":
+        bucket.put(f"bound/{name}/model", bytes(1000))
+
+    def other(url):
+        command = [sys.executable, "-c", FETCH, url]
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def here():
+        return [name for name in "abcd" if (place(f"{bucket.url}/bound/{name}", "read") / "model").exists()]
+
+    living = other(urls[0])
+    assert living.stdout.readline() == "\n"
+    other(urls[1]).communicate("\n")
+    assert here() == ["a", "b"]
+    fetched(urls[2])
+    assert here() == ["a", "c"], "a was used before, and is in use"
+    living.communicate("\n")
+    fetched(urls[3])
+    assert here() == ["c", "d"]
+    monkeypatch.setenv(fetching.BOUND_VARIABLE, "much")
+    with pytest.raises(InputError, match="JAXVSR_BUCKET_CACHE_GB=much: expected a number of gigabytes"):
+        fetched(urls[0])
