@@ -526,10 +526,12 @@ def _video(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from jaxvsr.buckets.fetching import fetched
-    from jaxvsr.data.data_folder import check_folder
+    from jaxvsr.buckets.scans_in_buckets import listed
+    from jaxvsr.data.data_folder import check_folder, is_data_folder
 
-    data = fetched(arguments.out)
-    check = check_folder(data, label_map=arguments.label_map)
+    with listed(arguments.out, (".txt", ".tsv")) as there:  # scans are not brought all at once
+        data = fetched(arguments.out) if is_data_folder(there) else there
+        check = check_folder(data, label_map=arguments.label_map)
     print("\n".join(check.lines))
     if arguments.batches:
         from jaxvsr.measure.batch_speed import batches_per_second

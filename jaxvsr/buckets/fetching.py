@@ -69,10 +69,10 @@ def fetched(folder: Path | str) -> Path:
 def _bound() -> float:
     """Bytes that may stay here between commands."""
     given = os.environ.get(BOUND_VARIABLE, "100")
-    try:
-        return float(given) * 1e9
-    except ValueError:
-        raise InputError(f"{BOUND_VARIABLE}={given}: expected a number of gigabytes, such as 100") from None
+    with contextlib.suppress(ValueError):
+        if float(given) >= 0:  # not of nan
+            return float(given) * 1e9
+    raise InputError(f"{BOUND_VARIABLE}={given}: expected a number of gigabytes, such as 100")
 
 
 def _remove_unused(bound: float) -> None:

@@ -28,6 +28,7 @@ SHARING = ".sharing/"
 RENEW_SECONDS = 5.0
 DEAD_SECONDS = 60.0  # longer than a request is tried again
 _LOOK_SECONDS = 1.0
+_MOST_REFUSED = 5
 
 
 @contextlib.contextmanager
@@ -107,11 +108,18 @@ class _Lock:
 
     def take(self, wait: bool) -> None:
         """Write the lock, where nobody has it or its owner has died."""
+        refused = 0  # although nobody has it
         while not self._mine:
             (found,) = _dead([self], wait=wait)
             self._mine = self._write(found.stamp.generation)
-            if not self._mine and not wait:
-                raise self.taken(self.read())
+            if self._mine:
+                return
+            now = self.read()
+            refused = 0 if now.state == "value" else refused + 1
+            if refused == _MOST_REFUSED:  # S3 says no more where there is no bucket
+                raise InputError(f"{self._url}: cannot be written into; is there such a bucket?")
+            if now.state == "value" and not wait:
+                raise self.taken(now)
 
     def renew_until(self, ended: threading.Event) -> None:
         """Write the lock again and again; a bucket that does not answer for a while is asked again."""

@@ -215,6 +215,11 @@ class FolderCheck:
     missing: tuple[str, ...]
 
 
+def is_data_folder(folder: Path) -> bool:
+    """Whether any part of a data folder is there."""
+    return any((folder / part).exists() for part in (QUESTIONS_FILE, FRAMES_DIR, SPLITS_FILE))
+
+
 def check_folder(folder: Path, *, read_pixels: bool = True, label_map: Path | None = None) -> FolderCheck:
     """Check scans, scenes, questions, splits and frames; with `read_pixels` also the checksum of every frame.
 
@@ -224,7 +229,7 @@ def check_folder(folder: Path, *, read_pixels: bool = True, label_map: Path | No
     parts = (QUESTIONS_FILE, FRAMES_DIR, SPLITS_FILE)
     lines: list[str] = []
     missing: list[str] = []
-    has_parts = any((folder / part).exists() for part in parts)
+    has_parts = is_data_folder(folder)
     if (folder / "scans").is_dir() or (folder.is_dir() and not has_parts and looks_like_scans(folder)):
         lines, missing = check_scans(folder, label_map)
         if not has_parts:

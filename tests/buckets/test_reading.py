@@ -120,6 +120,7 @@ def test_beyond_its_bound_what_was_used_longest_ago_goes_and_nothing_that_is_use
     living.communicate("\n")
     fetched(urls[3])
     assert here() == ["c", "d"]
-    monkeypatch.setenv(fetching.BOUND_VARIABLE, "much")
-    with pytest.raises(InputError, match="JAXVSR_BUCKET_CACHE_GB=much: expected a number of gigabytes"):
-        fetched(urls[0])
+    for wrong in ("much", "nan", "-1"):
+        monkeypatch.setenv(fetching.BOUND_VARIABLE, wrong)
+        with pytest.raises(InputError, match=f"JAXVSR_BUCKET_CACHE_GB={wrong}: expected a number of gigabytes"):
+            fetched(urls[0])

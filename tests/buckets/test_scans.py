@@ -144,3 +144,16 @@ def test_a_bucket_that_refuses_a_scan_is_one_line_and_one_that_lacks_a_file_a_br
         assert main(["questions", missing, str(tmp_path / "out"), *flags]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {missing}: ") and error.count("\n") == 1, error
+
+
+@pytest.mark.slow
+def test_scans_in_a_bucket_are_checked_one_after_the_other(bucket, rooms, tmp_path, capsys):
+    url = bucket.put_folder(rooms, "scans/e")
+    assert main(["check", str(rooms)]) == 0
+    wanted = capsys.readouterr().out
+    assert main(["check", url]) == 0 and capsys.readouterr().out == wanted
+    name = list_scans(rooms)[1].name
+    bucket.put(f"scans/e/scans/{name}/{name}_vh_clean_2.ply", b"ply")
+    assert main(["check", f"{url}/scans"]) == 1
+    assert f"missing: {name}: " in capsys.readouterr().out
+    assert not (places_root() / "read").exists() or not any((places_root() / "read").rglob("*.ply"))

@@ -172,3 +172,10 @@ def test_frames_are_made_in_a_bucket(bucket, tmp_path, capsys):
     again = FrameStore(fetched(url))
     assert again.counts("scene0001_00") == (2, 3) and (again.read("scene0000_00", 2).pixels == first).all()
     assert url in capsys.readouterr().out or True
+
+
+def test_a_bucket_that_is_not_there_is_no_command_that_writes(bucket):
+    url = f"{bucket.url[:5]}no-such-bucket/out"
+    for enter in (lease.only_sender(url), lease.one_of_several(url), lease.locked(url, ".card.lock", wait=True)):
+        with pytest.raises(InputError, match=r"no such bucket|is there such a bucket\?"):
+            enter.__enter__()

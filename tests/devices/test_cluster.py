@@ -150,20 +150,30 @@ def test_a_tpu_pod_that_does_not_answer_is_one_line(
         place_of_process()
 
 
+@pytest.mark.parametrize(
+    ("process", "pods", "place"),
+    [(1, 4, Place(1, 4, "localhost-0.jaxvsr", 55527, "Kubernetes")), (0, 1, Place())],
+)
 def test_a_pod_of_a_jobset_asks_kubernetes(
-    environment: Callable[[Mapping[str, str]], None], monkeypatch: pytest.MonkeyPatch
+    environment: Callable[[Mapping[str, str]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    process: int,
+    pods: int,
+    place: Place,
 ) -> None:
     environment({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1", "HOSTNAME": "localhost"})
     with pytest.raises(InputError, match=r"pod 1 of a Job .*pip install 'jaxvsr\[k8s\]'"):
         place_of_process()
-    environment({"JOBSET_NAME": "jaxvsr", "PODS": "4"})
+    environment({"JOBSET_NAME": "jaxvsr", "PODS": str(pods), "JOB_COMPLETION_INDEX": str(process)})
     module = types.ModuleType("kubernetes")
     module.__spec__ = importlib.machinery.ModuleSpec("kubernetes", None)
     exec(KUBERNETES, module.__dict__)
     monkeypatch.setitem(sys.modules, "kubernetes", module)
     monkeypatch.setattr(K8sCluster, "_namespace", lambda: "default")
+    for asked in (K8sCluster._pod, K8sCluster._job, K8sCluster._controller):
+        asked.__func__.cache_clear()  # type: ignore[attr-defined]
     monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.0.1")
-    assert place_of_process() == Place(1, 4, "localhost-0.jaxvsr", 55527, "Kubernetes")
+    assert place_of_process() == place
 
 
 @pytest.mark.parametrize(

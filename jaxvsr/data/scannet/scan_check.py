@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from jaxvsr.buckets.scans_in_buckets import brought
 from jaxvsr.data.scannet import read_scan
 from jaxvsr.data.scannet.categories import category_of
 from jaxvsr.data.scannet.instance_masks import InstanceMasks
@@ -65,7 +66,7 @@ def check_scans(root: Path, label_map: Path | None = None) -> tuple[list[str], l
     without_frames, without_geometry, unaligned = [], [], []
     labels: Counter[str] = Counter()
     missing = [f"{path.name}: none of a scan's files is in it" for path in _folders_without_scan(scans)]
-    for scan in scans:
+    for scan in _one_at_a_time(scans):
         official = official_split(scan.name)
         split["procedural" if read_scan.is_procedural(scan) else official or "in no official list"] += 1
         here = {name for name, path_of in _FILES.items() if path_of(scan).is_file()}
@@ -105,6 +106,13 @@ def check_scans(root: Path, label_map: Path | None = None) -> tuple[list[str], l
         unknown = sorted(label for label in labels if label.strip() and label.strip() not in known)
         lines.append(f"  labels that {path.name} does not have: {len(unknown):,}{_first(unknown)}")
     return lines, missing
+
+
+def _one_at_a_time(scans: list[Path]) -> Iterator[Path]:
+    """Where each scan is: of those in a bucket, while it is looked at."""
+    for scan in scans:
+        with brought(scan.rglob("*")) as here:
+            yield here(scan)
 
 
 def _folders_without_scan(scans: list[Path]) -> list[Path]:
