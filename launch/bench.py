@@ -101,7 +101,6 @@ def _command(argv: Sequence[str] | None) -> int:
         question_tokens=arguments.question_tokens,
         answer_tokens=arguments.answer_tokens,
         beta=arguments.beta,
-        merged_patch=_config(arguments).vision.merged_patch,
     )
     lora = dataclasses.replace(ATTENTION_LORA, rank=arguments.lora, alpha=2.0 * arguments.lora)
     work = dataclasses.replace(work, lora=lora)
@@ -177,7 +176,7 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
         raise InputError("--compare: nothing is run with --compile; leave one of them out")
     config = _config(arguments)
     costs, flops = program_costs(config, work, forward), program_flops(config, work, forward)
-    needed = needed_flops(config, work.sizes)
+    needed = needed_flops(config, work.sizes(config))
     needed["sample"] = needed["vision"] + needed["prefill"] + needed["decode"]
     model = arguments.model or arguments.shape
     print(f"{model}, {forward.dtype}, remat {forward.remat}: compiled for one device, not run")
@@ -213,7 +212,7 @@ def _compiled_for_target(arguments: Any, work: Any, forward: Any) -> int:
     for line in target_lines(target, mesh, results):
         print(line, flush=True)
     abstract, programs = abstract_bench(config, work, forward, mesh)
-    for line in step_lines(on_target(target, mesh, config, abstract, work.sizes), programs, results):
+    for line in step_lines(on_target(target, mesh, config, abstract, work.sizes(config)), programs, results):
         print(line, flush=True)
     if arguments.json:
         write_text(arguments.json, json.dumps(results, indent=2) + "\n")
@@ -267,8 +266,8 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
     compile_count, compile_seconds = bench.compiled
     phases = median_and_spread(repeat(lambda seed: bench.run_phases(prompt, seed), repeats))
     peak, bandwidth = matmul_peak(forward.dtype), memory_bandwidth()
-    flops = needed_flops(config, work.sizes)
-    read = decode_bytes(config, work.sizes, jnp.dtype(forward.dtype).itemsize)
+    flops = needed_flops(config, work.sizes(config))
+    read = decode_bytes(config, work.sizes(config), jnp.dtype(forward.dtype).itemsize)
     step = steps["step"]["median"]
     asked, answered = work.scenes * work.questions, work.scenes * work.questions * work.rollouts
     return {
@@ -293,7 +292,7 @@ def _measure(config: Any, parameters: Any, work: Any, forward: Any, repeats: int
         "compile_count": compile_count,
         "compile_seconds": compile_seconds,
         "peak_memory_bytes": peak_memory_bytes(),
-        "video_tokens": work.video_tokens,
+        "video_tokens": int((prompt.vision_index[0] >= 0).sum()),
         "answer_tokens": work.answer_tokens,
         "beta": work.beta,
         "lora": work.lora and work.lora.rank,

@@ -51,7 +51,7 @@ class Candidate:
 def candidates(config: TrainConfig, model: ModelConfig, target: Target) -> list[Candidate]:
     """All settings of a target with the config's number of scenes, the fastest first; where the mesh splits scenes
     into more parts than there are, with the next number that divides."""
-    sizes = assumed_workload(config, model).sizes
+    sizes = assumed_workload(config).sizes(model)
     scenes = -(-config.data.scenes // target.devices) * target.devices
     found = [
         Candidate(settings, estimate(config, model, sizes, target, settings))

@@ -7,6 +7,8 @@ also compiled separately, to be timed; `step` is the step as the training loop r
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import resource
 import statistics
 import sys
@@ -18,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int32
 
 from jaxvsr.config.algorithm import AdvantageRule, Objective, OptimizerConfig
 from jaxvsr.devices.compiled import CompiledFunction
@@ -27,18 +30,21 @@ from jaxvsr.grpo.objectives import step_normaliser, token_mask
 from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions, decode, rollout_keys
 from jaxvsr.measure.flops import StepSizes
+from jaxvsr.models.families.known_families import family_of
 from jaxvsr.models.inputs.pixels import pack_frames, row_layout
-from jaxvsr.models.inputs.positions import MediaGrid, vision_positions
+from jaxvsr.models.inputs.positions import MediaGrid, mrope_positions
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_hidden
 from jaxvsr.models.tree_batch import TreePrompt, VisionInput
-from jaxvsr.pixel_budget import FRAMES_PER_PATCH, MERGED_PATCH
+from jaxvsr.pixel_budget import FRAMES_PER_PATCH
 
 ATTENTION_LORA = LoraConfig(rank=8, alpha=16.0, target_modules=LANGUAGE_ATTENTION)
 WARM_UP_RUNS = 3
 TEXT_BEFORE_VIDEO = 14  # tokens of Qwen2-VL's default system prompt and the user turn's opening
+VIDEO_SECONDS = 100.0  # how long a video is, where prompt or positions say times
+_PRE_TOKENS = re.compile(r"<\|\w+\|>| ?[^\W\d]+|\d|[^\w\s]")  # as Qwen's tokenizers cut the text of times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,23 +60,17 @@ class Workload:
     answer_tokens: int = 16
     beta: float = 1e-4
     lora: LoraConfig | None = ATTENTION_LORA  # None: all weights are trained
-    merged_patch: int = MERGED_PATCH  # the model's (`VisionConfig.merged_patch`), 2x2 patches
 
-    @property
-    def frame_side(self) -> int:
-        return max(1, int(self.max_pixels**0.5) // self.merged_patch) * self.merged_patch
+    def frame_side(self, model: ModelConfig) -> int:
+        """Pixels."""
+        unit = model.vision.merged_patch
+        return max(1, int(self.max_pixels**0.5) // unit) * unit
 
-    @property
-    def video_tokens(self) -> int:
-        return -(-self.frames // FRAMES_PER_PATCH) * (self.frame_side // self.merged_patch) ** 2
-
-    @property
-    def sizes(self) -> StepSizes:
-        patches = (2 * self.frame_side // self.merged_patch) ** 2
-        scene = TEXT_BEFORE_VIDEO + self.video_tokens + 1
+    def sizes(self, model: ModelConfig) -> StepSizes:
+        tokens, _, grid = scene_tokens(model, self)
         return StepSizes(
-            self.scenes, scene, self.questions, self.question_tokens, self.rollouts, self.answer_tokens,
-            -(-self.frames // FRAMES_PER_PATCH), patches, self.beta,
+            self.scenes, len(tokens), self.questions, self.question_tokens, self.rollouts, self.answer_tokens,
+            grid.time, grid.height * grid.width, self.beta,
         )  # fmt: skip
 
     @property
@@ -83,24 +83,36 @@ class Workload:
         return dataclasses.replace(self, scenes=count, questions=1, rollouts=1)
 
 
+def scene_tokens(model: ModelConfig, work: Workload) -> tuple[Int32[np.ndarray, " V"], list[MediaGrid], MediaGrid]:
+    """A scene's tokens with the video as the family writes it (text is 0), its blocks, and the whole video."""
+    side = work.frame_side(model) // model.vision.patch_size
+    apart = VIDEO_SECONDS / max(work.frames - 1, 1)
+    grid = MediaGrid(-(-work.frames // FRAMES_PER_PATCH), side, side, True, FRAMES_PER_PATCH * apart)
+    seconds = np.linspace(0, VIDEO_SECONDS, work.frames)
+    text, blocks = family_of(model).video_blocks(grid, seconds, "blocks")
+    special = {"<|vision_start|>": model.vision_start_token_id, "<|vision_end|>": model.vision_end_token_id}
+    tokens, sizes = [0] * TEXT_BEFORE_VIDEO, iter(blocks)
+    for piece in _PRE_TOKENS.findall(text):
+        if piece == "<|video_pad|>":
+            tokens += [model.video_token_id] * math.prod(next(sizes).merged(model.vision.spatial_merge_size))
+        else:
+            tokens.append(special.get(piece, 0))
+    return np.array(tokens, np.int32), blocks, grid
+
+
 def random_prompt(config: ModelConfig, work: Workload, seed: int = 0) -> TreePrompt:
     """Random frames and questions of exactly the given sizes: nothing is padded."""
     rng, vision = np.random.default_rng(seed), config.vision
-    side = work.frame_side
+    side = work.frame_side(config)
     frames = rng.integers(0, 256, (work.scenes, work.frames, side, side, 3), dtype=np.uint8)
     patches = np.stack([pack_frames(video, vision) for video in frames])
     layout = row_layout(side // vision.patch_size, side // vision.patch_size, vision)
     rows, units = patches.shape[1], patches.shape[2] // vision.merge_unit
-    slots = (np.arange(rows)[:, None] * units + layout.unit_slot).reshape(-1)
-    grid = MediaGrid(rows, side // vision.patch_size, side // vision.patch_size, True, 1.0)
-    before = TEXT_BEFORE_VIDEO
-    size = before + len(slots) + 1
-    positions = np.arange(size)[:, None].repeat(3, 1)
-    positions[before : before + len(slots)] = vision_positions(grid, config) + before
-    positions[-1] = positions[:-1].max() + 1
-    index = np.full(size, -1)
-    index[before : before + len(slots)] = slots
-    tokens = rng.integers(0, config.text.vocab_size, (work.scenes, size))
+    expanded, blocks, _ = scene_tokens(config, work)
+    positions, question_start = mrope_positions(expanded, blocks, config)
+    index = np.full(len(expanded), -1)
+    index[expanded == config.video_token_id] = (np.arange(rows)[:, None] * units + layout.unit_slot).reshape(-1)
+    tokens = rng.integers(0, config.text.vocab_size, (work.scenes, len(expanded)))
 
     def every_scene(array: np.ndarray, dtype: Any = np.int32) -> np.ndarray:
         return np.broadcast_to(array, (work.scenes, *array.shape)).astype(dtype)
@@ -113,10 +125,10 @@ def random_prompt(config: ModelConfig, work: Workload, seed: int = 0) -> TreePro
             every_scene(np.broadcast_to(layout.coordinates, (*row_shape, 2))),
         ),
         scene_tokens=tokens.astype(np.int32),
-        scene_length=np.full(work.scenes, size, np.int32),
+        scene_length=np.full(work.scenes, len(expanded), np.int32),
         scene_positions=every_scene(positions),
         vision_index=every_scene(index),
-        question_start=np.full(work.scenes, positions.max() + 1, np.int32),
+        question_start=np.full(work.scenes, question_start, np.int32),
         question_tokens=rng.integers(
             0, config.text.vocab_size, (work.scenes, work.questions, work.question_tokens), dtype=np.int32
         ),

@@ -208,13 +208,13 @@ def _of_shape(
     """A shape, and one bucket of the sizes that the config says."""
     _check(config, model, mesh)
     abstract = shape_step(config, model, mesh)
-    work = assumed_workload(config, model)
+    work = assumed_workload(config)
     prompt = random_prompt(model, work)
     keys = np.zeros((1, work.questions), np.uint32)
     return model, abstract, ((prompt, abstract.programs(prompt, keys)) for _ in range(1))
 
 
-def assumed_workload(config: TrainConfig, model: ModelConfig) -> Workload:
+def assumed_workload(config: TrainConfig) -> Workload:
     """The sizes that a config says, where no data is read; of one scene, of which the shapes for all are made."""
     return Workload(
         scenes=1,
@@ -225,7 +225,6 @@ def assumed_workload(config: TrainConfig, model: ModelConfig) -> Workload:
         question_tokens=ASSUMED_QUESTION_TOKENS,
         answer_tokens=config.sampling.answer_tokens,
         beta=config.grpo.beta if reads_reference(config) else 0.0,
-        merged_patch=model.vision.merged_patch,
     )
 
 

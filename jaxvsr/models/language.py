@@ -110,7 +110,12 @@ class LanguageModel(nnx.Module):
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, init=init)
 
     def embed(self, tokens: Int[Array, "*batch"], dtype: jnp.dtype) -> Float[Array, "*batch H"]:
-        return split(jnp.take(self.embed_tokens["weight"][...], tokens, axis=0, mode="clip").astype(dtype), "scenes")
+        tokens = split(tokens, "scenes over data")
+        x = jnp.take(self.embed_tokens["weight"][...], tokens, axis=0, mode="clip").astype(dtype)
+        # A step between, as the table lies. Without it XLA goes from there to whole scenes by way of all scenes' states
+        # on every device, where the mesh has all three axes.
+        x = split(x, "scenes over data", *[None] * (x.ndim - 2), "table width")
+        return split(x, "scenes")
 
     def rotary(self, positions: Int[Array, "*batch 3"], dtype: jnp.dtype) -> tuple[Array, Array]:
         """Cosine and sine for `positions`, from float32 angles (float64 where `dtype` is)."""

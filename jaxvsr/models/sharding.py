@@ -43,6 +43,8 @@ RULES: tuple[tuple[str, Axes], ...] = (
 # Mesh axes of the axes of activations that are split; all others are whole on every device.
 ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
     "scenes": ("data", "fsdp"),  # S, and the tower's rows S·F, which run over scenes first
+    "scenes over data": ("data",),  # of what is looked up in the table of tokens, whose
+    "table width": ("fsdp",),  # width lies so
     "heads": ("tensor",),  # K key heads, or all N = K·M query heads
     "vocabulary": ("tensor",),
 }

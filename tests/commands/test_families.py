@@ -20,18 +20,18 @@ from tests.support.xla_flags import FLAGS
 
 pytestmark = pytest.mark.slow
 
-RULES: dict[str, Any] = {"qwen2_5_vl": (56, "linspace"), "qwen3_vl": (64, "qwen3-vl")}
+WALKS: dict[str, Any] = {"qwen2_5_vl": (SMALL, 56, "linspace"), "qwen3_vl": (DEEP, 64, "qwen3-vl")}
 RECIPE = TINY_RECIPE.replace("score.py:vowels", "vsi_bench").replace(
     "scenes: 2, questions: 2", "scenes: 1, questions: 1"
 )
 
 
-@pytest.mark.parametrize("family", RULES)
+@pytest.mark.parametrize("family", WALKS)
 def test_commands_work_with_every_family(tiny_model, family, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    side, rule = RULES[family]
+    shape, side, rule = WALKS[family]
     scans = write_data_folder(tmp_path, scenes=3, questions=2, side=side, rule=rule).parent / "scans"
-    model = str(tiny_model(family, SMALL))
+    model = str(tiny_model(family, shape))
     Path("recipe.yaml").write_text(RECIPE.replace("path: tiny", f"path: {model}"))
 
     assert build_data.main(["features", "data", "--model", model]) == 0

@@ -25,8 +25,9 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree import ForwardOptions
 from tests.support.trees import small_config
 
-family, mesh, lora = sys.argv[1:]
+family, mesh, lora, vocabulary = sys.argv[1:]
 config = small_config(family)
+config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=int(vocabulary)))
 work = Workload(scenes=8, questions=2, rollouts=4, frames=16, max_pixels=112 * 112, answer_tokens=6, beta=0.01,
                 lora=ATTENTION_LORA if lora == "lora" else None)
 forward = ForwardOptions(remat="full", unroll=False)
@@ -41,10 +42,10 @@ print(json.dumps({
 """
 
 
-def _costs(family: str, mesh: str, lora: str = "lora") -> dict[str, Any]:
+def _costs(family: str, mesh: str, lora: str = "lora", vocabulary: int = 96) -> dict[str, Any]:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, family, mesh, lora],
+        [sys.executable, "-c", _PROGRAM, family, mesh, lora, str(vocabulary)],
         env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -81,3 +82,13 @@ def test_over_tensor_devices_hold_their_share_of_heads_and_vocabulary() -> None:
     for name in ("reference", "update"):  # sampling also runs the tower, which is not split over tensor
         need = seen["many"][name]["need"]["temporary"]
         assert need < 0.75 * seen["one"][name]["need"]["temporary"], name
+
+
+@pytest.mark.slow
+def test_with_three_axes_no_device_looks_up_the_tokens_of_all_scenes() -> None:
+    """As XLA does by itself where the table of tokens is large."""
+    for name, cost in _costs("qwen3_vl", "data=2,fsdp=2,tensor=2", vocabulary=4096)["many"].items():
+        gathered = [
+            one["shape"] for one in cost["collectives"] if one["kind"] == "all-gather" and one["dtype"] == "f32"
+        ]
+        assert not [shape for shape in gathered if len(shape) > 2 and shape[0] == 8], (name, gathered)

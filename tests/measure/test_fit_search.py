@@ -31,7 +31,7 @@ def versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_arithmetic_is_near_what_the_tpu_compiler_counted() -> None:
     """Of vsgrpo-7b on v5p:2x2x1 with fsdp 4 libtpu 0.0.42.1 counted 7.28 and 7.93 GiB."""
     settings = Settings(MeshShape(fsdp=4), "full", 2, 16)
-    sizes = assumed_workload(CONFIG, MODEL).sizes
+    sizes = assumed_workload(CONFIG).sizes(MODEL)
     memory = estimate(CONFIG, MODEL, sizes, parse_target("v5p:2x2x1"), settings).memory
     assert 0.9 < memory["reference"] / GIB / 7.28 < 1.4
     assert 0.9 < memory["update"] / GIB / 7.93 < 1.4

@@ -4,12 +4,14 @@ import dataclasses
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jaxvsr.measure.compiled_costs import program_costs, program_flops
 from jaxvsr.measure.flops import needed_flops
-from jaxvsr.measure.step_bench import Workload
+from jaxvsr.measure.step_bench import VIDEO_SECONDS, Workload, random_prompt
 from jaxvsr.models.families.known_families import FAMILIES
+from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.model_config import FamilyName, ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tree import ForwardOptions
@@ -37,7 +39,7 @@ def test_the_formulas_count_what_xla_counts(family):
     if config.vision.window_size:
         config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, window_size=112))
     counted = program_flops(config, work, ForwardOptions(dtype="float32"))
-    needed = needed_flops(config, work.sizes)
+    needed = needed_flops(config, work.sizes(config))
     # XLA counts softmax, norms, rotary embedding and the entropy too; in the update also LoRA and the loss.
     assert counted["sample"] == pytest.approx(needed["vision"] + needed["prefill"] + needed["decode"], rel=0.06)
     assert counted["reference"] == pytest.approx(needed["reference"], rel=0.06)
@@ -65,6 +67,22 @@ def test_compiled_costs_of_a_step_without_kl_are_those_of_sample_and_update():
     # Features in place of the tower and its pixels; two moments of each adapter.
     assert 0 < update - (sum(size.values()) - tower + 2 * adapters) < small
     # XLA's count is within a factor of the formulas, which leave out what is not a matrix product.
-    needed, flops = needed_flops(config, work.sizes), program_flops(config, work, ForwardOptions())
+    needed, flops = needed_flops(config, work.sizes(config)), program_flops(config, work, ForwardOptions())
     phases = {"sample": needed["vision"] + needed["prefill"] + needed["decode"], "update": needed["update"]}
     assert all(phases[name] < flops[name] < 2 * phases[name] for name in costs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_scene_of_a_plan_is_laid_out_as_a_prompt_of_its_family(family, tiny_model):
+    """Qwen3-VL's with the text of its times."""
+    processor = SceneProcessor.from_folder(tiny_model(family), max_pixels=64 * 64)
+    work = Workload(scenes=2, frames=5, max_pixels=64 * 64)
+    side = work.frame_side(processor.config)
+    video = Video(np.zeros((5, side, side, 3), np.uint8), np.linspace(0, VIDEO_SECONDS, 5))
+    real = processor.tree_prompt([ScenePrompt((video,), ("How many?",))] * 2)
+    planned, length = random_prompt(processor.config, work), real.scene_length[0]
+    assert planned.scene_length.tolist() == real.scene_length.tolist()
+    assert work.sizes(processor.config).scene_tokens == length
+    np.testing.assert_array_equal(planned.question_start, real.question_start)
+    np.testing.assert_array_equal(planned.scene_positions, real.scene_positions[:, :length])
+    np.testing.assert_array_equal(planned.vision_index >= 0, real.vision_index[:, :length] >= 0)

@@ -30,7 +30,7 @@ work = Workload(scenes=4, questions=4, rollouts=14, frames=4, max_pixels=112 * 1
 mesh = target_mesh(target, None)
 abstract, programs = abstract_bench(config, work, ForwardOptions("bfloat16", "full", unroll=False), mesh)
 results = {}
-for line in step_lines(on_target(target, mesh, config, abstract, work.sizes), programs, results):
+for line in step_lines(on_target(target, mesh, config, abstract, work.sizes(config)), programs, results):
     print(line, file=sys.stderr)
 print(json.dumps(results))
 """
