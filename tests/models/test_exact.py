@@ -154,5 +154,5 @@ def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, seed, tmp_p
     largest = [np.abs(ours[row, : len(e)] - e).max() / np.abs(e).max() for row, e in enumerate(exact)]
     _note(f"{family} bfloat16, largest logit difference over the logits' scale", dict(zip(named, largest, strict=True)))
     # Two ways to round differ by chance: in 100 configs of Qwen3-VL by 1.01 at worst, in 700 single inputs by 1.16.
-    assert our_distance <= 1.1 * their_distance
-    assert (ours_each <= 1.3 * theirs_each).all()
+    assert our_distance <= 1.05 * their_distance
+    assert (ours_each <= 1.25 * theirs_each).all()
