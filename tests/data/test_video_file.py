@@ -159,6 +159,14 @@ def test_a_colon_in_a_name_is_no_protocol_and_a_playlist_is_no_video(tmp_path):
         VideoFileSource(tmp_path / "list.mp4")
 
 
+def test_a_title_that_is_not_utf_8_is_no_matter(tmp_path):
+    path = encode(tmp_path / "a.mkv", greys=GREYS[:3], metadata={"title": "Kueche"})
+    data = path.read_bytes()
+    assert b"Kueche" in data
+    path.write_bytes(data.replace(b"Kueche", "Küche ".encode("latin-1")))
+    assert len(VideoFileSource(path)) == 3
+
+
 @pytest.mark.parametrize("container", ["mkv", "webm", "avi", "mp4", "gif"])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
 def test_a_file_that_is_cut_off_is_broken(container, share, tmp_path, capfd):

@@ -64,9 +64,11 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     except ImportError:
         raise InputError(f"{path}: reading video needs av: pip install 'jaxvsr[scans]'") from None
     av.logging.set_level(None)  # nothing on stderr: errors are raised
+    # Titles need not be UTF-8. From PyAV 19 on they never raise, and there is no such option.
+    titles: Any = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
         # A colon in a name is no protocol, and a playlist that is named .mp4 reads nothing from elsewhere.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **titles)
     except (av.FFmpegError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a video that FFmpeg can read ({one_line(error)})") from None
     with container:
