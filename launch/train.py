@@ -174,14 +174,41 @@ def _command(argv: Sequence[str] | None) -> int:
     speak_as(place)
     if arguments.run_dir is None or arguments.dry_run:
         return _train(arguments, place, None)
-    if place.count > 1 and bucket_url(arguments.run_dir):
-        raise InputError(f"--run-dir {arguments.run_dir}: of several processes it must be on a disk that all see")
+    if place.count > 1 and (url := bucket_url(arguments.run_dir)) is not None:
+        return _train_into_bucket(arguments, place, url)
     arguments.run_dir = place_of_folder(arguments.run_dir, "written")
     with published(arguments.run_dir) as sending:
         return _train(arguments, place, sending)
 
 
+def _train_into_bucket(arguments: Namespace, place: Place, url: str) -> int:
+    """A training of several processes whose run is in a bucket: the first writes and sends it, each other has a copy of
+    its own of what was there at the start."""
+    from jaxvsr.buckets.fetching import bring
+    from jaxvsr.buckets.own_folders import own_folder
+    from jaxvsr.buckets.places import below
+    from jaxvsr.buckets.places import place as place_of_folder
+    from jaxvsr.buckets.publishing import published
+    from jaxvsr.devices.joining import join, wait_for_all
+
+    join(place)
+    if place.process == 0:
+        arguments.run_dir = place_of_folder(arguments.run_dir, "written")
+        with published(arguments.run_dir) as sending:
+            wait_for_all("run folder")  # what is there now is what all go on with
+            code = _train(arguments, place, sending)
+    else:
+        with own_folder() as own:
+            arguments.run_dir = below(own / "run", url)
+            wait_for_all("run folder")
+            bring(url, arguments.run_dir, empty=True)
+            code = _train(arguments, place, None)
+    wait_for_all("sent")  # the end of one that was told to stop ends the others
+    return code
+
+
 def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
+    from jaxvsr.buckets.places import url_at
     from jaxvsr.devices.choose_devices import explain_out_of_memory, keep_compiled_programs
     from jaxvsr.devices.joining import join
     from jaxvsr.devices.mesh import open_mesh
@@ -195,7 +222,9 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
     stop = StopRequest(config.intervals.time_limit)
     if place.count > 1 and arguments.run_dir is None and not arguments.dry_run:
         raise InputError("--run-dir is missing: several processes have to write into one run folder")
-    join(place)
+    own_disk = place.count > 1 and url_at(run_path) is not None
+    if not own_disk:  # else they have met already
+        join(place)
     settings, first_process = config.mesh, place.process == 0
     mesh, line = open_mesh(settings.device, settings.spec, place.count, deterministic=settings.deterministic)
     print(line, flush=True)
@@ -232,6 +261,7 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
             changed_data=arguments.changed_data,
             cache=cache,
             score_answers=benchmark_score(config.data.prompt),
+            own_disk=own_disk,
         ) as ready,
     ):
         if first_process:

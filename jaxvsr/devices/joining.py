@@ -53,6 +53,25 @@ def join(place: Place) -> None:
     stop_signals.take_back()
 
 
+MOST_SECONDS = 24 * 3600  # for what the others do meanwhile; one that dies is noticed apart from that
+
+
+def wait_for_all(what: str) -> None:
+    """Go on when all processes have come here. It chooses no devices, as sums over processes would.
+
+    Raises:
+        InputError: they do not come.
+    """
+    from jax._src import distributed  # no public name waits without devices
+
+    client = distributed.global_state.client
+    assert client is not None
+    try:
+        client.wait_at_barrier(f"jaxvsr {what}", MOST_SECONDS * 1000)
+    except RuntimeError as error:
+        raise InputError(f"{what}: the other processes have not come ({one_line(error)})") from None
+
+
 def own_gpus(index: int, count: int, visible: int) -> list[int] | None:
     """Which of the GPUs that `count` processes of one host all see belong to the one of number `index`; None: all.
 

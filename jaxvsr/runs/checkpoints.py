@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from jaxvsr.buckets.fetching import fetched
@@ -96,9 +97,14 @@ def _lora_from_json(raw: Any) -> LoraConfig | None:
 
 
 class Checkpoints:
-    """The checkpoints of one run. `keep` is how many stay besides the best; None only reads."""
+    """The checkpoints of one run. `keep` is how many stay besides the best; None only reads.
 
-    def __init__(self, folder: Path, keep: int | None = None):
+    `own_disk`: each of several processes has a folder of its own. The first gathers the whole state and writes it; what
+    the others write holds no arrays, and says which steps are saved.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = None, *, own_disk: bool = False):
+        self._gathers = own_disk and jax.process_count() > 1
         policies = ocp.training.preservation_policies
         policy = None
         if keep is not None:
@@ -114,7 +120,7 @@ class Checkpoints:
         if keep is not None:
             self._quiet.enter_context(quiet_threads())
         check_scores(folder)  # all are read at once, whatever step is asked for
-        with quiet():
+        with quiet(), self._orbax():
             self._checkpointer = ocp.training.Checkpointer(
                 folder.resolve(), preservation_policy=policy, cleanup_tmp_directories=keep is not None
             )
@@ -154,7 +160,9 @@ class Checkpoints:
         self.before_save()
         trees = _trees(state)
         digests = {name: tree_digests(tree) for name, tree in trees.items()}
-        with self._saving():
+        if self._gathers:
+            trees = _gathered(trees, kept=jax.process_index() == 0)
+        with self._saving(), self._orbax():
             saved = self._checkpointer.save_checkpointables_async(
                 step,
                 trees,
@@ -169,6 +177,14 @@ class Checkpoints:
             self._wait_for_after()
             self._after = threading.Thread(target=_when_done, args=(saved, self.after_save), daemon=True)
             self._after.start()
+
+    def _orbax(self) -> contextlib.AbstractContextManager[Any]:
+        """Orbax, told that each process writes for itself where that is so."""
+        if not self._gathers:
+            return contextlib.nullcontext()
+        context = ocp.Context()
+        context.multiprocessing.primary_host = None
+        return context
 
     def _wait_for_after(self) -> None:
         if self._after is not None:
@@ -275,14 +291,14 @@ class Checkpoints:
 
     def finished(self) -> int | None:
         """The latest step, once everything that was begun is written."""
-        with self._saving():
+        with self._saving(), self._orbax():
             self._checkpointer.wait()
         self._wait_for_after()
         return self.latest
 
     def close(self) -> None:
         """Wait for what is being written; of one that writes, what a kill kept from being removed goes now."""
-        with self._saving(), contextlib.closing(self._checkpointer):
+        with self._saving(), self._orbax(), contextlib.closing(self._checkpointer):
             self._checkpointer.wait()
             self._wait_for_after()
             for step in self.steps[: -self._keep] if self._keep else ():
@@ -337,6 +353,20 @@ def _check_lora(where: str, lora: LoraConfig | None, record: RunRecord, step: in
             raise InputError(
                 f"{where}: lora.target_modules {lora.target_modules!r} leaves out {name}, which step {step} holds"
             )
+
+
+def _gathered(trees: Mapping[str, Any], *, kept: bool) -> dict[str, Any]:
+    """Trees of arrays that are split over processes, whole and in host memory. All processes ask for it; those that do
+    not keep it get trees without them."""
+
+    def whole(leaf: jax.Array) -> np.ndarray:
+        if leaf.is_fully_replicated:
+            return np.asarray(leaf.addressable_data(0))
+        found = multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(found) if kept else np.zeros(0)
+
+    gathered = jax.tree.map(whole, dict(trees))
+    return gathered if kept else {name: {"elsewhere": np.zeros(1)} for name in trees}
 
 
 def _trees(state: TrainState) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def ready_run(
     scene_batches: SceneBatches | None = None,
     rewards: tuple[Reward, ...] | None = None,
     changed_data: bool = False,
+    own_disk: bool = False,
 ) -> Iterator[ReadyRun]:
     """Check everything, then make the run folder and load the model; what is open is closed behind the block.
 
@@ -64,6 +65,7 @@ def ready_run(
         score_answers: the metric of evaluations during training.
         scene_batches: scenes in memory, from a step on; None reads the config's data folders.
         rewards: in place of the config's.
+        own_disk: each of several processes has a run folder of its own; what the first writes counts.
         changed_data: go on where questions, frames, features, prompt or reward files are not those of the run so far.
 
     Raises:
@@ -83,7 +85,7 @@ def ready_run(
         check_contents(RunFolder(run_path), record, changed_data=changed_data)
     policy = load_policy(config, model, processor, mesh)
     state = policy.start()
-    first, state, record = restored(run, state, record)
+    first, state, record = restored(run, state, record, own_disk=own_disk)
     if first > config.steps:
         raise InputError(f"steps {config.steps}: {run.path} has done {first} already; take steps {first} or more")
     if jax.process_count() > 1:  # none may make the folder of checkpoints while another still looks for it
@@ -95,7 +97,7 @@ def ready_run(
         if not first:
             write_stages(model, run.path)
             of_config(config, tuple(pool.folder for pool in inputs.pools)).write(run.path)
-    checkpoints = Checkpoints(run.checkpoints, keep=config.intervals.keep)
+    checkpoints = Checkpoints(run.checkpoints, keep=config.intervals.keep, own_disk=own_disk)
     log = MetricsLog(run, config, restored_step=first, run_id=record.run_id) if writes else None
     checkpoints.before_save = log.sync if log is not None else checkpoints.before_save
     console = Console(config.steps, done=first, line_seconds=config.logging.line_seconds, quiet=quiet or not writes)
@@ -140,11 +142,13 @@ def ready_run(
         checkpoints.close()
 
 
-def restored(run: RunFolder, state: TrainState, record: RunRecord) -> tuple[int, TrainState, RunRecord]:
+def restored(
+    run: RunFolder, state: TrainState, record: RunRecord, *, own_disk: bool = False
+) -> tuple[int, TrainState, RunRecord]:
     """Steps that the run in the folder has done, the state after them, and its record; 0 where it has no checkpoint."""
     if not run.checkpoints.is_dir():
         return 0, state, record
-    checkpoints = Checkpoints(run.checkpoints)
+    checkpoints = Checkpoints(run.checkpoints, own_disk=own_disk)
     try:
         if checkpoints.latest is None:
             return 0, state, record
