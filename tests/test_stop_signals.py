@@ -141,6 +141,8 @@ def test_a_child_is_told_and_waited_for(number: int, tmp_path: object) -> None:
 
 def test_a_forked_child_has_its_own_signals(tmp_path: object) -> None:
     forks = """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: a fork beside threads
     def command(argv):
         child = os.fork()
         if not child:

@@ -22,6 +22,7 @@ class _Device:
     id: int
     platform: str
     process_index: int = 0
+    device_kind: str = ""
 
 
 def _plan(

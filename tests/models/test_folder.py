@@ -281,7 +281,7 @@ print(json.dumps({"parts": parts, "devices": devices, "names": len(whole)}))
     [
         ("o" * 251, "File name too long"),  # with .partial behind it
         ("o" * 300, "File name too long"),
-        ("a\0b", "null byte"),
+        ("a\0b", "embedded null"),
         ("a file/out", "cannot be a folder, because .*a file is a file"),
         ("link", "is a link"),
     ],
