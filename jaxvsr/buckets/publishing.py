@@ -176,7 +176,7 @@ def whole_files(here: Path) -> dict[str, list[int]]:
 
 def _left_over(url: str, here: Path, noted: Path) -> dict[str, list[Any]] | None:
     """What the bucket has of a folder that a command which was killed, or could not send, has left; None where there is
-    nothing to send, or others have written since: an object is neither what was sent nor what is here.
+    nothing to send, or others have written since: an object is neither what was sent nor what is here or its beginning.
 
     What is not here any more is brought, so that nothing is removed from the bucket because of it.
     """
@@ -195,8 +195,11 @@ def _left_over(url: str, here: Path, noted: Path) -> dict[str, list[Any]] | None
         known = bytes.fromhex(sent[name][0]) if name in sent else None
         with asking(f"{url}/{name}"):
             read = objects(url).read(name, if_not_equal=known).result()
-        if read.state == "value" and name in files and (here / name).read_bytes() == read.value:
+        own = (here / name).read_bytes() if read.state == "value" and name in files else None
+        if own == read.value:
             sent[name] = [read.stamp.generation.hex(), *files[name]]
+        elif own is not None and own.startswith(read.value):  # rows that were sent, before more were written
+            sent.pop(name, None)
         elif read.state != "unspecified":
             of_others.append(name)
     left = f"{len(unsent)} files that an earlier command has left on this machine, such as {unsent[0]}"

@@ -94,11 +94,13 @@ def test_what_others_have_written_since_is_not_overwritten(bucket, killed, capsy
 
 
 @pytest.mark.slow
-def test_a_kill_in_the_midst_of_sending_is_no_writing_by_others(bucket, killed, capsys):
-    bucket.put(f"{killed.partition('://')[2].partition('/')[2]}/metrics.jsonl", b"1\n2\n3\n")
+@pytest.mark.parametrize("sent", [b"1\n2\n3\n", b"1\n2\n3"])
+def test_a_kill_in_the_midst_of_sending_is_no_writing_by_others(bucket, killed, capsys, sent):
+    bucket.put(f"{killed.partition('://')[2].partition('/')[2]}/metrics.jsonl", sent)
     with published(place(killed, "written")):
         pass
     assert names_below(killed) == whole(1, 2, 3) and "sending 3 files" in capsys.readouterr().err
+    assert rows(killed) == b"1\n2\n3\n"
 
 
 @pytest.mark.slow
