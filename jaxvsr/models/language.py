@@ -112,8 +112,8 @@ class LanguageModel(nnx.Module):
     def embed(self, tokens: Int[Array, "*batch"], dtype: jnp.dtype) -> Float[Array, "*batch H"]:
         tokens = split(tokens, "scenes over data")
         x = jnp.take(self.embed_tokens["weight"][...], tokens, axis=0, mode="clip").astype(dtype)
-        # A step between, as the table lies. Without it XLA goes from there to whole scenes by way of all scenes' states
-        # on every device, where the mesh has all three axes.
+        # A step between, as the table lies. Without it XLA may go from there to whole scenes by way of all scenes'
+        # states on every device, as it does for eight CPU devices on three axes.
         x = split(x, "scenes over data", *[None] * (x.ndim - 2), "table width")
         return split(x, "scenes")
 

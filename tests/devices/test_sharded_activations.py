@@ -86,7 +86,7 @@ def test_over_tensor_devices_hold_their_share_of_heads_and_vocabulary() -> None:
 
 @pytest.mark.slow
 def test_with_three_axes_no_device_looks_up_the_tokens_of_all_scenes() -> None:
-    """As XLA does by itself where the table of tokens is large."""
+    """As XLA does by itself for CPU devices, where the table of tokens is large."""
     for name, cost in _costs("qwen3_vl", "data=2,fsdp=2,tensor=2", vocabulary=4096)["many"].items():
         gathered = [
             one["shape"] for one in cost["collectives"] if one["kind"] == "all-gather" and one["dtype"] == "f32"
