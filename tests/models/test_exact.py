@@ -153,6 +153,6 @@ def test_bfloat16_is_as_close_to_float32_as_transformers_own(family, seed, tmp_p
     WORST[f"{family} bfloat16, the same by input"].extend(ours_each / theirs_each)
     largest = [np.abs(ours[row, : len(e)] - e).max() / np.abs(e).max() for row, e in enumerate(exact)]
     _note(f"{family} bfloat16, largest logit difference over the logits' scale", dict(zip(named, largest, strict=True)))
-    # Two ways to round differ by chance: in 100 configs of Qwen3-VL by 1.01 at worst, in 700 single inputs by 1.16.
-    assert our_distance <= 1.05 * their_distance
-    assert (ours_each <= 1.25 * theirs_each).all()
+    # Two ways to round differ by chance: in 220 configs of three families by 1.03 at worst, in 1,540 inputs by 1.21.
+    assert our_distance <= 1.08 * their_distance
+    assert (ours_each <= 1.4 * theirs_each).all()
