@@ -114,6 +114,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setitem(PROMPTS, name, short)
         shutil.copytree(ROOT / "configs", "configs")
         rooms = ["rooms", "scannet", "--scenes", "24", "--seed", "0", "--frames-per-scan", "32", "--size", "80x60"]
+        rooms += ["--workers", "1"]
         assert build_data.main(rooms) == 0
         for path, count in (("spacellava/data/train-0", 16), ("spacellava/data/test-0", 2), ("OpenSpaces/train", 2)):
             write_vqasynth(Path(f"{path}.parquet"), count)
@@ -136,6 +137,8 @@ def small(words: list[str]) -> list[str]:
         sft = "sft" in " ".join(rest)
         sizes = {**SMALL, "sampling.answer_tokens": 64} if sft else SMALL
         rest += [word for field, value in sizes.items() for word in ("--set", f"{field}={value}")]
+    if script == "build_data" and rest[0] in ("rooms", "questions", "frames"):
+        rest += ["--workers", "1"]
     on_cpu = script == "train" or (script == "evaluate" and "chance-" not in " ".join(rest))
     return [script, *rest, *(("--device", "cpu", "--mesh", "1") if on_cpu else ())]
 

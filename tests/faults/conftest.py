@@ -1,7 +1,7 @@
 """Experiments with counts for docs/reliability.md; they take minutes each and run only with JAXVSR_FAULTS=1."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,14 +9,6 @@ import pytest
 from tests.support.forked_commands import fill_place
 
 collect_ignore_glob = [] if os.environ.get("JAXVSR_FAULTS") else ["test_*.py"]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where the commands that are forked print to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXVSR_FAULTS_SAID", str(tmp_path_factory.mktemp("said")))
-        yield
 
 
 @pytest.fixture(scope="session")

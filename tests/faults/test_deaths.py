@@ -18,7 +18,7 @@ import pytest
 from jaxvsr.devices.peers import EXIT_PEER_DIED
 from jaxvsr.files import read_rows
 from tests.support.faults import Tally
-from tests.support.forked_commands import Forked, fork
+from tests.support.forks import Forked, fork
 from tests.support.runs import result_of, without_times
 
 KILLS, SILENCES, STEPS, MOST_SECONDS = 20, 2, 12, 60.0

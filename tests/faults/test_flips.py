@@ -8,7 +8,7 @@ from typing import Any
 from jaxvsr.files import read_rows
 from tests.support.faults import Tally
 from tests.support.files import contents
-from tests.support.forked_commands import fork
+from tests.support.forks import fork
 from tests.support.runs import without_times
 
 FLIPS = 60  # half of them before an export, half before --resume

@@ -10,7 +10,8 @@ import pytest
 from jaxvsr.files import read_rows
 from tests.support.faults import Tally
 from tests.support.files import contents
-from tests.support.forked_commands import COMMANDS, Forked, arguments_of, fork
+from tests.support.forked_commands import COMMANDS, arguments_of
+from tests.support.forks import Forked, fork
 from tests.support.runs import result_of
 
 TRAININGS, KILLS_OF_EACH = 10, 5

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.damage import mutated
 from tests.support.faults import Tally
-from tests.support.forked_commands import fork
+from tests.support.forks import fork
 
 OF_EACH = 10
 SCENE, ROOM, FEATURES = "scene0006_00", "scene0000_00", "features/*/scene0000_00/2"

@@ -11,7 +11,7 @@ import pytest
 from jaxvsr.data.questions import read_questions
 from jaxvsr.files import read_rows
 from tests.support.faults import Tally, write_rows
-from tests.support.forked_commands import fork
+from tests.support.forks import fork
 from tests.support.runs import TINY_RECIPE
 
 STEPS = 40

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.faults import Tally, disk, finish, make_read_only, start, used_kilobytes
-from tests.support.forked_commands import COMMANDS, arguments_of, fork
+from tests.support.forked_commands import COMMANDS, arguments_of
+from tests.support.forks import fork
 
 SIZES = 12
 

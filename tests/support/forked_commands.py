@@ -1,32 +1,14 @@
-"""Commands of all kinds on small data, each as a process of its own.
-
-A command's start is mostly imports, so they are forked from one process that has made them.
-"""
+"""Commands of all kinds on small data, each as a process of its own, for the experiments of `tests.faults`."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import importlib
-import itertools
-import multiprocessing
-import os
-import resource
 import shutil
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tests.support.faults import ROOT, write_rows
+from tests.support.faults import write_rows
+from tests.support.forks import fork
 from tests.support.runs import TINY_RECIPE
-from tests.support.xla_flags import FLAGS
-
-_FORKS = multiprocessing.get_context("forkserver")
-_SCRIPTS = ("build_data", "convert", "evaluate", "report", "study", "train")
-_MODULES = ("jaxvsr.training.assemble", "jaxvsr.training.loop", "jaxvsr.evaluation.evaluate_benchmark", "transformers")
-_NUMBERS = itertools.count()
 
 RECIPE = (
     TINY_RECIPE
@@ -82,84 +64,3 @@ def fill_place(folder: Path, tiny_model: Path, data_folder: Path) -> None:
     write_rows(folder / "rows.jsonl", folder / "videos", 500)
     assert fork("build_data.py", "rooms", "rooms", *ROOMS, "--workers", "1", cwd=folder).finish()[0] == 0
     assert fork("train.py", "--config", "recipe.yaml", "--run-dir", "run", cwd=folder).finish() == (0, "")
-
-
-@dataclasses.dataclass(frozen=True)
-class Forked:
-    """A command that was forked; it has a session of its own, with the processes that it starts."""
-
-    process: Any  # multiprocessing's
-    said: Path  # a folder with its stdout and stderr
-
-    @property
-    def pid(self) -> int:
-        return int(self.process.pid)
-
-    def out(self) -> str:
-        """stdout so far."""
-        return (self.said / "out").read_text(errors="replace")
-
-    def is_over(self) -> bool:
-        return self.process.exitcode is not None
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
-
-    def finish(self, timeout: float = 300) -> tuple[int, str]:
-        """Exit code and stderr; the process has to end by itself."""
-        self.process.join(timeout)
-        if not self.is_over():
-            self.kill()
-            raise AssertionError(f"hangs: {self.out()[-2000:]}")
-        return self.process.exitcode, (self.said / "err").read_text(errors="replace")
-
-    def children(self) -> list[int]:
-        """Processes that it started, and theirs, that live; it need not live itself."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
-                if int(session) == self.pid and state not in "ZX":
-                    found.append(int(stat.parent.name))
-        return [process for process in found if process != self.pid]
-
-    def wait_for_children(self, seconds: float = 60) -> bool:
-        """Whether they all end within this time."""
-        deadline = time.monotonic() + seconds
-        while self.children():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        return True
-
-
-def fork(script: str, *arguments: object, cwd: Path, limits: Mapping[int, int] | None = None) -> Forked:
-    """Start a script of launch/ on the CPU.
-
-    Args:
-        limits: of the process, by their number in `resource`.
-    """
-    os.environ.update({"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": str(ROOT)})
-    _FORKS.set_forkserver_preload([*(f"launch.{name}" for name in _SCRIPTS), *_MODULES])
-    said = Path(os.environ["JAXVSR_FAULTS_SAID"]) / str(next(_NUMBERS))
-    said.mkdir(parents=True)
-    for name in ("out", "err"):
-        (said / name).touch()
-    how = (script.removesuffix(".py"), [str(one) for one in arguments], cwd, said, dict(limits or {}))
-    process = _FORKS.Process(target=_run, args=how)
-    process.start()
-    return Forked(process, said)
-
-
-def _run(script: str, arguments: list[str], cwd: Path, said: Path, limits: dict[int, int]) -> None:
-    os.setsid()
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(said / name, os.O_WRONLY | os.O_APPEND), number)
-    os.chdir(cwd)
-    for kind, most in limits.items():
-        resource.setrlimit(kind, (most, most))
-    from jaxvsr.stop_signals import take_signals
-
-    take_signals()
-    sys.exit(importlib.import_module(f"launch.{script}").main(arguments))

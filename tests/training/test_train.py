@@ -17,12 +17,11 @@ import pytest
 from jaxvsr.files import read_rows
 from jaxvsr.runs.checkpoints import open_run
 from jaxvsr.runs.model_source import open_model
+from tests.support.forks import ROOT, Forked, fork
 from tests.support.runs import TINY_RECIPE
-from tests.support.xla_flags import FLAGS
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 TIMES = ("seconds/", "tokens_per_second", "compile_")
 RECIPE = (
     TINY_RECIPE
@@ -47,30 +46,15 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Pa
     (folder / "tiny" / "SHA256SUMS").unlink()
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "score.py").write_text(REWARD)
-    train(folder, "--config", "recipe.yaml", "--run-dir", "whole")
+    script = [sys.executable, str(ROOT / "launch" / "train.py"), "--config", "recipe.yaml", "--run-dir", "whole"]
+    subprocess.run(script, cwd=folder, check=True, timeout=500)
     return folder
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "launch" / "train.py"), *arguments]
-
-
-def environment(folder: Path) -> dict[str, str]:
-    # One cache for all runs of this file: what is compiled once is read by the others.
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": FLAGS,
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
-    }
-
-
-def train(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(*arguments), cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+def train(folder: Path, *arguments: str, code: int = 0) -> Forked:
+    run = fork("train.py", *arguments, cwd=folder)
+    assert run.finish()[0] == code, run.out() + run.err()
+    return run
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -88,11 +72,10 @@ def test_a_run_writes_its_folder(place: Path) -> None:
 
 
 def test_tree_savings_compare_the_tree_with_separate_sequences(place: Path) -> None:
-    line = [sys.executable, str(ROOT / "launch" / "bench.py"), "--run", "whole", "--scenes", "2"]
-    done = subprocess.run(line, cwd=place, env=environment(place), capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = fork("bench.py", "--run", "whole", "--scenes", "2", cwd=place)
+    assert done.finish()[0] == 0, done.out() + done.err()
     kept = json.loads((place / "whole" / "tree_savings.json").read_text())
-    assert kept["line"] in done.stdout and kept["rollouts"] == 2 * 2 * 3
+    assert kept["line"] in done.out() and kept["rollouts"] == 2 * 2 * 3
     # 12 sequences read their scene and question again: less than 12 times the tree, whose rollouts are nobody's twice.
     assert 2 < kept["separate_tokens"] / kept["tree_tokens"] < 12
     assert kept["gradient_difference"] < 1e-4
@@ -101,23 +84,17 @@ def test_tree_savings_compare_the_tree_with_separate_sequences(place: Path) -> N
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_exactly(place: Path) -> None:
     train(place, "--config", "recipe.yaml", "--run-dir", "parted", "--time-limit", "0s")
     assert len(rows(place / "parted")) == 1
-    said = train(place, "--run-dir", "parted", "--resume", "--set", "intervals.time_limit=null").stdout
-    assert "going on after step 1" in said
+    said = train(place, "--run-dir", "parted", "--resume", "--set", "intervals.time_limit=null")
+    assert "going on after step 1" in said.out()
     assert rows(place / "parted") == rows(place / "whole")
     assert list(read_rows(place / "parted" / "samples.jsonl")) == list(read_rows(place / "whole" / "samples.jsonl"))
 
 
 def test_sigterm_saves_and_exits_with_143(place: Path) -> None:
-    arguments = command("--config", "recipe.yaml", "--run-dir", "terminated", "--steps", "1000000")
-    process = subprocess.Popen(
-        arguments, cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    while "step 1/" not in (line := process.stdout.readline()):
-        assert line, process.stderr
-    process.send_signal(signal.SIGTERM)
-    said, complained = process.communicate(timeout=200)
-    assert process.returncode == 143 and "stopped by SIGTERM, saved" in said and not complained
+    run = fork("train.py", "--config", "recipe.yaml", "--run-dir", "terminated", "--steps", "1000000", cwd=place)
+    run.wait_for("step 1/")
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.finish() == (143, "") and "stopped by SIGTERM, saved" in run.out()
     assert open_run(str(place / "terminated")).step == len(rows(place / "terminated"))
 
 
@@ -126,30 +103,25 @@ def test_processes_of_slurm_save_the_same_step_and_the_requeued_job_goes_on(plac
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "localhost", "JAX_COORDINATOR_PORT": port}
-    pair = [
-        subprocess.Popen(
-            command(*line, "--steps", "1000000"),
+    first, second = (
+        fork(
+            "train.py",
+            *(*line, "--steps", "1000000"),
             cwd=place,
-            env={**environment(place), **job, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            environment={**job, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)},
         )
         for index in range(2)
-    ]
-    assert pair[0].stdout is not None
-    while "step 1/" not in (said := pair[0].stdout.readline()):
-        assert said, pair[0].stderr
-    pair[1].send_signal(signal.SIGTERM)
-    (said, _), second = (process.communicate(timeout=300) for process in pair)
-    assert [process.returncode for process in pair] == [143, 143], said
-    assert "stopped by SIGTERM, saved" in said and second == ("", "")
+    )
+    first.wait_for("step 1/")
+    os.kill(second.pid, signal.SIGTERM)
+    assert [first.finish()[0], second.finish()] == [143, (143, "")], first.out() + first.err()
+    assert "stopped by SIGTERM, saved" in first.out() and second.out() == ""
     saved = open_run(str(place / "pair")).step
     assert saved == len(rows(place / "pair"))
     for row in rows(place / "pair"):
         assert row["host_seconds/most"] >= row["host_seconds/least"] > 0 and row["slowest_process"] in (0, 1)
 
-    assert f"going on after step {saved}" in train(place, *line, "--steps", str(saved + 1)).stdout  # in one process
+    assert f"going on after step {saved}" in train(place, *line, "--steps", str(saved + 1)).out()  # in one process
     assert [row["step"] for row in rows(place / "pair")] == list(range(1, saved + 2))
     whole, parted = (
         {
@@ -164,7 +136,7 @@ def test_processes_of_slurm_save_the_same_step_and_the_requeued_job_goes_on(plac
 
 def test_a_mesh_of_four_samples_the_same_tokens(place: Path) -> None:
     said = train(place, "--config", "recipe.yaml", "--run-dir", "mesh", "--mesh", "fsdp=2,tensor=2", "--steps", "2")
-    assert said.stdout.startswith("4 virtual CPU devices (")
+    assert said.out().startswith("4 virtual CPU devices (")
     one = [row for row in read_rows(place / "whole" / "samples.jsonl") if row["step"] <= 2]
     four = [row for row in read_rows(place / "mesh" / "samples.jsonl") if row["step"] <= 2][: len(one)]
     texts = [[[answer["text"] for answer in row["answers"]] for row in samples] for samples in (one, four)]
@@ -193,7 +165,7 @@ def test_a_run_started_from_a_run_begins_with_its_final_policy(place: Path, monk
 )
 def test_wrong_input_is_one_line_and_writes_nothing(place: Path, arguments: list[str], says: str) -> None:
     done = train(place, "--config", "recipe.yaml", "--run-dir", "never", *arguments, code=2)
-    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert says in done.err() and done.err().count("\n") == 1
     assert not (place / "never").exists()
 
 
@@ -205,14 +177,14 @@ def test_a_checkpoint_of_another_model_is_refused(place: Path) -> None:
         done = train(place, "--run-dir", "changed", "--resume", "--steps", "2", code=2)
     finally:
         (place / "tiny" / "model.safetensors").write_bytes(weights)
-    assert "has changed since the run was made" in done.stderr
+    assert "has changed since the run was made" in done.err()
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(place: Path) -> None:
     done = train(place, "--config", "recipe.yaml", "--run-dir", "never", "--dry-run")
-    assert "2 scenes × 2 questions × 3 answers = 12 rollouts" in done.stdout
-    bucket = next(line for line in done.stdout.splitlines() if line.startswith("bucket 1"))
+    assert "2 scenes × 2 questions × 3 answers = 12 rollouts" in done.out()
+    bucket = next(line for line in done.out().splitlines() if line.startswith("bucket 1"))
     needs = [float(need) for need in re.findall(r"(?:sample|reference|update) (\d+(?:\.\d+)?)", bucket)]
     assert len(needs) == 3 and all(need > 0 for need in needs), "XLA's own count for each compiled function"
-    assert "compiling   3 programs" in done.stdout
+    assert "compiling   3 programs" in done.out()
     assert not (place / "never").exists()
