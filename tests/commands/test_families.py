@@ -1,9 +1,6 @@
 """A walk through the commands with a model of each family but Qwen2-VL, which the other tests of commands take."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,9 @@ from jaxvsr.models.huggingface.processor_tokens import compare_prompts
 from launch import ask, build_data, convert, evaluate, train
 from tests.support.data_folders import write_data_folder
 from tests.support.files import contents
+from tests.support.forks import said_by
 from tests.support.models import DEEP, SMALL
 from tests.support.runs import TINY_RECIPE
-from tests.support.xla_flags import FLAGS
 
 pytestmark = pytest.mark.slow
 
@@ -92,13 +89,7 @@ def test_qwen3_vl_over_data_fsdp_and_tensor_draws_and_learns_as_on_one_device(ti
     recipe = recipe.replace("scenes: 2, questions: 2", "scenes: 4, questions: 1").replace("vowels", "length")
     (tmp_path / "recipe.yaml").write_text(recipe + SPREAD)
     (tmp_path / "score.py").write_text(LENGTHS)
-    root = str(Path(train.__file__).parents[1])
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": root}
-    done = subprocess.run(
-        [sys.executable, "-c", ON_MESHES], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 virtual CPU devices" in done.stderr + done.stdout
+    assert "8 virtual CPU devices" in said_by(ON_MESHES, cwd=tmp_path)
     one, eight = (list(read_rows(tmp_path / run / "metrics.jsonl")) for run in ("one", "eight"))
     drawn, drawn_by_eight = (
         [[answer["text"] for answer in row["answers"]] for row in read_rows(tmp_path / run / "samples.jsonl")]

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -20,7 +17,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_spec, without_fsdp
-from tests.support.xla_flags import FLAGS
+from tests.support.forks import said_by
 
 
 @pytest.mark.parametrize(
@@ -160,12 +157,7 @@ print(json.dumps({"line": describe_devices(chosen, shape), "axes": str(mesh.axis
 
 @pytest.mark.slow
 def test_eight_virtual_devices_on_a_machine_without_accelerators_say_so() -> None:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-    done = subprocess.run(
-        [sys.executable, "-c", _VIRTUAL], env=environment, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
+    seen = json.loads(said_by(_VIRTUAL))
     assert seen["line"].startswith("8 virtual CPU devices (") and seen["line"].endswith("mesh fsdp=4,tensor=2")
     assert seen["axes"].count("Auto") == 3
     assert (seen["rows"], seen["share"], seen["sum"]) == ([0, 8], [0, 1], 28.0)

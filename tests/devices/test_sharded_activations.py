@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from tests.support.xla_flags import FLAGS
+from tests.support.forks import said_by
 
 _PROGRAM = """
 import dataclasses, json, sys
@@ -43,13 +40,7 @@ print(json.dumps({
 
 
 def _costs(family: str, mesh: str, lora: str = "lora", vocabulary: int = 96) -> dict[str, Any]:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, family, mesh, lora, str(vocabulary)],
-        env=environment, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return json.loads(said_by(_PROGRAM, family, mesh, lora, vocabulary))
 
 
 def _layers(shapes: dict[str, list[int]]) -> set[tuple[int, ...]]:

@@ -2,12 +2,8 @@
 
 import dataclasses
 import json
-import os
 import socket
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,11 +30,11 @@ from jaxvsr.runs.model_source import open_model, start_record
 from jaxvsr.runs.run_card import evaluations_of
 from jaxvsr.runs.run_folder import make_run_folder
 from launch.evaluate import main
+from tests.support.forks import fork
 from tests.support.models import DEEP
 from tests.support.published_sets import write_parquet
 from tests.support.scans import write_sens_scan
 
-ROOT = Path(__file__).parents[2]
 SCENES = {"scannet": "scene0011_00", "arkitscenes": "41069025"}
 PRUNED = {1, 2, 5}
 
@@ -303,24 +299,21 @@ def test_a_series_of_checkpoints_is_scored_per_step_with_one_compiled_program(
     assert "no checkpoint '7'" in capsys.readouterr().err
 
 
-def separate(*command):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, str(ROOT / "launch" / "evaluate.py"), *map(str, command)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.mark.slow
 def test_a_mesh_and_two_processes_give_the_same_answers(folder, data, tmp_path):
     assert evaluate(folder, data, tmp_path / "one") == 0
-    mesh = separate(*arguments(folder, data, tmp_path / "mesh", "--mesh", "fsdp=2"))
-    said, _ = mesh.communicate(timeout=300)
-    assert mesh.returncode == 0 and said.startswith("2 virtual CPU devices"), said
+    mesh = fork("evaluate.py", *arguments(folder, data, tmp_path / "mesh", "--mesh", "fsdp=2"), cwd=tmp_path)
+    assert mesh.finish()[0] == 0 and mesh.out().startswith("2 virtual CPU devices"), mesh.out() + mesh.err()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = ["--mesh", "fsdp=2", "--coordinator", f"127.0.0.1:{port}", "--process-count", "2"]
-    both = [separate(*arguments(folder, data, tmp_path / "two", *shared, "--process-id", index)) for index in range(2)]
-    outputs = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
+    both = [
+        fork("evaluate.py", *arguments(folder, data, tmp_path / "two", *shared, "--process-id", index), cwd=tmp_path)
+        for index in range(2)
+    ]
+    codes = [process.finish()[0] for process in both]
+    outputs = [process.out() for process in both]
+    assert codes == [0, 0], [*outputs, *(process.err() for process in both)]
     assert "in 2 processes" in outputs[0] and "overall" in outputs[0] and "overall" not in outputs[1]
     assert answers(tmp_path / "one") == answers(tmp_path / "mesh") == answers(tmp_path / "two")

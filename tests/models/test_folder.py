@@ -5,8 +5,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import ml_dtypes
 import numpy as np
@@ -22,8 +20,8 @@ from jaxvsr.models.huggingface.model_folder import folder_contents, load_paramet
 from jaxvsr.models.huggingface.parameter_names import HEAD, file_name, file_names
 from jaxvsr.models.huggingface.write_model_folder import LAYOUT_FILE, save_folder, save_stacked_folder
 from jaxvsr.models.qwen_vl import parameter_shapes
+from tests.support.forks import said_by
 from tests.support.models import DEEP
-from tests.support.xla_flags import FLAGS
 
 THREE_LAYERS = dataclasses.replace(DEEP, text_layers=3)
 
@@ -312,11 +310,7 @@ def test_a_partial_folder_is_refused_as_a_model(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_each_device_of_a_mesh_receives_only_its_slice_and_nothing_more_is_read(sharded):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-    command = [sys.executable, "-c", _ON_MESH, str(sharded["qwen2_5_vl"])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
+    seen = json.loads(said_by(_ON_MESH, sharded["qwen2_5_vl"]))
     assert seen["parts"] == seen["devices"] and len(seen["parts"]) == seen["names"]
     assert seen["devices"]["language_model.layers.mlp.up_proj.weight"] == 4
     assert seen["devices"]["visual.blocks.mlp.up_proj.weight"] == 2

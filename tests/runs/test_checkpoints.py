@@ -3,10 +3,7 @@
 import dataclasses
 import gc
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +22,8 @@ from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, is_run, open_run
 from jaxvsr.runs.model_source import open_model, reopen_model, start_record, write_stages
 from jaxvsr.runs.run_folder import make_run_folder
 from tests.support.checkpoint_states import LORA, NAME, OPTIMIZER, RECORD, assert_equal, state_after
+from tests.support.forks import said_by
 from tests.support.models import SMALL
-from tests.support.xla_flags import FLAGS
 
 
 def test_a_saved_state_is_read_back_bit_for_bit_with_its_record(tmp_path: Path) -> None:
@@ -282,11 +279,7 @@ print(json.dumps({"sum": float(weight.sum()), "shards": len(weight.sharding.devi
 def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path: Path) -> None:
     seen = []
     for mesh in ("1", "fsdp=4,tensor=2"):
-        command = [sys.executable, "-c", _ON_MESH, str(tmp_path / "checkpoints"), mesh]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
-        assert done.returncode == 0, done.stderr
-        seen.append(json.loads(done.stdout))
+        seen.append(json.loads(said_by(_ON_MESH, tmp_path / "checkpoints", mesh)))
     assert [found["shards"] for found in seen] == [1, 8]
     assert seen[1]["piece"] == [2, 4, 2] and seen[1]["moments"] == [None, "tensor", "fsdp"]
     assert [found["sum"] for found in seen] == [sum(range(128))] * 2

@@ -108,9 +108,10 @@ def fork(
     environment: Mapping[str, str] | None = None,
     limits: Mapping[int, int] | None = None,
 ) -> Forked:
-    """Start a script of launch/ on the CPU.
+    """Start a command on the CPU.
 
     Args:
+        script: a file of launch/, or the text of a program.
         environment: variables beside those of this process. None that a library reads when it is imported.
         limits: of the process, by their number in `resource`.
     """
@@ -120,10 +121,18 @@ def fork(
     for name in ("out", "err"):
         (said / name).touch()
     given = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": str(ROOT), **(environment or {})}
-    how = (script.removesuffix(".py"), [str(one) for one in arguments], cwd, given, said, dict(limits or {}))
+    how = (script, [str(one) for one in arguments], cwd, given, said, dict(limits or {}))
     process = _FORKS.Process(target=_run, args=how)
     process.start()
     return Forked(process, said)
+
+
+def said_by(program: str, *arguments: object, cwd: Path = ROOT) -> str:
+    """What a program prints that ends well."""
+    process = fork(program, *arguments, cwd=cwd)
+    code, error = process.finish()
+    assert code == 0, process.out() + error
+    return process.out()
 
 
 def _run(
@@ -140,6 +149,11 @@ def _run(
     from jaxvsr.stop_signals import take_signals
 
     take_signals()
-    code = importlib.import_module(f"launch.{script}").main(arguments)
+    sys.argv = [script, *arguments]
+    code = None
+    if script.endswith(".py"):
+        code = importlib.import_module(f"launch.{script.removesuffix('.py')}").main(arguments)
+    else:
+        exec(script, {"__name__": "__main__"})
     atexit._run_exitfuncs()
     sys.exit(code)
