@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -26,12 +27,21 @@ from tests.support.files import contents
 if TYPE_CHECKING:
     from tests.support.runs import Bench
 
+for decorators in (jaxtyping, jaxtyping._decorator):
+    decorators.jaxtyped = tests.support.shape_types.jaxtyped
 install_import_hook("jaxvsr", "tests.support.shape_types.checker")
 jax.tree_util.register_dataclass = tests.support.shape_types.register_dataclass  # type: ignore[assignment]
 
 # Random inputs are the same in every run, and how long one takes is nobody's promise.
 settings.register_profile("jaxvsr", deadline=None, derandomize=True)
 settings.load_profile("jaxvsr")
+
+
+def pytest_collection_finish() -> None:
+    """What imports have made stays: the garbage collector need not look at it again, nor so often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
