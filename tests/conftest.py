@@ -27,6 +27,7 @@ from tests.support.files import contents
 if TYPE_CHECKING:
     from tests.support.runs import Bench
 
+gc.disable()  # until the tests are imported
 for decorators in (jaxtyping, jaxtyping._decorator):
     decorators.jaxtyped = tests.support.shape_types.jaxtyped
 install_import_hook("jaxvsr", "tests.support.shape_types.checker")
@@ -42,6 +43,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

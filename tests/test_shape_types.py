@@ -37,6 +37,14 @@ def unknown(one: Unknown, two: int) -> int:
     return two
 
 
+def adder(shift: float) -> Callable[..., Any]:
+    @jaxtyped(typechecker=checker)
+    def add(table: Float32[np.ndarray, "A B"], *rows: int, twice: bool = False) -> Float32[np.ndarray, " B"]:
+        return table[list(rows)].sum(axis=0 if rows else None) + np.float32(shift * (1 + twice))
+
+    return add
+
+
 @jaxtyped(typechecker=checker)
 @dataclasses.dataclass
 class Pair:
@@ -57,6 +65,7 @@ def test_what_fits_passes():
     assert len(list(rows(zeros(2, 3)))) == 2 and unknown("anything", 1) == 1
     joined(zeros(1, 5), zeros(1, 5))  # a call's sizes are its own
     assert Pair(zeros(2), zeros(2)).dot() == 0
+    assert [adder(shift)(zeros(2, 3), 0, 1, twice=True).tolist() for shift in (1, 2)] == [[2, 2, 2], [4, 4, 4]]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +78,9 @@ def test_what_fits_passes():
         lambda: joined(zeros(2, 3), zeros(4, 3), make=zeros(7, 3)),
         lambda: list(rows(zeros(2))),
         lambda: unknown("anything", "1"),
+        lambda: adder(1)(zeros(3), 0),
+        lambda: adder(1)(zeros(2, 3), "0"),
+        lambda: adder(1)(zeros(2, 3)),
         lambda: Pair(zeros(2), zeros(3)),
         lambda: Pair(zeros(0), zeros(0)).dot(),
         lambda: intrinsic_matrix("wide", 3),

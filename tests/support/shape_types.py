@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,17 +29,8 @@ def jaxtyped(checked: Any = None, *, typechecker: Any) -> Any:
     if not isinstance(checked, types.FunctionType) or inspect.isgeneratorfunction(checked):
         return _jaxtyped(checked, typechecker=typechecker)
     function = checked
-    copied = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    functools.update_wrapper(copied, function)
-    copied.__kwdefaults__ = function.__kwdefaults__
-    # Names that are imported for type checkers alone are not checked.
-    copied.__annotations__ = {
-        name: _decorator._destring_annotation(hint, function.__globals__)
-        for name, hint in function.__annotations__.items()
-    }
-    check = typechecker(copied)
+    made = _in_a_function if "<locals>" in function.__qualname__ else _in_a_module
+    check = made(function, typechecker)
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -58,6 +50,51 @@ def jaxtyped(checked: Any = None, *, typechecker: Any) -> Any:
 
 
 _jaxtyped = jaxtyping.jaxtyped
+_Function = Callable[..., Any]
+_stubs: dict[types.CodeType, tuple[_Function, _Function, str]] = {}
+
+
+def _signature(function: types.FunctionType) -> inspect.Signature:
+    """With types for strings. Names that are imported for type checkers alone are not checked."""
+
+    def resolved(hint: Any) -> Any:
+        return hint if hint is inspect.Signature.empty else _decorator._destring_annotation(hint, function.__globals__)
+
+    signature = inspect.signature(function)
+    parameters = [one.replace(annotation=resolved(one.annotation)) for one in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=resolved(signature.return_annotation))
+
+
+def _in_a_module(function: types.FunctionType, typechecker: _Function) -> _Function:
+    copied = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    functools.update_wrapper(copied, function)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    signature = _signature(function)
+    hints = {one.name: one.annotation for one in signature.parameters.values()} | {
+        "return": signature.return_annotation
+    }
+    copied.__annotations__ = {name: hint for name, hint in hints.items() if hint is not inspect.Signature.empty}
+    return typechecker(copied)
+
+
+def _in_a_function(function: types.FunctionType, typechecker: _Function) -> _Function:
+    """It is made anew in each call of the other one: what checks it is not, and stands apart from it."""
+    if function.__code__ not in _stubs:
+        signature = _signature(function)
+        name = (function.__name__, function.__qualname__, function.__module__)
+        parameters = _decorator._make_fn_with_signature(*name, signature.replace(return_annotation=Any), output=False)
+        result, returned = _decorator._make_fn_with_signature(*name, signature, output=True)
+        _stubs[function.__code__] = typechecker(parameters), typechecker(result), returned
+    parameters, result, returned = _stubs[function.__code__]
+
+    def check(*args: Any, **kwargs: Any) -> Any:
+        parameters(*args, **kwargs)
+        return result(*args, **kwargs, **{returned: function(*args, **kwargs)})
+
+    return check
+
 
 _register_dataclass = jax.tree_util.register_dataclass
 
