@@ -26,7 +26,7 @@ $(VENV)/.scans: $(RECIPE) | interpreter
 
 $(VENV)/.test: $(RECIPE) | interpreter
 	@sh setup/environment.sh $(VENV) test
-	@touch $@ $(VENV)/.scans
+	@touch $@ $(VENV)/.scans $(VENV)/.docs
 
 $(VENV)/.docs: $(RECIPE) | interpreter
 	@sh setup/environment.sh $(VENV) docs

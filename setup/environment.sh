@@ -2,7 +2,7 @@
 # Makes a Python environment and installs jaxvsr into it, from this checkout.
 #
 #   sh setup/environment.sh .venv scans          what the demo needs (no torch)
-#   sh setup/environment.sh .venv test           that, and what the tests need
+#   sh setup/environment.sh .venv test           that, and what the tests and the documentation need
 #   sh setup/environment.sh .venv docs           what the documentation needs
 #   sh setup/environment.sh .venv check          nothing; an error if .venv has another Python than PYTHON
 #
@@ -49,16 +49,21 @@ if ! "$environment/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 python=$environment/bin/python
 
+# Bytecode of what nobody imports is most of the bytecode: where many more packages are installed than are used, Python
+# writes it when it is needed. For a command's first start it is there.
+compile=--no-compile
+[ "$extras" != scans ] || compile=--compile
+
 case ,$extras, in
 *,test,*)
     # torch's CPU build is a tenth of the other one. Where pip is not set up to find it, PyTorch's own index has it.
     echo "installing torch 2.13.0 for the tests"
-    "$python" -m pip install -qq "torch==2.13.0+cpu" 2>/dev/null ||
-        "$python" -m pip install -qq "torch==2.13.0" --index-url https://download.pytorch.org/whl/cpu --retries 1 2>/dev/null ||
-        "$python" -m pip install -qq "torch==2.13.0" || fail "torch 2.13.0 could not be installed: see above"
+    "$python" -m pip install -qq $compile "torch==2.13.0+cpu" 2>/dev/null ||
+        "$python" -m pip install -qq $compile "torch==2.13.0" --index-url https://download.pytorch.org/whl/cpu --retries 1 2>/dev/null ||
+        "$python" -m pip install -qq $compile "torch==2.13.0" || fail "torch 2.13.0 could not be installed: see above"
     ;;
 esac
 
 echo "installing jaxvsr[$extras] into $environment (one to three minutes)"
-PYTHONWARNINGS=ignore "$python" -m pip install -qq --editable ".[$extras]" || fail "pip could not install jaxvsr[$extras]: see above"
+PYTHONWARNINGS=ignore "$python" -m pip install -qq $compile --editable ".[$extras]" || fail "pip could not install jaxvsr[$extras]: see above"
 "$python" setup/native_libraries.py
