@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 gc.disable()  # until the tests are imported
 for decorators in (jaxtyping, jaxtyping._decorator):
-    decorators.jaxtyped = tests.support.shape_types.jaxtyped
+    vars(decorators)["jaxtyped"] = tests.support.shape_types.jaxtyped
 install_import_hook("jaxvsr", "tests.support.shape_types.checker")
 jax.tree_util.register_dataclass = tests.support.shape_types.register_dataclass  # type: ignore[assignment]
 
