@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 
 import numpy as np
@@ -14,8 +15,12 @@ from jaxvsr.data.rooms.furniture import KINDS
 from jaxvsr.data.rooms.room import Room, build_room, scene_name
 from jaxvsr.data.scannet.categories import category_of, is_structural
 
-ROOMS = [build_room(seed=3, index=index) for index in range(60)]
 FURNITURE = set(KINDS) - {"monitor"}
+
+
+@functools.cache
+def rooms() -> list[Room]:
+    return [build_room(seed=3, index=index) for index in range(60)]
 
 
 def furniture(room: Room) -> list:
@@ -25,15 +30,15 @@ def furniture(room: Room) -> list:
 def test_a_room_depends_only_on_seed_and_index():
     for index in (0, 5):
         again = build_room(3, index)
-        assert [item.raw_label for item in again.objects] == [item.raw_label for item in ROOMS[index].objects]
-        for one, other in zip(again.objects, ROOMS[index].objects, strict=True):
+        assert [item.raw_label for item in again.objects] == [item.raw_label for item in rooms()[index].objects]
+        for one, other in zip(again.objects, rooms()[index].objects, strict=True):
             np.testing.assert_array_equal(one.corners, other.corners)
-    assert build_room(4, 0).area != ROOMS[0].area
+    assert build_room(4, 0).area != rooms()[0].area
 
 
 @pytest.mark.slow
 def test_no_two_pieces_of_furniture_overlap():
-    for room in ROOMS:
+    for room in rooms():
         hulls = [ConvexHull(item.corners[:, :2]) for item in furniture(room)]
         for one, other in itertools.combinations(hulls, 2):
             # Points all over one footprint, none of them inside the other.
@@ -45,7 +50,7 @@ def test_no_two_pieces_of_furniture_overlap():
 
 
 def test_furniture_stands_on_the_floor_inside_the_room():
-    for room in ROOMS:
+    for room in rooms():
         outline = Outline(room.plan.outline)
         for item in furniture(room):
             assert item.aabb.minimum[2] == pytest.approx(0, abs=1e-9), item.category
@@ -55,7 +60,7 @@ def test_furniture_stands_on_the_floor_inside_the_room():
 
 def test_monitors_stand_on_desks():
     monitors = 0
-    for room in ROOMS:
+    for room in rooms():
         desks = [item.aabb for item in room.objects if item.category == "desk"]
         for item in room.objects:
             if item.category == "monitor":
@@ -68,7 +73,7 @@ def test_monitors_stand_on_desks():
 
 @pytest.mark.slow
 def test_doors_can_be_reached():
-    for room in ROOMS:
+    for room in rooms():
         doors = [item.aabb for item in room.objects if item.category == "door"]
         assert doors
         for door in doors:
@@ -83,7 +88,7 @@ def test_doors_can_be_reached():
 
 
 def test_the_area_of_a_room_is_that_of_a_fine_grid():
-    for room in ROOMS[:20]:
+    for room in rooms()[:20]:
         low, high = room.plan.outline.min(axis=0), room.plan.outline.max(axis=0)
         axes = [np.linspace(a, b, 401)[:-1] + (b - a) / 800 for a, b in zip(low, high, strict=True)]
         points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
@@ -93,19 +98,19 @@ def test_the_area_of_a_room_is_that_of_a_fine_grid():
 
 
 def test_rooms_differ_in_size_shape_and_in_how_many_of_each_kind_there_are():
-    areas = np.array([room.area for room in ROOMS])
+    areas = np.array([room.area for room in rooms()])
     assert areas.min() >= 8 and areas.max() <= 60
     # Spread evenly on a logarithmic scale: a quarter of the rooms in each quarter of it.
     quarters = np.histogram(np.log(areas), np.linspace(np.log(8), np.log(60), 5))[0] / len(areas)
     assert (quarters > 0.1).all()
-    assert {room.plan.shape for room in ROOMS} == {"rectangle", "L", "T", "U"}
+    assert {room.plan.shape for room in rooms()} == {"rectangle", "L", "T", "U"}
     counts: collections.Counter[int] = collections.Counter()
-    for room in ROOMS:
+    for room in rooms():
         assert 6 <= len(furniture(room)) <= 20
         counts.update(collections.Counter(item.category for item in furniture(room)).values())
     assert set(counts) == {1, 2, 3, 4, 5, 6}
     assert max(counts.values()) < 0.45 * counts.total(), "one count is nearly always right"
-    assert {item.category for room in ROOMS for item in furniture(room)} == FURNITURE
+    assert {item.category for room in rooms() for item in furniture(room)} == FURNITURE
 
 
 def test_pieces_of_one_category_differ_in_size_and_colour_and_are_of_realistic_size():
@@ -123,6 +128,6 @@ def test_pieces_of_one_category_differ_in_size_and_colour_and_are_of_realistic_s
 def test_a_second_scan_of_a_room_has_its_name_and_its_furniture():
     assert (scene_name(14), scene_name(15), scene_name(16)) == ("scene0014_00", "scene0014_01", "scene0015_00")
     assert len({scene_name(index) for index in range(200)}) == 200
-    one, other = ROOMS[14], ROOMS[15]
+    one, other = rooms()[14], rooms()[15]
     assert one.area == other.area and one.name != other.name
     assert [item.category for item in one.objects] == [item.category for item in other.objects]
