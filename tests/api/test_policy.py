@@ -1,8 +1,6 @@
 """The Python interface: what it gives is what the commands compute, and nothing that it is given changes."""
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,13 +48,8 @@ def leaves(state: object) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(state))]
 
 
-@pytest.mark.slow
-def test_importing_jaxvsr_is_light_and_every_public_name_exists() -> None:
-    code = (
-        "import sys, jaxvsr; assert not {'jax', 'numpy', 'flax'} & set(sys.modules), 'heavy'; "
-        "assert set(jaxvsr.__all__) <= set(dir(jaxvsr)); [getattr(jaxvsr, name) for name in jaxvsr.__all__]"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+def test_every_public_name_exists() -> None:
+    assert set(jaxvsr.__all__) <= set(dir(jaxvsr)) and all(hasattr(jaxvsr, name) for name in jaxvsr.__all__)
     assert sorted(jaxvsr.__all__) == sorted(jaxvsr._PUBLIC)
     with pytest.raises(AttributeError, match="it offers AdvantageRule"):
         jaxvsr.lode  # noqa: B018

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -21,6 +19,7 @@ from jaxvsr.models.inputs.processor import Image, SceneProcessor, ScenePrompt, V
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.models.tiny.tiny_text import ANSWERS, tokenizer_corpus
+from tests.support.forks import said_by
 from tests.support.hf_processor import hugging_face_inputs
 
 QUESTION = "How many chair(s)in the room?"
@@ -137,7 +136,7 @@ def test_the_jax_model_gives_transformers_logits(folder, media):
 def test_the_same_seed_gives_the_same_bytes_in_another_process(folders, tmp_path):
     script = "import sys; from pathlib import Path; from jaxvsr.models.tiny.tiny_model import write_tiny_model; "
     script += "write_tiny_model(Path(sys.argv[1]), int(sys.argv[2]))"
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "again"), "0"], check=True)
+    said_by(script, tmp_path / "again", 0)
     for path in folders["qwen2_vl"].iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
     write_tiny_model(tmp_path / "other", 1)

@@ -20,8 +20,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.support.xla_flags import FLAGS
 
@@ -94,8 +97,12 @@ class Forked:
 
 
 @functools.cache
-def _folder() -> Path:
-    """Where the commands print to; it goes when the tests end."""
+def _start() -> Path:
+    """Start the process that commands are forked from; where they print to, which goes when the tests end."""
+    _FORKS.set_forkserver_preload([*(f"launch.{name}" for name in _SCRIPTS), *_MODULES])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        forkserver.ensure_running()
     folder = Path(tempfile.mkdtemp(prefix="said"))
     atexit.register(shutil.rmtree, folder)
     return folder
@@ -115,8 +122,7 @@ def fork(
         environment: variables beside those of this process. None that a library reads when it is imported.
         limits: of the process, by their number in `resource`.
     """
-    _FORKS.set_forkserver_preload([*(f"launch.{name}" for name in _SCRIPTS), *_MODULES])
-    said = _folder() / str(next(_NUMBERS))
+    said = _start() / str(next(_NUMBERS))
     said.mkdir()
     for name in ("out", "err"):
         (said / name).touch()
