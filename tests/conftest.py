@@ -39,10 +39,12 @@ settings.load_profile("jaxvsr")
 
 
 def pytest_collection_finish() -> None:
-    """What imports have made stays: the garbage collector need not look at it again, nor so often."""
+    """What imports have made stays: the garbage collector need not look at it again.
+
+    It runs as often as always: PyAV's encoders and decoders, each with its threads, go when it does.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
     gc.enable()
 
 
