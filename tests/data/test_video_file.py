@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -157,6 +159,18 @@ def test_a_colon_in_a_name_is_no_protocol_and_a_playlist_is_no_video(tmp_path):
     (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile '{tmp_path}/http:a.mp4'\n")
     with pytest.raises(InputError, match=r"list\.mp4: not a video"):
         VideoFileSource(tmp_path / "list.mp4")
+
+
+def test_what_was_read_leaves_no_threads_until_garbage_is_collected(tmp_path):
+    source = VideoFileSource(encode(tmp_path / "a.mp4", greys=GREYS[:6]))
+    gc.collect()
+    before = len(os.listdir("/proc/self/task"))
+    gc.disable()
+    try:
+        assert len(list(source.frames(range(6)))) == 6
+        assert len(os.listdir("/proc/self/task")) <= before
+    finally:
+        gc.enable()
 
 
 def test_a_title_that_is_not_utf_8_is_no_matter(tmp_path):

@@ -88,6 +88,9 @@ class VideoFileSource:
         wanted = [int(index) for index in indices]
         if wanted != sorted(set(wanted)) or not 0 <= min(wanted) <= max(wanted) < len(self):
             raise InputError(f"{self._path}: frames {wanted}: expected ascending numbers below {len(self)}")
+        from av.video.reformatter import VideoReformatter
+
+        converter = VideoReformatter()  # has threads; a picture's own would live as long as Python lets the picture
         size: tuple[int, ...] | None = None
         remaining = iter(wanted)
         following = next(remaining)
@@ -105,7 +108,7 @@ class VideoFileSource:
                         f"has {size[0]}×{size[1]}"
                     )
                 if shown == following:
-                    yield self._pixels(picture, shown)
+                    yield self._pixels(picture, shown, converter)
                     following = next(remaining, -1)
                 shown += 1
                 if following < 0 and self._sound:
@@ -205,7 +208,7 @@ class VideoFileSource:
             return order if packet.size else shown
         return bisect.bisect_left(self._packets.times, packet.pts)
 
-    def _pixels(self, picture: Any, index: int) -> UInt8[np.ndarray, "H W 3"]:
+    def _pixels(self, picture: Any, index: int, converter: Any) -> UInt8[np.ndarray, "H W 3"]:
         """Upright RGB; each pixel has the colour of its own block, as in FFmpeg's conversion of 8-bit video."""
         components = picture.format.components
         if len(components) == 1 and components[0].bits > 8 and not picture.format.has_palette:
@@ -215,10 +218,10 @@ class VideoFileSource:
             )
         try:
             if any(component.is_alpha for component in components) or picture.format.has_palette:
-                rgba = picture.reformat(format="rgba", interpolation="POINT").to_ndarray()
+                rgba = converter.reformat(picture, format="rgba", interpolation="POINT").to_ndarray()
                 pixels = np.asarray(on_white(Image.fromarray(rgba)))
             else:
-                pixels = picture.reformat(format="rgb24", interpolation="POINT").to_ndarray()
+                pixels = converter.reformat(picture, format="rgb24", interpolation="POINT").to_ndarray()
         except Exception as error:  # FFmpeg has no conversion, or no memory
             raise InputError(f"{self._path}: frame {index} cannot be read as RGB ({one_line(error)})") from None
         with prefixed(str(self._path)):
