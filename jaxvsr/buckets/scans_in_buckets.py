@@ -100,10 +100,10 @@ def has_size(file: Path, size: int) -> bool:
     """Whether the object of a file of a `listed` folder has this many bytes; it is not brought."""
     one = _object(file)
     assert one is not None
-    with contextlib.suppress(ValueError):  # out of range
-        return (
-            size > 0 and len(objects(one.bucket).read(one.name, byte_range=slice(size - 1, None)).result().value) == 1
-        )
+    if size <= 0:
+        return False
+    with asking(f"{one.bucket}/{one.name}"), contextlib.suppress(ValueError):  # out of range
+        return len(objects(one.bucket).read(one.name, byte_range=slice(size - 1, None)).result().value) == 1
     return False
 
 

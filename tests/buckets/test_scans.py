@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxvsr.buckets import fetching
+from jaxvsr.buckets import fetching, scans_in_buckets
 from jaxvsr.buckets.objects import objects
 from jaxvsr.buckets.places import places_root
-from jaxvsr.buckets.scans_in_buckets import brought, listed
+from jaxvsr.buckets.scans_in_buckets import brought, has_size, listed
 from jaxvsr.data.recipes import generate_questions
 from jaxvsr.data.rooms.room_scans import write_rooms
 from jaxvsr.data.scannet.read_scan import info_path, list_scans, mesh_path
@@ -68,6 +68,19 @@ def test_an_object_that_is_written_again_between_its_parts_is_a_line(bucket, tmp
     with pytest.raises(InputError, match=r"b\.sens: went or was written again while it was read"):
         fetching.bring_names(f"{bucket.url}/parts", tmp_path, ["b.sens"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_that_does_not_say_how_large_an_object_is_is_a_line(bucket, monkeypatch):
+    bucket.put("sizes/a.mp4", bytes(5000))
+    with listed(Path(f"{bucket.url}/sizes")) as videos:
+        assert [has_size(videos / "a.mp4", size) for size in (0, 4999, 5000, 5001)] == [False, False, True, False]
+
+        def broken(url):
+            raise RuntimeError("UNAVAILABLE: no answer")
+
+        monkeypatch.setattr(scans_in_buckets, "objects", broken)
+        with pytest.raises(InputError, match=r"sizes/a\.mp4: .*no answer"):
+            has_size(videos / "a.mp4", 5000)
 
 
 @pytest.mark.slow
