@@ -492,6 +492,20 @@ def test_an_export_in_another_dtype_is_rounded_once_and_says_so(folder, tmp_path
     assert "--dtype: of whole weights" in capsys.readouterr().err
 
 
+def test_a_weight_that_does_not_fit_the_asked_dtype_is_named_and_nothing_is_left(folder, tmp_path, capsys):
+    large, out = tmp_path / "large", tmp_path / "half"
+    shutil.copytree(folder, large)
+    (large / "SHA256SUMS").unlink()
+    weights = safetensors.numpy.load_file(large / "model.safetensors")
+    name = next(name for name in weights if name.endswith("down_proj.weight"))
+    weights[name][0, 0] = 1e5
+    safetensors.numpy.save_file(weights, large / "model.safetensors")
+    assert command("to-hf", large, out, "--dtype", "float16") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{name}: holds 100000, which is no number in float16" in error
+    assert not out.exists() and command("to-hf", large, out, "--dtype", "bfloat16") == 0
+
+
 def test_a_tiny_model_has_the_size_that_was_asked_for(tmp_path, capsys):
     assert command("tiny", tmp_path / "wide", "--width", "64", "--layers", "5", "--vision-layers", "1") == 0
     config = open_folder(tmp_path / "wide").config

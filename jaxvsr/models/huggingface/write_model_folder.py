@@ -69,7 +69,7 @@ def save_folder(
             return base.where_bytes(*known[name])
         ours, layer = known[name]
         whole = base.read(ours, () if layer is None else (layer,)) if weight is None else weight(ours, layer)
-        return np.asarray(whole).astype(dtype_of(name), copy=False)
+        return _rounded(name, np.asarray(whole), dtype_of(name))
 
     with new_folder(out) as partial:
         copy_companions(base.path, partial)
@@ -79,9 +79,21 @@ def save_folder(
         if list(files) != [SINGLE_FILE]:
             _write_index(partial, {name: file for file, names in files.items() for name in names})
         if dtype is not None:
-            config = read_json_object(partial / CONFIG_FILE)
-            write_texts(partial, {CONFIG_FILE: json.dumps(_with_dtype(config, dtype), indent=2) + "\n"})
+            config = _with_dtype(read_json_object(partial / CONFIG_FILE), dtype)
+            if "dtype" not in config:
+                config["torch_dtype"] = dtype
+            write_texts(partial, {CONFIG_FILE: json.dumps(config, indent=2) + "\n"})
         write_texts(partial, texts)
+
+
+def _rounded(name: str, weight: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The weight in a dtype; `InputError` where a finite number is none there."""
+    with np.errstate(over="ignore"):
+        rounded = weight.astype(dtype, copy=False)
+    if rounded is not weight and np.isfinite(weight).all() and not np.isfinite(rounded).all():
+        largest = float(np.abs(weight.astype(np.float32)).max())
+        raise InputError(f"{name}: holds {largest:g}, which is no number in {dtype}; take --dtype bfloat16 or float32")
+    return rounded
 
 
 def _with_dtype(config: Any, dtype: str) -> Any:
