@@ -86,6 +86,9 @@ def _parser() -> ArgumentParser:
     tiny = command("tiny", "write a small random model as a complete folder", model=False)
     tiny.add_argument("--seed", type=int, default=0, metavar="N")
     tiny.add_argument("--family", choices=tuple(FAMILIES), default="qwen2_vl")
+    tiny.add_argument("--width", type=int, default=128, metavar="N", help="a multiple of 64")
+    tiny.add_argument("--layers", type=int, default=3, metavar="N", help="of the language model")
+    tiny.add_argument("--vision-layers", type=int, default=2, metavar="N")
     tiny.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     random = command("random", "write random weights of a published shape, to measure with", model=False)
     random.add_argument("--seed", type=int, default=0, metavar="N")
@@ -181,9 +184,10 @@ def _push(arguments: Namespace) -> int:
 
 def _tiny(arguments: Namespace) -> int:
     from jaxvsr.models.qwen_vl import parameter_shapes
-    from jaxvsr.models.tiny.tiny_model import write_tiny_model
+    from jaxvsr.models.tiny.tiny_model import shape_of_width, write_tiny_model
 
-    config = write_tiny_model(arguments.out, arguments.seed, family=arguments.family, dtype=arguments.dtype)
+    shape = shape_of_width(arguments.width, arguments.layers, arguments.vision_layers)
+    config = write_tiny_model(arguments.out, arguments.seed, shape=shape, family=arguments.family, dtype=arguments.dtype)
     count = sum(leaf.size for leaf in parameter_shapes(config).values())
     print(f"{arguments.out}: {config.family}, {count / 1e6:.2f}M parameters, vocabulary {config.text.vocab_size:,}")
     return 0

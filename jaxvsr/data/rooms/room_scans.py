@@ -39,7 +39,7 @@ from jaxvsr.files import partial_name
 from jaxvsr.parent_process import end_worker_with_parent
 
 GENERATOR_VERSION = 1  # goes up whenever a seed gives other bytes than before
-DEFAULT_FRAMES = 20
+DEFAULT_FRAMES = 16
 DEFAULT_SIZE = (160, 120)
 _SECONDS_A_FRAME = 1.0
 _INVALID_POSE_SHARE = 0.03

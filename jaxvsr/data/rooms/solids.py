@@ -44,6 +44,10 @@ class Solid:
         turn, shift = np.array([[cos, sin], [-sin, cos]]), np.array([x, y])
         return Solid(self.bottom @ turn + shift, self.top @ turn + shift, self.low + z, self.high + z, self.color)
 
+    def scaled(self, factor: float) -> Solid:
+        """`factor` times as large, seen from the origin."""
+        return Solid(self.bottom * factor, self.top * factor, self.low * factor, self.high * factor, self.color)
+
 
 def box(x: Interval, y: Interval, z: Interval, color: Color) -> Solid:
     """The box of three intervals (low, high), metres."""

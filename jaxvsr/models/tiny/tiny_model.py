@@ -83,6 +83,19 @@ class TinyShape:
     rope_theta: float = 18.0  # with the published 1e6 the width axis of a narrow head has almost no signal
 
 
+def shape_of_width(width: int, text_layers: int, vision_layers: int) -> TinyShape:
+    """The default's proportions at another size: heads of width 32.
+
+    Raises:
+        InputError: no such heads, or no layers.
+    """
+    if width < 64 or width % 64 or min(text_layers, vision_layers) < 1:
+        raise InputError(
+            f"width {width}, {text_layers} and {vision_layers} layers: width must be a multiple of 64, layers 1 or more"
+        )
+    return TinyShape(width, text_layers, 3 * width, width // 32, 2, vision_layers)
+
+
 def tiny_config(
     tokenizer: Tokenizer, shape: TinyShape, family: FamilyName = "qwen2_vl", dtype: str = "float32"
 ) -> ModelConfig:

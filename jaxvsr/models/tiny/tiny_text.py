@@ -1,6 +1,6 @@
 """Text that the tiny model's tokenizer is trained on: every word of it becomes one token.
 
-The sentences are the question templates of VSI-100k and VSI-Bench with their prompts. Other text works too, in more
+The sentences are the question templates of VSI-100k, of VSI-Bench and about procedural rooms, with their prompts. Other text works too, in more
 tokens (the vocabulary has all 256 bytes).
 """
 
@@ -34,6 +34,7 @@ CATEGORIES = [
     "nightstand",
     "oven",
     "piano",
+    "picture",
     "pillow",
     "plant",
     "printer",
@@ -76,6 +77,11 @@ SENTENCES = (
     "(if I am standing at the origin and facing along the positive y-axis).",
     "Which of these objects ({x}, {x}, {x}, {x})is the closest to the {x}?",
     "Measuring from the closest point of each object, which of these objects ({x}, {x}) is the closest to the {x}?",
+    "Which of these objects ({x}, {x}, {x}, {x})appears first in the video?",
+    "What is in the video, part by part? {x} {x}; nothing; {x}",
+    "What is in the room, in the order of appearance? 1 {x} 2 {x}",
+    "In which part of the video does the {x} appear?",
+    "How many {x}(s)in part 1 of the video?",
     "What will be the first-time appearance order of the following categories in the video: {x}, {x}, {x}, {x}?",
     "Please provide the short answer with one or two words or a number.",
     "Please answer the question using a single word or phrase.",
