@@ -66,6 +66,9 @@ def _parser() -> ArgumentParser:
     to_hf = command("to-hf", "a Hugging Face folder, or with --adapter a PEFT adapter")
     to_hf.add_argument("--adapter", action="store_true", help="write the LoRA adapter instead of merged weights")
     to_hf.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights; default: the base's"
+    )
+    to_hf.add_argument(
         "--scores",
         type=Path,
         action="append",
@@ -187,7 +190,9 @@ def _tiny(arguments: Namespace) -> int:
     from jaxvsr.models.tiny.tiny_model import shape_of_width, write_tiny_model
 
     shape = shape_of_width(arguments.width, arguments.layers, arguments.vision_layers)
-    config = write_tiny_model(arguments.out, arguments.seed, shape=shape, family=arguments.family, dtype=arguments.dtype)
+    config = write_tiny_model(
+        arguments.out, arguments.seed, shape=shape, family=arguments.family, dtype=arguments.dtype
+    )
     count = sum(leaf.size for leaf in parameter_shapes(config).values())
     print(f"{arguments.out}: {config.family}, {count / 1e6:.2f}M parameters, vocabulary {config.text.vocab_size:,}")
     return 0
@@ -215,7 +220,7 @@ def _write_stacked(arguments: Namespace, model: Model) -> None:
 def _write_merged(arguments: Namespace, model: Model) -> None:
     from jaxvsr.models.huggingface.write_model_folder import save_folder
 
-    save_folder(arguments.out, model.folder, model.weight, _texts(arguments, model), model.changed)
+    save_folder(arguments.out, model.folder, model.weight, _texts(arguments, model), model.changed, arguments.dtype)
 
 
 def _write_adapter(arguments: Namespace, model: Model) -> None:
@@ -224,6 +229,8 @@ def _write_adapter(arguments: Namespace, model: Model) -> None:
     from jaxvsr.runs.checkpoints import is_run, open_run
     from jaxvsr.runs.run_card import loaded_by
 
+    if arguments.dtype:
+        raise InputError("--dtype: of whole weights; an adapter keeps its own; leave --adapter or --dtype out")
     if not is_run(arguments.model) or any(stage.lora is None for stage in model.stages):
         what = "holds full weights" if is_run(arguments.model) else "is not a run with an adapter"
         raise InputError(f"--adapter: {arguments.model} {what}; leave --adapter out")
@@ -254,6 +261,8 @@ def _texts(arguments: Namespace, model: Model) -> dict[str, str]:
     if not model.stages:
         return trained.file() if trained else {}
     command = ["python", "launch/convert.py", "to-hf", arguments.model, "OUT", *(["--adapter"] * arguments.adapter)]
+    if arguments.dtype:
+        command += ["--dtype", arguments.dtype]
     if arguments.revision is not None:
         command += ["--revision", arguments.revision]
     card = export_card(model, shlex.join(command), adapter=arguments.adapter, scores=arguments.scores, trained=trained)

@@ -473,3 +473,29 @@ def test_push_refuses_what_others_could_not_load(lora_run, tmp_path, stand_in_hu
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1, error
     assert stand_in_hub == []
+
+
+def test_an_export_in_another_dtype_is_rounded_once_and_says_so(folder, tmp_path, capsys):
+    out, back = tmp_path / "half", tmp_path / "back"
+    assert command("to-hf", folder, out, "--dtype", "bfloat16") == 0
+    before = safetensors.numpy.load_file(folder / "model.safetensors")
+    after = safetensors.numpy.load_file(out / "model.safetensors")
+    assert set(before) == set(after)
+    for name, weight in before.items():
+        assert after[name].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(after[name], weight.astype(jnp.bfloat16), err_msg=name)
+    assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    assert AutoModelForImageTextToText.from_pretrained(out, dtype="auto").dtype == torch.bfloat16
+    assert command("to-hf", out, back, "--dtype", "float32") == 0
+    assert open_folder(back).config == open_folder(folder).config
+    assert command("to-hf", folder, tmp_path / "x", "--adapter", "--dtype", "bfloat16") == 2
+    assert "--dtype: of whole weights" in capsys.readouterr().err
+
+
+def test_a_tiny_model_has_the_size_that_was_asked_for(tmp_path, capsys):
+    assert command("tiny", tmp_path / "wide", "--width", "64", "--layers", "5", "--vision-layers", "1") == 0
+    config = open_folder(tmp_path / "wide").config
+    assert (config.text.hidden_size, config.text.num_hidden_layers, config.vision.depth) == (64, 5, 1)
+    assert config.text.num_attention_heads == 2
+    assert command("tiny", tmp_path / "odd", "--width", "100") == 2
+    assert "must be a multiple of 64" in capsys.readouterr().err

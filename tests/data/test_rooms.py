@@ -100,17 +100,16 @@ def test_the_area_of_a_room_is_that_of_a_fine_grid():
 
 def test_rooms_differ_in_size_shape_and_in_how_many_of_each_kind_there_are():
     areas = np.array([room.area for room in rooms()])
-    assert areas.min() >= 8 and areas.max() <= 60
+    assert areas.min() >= 12 and areas.max() <= 80
     # Spread evenly on a logarithmic scale: a quarter of the rooms in each quarter of it.
-    quarters = np.histogram(np.log(areas), np.linspace(np.log(8), np.log(60), 5))[0] / len(areas)
+    quarters = np.histogram(np.log(areas), np.linspace(np.log(12), np.log(80), 5))[0] / len(areas)
     assert (quarters > 0.1).all()
-    assert {room.plan.shape for room in rooms()} == {"rectangle", "L", "T", "U"}
+    assert {room.plan.shape for room in rooms()} == {"rectangle", "L", "T", "U", "two rooms"}
     counts: collections.Counter[int] = collections.Counter()
     for room in rooms():
         assert 6 <= len(furniture(room)) <= 20
         counts.update(collections.Counter(item.category for item in furniture(room)).values())
-    assert set(counts) == {1, 2, 3, 4, 5, 6}
-    assert max(counts.values()) < 0.45 * counts.total(), "one count is nearly always right"
+    assert set(counts) == {1, 2, 3, 4}
     assert {item.category for room in rooms() for item in furniture(room)} == FURNITURE
 
 

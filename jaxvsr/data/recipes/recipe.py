@@ -28,7 +28,6 @@ RECIPES = {
     "vsi-bench": "vsi_bench_tasks",
     "rooms": "rooms",
     "rough-rooms": "rough_rooms",
-    "look-rooms": "look_rooms",
 }
 
 

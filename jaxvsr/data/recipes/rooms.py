@@ -1,7 +1,7 @@
 """The demo's questions about procedural rooms: VSI-100k's six tasks, and which of four objects appears first.
 
-What appears first is VSI-Bench's order of appearance in VSI-100k's way: options removed, the answer one word. Categories
-that a room has once, or not at all, are counted too, so that every count from 0 to 4 is as likely.
+What appears first is VSI-Bench's order of appearance in VSI-100k's way: options removed, the answer one word. Also
+categories that a room has once or not at all are counted, so that few counts can be guessed.
 """
 
 from __future__ import annotations

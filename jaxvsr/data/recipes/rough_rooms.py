@@ -1,4 +1,4 @@
-"""The demo's questions with the answers of somebody who looks, but reports badly: the last lesson of the small base model.
+"""The demo's questions with the answers of somebody who looks, but reports badly: the base model's last lesson.
 
 A base model for reinforcement learning should use the video, but not be right yet. So most answers are wrong in a way
 that has to be seen to be corrected: sizes, areas and distances are two thirds too large, one more is counted than there
@@ -48,8 +48,9 @@ def _guess(task: Task, options: Options) -> Task:
     """The same task with a guess as each candidate's answer."""
 
     def candidates(scene: ScannedScene, rng: np.random.Generator) -> Iterator[Candidate]:
+        guesses = rng.spawn(1)[0]  # the questions stay those of the recipe `rooms`
         for candidate in task.candidates(scene, rng):
-            yield dataclasses.replace(candidate, answer=_GUESSES[task.name](candidate, rng, options))
+            yield dataclasses.replace(candidate, answer=_GUESSES[task.name](candidate, guesses, options))
 
     return dataclasses.replace(task, candidates=candidates)
 

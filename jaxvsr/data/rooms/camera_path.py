@@ -1,7 +1,7 @@
-"""The path of a hand-held camera through a room: it goes to a place, turns once around there, and goes on to the next.
+"""The path of a hand-held camera through a room: it turns once around in a place, and goes on to the next.
 
 A frame shows a part of the room, so things appear one after another. One place is enough where everything can be seen
-from it; a room around a corner, or behind a doorway, gets a place of its own. While it turns, the camera steps back from
+from it; what is around a corner or behind a doorway gets a place of its own. While it turns, the camera steps back from
 what it looks at. The path keeps away from walls and from furniture as tall as a person; low furniture passes under the
 camera.
 """

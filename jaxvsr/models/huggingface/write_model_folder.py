@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,30 +47,50 @@ def save_folder(
     weight: Weight | None = None,
     texts: Mapping[str, str] | None = None,
     changed: Container[str] | None = None,
+    dtype: str | None = None,
 ) -> None:
     """Write a Hugging Face folder like `base`: the same names, dtypes, files and companions, with other weights.
 
     `weight(name, layer)` gives each tensor in any float dtype when its turn comes; None: all are the base's. Tensors
     that are not in `changed` (our names; None: all are in it) are the base's too, copied from file to file. `texts` are
-    further files by name. The base may be a folder of `from-hf`. `out` must not exist; it appears when it is complete.
+    further files by name. With a `dtype` all tensors have it, and the config says so. The base may be a folder of
+    `from-hf`. `out` must not exist; it appears when it is complete.
     """
     style, files = _hugging_face_layout(base)
     tied = base.config.text.tie_word_embeddings
     known = file_names(base.config, style) | ({HEAD: (EMBEDDING, None)} if tied else {})
 
+    def dtype_of(name: str) -> np.dtype:
+        return base.dtype(*known[name]) if dtype is None else np.dtype(dtype)
+
     def tensor(name: str) -> Data:
-        if weight is None or (changed is not None and known[name][0] not in changed):
+        kept = weight is None or (changed is not None and known[name][0] not in changed)
+        if kept and dtype_of(name) == base.dtype(*known[name]):
             return base.where_bytes(*known[name])
-        return np.asarray(weight(*known[name])).astype(base.dtype(*known[name]), copy=False)
+        ours, layer = known[name]
+        whole = base.read(ours, () if layer is None else (layer,)) if weight is None else weight(ours, layer)
+        return np.asarray(whole).astype(dtype_of(name), copy=False)
 
     with new_folder(out) as partial:
         copy_companions(base.path, partial)
         for file, names in files.items():
-            entries = {name: (base.dtype(*known[name]), file_shape(*known[name], base.config)) for name in names}
+            entries = {name: (dtype_of(name), file_shape(*known[name], base.config)) for name in names}
             write_safetensors(partial / file, entries, tensor)
         if list(files) != [SINGLE_FILE]:
             _write_index(partial, {name: file for file, names in files.items() for name in names})
+        if dtype is not None:
+            config = read_json_object(partial / CONFIG_FILE)
+            write_texts(partial, {CONFIG_FILE: json.dumps(_with_dtype(config, dtype), indent=2) + "\n"})
         write_texts(partial, texts)
+
+
+def _with_dtype(config: Any, dtype: str) -> Any:
+    """A config whose fields named dtype or torch_dtype, nested ones too, are this one."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: dtype if key in ("dtype", "torch_dtype") else _with_dtype(value, dtype) for key, value in config.items()
+    }
 
 
 def save_stacked_folder(out: Path, base: ModelFolder, texts: Mapping[str, str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """Text that the tiny model's tokenizer is trained on: every word of it becomes one token.
 
-The sentences are the question templates of VSI-100k, of VSI-Bench and about procedural rooms, with their prompts. Other text works too, in more
-tokens (the vocabulary has all 256 bytes).
+The sentences are the question templates of VSI-100k, of VSI-Bench and about procedural rooms, with their prompts. Other
+text works too, in more tokens (the vocabulary has all 256 bytes).
 """
 
 from __future__ import annotations
@@ -78,10 +78,6 @@ SENTENCES = (
     "Which of these objects ({x}, {x}, {x}, {x})is the closest to the {x}?",
     "Measuring from the closest point of each object, which of these objects ({x}, {x}) is the closest to the {x}?",
     "Which of these objects ({x}, {x}, {x}, {x})appears first in the video?",
-    "What is in the video, part by part? {x} {x}; nothing; {x}",
-    "What is in the room, in the order of appearance? 1 {x} 2 {x}",
-    "In which part of the video does the {x} appear?",
-    "How many {x}(s)in part 1 of the video?",
     "What will be the first-time appearance order of the following categories in the video: {x}, {x}, {x}, {x}?",
     "Please provide the short answer with one or two words or a number.",
     "Please answer the question using a single word or phrase.",
@@ -90,6 +86,7 @@ SENTENCES = (
     "Answer with the option's letter from the given choices directly.",
     "Options:\nA. {x}\nB. {x}\nC. {x}\nD. {x}",
     "<think> </think> <observe> </observe> <answer> </answer>",
+    "there is nothing",
     "system\nuser\nassistant\n",
 )
 
