@@ -27,8 +27,8 @@ from jaxvsr.files import read_json_object, write_text
 
 CONFIG = "demo-grpo"
 DATA = Path("runs/demo-data")  # what the config's data.folders names
-ROOMS = 320
-HELDOUT_SHARE = 0.2
+ROOMS = 240
+HELDOUT_SHARE = 0.25
 FRAMES, FRAME_PIXELS = 16, 112 * 168
 BASE = "rooms-base"  # comes with jaxvsr; see docs/base-model.md
 RECIPE = "rooms"
