@@ -104,7 +104,7 @@ def demo_stages(run_dir: Path, seed: int) -> list[DemoStage]:
 
     tiny, hf = ("convert.py", "tiny", str(untrained)), run_dir / "hf"
     named = (f"{name}={folder}" for name, folder in scores.items())
-    saved = ("bench.py", "--run", str(run_dir), "--scenes", "2")
+    saved = ("bench.py", "--run", str(run_dir), "--scenes", "1")
     return [
         *data_stages(),
         DemoStage("a model without training", tiny, untrained / "config.json", fresh=untrained),

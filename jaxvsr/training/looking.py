@@ -35,6 +35,7 @@ NOTHING = "nothing"
 _NOTHING_WEIGHT = 0.1  # most squares show no object
 _WARMUP_STEPS = 50
 _READ_AHEAD = 4  # steps
+_LONGEST_GAP = 3  # positions between two names
 _REPORTED_STEPS = 25
 
 Weights = dict[str, Any]
@@ -73,12 +74,15 @@ def teach_to_look(model: Path, data: Path, out: Path, lesson: Lesson, on_progres
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.01))
     definition, alphabets = model_definition(looking), _alphabets(processor)
-    names = alphabets[0][1:]
+    words = alphabets[0][1:]
+    rng = np.random.default_rng([lesson.seed, 1])
 
     @jax.jit
-    def step(weights: Weights, state: Any, prompt: TreePrompt, targets: Array) -> tuple[Weights, Any, Array]:
+    def step(
+        weights: Weights, state: Any, prompt: TreePrompt, names: Array, gaps: Array, targets: Array
+    ) -> tuple[Weights, Any, Array]:
         def loss(weights: Weights) -> tuple[Array, Array]:
-            return looking_loss(bind(definition, weights), prompt, names, targets, alphabets)
+            return looking_loss(bind(definition, weights), prompt, names, gaps, targets, alphabets)
 
         (_, right), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
         updates, state = optimizer.update(gradients, state, weights)
@@ -87,10 +91,16 @@ def teach_to_look(model: Path, data: Path, out: Path, lesson: Lesson, on_progres
     rooms = _Rooms(data, lesson.frames, folder.config.vision.merged_patch)
     state, start, rights = optimizer.init(weights), time.monotonic(), list[Any]()
     for number, batch in enumerate(rooms.batches(lesson), start=1):
-        prompt = processor.tree_prompt([ScenePrompt((Video(frames, times),), ("?",)) for frames, times, _ in batch])
+        prompt = processor.tree_prompt([ScenePrompt((Video(frames, times),), ("?",)) for frames, times, *_ in batch])
         if len(set(prompt.scene_length.tolist())) > 1:
             raise InputError(f"{data}: frames differ in size; store all with one --max-pixels")
-        weights, state, right = step(weights, state, prompt, np.stack([targets for _, _, targets in batch]))
+        # In another order and further behind in each scene: a name is to be known by its word, not by its place.
+        order = np.argsort(rng.random((len(batch), len(words))), axis=1)
+        gaps = np.cumsum(rng.integers(1, _LONGEST_GAP + 1, order.shape), axis=1)
+        targets = np.stack(
+            [np.concatenate([seen, of_names[row]]) for (*_, seen, of_names), row in zip(batch, order, strict=True)]
+        )
+        weights, state, right = step(weights, state, prompt, words[order], gaps, targets)
         rights.append(right)
         if number % _REPORTED_STEPS == 0 or number == lesson.steps:
             recent = 100 * np.mean(rights[-_REPORTED_STEPS:], axis=0)
@@ -111,7 +121,8 @@ def teach_to_look(model: Path, data: Path, out: Path, lesson: Lesson, on_progres
 def looking_loss(
     model: QwenVL,
     prompt: TreePrompt,
-    names: Int[np.ndarray, " N"],
+    names: Int[Array, "S N"],
+    gaps: Int[Array, "S N"],
     targets: Int[Array, "S UN 5"],
     alphabets: Sequence[Int[np.ndarray, "_"]],
 ) -> tuple[Float[Array, ""], Float[Array, "2 5"]]:
@@ -120,17 +131,19 @@ def looking_loss(
 
     Args:
         names: tokens that follow the scene.
+        gaps: their positions, counted from the first behind the scene.
         targets: at the scene's vision tokens, in the order of the tower, then at `names`.
     """
-    behind = prompt.scene_length[:, None] + jnp.arange(len(names))  # all scenes are as long: the padding is behind
-    spare = [(0, 0), (0, len(names))]
+    count = names.shape[1]
+    behind = prompt.scene_length[:, None] + jnp.arange(count)  # all scenes are as long: the padding is behind
+    spare = [(0, 0), (0, count)]
     put = jax.vmap(lambda row, place, new: row.at[place].set(new))
-    tokens = put(jnp.pad(prompt.scene_tokens, spare), behind, jnp.broadcast_to(names, behind.shape))
-    place = jnp.broadcast_to((prompt.question_start[:, None] + jnp.arange(len(names)))[..., None], (*behind.shape, 3))
+    tokens = put(jnp.pad(prompt.scene_tokens, spare), behind, names)
+    place = jnp.broadcast_to((prompt.question_start[:, None] + gaps)[..., None], (*behind.shape, 3))
     positions = put(jnp.pad(prompt.scene_positions, [*spare, (0, 0)]), behind, place)
     index = put(jnp.pad(prompt.vision_index, spare, constant_values=-1), behind, jnp.full(behind.shape, -1))
     hidden = model(tokens, positions, vision_index=index, vision=prompt.pixels)
-    vision = jnp.argsort(jnp.where(index < 0, index.size, index), axis=1)[:, : targets.shape[1] - len(names)]
+    vision = jnp.argsort(jnp.where(index < 0, index.size, index), axis=1)[:, : targets.shape[1] - count]
     read = jnp.concatenate([vision, behind], axis=1)
     logits = model.logits(jnp.take_along_axis(hidden, read[..., None], axis=1))
     seen = slice(0, vision.shape[1])
@@ -166,7 +179,10 @@ def _alphabets(processor: SceneProcessor) -> list[Int[np.ndarray, "_"]]:
     return [np.array(kind) for kind in (words, digits, drawn["since"], drawn["direction"], drawn["distance"])]
 
 
-_Scene = tuple[UInt8[np.ndarray, "F h w 3"], Float64[np.ndarray, " F"], Int32[np.ndarray, "U 5"]]
+_Targets = tuple[Int32[np.ndarray, "U 5"], Int32[np.ndarray, "N 5"]]
+_Scene = tuple[
+    UInt8[np.ndarray, "F h w 3"], Float64[np.ndarray, " F"], Int32[np.ndarray, "U 5"], Int32[np.ndarray, "N 5"]
+]
 
 
 class _Rooms:
@@ -176,7 +192,7 @@ class _Rooms:
         self._data, self._frames, self._square = data, frames, square
         self._store = FrameStore(data)
         self._names: Sequence[str] = sorted(read_splits(data)["train"])
-        self._targets: dict[str, Int32[np.ndarray, "U 5"]] = {}
+        self._targets: dict[str, _Targets] = {}
 
     def batches(self, lesson: Lesson) -> Iterator[list[_Scene]]:
         """The rooms of every step: all in a new order each epoch."""
@@ -196,6 +212,5 @@ class _Rooms:
         frames = self._store.read(name, self._frames)
         if name not in self._targets:
             rows, columns = (side // self._square for side in frames.pixels.shape[1:3])
-            found = seen_objects(self._data / "scans" / name, frames.indices, rows, columns)
-            self._targets[name] = np.concatenate(found)
-        return frames.pixels, frames.timestamps, self._targets[name]
+            self._targets[name] = seen_objects(self._data / "scans" / name, frames.indices, rows, columns)
+        return frames.pixels, frames.timestamps, *self._targets[name]
