@@ -32,7 +32,7 @@ from jaxvsr.models.huggingface.published_shapes import PUBLISHED
 from jaxvsr.models.lora import LANGUAGE_ATTENTION, LoraConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.random_weights import write_random_folder
-from jaxvsr.models.tiny.tiny_model import write_tiny_model
+from jaxvsr.models.tiny.tiny_model import TinyShape, shape_of_width, write_tiny_model
 from jaxvsr.prompts import prompt_from
 from jaxvsr.runs import named_models
 from jaxvsr.runs.checkpoints import Checkpoints, RunRecord, step_of_run
@@ -511,5 +511,6 @@ def test_a_tiny_model_has_the_size_that_was_asked_for(tmp_path, capsys):
     config = open_folder(tmp_path / "wide").config
     assert (config.text.hidden_size, config.text.num_hidden_layers, config.vision.depth) == (64, 5, 1)
     assert config.text.num_attention_heads == 2
+    assert shape_of_width(128, 3, 2) == TinyShape(), "the flags' defaults are the default model"
     assert command("tiny", tmp_path / "odd", "--width", "100") == 2
     assert "must be a multiple of 64" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Writing parameters to a Hugging Face folder of sharded safetensors.
 
-A written folder has the names, the dtypes and the split into files of the folder that its weights came from.
+A written folder has the names, the split into files and, unless another is asked for, the dtypes of the folder that its
+weights came from.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from jaxvsr.models.huggingface.model_folder import (
     is_weight_file,
 )
 from jaxvsr.models.huggingface.parameter_names import EMBEDDING, HEAD, Style, file_names, file_shape
-from jaxvsr.models.huggingface.safetensors_io import Data, Entry, open_safetensors, write_safetensors
+from jaxvsr.models.huggingface.safetensors_io import Data, Entry, is_finite, open_safetensors, write_safetensors
 from jaxvsr.models.qwen_vl import parameter_shapes
 
 LAYOUT_FILE = "hf_layout.json"  # in a folder of `from-hf`: names and files of the Hugging Face folder
@@ -90,7 +91,7 @@ def _rounded(name: str, weight: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The weight in a dtype; `InputError` where a finite number is none there."""
     with np.errstate(over="ignore"):
         rounded = weight.astype(dtype, copy=False)
-    if rounded is not weight and np.isfinite(weight).all() and not np.isfinite(rounded).all():
+    if rounded is not weight and not is_finite(rounded) and is_finite(weight):
         largest = float(np.abs(weight.astype(np.float32)).max())
         raise InputError(f"{name}: holds {largest:g}, which is no number in {dtype}; take --dtype bfloat16 or float32")
     return rounded

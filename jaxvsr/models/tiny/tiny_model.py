@@ -87,12 +87,10 @@ def shape_of_width(width: int, text_layers: int, vision_layers: int) -> TinyShap
     """The default's proportions at another size: heads of width 32.
 
     Raises:
-        InputError: no such heads, or no layers.
+        InputError: the width is not that of an even number of heads, which two key heads can share.
     """
-    if width < 64 or width % 64 or min(text_layers, vision_layers) < 1:
-        raise InputError(
-            f"width {width}, {text_layers} and {vision_layers} layers: width must be a multiple of 64, layers 1 or more"
-        )
+    if width % 64:
+        raise InputError(f"width {width}: must be a multiple of 64")
     return TinyShape(width, text_layers, 3 * width, width // 32, 2, vision_layers)
 
 
