@@ -35,16 +35,17 @@ class PhaseClock:
         self.stands = ("no phase", time.monotonic())  # the phase that runs, and since when
         self.seconds: dict[str, float] = {}
         self.own_seconds = 0.0  # of this step: work on the host in which this process waits for no other
+        self._started: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._reference: tuple[float, concurrent.futures.Future[float]] | None = None
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
+        self._started[phase] = time.perf_counter()
         with self.standing(phase):
             yield
         self._ended[phase] = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + self._ended[phase] - start
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + self._ended[phase] - self._started[phase]
 
     @contextlib.contextmanager
     def standing(self, phase: str) -> Iterator[None]:
@@ -68,15 +69,16 @@ class PhaseClock:
     def finish(self) -> dict[str, float]:
         """The seconds of each phase of a step that has ended; the clock starts again from zero.
 
-        The update waits for the reference: its own seconds begin when both reference and rewards are there.
+        The update waits for the reference: its own seconds begin when that is there. It was there when the update had
+        ended, however late the thread woke that waits for it.
         """
         if self._reference is not None:
-            start, ready = self._reference[0], self._reference[1].result()
+            start, ready = self._reference[0], min(self._reference[1].result(), self._ended["update"])
             rewards_ready = self._ended["reward"]
             self.seconds["reference"] = ready - start
-            self.seconds["update"] -= max(0.0, ready - rewards_ready)
+            self.seconds["update"] -= max(0.0, ready - self._started["update"])
             self.seconds["reward_not_hidden"] = max(0.0, rewards_ready - max(ready, start))
-        seconds, self.seconds, self._ended, self._reference = self.seconds, {}, {}, None
+        seconds, self.seconds, self._reference = self.seconds, {}, None
         self.own_seconds = 0.0
         return seconds
 

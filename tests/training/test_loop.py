@@ -1,10 +1,12 @@
 """The training loop on a stand-in for the compiled step: rows, samples, stopping, and resuming bit for bit."""
 
+import concurrent.futures
 import dataclasses
 import itertools
 import json
 import signal
 import threading
+import time
 import types
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -26,6 +28,7 @@ from jaxvsr.config.train_config import (
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.errors import InputError, NotFiniteError
 from jaxvsr.files import read_rows
+from jaxvsr.grpo import step_context
 from jaxvsr.grpo.advantages import group_advantages
 from jaxvsr.grpo.batches import HostBatch
 from jaxvsr.grpo.compiled_step import TrainState
@@ -59,8 +62,17 @@ from tests.support.runs import (
 )
 
 
-def test_every_step_logs_a_row_with_the_metrics_of_the_run(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_every_step_logs_a_row_with_the_metrics_of_the_run(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = bench(tmp_path / "run", config())
+    update = run.step.update
+
+    def that_takes_time(*given: Any) -> Any:
+        time.sleep(0.05)
+        return update(*given)
+
+    monkeypatch.setattr(run.step, "update", that_takes_time)
     _, reason = train(run.context, fresh_state(), StopRequest())
     rows = run.rows()
     assert reason == "all steps" and [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -592,6 +604,28 @@ def test_a_trace_of_some_steps_names_their_phases(bench: Callable[..., Bench], t
         config(steps=3, logging=LoggingSettings(profile="4:5"))
     with pytest.raises(InputError, match=r"logging\.profile '5:4': expected FIRST:LAST"):
         LoggingSettings(profile="5:4")
+
+
+@pytest.mark.parametrize(
+    ("woken", "reference", "update", "not_hidden"),
+    [(3, 2, 4, 1), (4.5, 3.5, 4, 0), (7, 6, 2, 0), (12, 8, 0, 0)],
+    ids=["while rewards were computed", "before the update", "in the update", "when the update had ended"],
+)
+def test_an_update_s_own_seconds_begin_when_the_reference_is_there(
+    monkeypatch: pytest.MonkeyPatch, woken: float, reference: float, update: float, not_hidden: float
+) -> None:
+    times = iter([1, 2, 4, 5, 9])  # reference dispatched, reward from 2 to 4, update from 5 to 9
+    monkeypatch.setattr(step_context.time, "perf_counter", lambda: next(times))
+    seen: concurrent.futures.Future[float] = concurrent.futures.Future()
+    seen.set_result(woken)
+    monkeypatch.setattr(step_context, "_when_ready", lambda logprobs: seen)
+    clock = PhaseClock()
+    clock.reference_starts(jnp.zeros(1))
+    with clock("reward"):
+        pass
+    with clock("update"):
+        pass
+    assert clock.finish() == {"reward": 2, "reference": reference, "update": update, "reward_not_hidden": not_hidden}
 
 
 def test_a_phase_that_does_not_end_is_said_once_for_each_time_as_long(
