@@ -135,7 +135,7 @@ def test_answers_use_the_training_prompt_unless_another_is_named(model: str, dat
     assert train.main([*arguments, *sets]) == 0
     assert jaxvsr.load(run).prompt.name == jaxvsr.load(f"{run}@1").prompt.name == "spacer"
     assert jaxvsr.load(run, prompt="svqa-r1").prompt.name == "svqa-r1"
-    assert jaxvsr.load("rooms-base").prompt.name == "vsgrpo-vanilla-train"
+    assert jaxvsr.load("rooms-base").prompt.name == "question"
     policy = jaxvsr.load(run)
     assert jaxvsr.load(policy.save(policy.start(), tmp_path / "folder")).prompt.name == "spacer"
 

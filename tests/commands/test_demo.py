@@ -129,4 +129,4 @@ def test_the_first_command_ends_with_a_trained_run(capfd: pytest.CaptureFixture[
     assert [script for script, _ in last] == ["build_data", "ask"]
     for (_, line), script in zip(last, (build_data, ask), strict=True):
         assert script.main(shlex.split(line)) == 0
-    assert "8 of 20 frames" in capfd.readouterr().out
+    assert "16 of 16 frames" in capfd.readouterr().out
