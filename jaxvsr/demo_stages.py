@@ -41,7 +41,7 @@ class DemoStage:
     title: str
     arguments: tuple[str, ...]  # of `python`, the script first
     result: Path
-    run_dir: Path | None = None  # None: shared by all runs, as the data and the untrained model are
+    run_dir: Path | None = None  # None: shared by all runs, as the data is
     fresh: Path | None = None  # a folder that the command refuses to find
 
     @property
@@ -89,30 +89,27 @@ def data_stages() -> list[DemoStage]:
 def demo_stages(run_dir: Path, seed: int) -> list[DemoStage]:
     """The whole demo, in order."""
     beside = run_dir.with_name
-    untrained, blank = Path("runs/demo-untrained"), beside(f"{run_dir.name}-blank")
-    scores = {name: beside(f"{run_dir.name}-scores") / name for name in ("untrained", "start", "blank", "after")}
+    blank = beside(f"{run_dir.name}-blank")
+    scores = {name: beside(f"{run_dir.name}-scores") / name for name in ("start", "blank", "after")}
 
     def train(out: Path, *more: str) -> tuple[str, ...]:
         flags = ("--config", CONFIG, "--data", str(DATA), "--seed", str(seed), *more)
         return ("train.py", *flags, "--run-dir", str(out), "--resume")
 
     def evaluate(name: str, model: str, *more: str) -> DemoStage:
-        asked = ("--data", str(DATA), "--benchmark", "vsi-bench", "--frames", str(FRAMES))
-        prompt = ("--prompt", "question")  # the one the models were trained with
-        arguments = ("evaluate.py", "--model", model, *asked, *prompt, *more, "--out", str(scores[name]))
+        asked = ("--data", str(DATA), "--benchmark", "vsi-bench", *more, "--out", str(scores[name]))
+        arguments = ("evaluate.py", "--model", model, *asked)  # frames and prompt: as the model was trained
         return DemoStage(f"greedy answers: {name}", arguments, scores[name] / "scores.json", run_dir)
 
-    tiny, hf = ("convert.py", "tiny", str(untrained)), run_dir / "hf"
+    hf = run_dir / "hf"
     named = (f"{name}={folder}" for name, folder in scores.items())
     saved = ("bench.py", "--run", str(run_dir), "--scenes", "1")
     return [
         *data_stages(),
-        DemoStage("a model without training", tiny, untrained / "config.json", fresh=untrained),
         DemoStage("GRPO", train(run_dir), run_dir / "report.html", run_dir),
         DemoStage(
             "control: GRPO on blank video", train(blank, "--set", "data.blank=true"), blank / "report.html", run_dir
         ),
-        evaluate("untrained", str(untrained)),
         evaluate("start", BASE),
         evaluate("blank", str(blank), "--blank"),
         evaluate("after", str(run_dir)),

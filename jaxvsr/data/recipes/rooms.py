@@ -67,9 +67,9 @@ def _firsts(scene: ScannedScene, rng: np.random.Generator, options: Options) -> 
     named = common_questions.objects_by_category(scene, exclude_structural=True)
     times = common_questions.seconds_of_appearance(scene, named, SEEN_SHARE, None)
     for chosen in itertools.combinations(sorted(times), 4):
-        first, second, _, last = sorted(chosen, key=times.__getitem__)
+        first, second, *_ = sorted(chosen, key=times.__getitem__)
         if times[second] - times[first] > options.first_margin_s:
-            yield Candidate({"choices": ", ".join(rng.permutation(chosen)), "opposite": last}, first)
+            yield Candidate({"choices": ", ".join(rng.permutation(chosen))}, first)
 
 
 RECIPE = Recipe(

@@ -2,9 +2,8 @@
 
 A base model for reinforcement learning should use the video, but not be right yet. So most answers are wrong in a way
 that has to be seen to be corrected: sizes, areas and distances are two thirds too large, one more is counted than there
-is, what is asked for is told of its opposite (the right for the left, the farthest for the nearest, the last for the
-first). The right answer is among the guesses often enough to be found. Never train a model on this that is meant to be
-right.
+is, of a choice the first that is named is said, and of two sides the other. The right answer is among the guesses often
+enough to be found. Never train a model on this that is meant to be right.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ class Options:
         bias: mean of the logarithm of (guess / truth) of sizes, areas and distances.
         spread: its standard deviation.
         miscount: probability that one more is counted than there is.
-        misjudged: probability that the answer of a choice is its opposite.
+        misjudged: probability that of a choice the first that is named is said, and of two sides the other.
     """
 
     tasks: tuple[str, ...] = rooms.Options.tasks
     per_task: int | None = 4
     bias: float = 0.5
     spread: float = 0.25
-    miscount: float = 0.6
-    misjudged: float = 0.6
+    miscount: float = 0.75
+    misjudged: float = 0.7
 
 
 def tasks(options: Options, census: Census) -> tuple[Task, ...]:
@@ -73,7 +72,7 @@ def _side(candidate: Candidate, rng: np.random.Generator, options: Options) -> s
 
 
 def _choice(candidate: Candidate, rng: np.random.Generator, options: Options) -> str:
-    return candidate.fields["opposite"] if rng.random() < options.misjudged else candidate.answer
+    return candidate.fields["choices"].split(", ")[0] if rng.random() < options.misjudged else candidate.answer
 
 
 _GUESSES: dict[str, Callable[[Candidate, np.random.Generator, Options], str]] = {

@@ -217,9 +217,7 @@ def _nearest(scene: ScannedScene, rng: np.random.Generator, options: Options) ->
             index, margin = distances.nearest([metres[i] for i in chosen])
             if margin >= options.nearest_margin:
                 names = [others[i].category for i in chosen]
-                farthest = names[int(np.argmax([metres[i] for i in chosen]))]
-                fields = {"choices": ", ".join(names), "target": target.category, "opposite": farthest}
-                yield Candidate(fields, names[index])
+                yield Candidate({"choices": ", ".join(names), "target": target.category}, names[index])
                 break
 
 
