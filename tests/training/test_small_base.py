@@ -113,7 +113,11 @@ def test_what_cannot_be_taught_is_one_line(data: Path, model: Path, tmp_path: Pa
     write_tiny_model(tmp_path / "tied", 0, shape=TinyShape(64, 3, 96, 2, 2, 1))
     assert main(["answer", str(tmp_path / "tied"), str(data), str(out), *STEP]) == 2
     assert "its head is its embedding; make it with `convert.py tiny --untied`" in capsys.readouterr().err
+    assert main(["look", str(model), str(data), str(out), *STEP, "--learning-rate", "0"]) == 2
+    assert "learning rate 0.0: must be above 0" in capsys.readouterr().err
     assert not out.exists()
+    assert main(["look", str(model), str(data), str(model), *STEP]) == 2
+    assert "exists and is not empty; give a new folder" in capsys.readouterr().err
     with pytest.raises(InputError, match="no split"):
         Rooms(tmp_path, SceneProcessor.from_folder(model), 4)
     assert set(read_splits(data)) == {"train", "heldout"}

@@ -59,7 +59,7 @@ def teach_to_answer(
         InputError: the folders are not what they should be, or the model has no head of its own.
     """
     folder = open_folder(model)
-    lesson.check(folder)
+    lesson.check(folder, out)
     config, options = folder.config, ForwardOptions()
     if config.text.tie_word_embeddings:
         raise InputError(f"{model}: its head is its embedding; make it with `convert.py tiny --untied`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import optax
 
 from jaxvsr.errors import InputError
 from jaxvsr.models.huggingface.model_folder import ModelFolder
+from jaxvsr.models.huggingface.write_model_folder import check_new
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import QwenVL, bind, model_definition
 
@@ -32,8 +34,11 @@ class Lesson:
     layers: int = 4
     seed: int = 0
 
-    def check(self, folder: ModelFolder) -> None:
-        """Raises `InputError` where no layers are left to look or to answer."""
+    def check(self, folder: ModelFolder, out: Path) -> None:
+        """Raises `InputError` where it cannot be taught: no layers are left to look or to answer, or `out` is there."""
+        check_new(out)
+        if not self.learning_rate > 0:
+            raise InputError(f"learning rate {self.learning_rate}: must be above 0")
         depth = folder.config.text.num_hidden_layers
         if not 2 <= self.layers < depth:
             raise InputError(

@@ -66,7 +66,7 @@ def teach_to_look(model: Path, data: Path, out: Path, lesson: Lesson, on_progres
         InputError: the folders are not what they should be, or the model has too few layers.
     """
     folder = open_folder(model)
-    lesson.check(folder)
+    lesson.check(folder, out)
     # What is said here is said with the embedding; a head of its own learns to answer later.
     config = dataclasses.replace(folder.config, text=dataclasses.replace(folder.config.text, tie_word_embeddings=True))
     processor = SceneProcessor.from_folder(folder.path)
