@@ -100,7 +100,7 @@ def test_a_study_runs_every_arm_once_and_writes_a_table_and_a_figure(place, caps
     assert "--set optimizer.learning_rate=1e-05 --seed 0 --run-dir out/seed-0/low/run --resume" in lines[2]
     assert "--set data.folders=out/data" in lines[2]
     assert "--set model.path=out/seed-0/low/run" in lines[4] and lines[5].endswith("--out out/seed-0/again/scores")
-    assert "--blank" in lines[5] and "--blank" not in lines[3] and "--prompt vsgrpo-vanilla-train" in lines[3]
+    assert "--blank" in lines[5] and "--blank" not in lines[3] and "--prompt question" in lines[3]
     page = Path("out/study.md").read_text()
     assert "| low rate | 1 | 100.00 | 100.00 |" in page and "| base | 1 | 50.00 | 50.00 |" in page
     assert "low wins" in page
@@ -235,7 +235,7 @@ def test_a_time_limit_is_refused_because_a_cut_training_would_count_as_done(plac
 
 def test_arms_are_evaluated_with_the_pixels_of_their_training(place):
     assert run_study("--arms", "low", "--set", "data.max_pixels=7840") == 0
-    assert "--frames 8 --max-pixels 7840 --prompt" in Path("calls.txt").read_text().splitlines()[-1]
+    assert "--frames 16 --max-pixels 7840 --prompt" in Path("calls.txt").read_text().splitlines()[-1]
 
 
 @pytest.mark.slow

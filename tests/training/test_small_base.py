@@ -18,7 +18,7 @@ from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.tiny.tiny_model import TinyShape, write_tiny_model
 from jaxvsr.training.small_base.lesson import LAYERS, Lesson
 from jaxvsr.training.small_base.looking import _LookedAt
-from jaxvsr.training.small_base.rooms import Rooms
+from jaxvsr.training.small_base.training_rooms import Rooms
 from launch import build_data
 from launch.teach_rooms import main
 
@@ -118,6 +118,6 @@ def test_what_cannot_be_taught_is_one_line(data: Path, model: Path, tmp_path: Pa
     assert not out.exists()
     assert main(["look", str(model), str(data), str(model), *STEP]) == 2
     assert "exists and is not empty; give a new folder" in capsys.readouterr().err
-    with pytest.raises(InputError, match="no split"):
+    with pytest.raises(InputError, match="no frames/ folder"):
         Rooms(tmp_path, SceneProcessor.from_folder(model), 4)
     assert set(read_splits(data)) == {"train", "heldout"}

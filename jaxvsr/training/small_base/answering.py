@@ -33,7 +33,7 @@ from jaxvsr.models.tree import ForwardOptions, lay_out, rollout_logprobs, split_
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionFeatures
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.training.small_base.lesson import LAYERS, PROJECTION, Lesson, Weights, as_file, with_layers
-from jaxvsr.training.small_base.rooms import Rooms
+from jaxvsr.training.small_base.training_rooms import Rooms
 
 PROMPT = "question"
 _NORM = "language_model.norm.weight"

@@ -32,7 +32,7 @@ from jaxvsr.models.qwen_vl import QwenVL, parameter_shapes
 from jaxvsr.models.tree import ForwardOptions, lay_out
 from jaxvsr.models.tree_batch import TreePrompt
 from jaxvsr.training.small_base.lesson import PROJECTION, Lesson, Weights, as_file, with_layers
-from jaxvsr.training.small_base.rooms import Rooms
+from jaxvsr.training.small_base.training_rooms import Rooms
 
 NOTHING = "nothing"
 LISTS = 3  # of all categories' names, each with a third of them
