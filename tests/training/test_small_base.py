@@ -73,8 +73,6 @@ def test_four_rooms_are_soon_known_by_heart(data: Path, model: Path, tmp_path: P
             assert not np.array_equal(between[name], after[name])
         else:  # what looks stays as it was
             np.testing.assert_array_equal(between[name][lower], after[name][lower], err_msg=name)
-        if name.startswith(LAYERS) and "q_proj.weight" not in name:  # the last layer does not look
-            np.testing.assert_array_equal(before[name][2], between[name][2])
 
     policy = jaxvsr.load(answers, prompt="question")
     asked = [row for row in read_questions(data / "questions.jsonl") if row.question_type == "room_size_estimation"]

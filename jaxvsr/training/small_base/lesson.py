@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jaxvsr.errors import InputError
@@ -60,6 +61,6 @@ def with_layers(config: ModelConfig, weights: Weights, first: int, stop: int) ->
     return bind(model_definition(dataclasses.replace(config, text=text)), some)
 
 
-def as_file(weights: Weights, name: str, layer: int | None) -> jax.Array:
+def as_file(weights: Weights, name: str, layer: int | None) -> jax.Array | np.ndarray:
     """A weight as `save_folder` asks for it."""
     return weights[name] if layer is None else weights[name][layer]
