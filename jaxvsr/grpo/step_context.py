@@ -79,6 +79,7 @@ class PhaseClock:
             self.seconds["update"] -= max(0.0, ready - self._started["update"])
             self.seconds["reward_not_hidden"] = max(0.0, rewards_ready - max(ready, start))
         seconds, self.seconds, self._reference = self.seconds, {}, None
+        self._started, self._ended = {}, {}
         self.own_seconds = 0.0
         return seconds
 

@@ -615,7 +615,8 @@ def test_an_update_s_own_seconds_begin_when_the_reference_is_there(
     monkeypatch: pytest.MonkeyPatch, woken: float, reference: float, update: float, not_hidden: float
 ) -> None:
     times = iter([1, 2, 4, 5, 9])  # reference dispatched, reward from 2 to 4, update from 5 to 9
-    monkeypatch.setattr(step_context.time, "perf_counter", lambda: next(times))
+    clock_of_the_test = types.SimpleNamespace(perf_counter=lambda: next(times), monotonic=time.monotonic)
+    monkeypatch.setattr(step_context, "time", clock_of_the_test)  # other threads keep their own
     seen: concurrent.futures.Future[float] = concurrent.futures.Future()
     seen.set_result(woken)
     monkeypatch.setattr(step_context, "_when_ready", lambda logprobs: seen)
