@@ -2,7 +2,7 @@
 
     python launch/build_data.py rooms data/heights --scenes 50 --seed 0
     python launch/build_data.py questions data/heights data/heights --recipe examples/height_recipe.py --mirror
-    python launch/build_data.py frames data/heights data/heights --frames 8 --max-pixels 12544
+    python launch/build_data.py frames data/heights data/heights --frames 16 --max-pixels 12544
     python launch/train.py --data data/heights --set data.mirror=pairs --set data.questions=2 --run-dir runs/heights
     python launch/evaluate.py --model runs/heights --data data/heights --benchmark vsi-bench --out runs/heights/eval
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": ("convert", "Hugging Face folders in and out"),
     "doctor": ("doctor", "a model and its data looked over: what would go wrong in training or serving"),
     "ask": ("ask", "one question about one video"),
+    "teach": ("teach_rooms", "the lessons of the demo's small base model"),
     "bench": ("bench", "time and memory of a step, by phase"),
     "study": ("study", "several trainings compared: one table, one figure"),
     "report": ("report", "the page of a run; mean and spread over several"),

@@ -27,12 +27,11 @@ from jaxvsr.files import read_json_object, write_text
 
 CONFIG = "demo-grpo"
 DATA = Path("runs/demo-data")  # what the config's data.folders names
-ROOMS = 320
-HELDOUT_SHARE = 0.2
-FRAMES, FRAME_PIXELS = 8, 112 * 140
+ROOMS = 240
+HELDOUT_SHARE = 0.25
+FRAMES, FRAME_PIXELS = 16, 112 * 168
 BASE = "rooms-base"  # comes with jaxvsr; see docs/base-model.md
-# Also categories that a room has once or not at all: counting "two or more" is a guess between two and three.
-QUESTIONS = ("count_absent=true", "count_minimum=1", "per_task=2")
+RECIPE = "rooms"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class DemoStage:
     title: str
     arguments: tuple[str, ...]  # of `python`, the script first
     result: Path
-    run_dir: Path | None = None  # None: shared by all runs, as the data and the untrained model are
+    run_dir: Path | None = None  # None: shared by all runs, as the data is
     fresh: Path | None = None  # a folder that the command refuses to find
 
     @property
@@ -76,9 +75,9 @@ class DemoStage:
 
 def data_stages() -> list[DemoStage]:
     """What makes DATA."""
-    build, chosen = ("build_data.py",), [flag for option in QUESTIONS for flag in ("--set", option)]
+    build = ("build_data.py",)
     rooms = (*build, "rooms", str(DATA), "--scenes", str(ROOMS), "--seed", "0")
-    asked = (*build, "questions", str(DATA), str(DATA), "--recipe", "vsi100k", *chosen, "--heldout", str(HELDOUT_SHARE))
+    asked = (*build, "questions", str(DATA), str(DATA), "--recipe", RECIPE, "--heldout", str(HELDOUT_SHARE))
     seen = (*build, "frames", str(DATA), str(DATA), "--frames", str(FRAMES), "--max-pixels", str(FRAME_PIXELS))
     return [
         DemoStage("rooms", rooms, DATA / "scans"),
@@ -90,30 +89,27 @@ def data_stages() -> list[DemoStage]:
 def demo_stages(run_dir: Path, seed: int) -> list[DemoStage]:
     """The whole demo, in order."""
     beside = run_dir.with_name
-    untrained, blank = Path("runs/demo-untrained"), beside(f"{run_dir.name}-blank")
-    scores = {name: beside(f"{run_dir.name}-scores") / name for name in ("untrained", "start", "blank", "after")}
+    blank = beside(f"{run_dir.name}-blank")
+    scores = {name: beside(f"{run_dir.name}-scores") / name for name in ("start", "blank", "after")}
 
     def train(out: Path, *more: str) -> tuple[str, ...]:
         flags = ("--config", CONFIG, "--data", str(DATA), "--seed", str(seed), *more)
         return ("train.py", *flags, "--run-dir", str(out), "--resume")
 
     def evaluate(name: str, model: str, *more: str) -> DemoStage:
-        asked = ("--data", str(DATA), "--benchmark", "vsi-bench", "--frames", str(FRAMES))
-        prompt = ("--prompt", "vsgrpo-vanilla-train")  # the one the models were trained with
-        arguments = ("evaluate.py", "--model", model, *asked, *prompt, *more, "--out", str(scores[name]))
+        asked = ("--data", str(DATA), "--benchmark", "vsi-bench", *more, "--out", str(scores[name]))
+        arguments = ("evaluate.py", "--model", model, *asked)  # frames and prompt: as the model was trained
         return DemoStage(f"greedy answers: {name}", arguments, scores[name] / "scores.json", run_dir)
 
-    tiny, hf = ("convert.py", "tiny", str(untrained)), run_dir / "hf"
+    hf = run_dir / "hf"
     named = (f"{name}={folder}" for name, folder in scores.items())
-    saved = ("bench.py", "--run", str(run_dir), "--scenes", "2")
+    saved = ("bench.py", "--run", str(run_dir), "--scenes", "1")
     return [
         *data_stages(),
-        DemoStage("a model without training", tiny, untrained / "config.json", fresh=untrained),
         DemoStage("GRPO", train(run_dir), run_dir / "report.html", run_dir),
         DemoStage(
             "control: GRPO on blank video", train(blank, "--set", "data.blank=true"), blank / "report.html", run_dir
         ),
-        evaluate("untrained", str(untrained)),
         evaluate("start", BASE),
         evaluate("blank", str(blank), "--blank"),
         evaluate("after", str(run_dir)),
@@ -178,7 +174,7 @@ def make_missing_data(launch: Path) -> int:
     with _only_maker():
         if data_is_there():  # another process made it meanwhile
             return 0
-        print(f"{DATA}: the demo's data is not there yet; making it takes about half a minute", flush=True)
+        print(f"{DATA}: the demo's data is not there yet; making it takes less than a minute", flush=True)
         code, _ = run_stages(data_stages(), launch)
     print(flush=True)
     return code

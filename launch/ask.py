@@ -1,7 +1,7 @@
 """Ask a model a question about a video.
 
     python launch/ask.py --model Qwen/Qwen2-VL-2B-Instruct --video room.mp4 "How many chairs are in this room?"
-    python launch/ask.py --model runs/demo --video data/scans/scene0000_00 --frames 8 "Where is the sofa?"
+    python launch/ask.py --model runs/demo --video runs/demo-data/scans/scene0001_00 "How many windows are there?"
 
 FILE is a video (mp4 and others), a scan or its .sens, or a folder of images. Prints the answer, then the number of
 frames and video tokens, and the seconds. A run, its export and rooms-base are asked as they were trained: with the same

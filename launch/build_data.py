@@ -82,7 +82,7 @@ def _add_rooms(parser: ArgumentParser) -> None:
     parser.add_argument("--scenes", type=positive_int, required=True, metavar="N", help="number of scans; required")
     parser.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of the rooms; default 0")
     parser.add_argument(
-        "--frames-per-scan", type=positive_int, metavar="N", help="frames in a scan's .sens; default 20"
+        "--frames-per-scan", type=positive_int, metavar="N", help="frames in a scan's .sens; default 16"
     )
     parser.add_argument("--size", type=_size, metavar="WxH", help="pixels of a frame; default 160x120")
     _add_workers(parser)
@@ -91,7 +91,7 @@ def _add_rooms(parser: ArgumentParser) -> None:
 def _add_questions(parser: ArgumentParser) -> None:
     parser.set_defaults(command=_questions)
     _add_scans_and_out(parser)
-    recipes = "vsi100k, spatial-r1, vsi-bench, or a .py file with a RECIPE; required"
+    recipes = "vsi100k, spatial-r1, vsi-bench, rooms, rough-rooms, or a .py file with a RECIPE; required"
     parser.add_argument("--recipe", required=True, metavar="NAME|FILE", help=recipes)
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change a recipe's option")
     _add_split(parser)

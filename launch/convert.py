@@ -92,6 +92,7 @@ def _parser() -> ArgumentParser:
     tiny.add_argument("--width", type=positive_int, default=128, metavar="N", help="a multiple of 64")
     tiny.add_argument("--layers", type=positive_int, default=3, metavar="N", help="of the language model")
     tiny.add_argument("--vision-layers", type=positive_int, default=2, metavar="N")
+    tiny.add_argument("--untied", action="store_true", help="a head of its own instead of the embedding")
     tiny.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     random = command("random", "write random weights of a published shape, to measure with", model=False)
     random.add_argument("--seed", type=int, default=0, metavar="N")
@@ -189,7 +190,7 @@ def _tiny(arguments: Namespace) -> int:
     from jaxvsr.models.qwen_vl import parameter_shapes
     from jaxvsr.models.tiny.tiny_model import shape_of_width, write_tiny_model
 
-    shape = shape_of_width(arguments.width, arguments.layers, arguments.vision_layers)
+    shape = shape_of_width(arguments.width, arguments.layers, arguments.vision_layers, not arguments.untied)
     config = write_tiny_model(
         arguments.out, arguments.seed, shape=shape, family=arguments.family, dtype=arguments.dtype
     )

@@ -94,14 +94,15 @@ def read_scenes(
     folder: str | Path,
     *,
     split: str = "train",
-    frames: int = 8,
+    frames: int | None = None,
     question_types: str | Collection[str] | None = None,
     limit: int | None = None,
 ) -> Iterator[Scene]:
-    """The scenes of a data folder, one after another, with their questions and `frames` stored frames each.
+    """The scenes of a data folder, one after another, with their questions and stored frames.
 
     Args:
         split: `train`, `heldout` or `all`.
+        frames: which of the stored numbers of frames; None: the one that there is.
         question_types: ask only these, of the scenes that have one; None asks all.
         limit: the most scenes.
 
@@ -109,8 +110,10 @@ def read_scenes(
         InputError: there are no such questions, or no such frames.
     """
     from jaxvsr.evaluation.answering.choose_questions import choose_questions
+    from jaxvsr.evaluation.answering.scene_media import stored_frame_count
 
-    asked = choose_questions([Path(folder)], split=split).questions
+    chosen = choose_questions([Path(folder)], split=split)
+    asked = chosen.questions
     if question_types is not None:
         wanted = {question_types} if isinstance(question_types, str) else set(question_types)
         known = {question.question_type for question in asked}
@@ -119,6 +122,7 @@ def read_scenes(
             raise InputError(f"{folder}: no questions {missing} in split {split}; it has {', '.join(sorted(known))}")
         asked = [question for question in asked if question.question_type in wanted]
     store = FrameStore(Path(folder))
+    frames = frames or stored_frame_count(chosen.asked, "frames") or 1
     by_scene = itertools.groupby(asked, key=lambda question: question.scene)
     for name, questions in itertools.islice(by_scene, limit):
         rows = list(questions)

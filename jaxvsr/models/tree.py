@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxvsr.models.attention import KeyValueSegment, attend, causal_attention
+from jaxvsr.models.language import Attend, DeepStack, Read
 from jaxvsr.models.layers import at_least_float32
 from jaxvsr.models.model_config import Remat
 from jaxvsr.models.qwen_vl import QwenVL
@@ -76,17 +77,19 @@ def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) ->
         return model.visual(prompt.vision, options.compute_dtype, options.remat != "none", bool(options.unroll))
 
 
-def tree_hidden(
-    model: QwenVL,
-    prompt: TreePrompt,
-    rollouts: RolloutTokens | None,
-    options: ForwardOptions,
-) -> tuple[Float[Array, "S Q H"], Float[Array, "S Q G Rm1 H"] | None, PromptCache | None]:
-    """Hidden states that predict rollout tokens: at each question's last real token, and all rollout tokens but the
-    last.
+@dataclasses.dataclass(frozen=True)
+class TreeLayout:
+    """All tokens of a tree on one axis X, and how the layers of the language model take them."""
 
-    Without rollouts this is the prefill, which also returns keys and values of scene and questions (`PromptCache`).
-    """
+    embedded: Float[Array, "S X H"]
+    rotary: tuple[Array, Array]
+    attend: Attend
+    last: tuple[Attend, Read]  # of the last layer: only what predicts a rollout token is read
+    deepstack: DeepStack | None
+
+
+def lay_out(model: QwenVL, prompt: TreePrompt, rollouts: RolloutTokens | None, options: ForwardOptions) -> TreeLayout:
+    """The tree before the first layer. Without rollouts, `attend` keeps keys and values of scene and questions."""
     scenes, scene_size = prompt.scene_tokens.shape
     questions, question_size = prompt.question_tokens.shape[1:]
     dtype, language, width = options.compute_dtype, model.language_model, model.config.text.hidden_size
@@ -107,8 +110,6 @@ def tree_hidden(
             language.embed(rollouts.tokens[..., :-1], dtype).reshape(scenes, questions * group * fed, width)
         )
         positions.append(three(fed_positions.reshape(scenes, questions * group * fed)))
-    x = jnp.concatenate(embedded, axis=1)
-    rotary = language.rotary(jnp.concatenate(positions, axis=1), dtype)
     heads = model.config.text.num_attention_heads // model.config.text.num_key_value_heads
     attention = _TreeAttention(prompt, group, fed, heads, options, keep_cache=rollouts is None)
     ends = jnp.arange(questions) * question_size + scene_size + prompt.question_length - 1  # [S, Q]
@@ -118,13 +119,43 @@ def tree_hidden(
         chosen = jnp.take_along_axis(x, ends.reshape(*ends.shape, *[1] * (x.ndim - 2)), axis=1)
         return jnp.concatenate([chosen, x[:, scene_size + questions * question_size :]], axis=1)
 
-    deepstack = model.deepstack(features, prompt.vision_index)  # the scene's tokens are the first
-    last = (attention.of_read_tokens, read)
-    x, kept = language(x, rotary, attention, options.remat, last, options.unroll, deepstack)
-    question_hidden = x[:, :questions]
+    return TreeLayout(
+        jnp.concatenate(embedded, axis=1),
+        language.rotary(jnp.concatenate(positions, axis=1), dtype),
+        attention,
+        (attention.of_read_tokens, read),
+        model.deepstack(features, prompt.vision_index),  # the scene's tokens are the first
+    )
+
+
+def tree_hidden(
+    model: QwenVL,
+    prompt: TreePrompt,
+    rollouts: RolloutTokens | None,
+    options: ForwardOptions,
+) -> tuple[Float[Array, "S Q H"], Float[Array, "S Q G Rm1 H"] | None, PromptCache | None]:
+    """Hidden states that predict rollout tokens: at each question's last real token, and all rollout tokens but the
+    last.
+
+    Without rollouts this is the prefill, which also returns keys and values of scene and questions (`PromptCache`).
+    """
+    tree = lay_out(model, prompt, rollouts, options)
+    x, kept = model.language_model(
+        tree.embedded, tree.rotary, tree.attend, options.remat, tree.last, options.unroll, tree.deepstack
+    )
+    question_hidden, rollout_hidden = split_read(x, prompt, rollouts)
+    return question_hidden, rollout_hidden, PromptCache(*kept) if rollouts is None else None
+
+
+def split_read(
+    read: Float[Array, "S Y H"], prompt: TreePrompt, rollouts: RolloutTokens | None
+) -> tuple[Float[Array, "S Q H"], Float[Array, "S Q G Rm1 H"] | None]:
+    """What the last layer of a tree gives: at the questions' last tokens, and at all rollout tokens but the last."""
+    questions = prompt.question_tokens.shape[1]
     if rollouts is None:
-        return question_hidden, None, PromptCache(*kept)
-    return question_hidden, x[:, questions:].reshape(scenes, questions, group, fed, width), None
+        return read, None
+    scenes, _, group, length = rollouts.tokens.shape
+    return read[:, :questions], read[:, questions:].reshape(scenes, questions, group, length - 1, read.shape[-1])
 
 
 class _TreeAttention:

@@ -12,7 +12,8 @@
     comparisons:
       methods: {arms: [base, sft, grpo], paper: "…", differences: ["grpo > sft", "sft ? base"]}
 
-`{out}` is the study's folder. `a > b` is a paper's claim that a scores higher, `a ? b` a comparison without a claim.
+`{out}` is the study's folder. `a > b` is a paper's claim that a scores higher, `a ? b` a comparison without a claim. A
+comparison's `question_types: [object_counting]` compares over these types of question alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from jaxvsr.config.config_file import Override, find_config, read_config
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.errors import InputError, prefixed
+from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS
 from jaxvsr.fields import flat_fields, read_fields
 from jaxvsr.yaml_file import read_yaml
 
@@ -67,6 +69,7 @@ class Comparison:
     arms: tuple[str, ...]
     differences: tuple[Claim, ...]
     paper: str = ""  # what the papers found
+    question_types: tuple[str, ...] = ()  # only over these; none: all
 
     def among(self, names: Collection[str]) -> Comparison:
         """The part of it that concerns these arms."""
@@ -171,6 +174,7 @@ class _ComparisonRow:
     arms: tuple[str, ...] = ()
     paper: str = ""
     differences: tuple[str, ...] = ()
+    question_types: tuple[str, ...] = ()
 
 
 def _study(name: str, row: _StudyRow) -> Study:
@@ -234,7 +238,9 @@ def _comparison(name: str, row: _ComparisonRow, arms: Sequence[Arm]) -> Comparis
     for arm in [*row.arms, *(side for claim in claims for side in (claim.higher, claim.lower))]:
         if arm not in {one.name for one in arms}:
             raise InputError(_no_arm(arm, arms))
-    return Comparison(name, row.arms, tuple(claims), " ".join(row.paper.split()))
+    if unknown := [one for one in row.question_types if one not in TASKS]:
+        raise InputError(f"no question type {unknown[0]!r}; the types are {', '.join(TASKS)}")
+    return Comparison(name, row.arms, tuple(claims), " ".join(row.paper.split()), row.question_types)
 
 
 def _no_arm(name: str, arms: Sequence[Arm]) -> str:

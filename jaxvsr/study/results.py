@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.metrics.uncertainty import Difference, paired_difference
-from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score_vsi_bench
+from jaxvsr.evaluation.metrics.vsi_bench_scores import TASKS, score_vsi_bench, task_of
 from jaxvsr.evaluation.provenance import read_answers
 from jaxvsr.evaluation.tables.text_table import markdown_table
 from jaxvsr.files import read_json_object, write_text
@@ -24,7 +24,7 @@ from jaxvsr.study.definition import Claim, Study
 SURE = 2.0  # standard errors from which a difference counts
 OVERALL = "overall"
 CURVE = "eval/overall"  # what the figure shows
-COSTS = ("reward/mean", "kl", "completion_length", "seconds/step")
+COSTS = ("reward/mean", "kl", "completion_length", "hacking/repeated_tags", "hacking/outside_tags", "seconds/step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,14 @@ class ArmResult:
     by_question: Mapping[str, float]
     run: Run | None
     notes: tuple[str, ...] = ()  # what one must know to read the scores
+    types: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the questions, by id
+
+    def among(self, types: Sequence[str]) -> ArmResult:
+        """With the questions of these types alone; of all where none are named."""
+        if not types:
+            return self
+        some = {key: value for key, value in self.by_question.items() if self.types[key] in types}
+        return dataclasses.replace(self, by_question=some)
 
 
 def read_results(study: Study, out: Path, seeds: Sequence[int]) -> list[ArmResult]:
@@ -49,9 +57,9 @@ def read_results(study: Study, out: Path, seeds: Sequence[int]) -> list[ArmResul
             if not path.is_file():
                 continue
             run = read_run(folder / "run") if RunFolder(folder / "run").metrics.is_file() else None
-            by_question, notes = _questions(path)
+            by_question, types, notes = _questions(path)
             seed_of_run = seed if arm.is_trained else None
-            results.append(ArmResult(arm.name, seed_of_run, _scores(path), by_question, run, notes))
+            results.append(ArmResult(arm.name, seed_of_run, _scores(path), by_question, run, notes, types))
     return results
 
 
@@ -60,12 +68,13 @@ def _scores(path: Path) -> dict[str, float]:
     return {name: float(row[name]) for name in (OVERALL, *TASKS) if isinstance(row.get(name), (int, float))}
 
 
-def _questions(path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Each question's score in per cent, and the notes on the scores."""
+def _questions(path: Path) -> tuple[dict[str, float], dict[str, str], tuple[str, ...]]:
+    """Each question's score in per cent, and its type, by id; and the notes on the scores."""
     answers = read_answers(path.parent / "predictions.jsonl")
     scores = score_vsi_bench(answers)
-    rows = zip(answers, scores.per_question, strict=True)
-    return {one.question.id: 100 * float(value) for one, value in rows}, scores.notes
+    asked = [one.question for one in answers]
+    by_question = {one.id: 100 * float(value) for one, value in zip(asked, scores.per_question, strict=True)}
+    return by_question, {one.id: task_of(one.question_type) for one in asked}, scores.notes
 
 
 def write_results(study: Study, out: Path, seeds: Sequence[int]) -> tuple[Path, ...]:
@@ -117,8 +126,14 @@ def _page(study: Study, wanted: Sequence[int], results: Sequence[ArmResult], tra
         parts.append(f"## {comparison.title}")
         if comparison.paper:
             parts.append(f"The papers: {comparison.paper}")
+        if comparison.question_types:
+            parts.append(f"Over the questions of {', '.join(comparison.question_types)} alone.")
         source = "paper" if comparison.paper else "claim"
-        rows = [_difference_row(study, results, claim, source, by_seed=several) for claim in comparison.differences]
+        compared = [one.among(comparison.question_types) for one in results]
+        if not all(one.by_question for one in compared):
+            types = ", ".join(comparison.question_types)
+            raise InputError(f"study {study.name}, comparison {comparison.title}: no question is of {types}")
+        rows = [_difference_row(study, compared, claim, source, by_seed=several) for claim in comparison.differences]
         header = ["difference", "points", *(["by seed"] if several else []), "standard errors", "reading"]
         parts.append(markdown_table([header, *rows]))
     if trained:
@@ -157,10 +172,13 @@ def _costs_of_arms(study: Study, trained: Sequence[ArmResult]) -> dict[str, dict
 
 
 def _panels(study: Study, trained: Sequence[ArmResult]) -> list[Panel]:
-    """One panel per comparison that has a trained arm; where there is none, one of all arms."""
+    """One panel per comparison that has a trained arm; where there is none, one of all arms. None of a comparison over
+    some types of question alone: the curves are over all that a run trains."""
     runs = _runs_by_label(study, trained)
     panels = []
     for comparison in study.comparisons:
+        if comparison.question_types:
+            continue
         labels = [study.arm(name).label for name in comparison.arms]
         groups = {label: runs[label] for label in labels if label in runs}
         panels += [Panel(curve_metric(groups), groups, comparison.title)] if groups else []

@@ -35,7 +35,8 @@ def policy(model: str) -> jaxvsr.Policy:
 
 
 def test_scenes_of_a_folder_can_be_chosen_by_question_type(data: Path) -> None:
-    whole = list(jaxvsr.read_scenes(data, frames=2))
+    whole = list(jaxvsr.read_scenes(data))  # in the number of frames that is stored
+    assert {len(np.asarray(scene.video)) for scene in whole} == {2}
     chosen = list(jaxvsr.read_scenes(data, frames=2, question_types="room_size_estimation", limit=4))
     assert [scene.name for scene in chosen] == [scene.name for scene in whole[:4]]
     for scene, all_of_it in zip(chosen, whole, strict=False):
@@ -135,7 +136,7 @@ def test_answers_use_the_training_prompt_unless_another_is_named(model: str, dat
     assert train.main([*arguments, *sets]) == 0
     assert jaxvsr.load(run).prompt.name == jaxvsr.load(f"{run}@1").prompt.name == "spacer"
     assert jaxvsr.load(run, prompt="svqa-r1").prompt.name == "svqa-r1"
-    assert jaxvsr.load("rooms-base").prompt.name == "vsgrpo-vanilla-train"
+    assert jaxvsr.load("rooms-base").prompt.name == "question"
     policy = jaxvsr.load(run)
     assert jaxvsr.load(policy.save(policy.start(), tmp_path / "folder")).prompt.name == "spacer"
 

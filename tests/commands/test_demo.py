@@ -47,7 +47,7 @@ def test_the_config_names_the_folder_that_the_stages_make() -> None:
 def test_the_demo_data_is_made_once_and_completely(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo_stages.make_missing_data(LAUNCH) == 0
     shown = capsys.readouterr().out
-    assert "the demo's data is not there yet; making it takes about half a minute" in shown
+    assert "the demo's data is not there yet; making it takes less than a minute" in shown
     for number, command in enumerate(("rooms", "questions", "frames"), start=1):
         assert f"[{number}/3] {command}\n$ python launch/build_data.py {command} runs/demo-data " in shown
     check = check_folder(demo_stages.DATA)
@@ -129,4 +129,4 @@ def test_the_first_command_ends_with_a_trained_run(capfd: pytest.CaptureFixture[
     assert [script for script, _ in last] == ["build_data", "ask"]
     for (_, line), script in zip(last, (build_data, ask), strict=True):
         assert script.main(shlex.split(line)) == 0
-    assert "8 of 20 frames" in capfd.readouterr().out
+    assert "16 of 16 frames" in capfd.readouterr().out

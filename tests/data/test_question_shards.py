@@ -19,7 +19,7 @@ from tests.support.files import contents
 
 SCENES = 5
 # The wide camera of procedural rooms sees a little of nearly everything in its first frame.
-ORDERS = ("--set", "order_margin_s=0", "--set", "order_minimum_share=0.03")
+ORDERS = ("--set", "order_margin_s=0", "--set", "order_minimum_share=0.01")
 COUNTED = ("--set", "count_minimum=1", "--set", "count_absent=true", "--set", "per_task=4")
 
 

@@ -12,6 +12,7 @@ from matplotlib.path import Path as Outline
 from scipy.spatial import ConvexHull
 
 from jaxvsr.data.rooms.furniture import KINDS
+from jaxvsr.data.rooms.render import _floor_light
 from jaxvsr.data.rooms.room import Room, build_room, scene_name
 from jaxvsr.data.scannet.categories import category_of, is_structural
 
@@ -99,17 +100,16 @@ def test_the_area_of_a_room_is_that_of_a_fine_grid():
 
 def test_rooms_differ_in_size_shape_and_in_how_many_of_each_kind_there_are():
     areas = np.array([room.area for room in rooms()])
-    assert areas.min() >= 8 and areas.max() <= 60
+    assert areas.min() >= 12 and areas.max() <= 80
     # Spread evenly on a logarithmic scale: a quarter of the rooms in each quarter of it.
-    quarters = np.histogram(np.log(areas), np.linspace(np.log(8), np.log(60), 5))[0] / len(areas)
+    quarters = np.histogram(np.log(areas), np.linspace(np.log(12), np.log(80), 5))[0] / len(areas)
     assert (quarters > 0.1).all()
-    assert {room.plan.shape for room in rooms()} == {"rectangle", "L", "T", "U"}
+    assert {room.plan.shape for room in rooms()} == {"rectangle", "L", "T", "U", "two rooms"}
     counts: collections.Counter[int] = collections.Counter()
     for room in rooms():
-        assert 6 <= len(furniture(room)) <= 20
+        assert len(furniture(room)) >= 6
         counts.update(collections.Counter(item.category for item in furniture(room)).values())
-    assert set(counts) == {1, 2, 3, 4, 5, 6}
-    assert max(counts.values()) < 0.45 * counts.total(), "one count is nearly always right"
+    assert set(counts) == {1, 2, 3, 4}
     assert {item.category for room in rooms() for item in furniture(room)} == FURNITURE
 
 
@@ -131,3 +131,36 @@ def test_a_second_scan_of_a_room_has_its_name_and_its_furniture():
     one, other = rooms()[14], rooms()[15]
     assert one.area == other.area and one.name != other.name
     assert [item.category for item in one.objects] == [item.category for item in other.objects]
+
+
+def test_pictures_hang_on_the_walls_apart_from_openings_and_not_behind_tall_furniture():
+    counts = collections.Counter()
+    for room in rooms():
+        pictures = [item.aabb for item in room.objects if item.category == "picture"]
+        counts[len(pictures)] += 1
+        others = [
+            item.aabb for item in room.objects if item.category in ("door", "window", "bookshelf", "refrigerator")
+        ]
+        for number, picture in enumerate(pictures):
+            foot = np.array([picture.center[:2]])
+            assert room.plan.contains(foot)[0] and room.plan.distance_to_walls(foot)[0] < 0.02
+            assert picture.minimum[2] > 1.1 and picture.maximum[2] < room.height
+            for other in pictures[:number] + others:
+                assert (np.maximum(picture.minimum - other.maximum, other.minimum - picture.maximum) > 0).any()
+    assert set(counts) == {0, 1, 2, 3}
+
+
+def test_the_floor_is_brighter_where_the_sun_comes_through_a_window():
+    checked = 0
+    for room in rooms():
+        for window in room.windows:
+            # From a pane, not from the bar in the middle, along the sun's rays to the floor.
+            pane = window.middle + 0.5 * window.half_width * window.along
+            spot = pane + (window.low + window.high) / 2 / -room.sun[2] * room.sun[:2]
+            open_way = room.plan.contains(np.linspace(pane, spot, 20)[1:]).all()
+            gaps = [np.linalg.norm(spot - piece.center) - np.linalg.norm(piece.half) for piece in room.pieces]
+            if room.sun[:2] @ window.inward > 0.15 and open_way and min(gaps) > 0.3:
+                red, _, blue = _floor_light(room, spot[None].astype(np.float32))[0]
+                assert red > 1.2 and red > blue
+                checked += 1
+    assert checked >= 5

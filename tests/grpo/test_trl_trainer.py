@@ -43,10 +43,11 @@ def logits(model):
 def test_the_code_of_the_page_trains_our_adapter_with_our_reward_and_it_is_read_here(
     data_folder, tmp_path, monkeypatch
 ):
-    """One step, on the shipped model."""
+    """One step, on the shipped model in float32."""
     (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
-    folder = named_folder(ROOMS_BASE)
+    folder = tmp_path / "base"
+    save_folder(folder, open_folder(named_folder(ROOMS_BASE)), dtype="float32")
     base = open_folder(folder)
     start = random_adapter(base.config, LoraConfig(4, 8.0, ("q_proj", "v_proj")))
     save_adapter(tmp_path / "adapter", start, base.config, str(folder), processor=folder)

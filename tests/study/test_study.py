@@ -100,7 +100,7 @@ def test_a_study_runs_every_arm_once_and_writes_a_table_and_a_figure(place, caps
     assert "--set optimizer.learning_rate=1e-05 --seed 0 --run-dir out/seed-0/low/run --resume" in lines[2]
     assert "--set data.folders=out/data" in lines[2]
     assert "--set model.path=out/seed-0/low/run" in lines[4] and lines[5].endswith("--out out/seed-0/again/scores")
-    assert "--blank" in lines[5] and "--blank" not in lines[3] and "--prompt vsgrpo-vanilla-train" in lines[3]
+    assert "--blank" in lines[5] and "--blank" not in lines[3] and "--prompt question" in lines[3]
     page = Path("out/study.md").read_text()
     assert "| low rate | 1 | 100.00 | 100.00 |" in page and "| base | 1 | 50.00 | 50.00 |" in page
     assert "low wins" in page
@@ -235,7 +235,7 @@ def test_a_time_limit_is_refused_because_a_cut_training_would_count_as_done(plac
 
 def test_arms_are_evaluated_with_the_pixels_of_their_training(place):
     assert run_study("--arms", "low", "--set", "data.max_pixels=7840") == 0
-    assert "--frames 8 --max-pixels 7840 --prompt" in Path("calls.txt").read_text().splitlines()[-1]
+    assert "--frames 16 --max-pixels 7840 --prompt" in Path("calls.txt").read_text().splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -263,6 +263,7 @@ def test_chosen_arms_include_those_that_they_start_from(place):
         (("start: low", "start: base"), "arm again: start 'base' must be a trained arm that comes before it"),
         (("low > base", "low = base"), "difference 'low = base': expected 'a > b'"),
         (("low ? again", "low ? more"), "no arm 'more'; the arms are base, low, again"),
+        (("paper: ", "question_types: [size], paper: "), "no question type 'size'; the types are object_counting"),
         (("label: low rate", "label: base"), "two arms are called 'base'"),
         (("seeds: [0]", "seeds: [0, 0]"), "each may be given once"),
         (("training: 30", "training: long"), "seconds.training: expected a number, found 'long'"),
@@ -292,7 +293,7 @@ def test_a_mistake_in_a_study_is_refused_in_one_line(place, capsys, change, mess
         (["--set", "seed=1"], "a study takes --seeds"),
         (["--set", "steps"], "--set steps: expected field=value"),
         (["--set", "stepz=1"], "stepz"),
-        (["--config", "no-such"], "--config no-such: neither a file nor a recipe; recipes are papers"),
+        (["--config", "no-such"], "--config no-such: neither a file nor a recipe; recipes are learning-rates, papers"),
     ],
 )
 def test_a_wrong_flag_is_refused_in_one_line(place, capsys, flags, message):
@@ -326,6 +327,15 @@ def test_differences_are_paired_over_the_seeds_that_both_arms_have():
         difference([result("a", 0, 1, 2), result("b", 0, 1)], "a", "b")
 
 
+def test_a_comparison_can_be_over_some_types_of_question_alone():
+    types = {"q0": "object_counting", "q1": "room_size_estimation"}
+    results = [dataclasses.replace(one, types=types) for one in (result("a", 0, 100, 50), result("b", 0, 0, 0))]
+    assert results[0].among(("object_abs_distance",)).by_question == {}
+    for chosen, points in ((("object_counting",), 100), (("room_size_estimation",), 50), ((), 75)):
+        found = difference([one.among(chosen) for one in results], "a", "b")
+        assert found is not None and found.mean == pytest.approx(points)
+
+
 def test_standard_errors_over_several_seeds_include_the_spread_between_trainings():
     """Questions that agree, trainings that do not: +20 with one seed and 0 with the other is no sure +10."""
     wild = [result("a", 0, 20, 20, 21, 19), result("a", 1, 0, 0, 1, -1), result("c", None, 0, 0, 0, 0)]
@@ -350,13 +360,13 @@ def test_the_comparison_with_a_paper_says_where_the_study_disagrees():
     assert reading(Difference(1, 5.0, float("nan")), asked) == "no clear difference"
 
 
-def test_every_arm_of_the_papers_study_has_32_questions_per_update_and_is_compared():
+def test_every_arm_of_the_papers_study_has_16_questions_per_update_and_is_compared():
     papers = read_study(find_config("papers", "studies"))
     trained = [arm for arm in papers.arms if arm.is_trained]
     main = papers.config(papers.arm("grpo"))
     for arm in trained:
         config = papers.config(arm)
-        assert config.data.scenes * config.data.questions == 32, arm.name
+        assert config.data.scenes * config.data.questions == 16, arm.name
         assert config.steps == main.steps and config.sampling.answer_tokens in (8, 24)
     assert papers.config(papers.arm("beta-0")).grpo.beta == 0 < main.grpo.beta
     assert [papers.config(papers.arm(name)).data.questions for name in ("q1", "grpo", "q16")] == [1, 4, 16]
@@ -364,9 +374,10 @@ def test_every_arm_of_the_papers_study_has_32_questions_per_update_and_is_compar
     assert compared == {arm.name for arm in papers.arms}
 
 
-def test_the_commands_of_the_papers_study_are_parsed_by_their_scripts(tmp_path):
+@pytest.mark.parametrize("name", ["papers", "learning-rates"])
+def test_the_commands_of_the_studies_are_parsed_by_their_scripts(name, tmp_path):
     parsers = {"train.py": train._parser(), "evaluate.py": evaluate._parser(), "build_data.py": build_data._parser()}
-    for command in commands(read_study(find_config("papers", "studies")), tmp_path, [0]):
+    for command in commands(read_study(find_config(name, "studies")), tmp_path, [0]):
         if command.arguments[0] in parsers:
             parsers[command.arguments[0]].parse_args(command.arguments[1:])
 

@@ -26,6 +26,7 @@ RECIPES = {
     "vsi100k": "vsi100k",
     "spatial-r1": "sr",
     "vsi-bench": "vsi_bench_tasks",
+    "rooms": "rooms",
     "rough-rooms": "rough_rooms",
 }
 

@@ -1,7 +1,9 @@
-"""The path of a hand-held camera through a room: once around it near the walls, looking across.
+"""The path of a hand-held camera through a room: it turns once around in a place, and goes on to the next.
 
-A few frames show most of a room from near its walls. The path keeps away from walls and from furniture as tall as a
-person; low furniture passes under the camera.
+A frame shows a part of the room, so things appear one after another. One place is enough where everything can be seen
+from it; what is around a corner or behind a doorway gets a place of its own. While it turns, the camera steps back from
+what it looks at. The path keeps away from walls and from furniture as tall as a person; low furniture passes under the
+camera.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from scipy import ndimage
 
 from jaxvsr.data.rooms.furniture_layout import Piece
@@ -19,41 +21,72 @@ _CELL_METRES = 0.1
 _WALL_CLEARANCE_METRES = 0.35
 _FURNITURE_CLEARANCE_METRES = 0.3
 _TALL_METRES = 1.15  # higher pieces are in the camera's way
-_DIRECTIONS = 72
+_STEP_BACK_METRES = 1.0
+_MOST_PLACES = 3
+_CANDIDATES = 200  # places that are compared
 
 
 def camera_path(rng: np.random.Generator, room: Room, frames: int) -> Float64[np.ndarray, "F 4 4"]:
     """camera_to_world of every frame, in the room's frame; camera axes x right, y down, z forward."""
-    share = (np.arange(frames) + rng.random()) / frames
-    clockwise = rng.random() < 0.5
-    positions = _walk(room, (-share if clockwise else share) + rng.random())
-    bearing = _towards_the_open(room, positions)
+    standing = _standing_places(room)
+    places = _places_to_turn(rng, room, standing)
+    turned = (np.arange(frames) + rng.random()) / frames * len(places)  # turns since the beginning
     time = np.linspace(0, 2 * np.pi, frames, endpoint=False)
-    # A person sweeps the camera from side to side; slow waves with random phases stand for hand and steps.
-    bearing = bearing + 0.25 * np.sin(5 * time + rng.uniform(0, 2 * np.pi)) + _sway(rng, time, 0.04)
+    # Slow waves with random phases stand for hand and steps.
+    hand = 2 * np.pi * rng.random() + _sway(rng, time, 0.05)
+    bearing = rng.choice([-1, 1]) * 2 * np.pi * turned + hand
+    wanted = _between(places, turned) - _STEP_BACK_METRES * np.column_stack([np.cos(bearing), np.sin(bearing)])
+    nearest = ((wanted[:, None] - standing[None]) ** 2).sum(-1).argmin(axis=1)
     height = rng.uniform(1.45, 1.7) + _sway(rng, time, 0.03)
     pitch = rng.uniform(0.26, 0.36) + _sway(rng, time, 0.04)
     roll = _sway(rng, time, 0.02)
-    return _poses(np.column_stack([positions, height]), bearing, pitch, roll)
+    return _poses(np.column_stack([standing[nearest], height]), bearing, pitch, roll)
+
+
+def _between(places: Float64[np.ndarray, "P 2"], turned: Float64[np.ndarray, " F"]) -> Float64[np.ndarray, "F 2"]:
+    """Where the camera turns: at place n during turn n, on the way to the next one in its last tenth."""
+    number = np.clip(turned.astype(int), 0, len(places) - 1)
+    after = np.minimum(number + 1, len(places) - 1)
+    share = np.clip((turned - number - 0.9) / 0.1, 0, 1)[:, None]
+    return (1 - share) * places[number] + share * places[after]
+
+
+def _places_to_turn(
+    rng: np.random.Generator, room: Room, standing: Float64[np.ndarray, "S 2"]
+) -> Float64[np.ndarray, "P 2"]:
+    """One to _MOST_PLACES places from which all pieces can be seen, where so few are enough; first the one with most in
+    view."""
+    candidates = rng.permutation(standing)[:_CANDIDATES]
+    seen = _in_view(room, candidates, np.stack([piece.center for piece in room.pieces]))
+    depth = room.plan.distance_to_walls(candidates)  # of places that see as much, the one farthest from walls
+    chosen: list[int] = []
+    missing = np.ones(seen.shape[1], bool)
+    while missing.any() and len(chosen) < _MOST_PLACES:
+        best = int(((seen & missing).sum(axis=1) + 0.1 * depth).argmax())
+        if not (seen[best] & missing).any():
+            break
+        chosen.append(best)
+        missing &= ~seen[best]
+    return candidates[chosen or [int(depth.argmax())]]
+
+
+def _in_view(
+    room: Room, eyes: Float64[np.ndarray, "E 2"], targets: Float64[np.ndarray, "T 2"]
+) -> Bool[np.ndarray, "E T"]:
+    """Whether no wall is between each eye and each target, seen from above."""
+    start, end = np.moveaxis(room.plan.walls, 1, 0)
+    ray, along = (targets[None] - eyes[:, None])[:, :, None], end - start
+    offset = (start[None] - eyes[:, None])[:, None]
+    # Ray p + t·d meets wall a + s·v where t = cross(a − p, v) / cross(d, v) and s = cross(a − p, d) / cross(d, v).
+    denominator = _cross(ray, along)
+    denominator = np.where(np.abs(denominator) < 1e-12, 1e-12, denominator)
+    t, s = _cross(offset, along) / denominator, _cross(offset, ray) / denominator
+    return ~((t > 0) & (t < 1) & (s >= 0) & (s <= 1)).any(axis=-1)
 
 
 def _sway(rng: np.random.Generator, time: Float64[np.ndarray, " F"], size: float) -> Float64[np.ndarray, " F"]:
     waves = [np.sin(pace * time + rng.uniform(0, 2 * np.pi)) for pace in (3, 7, 13)]
     return size * np.sum(waves, axis=0) / 2
-
-
-def _walk(room: Room, share: Float64[np.ndarray, " F"]) -> Float64[np.ndarray, "F 2"]:
-    """Positions at shares of the way around the walls, each moved to the nearest place where a person can stand."""
-    start, end = room.plan.walls[:, 0], room.plan.walls[:, 1]
-    lengths = np.linalg.norm(end - start, axis=1)
-    travelled = np.concatenate([[0.0], np.cumsum(lengths)])
-    way = np.mod(share, 1.0) * travelled[-1]
-    wall = np.clip(np.searchsorted(travelled, way, "right") - 1, 0, len(lengths) - 1)
-    along = (way - travelled[wall]) / lengths[wall]
-    points = start[wall] + along[:, None] * (end - start)[wall]
-    standing = _standing_places(room)
-    nearest = ((points[:, None] - standing[None]) ** 2).sum(-1).argmin(axis=1)
-    return standing[nearest]
 
 
 def _standing_places(room: Room) -> Float64[np.ndarray, "P 2"]:
@@ -81,34 +114,6 @@ def _distance_to(piece: Piece, points: Float64[np.ndarray, "*P 2"]) -> Float64[n
         [offset[..., 0] * cos + offset[..., 1] * sin, -offset[..., 0] * sin + offset[..., 1] * cos], axis=-1
     )
     return np.linalg.norm(np.maximum(np.abs(local) - piece.half, 0), axis=-1)
-
-
-def _towards_the_open(room: Room, positions: Float64[np.ndarray, "F 2"]) -> Float64[np.ndarray, " F"]:
-    """The bearing from each position with most of the room in front of the camera, in radians.
-
-    "Most" is the floor area in a view 70° wide: the squared distances to the first wall or tall piece.
-    """
-    segments = [room.plan.walls]
-    for piece in room.pieces:
-        if piece.height > _TALL_METRES:
-            corners = piece.footprint
-            segments.append(np.stack([corners, np.roll(corners, -1, axis=0)], axis=1))
-    start, end = np.moveaxis(np.concatenate(segments), 1, 0)
-    angles = 2 * np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
-    direction = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    along = end - start
-    # Ray p + t·d meets segment a + s·v where t = cross(a − p, v) / cross(d, v) and s = cross(a − p, d) / cross(d, v).
-    offset = start[None] - positions[:, None]
-    denominator = _cross(direction[:, None], along[None])
-    denominator = np.where(np.abs(denominator) < 1e-12, 1e-12, denominator)
-    t = _cross(offset, along[None])[:, None] / denominator[None]
-    s = _cross(offset[:, None], direction[None, :, None]) / denominator[None]
-    seen = np.where((t > 0) & (s >= 0) & (s <= 1), t, np.inf).min(axis=-1).clip(max=15)
-    window = round(_DIRECTIONS * 70 / 360 / 2)
-    floor = ndimage.uniform_filter1d(seen**2, 2 * window + 1, axis=1, mode="wrap")
-    # The steeply weighted mean over directions is close to the best one, without a jump where two are equally good.
-    weight = (floor / floor.max(axis=1, keepdims=True)) ** 16
-    return np.arctan2(weight @ direction[:, 1], weight @ direction[:, 0])
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

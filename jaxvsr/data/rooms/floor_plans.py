@@ -1,4 +1,4 @@
-"""Floor plans of procedural rooms: rectangles, L, T and U shapes of 8 to 60 square metres."""
+"""Floor plans of procedural rooms: rectangles, L, T and U shapes, and two rooms with an open doorway; 12 to 80 m²."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float64
 
-AREA_RANGE_SQUARE_METRES = (8.0, 60.0)
-_SHAPES = ("rectangle", "L", "T", "U")
-_SHAPE_SHARES = (0.45, 0.3, 0.13, 0.12)
+AREA_RANGE_SQUARE_METRES = (12.0, 80.0)
+_SHAPES = ("rectangle", "L", "T", "U", "two rooms")
+_SHAPE_SHARES = (0.46, 0.2, 0.08, 0.06, 0.2)
+_PARTITION_METRES = 0.12
+_DOORWAY_CLEARANCE_METRES = 0.7  # of the floor on both sides of the doorway
 _NARROWEST_ARM_METRES = 1.7  # nobody can walk in a narrower part of a room
 _NARROWEST_NOTCH_METRES = 0.8  # a narrower notch is hardly visible
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FloorPlan:
-    """A rectilinear outline, counter-clockwise, metres, with the origin at the centre of its bounding rectangle."""
+    """A rectilinear outline, counter-clockwise, metres, with the origin at the centre of its bounding rectangle.
+
+    `blocked` are the rectangles where no furniture may stand: the wall between two rooms and the floor at its doorway.
+    """
 
     shape: str
     outline: Float64[np.ndarray, "N 2"]
+    blocked: Float64[np.ndarray, "B 4 2"] = dataclasses.field(default_factory=lambda: np.zeros((0, 4, 2)))
 
     @property
     def area(self) -> float:
@@ -62,6 +68,8 @@ def draw_floor_plan(rng: np.random.Generator) -> FloorPlan:
 
 def _draw_shape(rng: np.random.Generator, shape: str, area: float) -> FloorPlan | None:
     """One try; None if an arm or a notch is too narrow."""
+    if shape == "two rooms":
+        return _two_rooms(rng, area)
     width, depth = 1.0, rng.uniform(0.5, 1.0)
     cuts = rng.uniform(0.25, 0.6, 2)  # of the width and of the depth
     # Corners of the outline, then the widths of its arms and notches, both as shares of the bounding rectangle.
@@ -87,6 +95,34 @@ def _draw_shape(rng: np.random.Generator, shape: str, area: float) -> FloorPlan 
     scale = np.sqrt(area / FloorPlan(shape, corners).area)
     if min(arms) * scale < _NARROWEST_ARM_METRES or (notches and min(notches) * scale < _NARROWEST_NOTCH_METRES):
         return None
-    quarter_turns = rng.integers(4)
-    turn = np.array([[0.0, 1.0], [-1.0, 0.0]])  # rows as points: a quarter turn counter-clockwise
-    return FloorPlan(shape, corners * scale @ np.linalg.matrix_power(turn, quarter_turns))
+    return FloorPlan(shape, corners * scale @ _quarter_turns(rng))
+
+
+def _two_rooms(rng: np.random.Generator, area: float) -> FloorPlan | None:
+    """A rectangle with a wall across it and a doorway as high as the room; None if a room would be too narrow."""
+    depth = np.sqrt(area * rng.uniform(0.4, 0.75))
+    door = rng.uniform(0.9, 1.4)
+    width = (area + (depth - door) * _PARTITION_METRES) / depth
+    left = width * rng.uniform(0.35, 0.65)
+    right = left + _PARTITION_METRES
+    low = rng.uniform(0.1, 0.9) * (depth - door)
+    high = low + door
+    if min(left, width - right, depth) < _NARROWEST_ARM_METRES:
+        return None
+    outline = [
+        (0, 0), (left, 0), (left, low), (right, low), (right, 0), (width, 0),
+        (width, depth), (right, depth), (right, high), (left, high), (left, depth), (0, depth),
+    ]  # fmt: skip
+    clear = _DOORWAY_CLEARANCE_METRES
+    blocked = [
+        [(left, 0), (right, 0), (right, low), (left, low)],
+        [(left, high), (right, high), (right, depth), (left, depth)],
+        [(left - clear, low), (right + clear, low), (right + clear, high), (left - clear, high)],
+    ]
+    turn, middle = _quarter_turns(rng), np.array([width, depth]) / 2
+    return FloorPlan("two rooms", (np.array(outline) - middle) @ turn, (np.array(blocked) - middle) @ turn)
+
+
+def _quarter_turns(rng: np.random.Generator) -> Float64[np.ndarray, "2 2"]:
+    """A matrix that turns points, as rows, by none to three quarters, counter-clockwise."""
+    return np.linalg.matrix_power(np.array([[0.0, 1.0], [-1.0, 0.0]]), rng.integers(4))

@@ -15,48 +15,30 @@ from jaxvsr.data.rooms.floor_plans import FloorPlan
 from jaxvsr.data.rooms.furniture import KINDS
 from jaxvsr.data.rooms.solids import Solid
 
-MOST_PIECES = 20
 FEWEST_PIECES = 6
+_TALLEST_METRES = 2.1
 _FLOOR_SHARE = 0.42  # with furniture on more of the floor there is no room to walk
 _GAP_METRES = 0.06
 _CANDIDATES = 48
 
-# The categories of each kind of room, with the fewest and the most of each. The ranges are wide, so that a count has to
-# be seen rather than guessed.
-_ROOM_KINDS: dict[str, dict[str, tuple[int, int]]] = {
-    "office": {
-        "desk": (1, 6), "chair": (1, 6), "cabinet": (0, 4), "bookshelf": (0, 4), "trash can": (1, 5),
-        "plant": (0, 4),
-    },
-    "living room": {
-        "sofa": (1, 4), "coffee table": (1, 3), "armchair": (0, 5), "lamp": (0, 5), "plant": (0, 6),
-        "bookshelf": (0, 3),
-    },
-    "bedroom": {
-        "bed": (1, 4), "nightstand": (0, 5), "dresser": (0, 3), "lamp": (0, 5), "chair": (0, 3),
-        "box": (0, 5),
-    },
-    "dining room": {
-        "table": (1, 4), "chair": (2, 6), "dresser": (0, 3), "plant": (0, 6), "stool": (0, 5),
-        "lamp": (0, 3),
-    },
-    "kitchen": {
-        "refrigerator": (1, 3), "table": (0, 3), "cabinet": (1, 6), "stool": (0, 6), "trash can": (1, 5),
-        "sink": (0, 3),
-    },
-    "bathroom": {
-        "toilet": (1, 5), "sink": (1, 5), "bathtub": (0, 3), "washing machine": (0, 4), "trash can": (0, 4),
-        "stool": (0, 3),
-    },
-    "storage": {
-        "box": (1, 6), "bookshelf": (0, 5), "cabinet": (0, 4), "washing machine": (0, 3),
-        "refrigerator": (0, 3), "trash can": (0, 5),
-    },
-    "lounge": {
-        "armchair": (1, 6), "sofa": (0, 3), "table": (0, 3), "stool": (0, 6), "bookshelf": (0, 3),
-        "trash can": (0, 3), "lamp": (0, 4),
-    },
-}  # fmt: skip
+# What is typical of each kind of room. How many there are of a category does not depend on it, and each room has
+# something that one does not expect, so that answers have to be seen rather than guessed.
+_ROOM_KINDS: dict[str, tuple[str, ...]] = {
+    "office": ("desk", "chair", "cabinet", "bookshelf", "trash can", "plant"),
+    "living room": ("sofa", "coffee table", "armchair", "lamp", "plant", "bookshelf"),
+    "bedroom": ("bed", "nightstand", "dresser", "lamp", "chair", "box"),
+    "dining room": ("table", "chair", "dresser", "plant", "stool", "lamp"),
+    "kitchen": ("refrigerator", "table", "cabinet", "stool", "trash can", "sink"),
+    "bathroom": ("toilet", "sink", "bathtub", "washing machine", "trash can", "stool"),
+    "storage": ("box", "bookshelf", "cabinet", "washing machine", "refrigerator", "trash can"),
+    "lounge": ("armchair", "sofa", "table", "stool", "bookshelf", "lamp"),
+}
+_TYPICAL, _UNEXPECTED = 5, 3  # categories of a room
+_SEVERAL = (2, 3, 4, 2, 3)  # how many there are of those that are not alone
+# A design is scaled so that its longest side is between these, metres, and half to three times as long as it was: a
+# category says little about size.
+_LONGEST_METRES = (0.45, 2.4)
+_SCALES = (0.5, 3.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,22 +89,17 @@ def rectangles_apart(
 
 def draw_wishes(rng: np.random.Generator, area_square_metres: float) -> list[str]:
     """The categories wanted in a room, one entry per piece."""
-    kind = str(rng.choice(list(_ROOM_KINDS)))
-    most = int(rng.integers(FEWEST_PIECES + 2, min(MOST_PIECES, int(8 + area_square_metres / 2.2)) + 1))
-    wishes: list[str] = []
-    ranges = _ROOM_KINDS[kind]
-    first, *rest = ranges
-    for category in [first, *rng.permutation(rest)]:
-        low, high = ranges[str(category)]
-        count = min(int(rng.integers(low, high + 1)), most - len(wishes))
-        wishes += [str(category)] * count
-    while len(wishes) < FEWEST_PIECES:
-        wishes.append(str(rng.choice(list(ranges))))
-    return wishes
+    typical = _ROOM_KINDS[str(rng.choice(list(_ROOM_KINDS)))]
+    others = [category for category in KINDS if category not in typical and category != "monitor"]
+    chosen = [*rng.permutation(typical)[:_TYPICAL], *rng.permutation(others)[:_UNEXPECTED]]
+    several = 2 if area_square_metres < 20 else 3
+    counts = np.ones(len(chosen), int)
+    counts[rng.choice(len(chosen), several, replace=False)] = rng.permutation(_SEVERAL)[:several]
+    return [str(category) for category, count in zip(chosen, counts, strict=True) for _ in range(count)]
 
 
 def furnish(rng: np.random.Generator, plan: FloorPlan, keep_clear: Float64[np.ndarray, "D 4 2"]) -> list[Piece]:
-    """Furnish a room: FEWEST_PIECES to MOST_PIECES pieces, apart from each other and from `keep_clear` rectangles.
+    """Furnish a room: FEWEST_PIECES pieces or more, apart from each other and from `keep_clear` rectangles.
 
     Pieces without a place are left out; small ones are added to a room that would be too empty.
     """
@@ -135,7 +112,7 @@ def furnish(rng: np.random.Generator, plan: FloorPlan, keep_clear: Float64[np.nd
         designs.append((category, *_design(category, style)))
     designs.sort(key=lambda design: -float(np.prod(design[2])))
     placed: list[Piece] = []
-    taken, used = list(keep_clear), 0.0
+    taken, used = [*keep_clear, *plan.blocked], 0.0
     for category, solids, half, height in designs:
         footprint = 4 * float(np.prod(half))
         if used + footprint > _FLOOR_SHARE * plan.area:
@@ -158,12 +135,25 @@ def furnish(rng: np.random.Generator, plan: FloorPlan, keep_clear: Float64[np.nd
 
 def _design(category: str, style: int) -> tuple[list[Solid], Float64[np.ndarray, " 2"], float]:
     """Solids with the footprint's centre at the origin, half width and half depth, height."""
-    solids = KINDS[category].build(np.random.default_rng(style))
-    corners = np.concatenate([solid.corners for solid in solids])
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    rng = np.random.default_rng(style)
+    solids = KINDS[category].build(rng)
+    low, high = _extent(solids)
+    longest = float((high - low).max())
+    least, most = (
+        pick(scale, metres / longest) for pick, scale, metres in zip((max, min), _SCALES, _LONGEST_METRES, strict=True)
+    )
+    scale = float(min(np.exp(rng.uniform(np.log(least), np.log(most))), _TALLEST_METRES / high[2]))
+    solids = [solid.scaled(scale) for solid in solids]
+    low, high = _extent(solids)
     middle = (low + high) / 2
     moved = [solid.moved(-middle[0], -middle[1], 0.0, 0.0) for solid in solids]
     return moved, (high - low)[:2] / 2, float(high[2])
+
+
+def _extent(solids: list[Solid]) -> tuple[Float64[np.ndarray, " 3"], Float64[np.ndarray, " 3"]]:
+    """The least and the greatest coordinates."""
+    corners = np.concatenate([solid.corners for solid in solids])
+    return corners.min(axis=0), corners.max(axis=0)
 
 
 def _place(

@@ -1,4 +1,4 @@
-"""The only kind of solid in rooms and furniture: a convex outline at the bottom and another at the top.
+"""The parts of rooms: flat patches, and solids with a convex outline at the bottom and another at the top.
 
 A box has the same rectangle twice, a bin a small circle below a larger one.
 """
@@ -43,6 +43,18 @@ class Solid:
         cos, sin = math.cos(yaw), math.sin(yaw)
         turn, shift = np.array([[cos, sin], [-sin, cos]]), np.array([x, y])
         return Solid(self.bottom @ turn + shift, self.top @ turn + shift, self.low + z, self.high + z, self.color)
+
+    def scaled(self, factor: float) -> Solid:
+        """`factor` times as large, seen from the origin."""
+        return Solid(self.bottom * factor, self.top * factor, self.low * factor, self.high * factor, self.color)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Patch:
+    """A flat piece of wall, floor or ceiling: four corners counter-clockwise seen from inside the room, metres."""
+
+    corners: Float64[np.ndarray, "4 3"]
+    color: Color
 
 
 def box(x: Interval, y: Interval, z: Interval, color: Color) -> Solid:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 
+from jaxvsr.data.rooms.floor_looks import floor_colors
 from jaxvsr.data.rooms.room import Room
 from jaxvsr.data.rooms.solids import Color, corner_triangles, grid_patch, join_meshes, solid_surface
 
@@ -14,8 +15,6 @@ from jaxvsr.data.rooms.solids import Color, corner_triangles, grid_patch, join_m
 FLOOR_SPACING_METRES = 0.15
 FURNITURE_SPACING_METRES = 0.15
 WALL_SPACING_METRES = 0.25
-TILE_METRES = 0.5
-_PLANK_METRES = (0.16, 1.1)  # width, length
 _SQUARE = np.array([[0, 1, 2], [0, 2, 3]])
 
 
@@ -82,7 +81,7 @@ def fine_mesh(room: Room) -> FineMesh:
             mesh = grid_patch(a, b, d, c, spacing)
             meshes.append(mesh)
             plain = np.broadcast_to(np.array(patch.color), mesh[0].shape)
-            colors.append(plain * floor_pattern(room, mesh[0][:, :2])[:, None] if item.category == "floor" else plain)
+            colors.append(floor_colors(room.floor_look, mesh[0][:, :2]) if item.category == "floor" else plain)
             object_ids.append(item.id)
     vertices, triangles = join_meshes(meshes)
     counts = [len(points) for points, _ in meshes]
@@ -94,19 +93,3 @@ def fine_mesh(room: Room) -> FineMesh:
         np.repeat(starts, counts),
         np.repeat(np.array(object_ids), counts),
     )
-
-
-def floor_pattern(room: Room, points: np.ndarray) -> np.ndarray:
-    """Brightness of the floor at points [..., 2] (metres), a factor near 1: planks, tiles of TILE_METRES, or carpet."""
-    x, y = points[..., 0], points[..., 1]
-    if room.floor_pattern == "tiles":
-        u, v = np.mod(x, TILE_METRES), np.mod(y, TILE_METRES)
-        joint = (u < 0.02) | (v < 0.02)
-        light = (np.floor(x / TILE_METRES) + np.floor(y / TILE_METRES)) % 2 == 0
-        return np.where(joint, 0.62, np.where(light, 1.05, 0.93))
-    if room.floor_pattern == "planks":
-        width, length = _PLANK_METRES
-        row = np.floor(y / width)
-        column = np.floor(x / length + row * 0.37)
-        return 0.86 + 0.22 * np.mod(row * 0.618034 + column * 0.414214, 1.0)
-    return np.ones_like(x)

@@ -141,8 +141,8 @@ def group_by_scene(asked: Iterable[AskedQuestion], most: int | None = None) -> l
     return groups
 
 
-def stored_frame_count(asked: Iterable[AskedQuestion]) -> int | None:
-    """The frame count that all videos are stored with; None if all scenes are images.
+def stored_frame_count(asked: Iterable[AskedQuestion], flag: str = "--frames") -> int | None:
+    """The frame count that all videos are stored with; None if all scenes are images. `flag` is what is missing else.
 
     Raises:
         InputError: there is not exactly one such count.
@@ -150,7 +150,7 @@ def stored_frame_count(asked: Iterable[AskedQuestion]) -> int | None:
     common: set[int] | None = None
     for folder, scene in _scenes(asked):
         if is_download(folder):
-            raise InputError(f"--frames is missing: {folder} has whole videos; VSI-Bench's harness takes 32 frames")
+            raise InputError(f"{flag} is missing: {folder} has whole videos; VSI-Bench's harness takes 32 frames")
         store = FrameStore(folder)
         if not store.is_image_set(scene):
             counts = set(store.counts(scene))
@@ -159,7 +159,7 @@ def stored_frame_count(asked: Iterable[AskedQuestion]) -> int | None:
         return None
     if len(common) != 1:
         found = f"stored counts are {', '.join(map(str, sorted(common)))}" if common else "no count is in all scenes"
-        raise InputError(f"--frames is missing: {found}")
+        raise InputError(f"{flag} is missing: {found}")
     return common.pop()
 
 

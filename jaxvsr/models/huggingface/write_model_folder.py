@@ -143,10 +143,8 @@ def write_shards(
         _write_index(folder, where)
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into. It gets its SHA256SUMS and its name at the end of the block; after an error it is
-    deleted."""
+def check_new(out: Path) -> None:
+    """Raises `InputError` where no new folder can be: something is there."""
     try:
         # A folder cannot replace a link, and the link's target would not be new.
         taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
@@ -154,6 +152,13 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise InputError(f"{out}: cannot be written ({_reason(error)})") from None
     if taken:
         raise InputError(f"{out}: {'is a link' if out.is_symlink() else 'exists and is not empty'}; give a new folder")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into. It gets its SHA256SUMS and its name at the end of the block; after an error it is
+    deleted."""
+    check_new(out)
     try:
         with only_maker(out) as partial:
             yield partial

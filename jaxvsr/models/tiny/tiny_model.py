@@ -3,7 +3,7 @@
     python launch/convert.py tiny OUT --seed 0
 
 Weights are random. It differs from the published models in width and depth, in a vocabulary of about a thousand tokens,
-and in a rotary base that gives heads of width 32 a signal on all three axes.
+and in a rotary base for heads of width 32.
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ class TinyShape:
     heads: int = 4
     key_value_heads: int = 2
     vision_layers: int = 2
-    rope_theta: float = 18.0  # with the published 1e6 the width axis of a narrow head has almost no signal
+    tied: bool = True  # the head is the embedding
+    rope_theta: float = 1000.0  # with the published 1e6 a narrow head hears little of places; far below, little else
 
 
-def shape_of_width(width: int, text_layers: int, vision_layers: int) -> TinyShape:
+def shape_of_width(width: int, text_layers: int, vision_layers: int, tied: bool = True) -> TinyShape:
     """The default's proportions at another size: heads of width 32.
 
     Raises:
@@ -91,7 +92,7 @@ def shape_of_width(width: int, text_layers: int, vision_layers: int) -> TinyShap
     """
     if width % 64:
         raise InputError(f"width {width}: must be a multiple of 64")
-    return TinyShape(width, text_layers, 3 * width, width // 32, 2, vision_layers)
+    return TinyShape(width, text_layers, 3 * width, width // 32, 2, vision_layers, tied)
 
 
 def tiny_config(
@@ -112,7 +113,7 @@ def tiny_config(
             num_key_value_heads=shape.key_value_heads,
             rope_theta=shape.rope_theta,
             mrope_section=ours.tiny_sections(head_dim // 2),
-            tie_word_embeddings=True,
+            tie_word_embeddings=shape.tied,
             **ours.text_extras(head_dim),
         ),
         image_token_id=vocabulary[IMAGE_PAD],

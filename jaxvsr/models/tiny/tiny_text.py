@@ -1,7 +1,7 @@
 """Text that the tiny model's tokenizer is trained on: every word of it becomes one token.
 
-The sentences are the question templates of VSI-100k and VSI-Bench with their prompts. Other text works too, in more
-tokens (the vocabulary has all 256 bytes).
+The sentences are the question templates of VSI-100k, of VSI-Bench and about procedural rooms, with their prompts. Other
+text works too, in more tokens (the vocabulary has all 256 bytes).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ CATEGORIES = [
     "nightstand",
     "oven",
     "piano",
+    "picture",
     "pillow",
     "plant",
     "printer",
@@ -76,6 +77,7 @@ SENTENCES = (
     "(if I am standing at the origin and facing along the positive y-axis).",
     "Which of these objects ({x}, {x}, {x}, {x})is the closest to the {x}?",
     "Measuring from the closest point of each object, which of these objects ({x}, {x}) is the closest to the {x}?",
+    "Which of these objects ({x}, {x}, {x}, {x})appears first in the video?",
     "What will be the first-time appearance order of the following categories in the video: {x}, {x}, {x}, {x}?",
     "Please provide the short answer with one or two words or a number.",
     "Please answer the question using a single word or phrase.",
@@ -84,6 +86,7 @@ SENTENCES = (
     "Answer with the option's letter from the given choices directly.",
     "Options:\nA. {x}\nB. {x}\nC. {x}\nD. {x}",
     "<think> </think> <observe> </observe> <answer> </answer>",
+    "there is nothing",
     "system\nuser\nassistant\n",
 )
 
