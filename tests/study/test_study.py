@@ -366,8 +366,9 @@ def test_every_arm_of_the_papers_study_has_16_questions_per_update_and_is_compar
     main = papers.config(papers.arm("grpo"))
     for arm in trained:
         config = papers.config(arm)
-        assert config.data.scenes * config.data.questions == 16, arm.name
-        assert config.steps == main.steps and config.sampling.answer_tokens in (8, 24)
+        assert config.sampling.answer_tokens in (8, 24)
+        if not arm.name.endswith("-start"):  # these learn the form of tags before they are compared
+            assert config.data.scenes * config.data.questions == 16 and config.steps == main.steps, arm.name
     assert papers.config(papers.arm("beta-0")).grpo.beta == 0 < main.grpo.beta
     assert [papers.config(papers.arm(name)).data.questions for name in ("q1", "grpo", "q16")] == [1, 4, 16]
     compared = {name for one in papers.comparisons for claim in one.differences for name in (claim.higher, claim.lower)}
