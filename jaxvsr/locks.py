@@ -118,7 +118,12 @@ def _locked(path: Path, folder: Path, *, shared: bool = False, wait: bool = Fals
         raise InputError(f"{folder}: cannot be a folder, because {there} is a file")
     try:
         while file is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                if os.path.lexists(path.parent) and not path.parent.is_dir():
+                    raise
+                continue  # its last holder removed the empty folder while it was looked at
             with contextlib.suppress(FileNotFoundError):  # its last holder has just removed the empty folder
                 file = _lock(path, folder, kind)
     except InputError:
