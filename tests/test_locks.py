@@ -86,6 +86,21 @@ for _ in range(40):
     assert (tmp_path / "rows").read_text() == "row\n" * 160
 
 
+def test_a_folder_that_its_last_holder_removes_while_it_is_made_is_made_again(tmp_path: Path, monkeypatch):
+    """`mkdir` finds the folder there, and a moment later nothing."""
+    make, raced = Path.mkdir, list[Path]()
+
+    def too_late_once(folder: Path, *arguments, **options) -> None:
+        if not raced:
+            raced.append(folder)
+            raise FileExistsError(17, "File exists")
+        make(folder, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", too_late_once)
+    with only_writer(tmp_path / "a" / "b"):
+        assert raced and (tmp_path / "a" / "b").is_dir()
+
+
 def test_what_stays_of_a_lock_is_what_was_written(tmp_path: Path):
     with only_writer(tmp_path / "new" / "run"):
         pass
