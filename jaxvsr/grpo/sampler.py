@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
@@ -91,36 +92,39 @@ def rollout_keys(
     return rollouts.reshape(*question_keys.shape, group)
 
 
-def allowed_logits(logits: Float[Array, "*batch vocab"], options: SamplingOptions) -> Float[Array, "*batch vocab"]:
+def allowed_logits(
+    logits: Float[Array, "rows blocks width"], options: SamplingOptions
+) -> Float[Array, "rows blocks width"]:
     """Logits with -inf where a draw is not allowed: suppressed ids, then top-k, then top-p (the nucleus keeps the token
     that crosses `top_p`, and always the likeliest)."""
     if options.suppressed_ids:
-        logits = logits.at[..., jnp.array(options.suppressed_ids)].set(-jnp.inf)
+        allowed = np.ones(logits.shape[1:], bool)
+        allowed.reshape(-1)[list(options.suppressed_ids)] = False
+        logits = jnp.where(allowed, logits, -jnp.inf)
+    if not options.top_k and options.top_p == 1:
+        return logits
+    flat = logits.reshape(len(logits), -1)
     if options.top_k:
-        kept = min(options.top_k, logits.shape[-1])
-        logits = jnp.where(logits >= jax.lax.top_k(logits, kept)[0][..., -1:], logits, -jnp.inf)
+        kept = min(options.top_k, flat.shape[-1])
+        flat = jnp.where(flat >= jax.lax.top_k(flat, kept)[0][..., -1:], flat, -jnp.inf)
     if options.top_p < 1:
-        falling = -jnp.sort(-logits, axis=-1)
+        falling = -jnp.sort(-flat, axis=-1)
         mass = jax.nn.softmax(falling, axis=-1)
         inside = jnp.cumsum(mass, axis=-1) - mass < options.top_p
         floor = jnp.min(jnp.where(inside, falling, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits >= floor, logits, -jnp.inf)
-    return logits
+        flat = jnp.where(flat >= floor, flat, -jnp.inf)
+    return flat.reshape(logits.shape)
 
 
 def inverse_cumulative(
-    weights: Float[Array, "*batch vocab"], uniform: Float[Array, "*batch"]
-) -> Int32[Array, "*batch"]:
-    """The first index at which the cumulative sum of `weights` exceeds `uniform` times their total.
+    logits: Float[Array, "rows blocks width"], uniform: Float[Array, "rows n"]
+) -> tuple[Int32[Array, "rows n"], Float[Array, "rows n"]]:
+    """The first token at which the cumulative sum of the softmax's weights exceeds `uniform` times their total, and its
+    logit.
 
-    Two levels (blocks, then places inside one block) need two short sums instead of one over the whole vocabulary. An
-    index of weight 0 is never returned.
+    Two levels (blocks, then places inside one block) need two short sums instead of one over the whole vocabulary. A
+    token of weight 0 is never returned.
     """
-    size = weights.shape[-1]
-    block = max(1, int(size**0.5))
-    blocks = -(-size // block)
-    weights = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, blocks * block - size)])
-    weights = weights.reshape(*weights.shape[:-1], blocks, block)
 
     def search(mass: Array, target: Array) -> tuple[Array, Array]:
         """First index whose cumulative mass exceeds target; what is left of the target inside it."""
@@ -131,11 +135,14 @@ def inverse_cumulative(
         before = jnp.where(index > 0, jnp.take_along_axis(rising, jnp.maximum(index - 1, 0)[..., None], -1)[..., 0], 0)
         return index, target - before
 
-    sums = jnp.sum(weights, axis=-1)
-    chosen, rest = search(sums, uniform * jnp.sum(sums, axis=-1))
-    inside = jnp.take_along_axis(weights, chosen[..., None, None], axis=-2)[..., 0, :]
-    place, _ = search(inside, rest)
-    return (chosen * block + place).astype(jnp.int32)
+    top = jnp.max(logits, axis=(1, 2), keepdims=True)
+    sums = jnp.sum(jnp.exp(logits - top), axis=-1)
+    total = jnp.sum(sums, axis=-1, keepdims=True)
+    block, rest = search(jnp.broadcast_to(sums[:, None], (*uniform.shape, sums.shape[-1])), uniform * total)
+    inside = jnp.take_along_axis(logits, block[..., None], axis=1)
+    place, _ = search(jnp.exp(inside - top), rest)
+    chosen = jnp.take_along_axis(inside, place[..., None], axis=-1)[..., 0]
+    return (block * logits.shape[-1] + place).astype(jnp.int32), chosen
 
 
 def uniform_numbers(keys: Array, count: int) -> Float[Array, "count S Q G"]:
@@ -147,7 +154,7 @@ def uniform_numbers(keys: Array, count: int) -> Float[Array, "count S Q G"]:
 
 @jax.named_scope("draw")
 def draw(
-    logits: Float[Array, "rows vocab"],
+    logits: Float[Array, "rows blocks width"],
     uniform: Float[Array, "rows n"],
     temperature: Float[Array, ""],
     options: SamplingOptions,
@@ -155,29 +162,26 @@ def draw(
 ) -> tuple[Int32[Array, "rows n"], Float[Array, "rows n"]]:
     """Draw n tokens of each row, with their log-probabilities under the full softmax at `temperature`.
 
-    A row is a question where its first tokens are drawn (n = G), and a rollout afterwards (n = 1). Rows are one axis
-    because a TPU keeps the last two axes of an array in tiles of 8 × 128. `seen`: `penalise_seen`, one for each token.
+    A row is a question where its first tokens are drawn (n = G), and a rollout afterwards (n = 1). `logits` are
+    `QwenVL.logits_in_blocks`. `seen`: `penalise_seen`, one for each token.
     """
-    count = uniform.shape[1]
+    scaled = logits / temperature.astype(logits.dtype)
+    top = jnp.max(scaled, axis=(1, 2), keepdims=True)
+    normaliser = jnp.log(jnp.sum(jnp.exp(scaled - top), axis=(1, 2))) + top[:, 0, 0]
+    if not options.greedy:
+        tokens, chosen = inverse_cumulative(allowed_logits(scaled, options), uniform.astype(scaled.dtype))
+        return tokens, chosen - normaliser[:, None]
 
     def each(rows: Array) -> Array:
-        return rows if len(rows) == uniform.size else jnp.repeat(rows, count, axis=0)
+        return rows if len(rows) == uniform.size else jnp.repeat(rows, uniform.shape[1], axis=0)
 
-    scaled = logits / temperature.astype(logits.dtype)
-    top = jnp.max(scaled, axis=-1, keepdims=True)
-    weights = jnp.exp(scaled - top)
-    normaliser = jnp.log(jnp.sum(weights, axis=-1, keepdims=True)) + top
-    restricted = bool(options.suppressed_ids) or options.top_k > 0 or options.top_p < 1
-    wanted = scaled if seen is None else penalise_seen(each(scaled), seen, options.repetition_penalty)
-    allowed = allowed_logits(wanted, options) if restricted else wanted
-    if options.greedy:
-        tokens = each(jnp.argmax(allowed, axis=-1).astype(jnp.int32))
-    else:
-        if restricted:
-            weights = jnp.exp(allowed - jnp.max(allowed, axis=-1, keepdims=True))
-        tokens = inverse_cumulative(each(weights), uniform.reshape(-1).astype(weights.dtype))
-    chosen = jnp.take_along_axis(each(scaled), tokens[:, None], axis=-1) - each(normaliser)
-    return tokens.reshape(uniform.shape), chosen.reshape(uniform.shape)
+    wanted = scaled
+    if seen is not None:
+        wanted = penalise_seen(each(scaled), seen.reshape(-1, *scaled.shape[1:]), options.repetition_penalty)
+    flat = allowed_logits(wanted, options).reshape(len(wanted), -1)
+    tokens = each(jnp.argmax(flat, axis=-1).astype(jnp.int32))
+    chosen = jnp.take_along_axis(each(scaled.reshape(len(scaled), -1)), tokens[:, None], axis=-1)[:, 0]
+    return tokens.reshape(uniform.shape), (chosen - each(normaliser)).reshape(uniform.shape)
 
 
 def sample(
@@ -225,7 +229,7 @@ def decode(
         number = uniform[0] if sampling.greedy else jax.lax.dynamic_index_in_dim(uniform, state.step, keepdims=False)
         drawn = draw(logits, number.reshape(len(logits), -1), temperature, sampling, state.seen)
         token, logprob = (part.reshape(number.shape) for part in drawn)
-        seen = None if state.seen is None else state.seen | (jnp.arange(logits.shape[-1]) == token.reshape(-1, 1))
+        seen = None if state.seen is None else state.seen | (jnp.arange(text.vocab_size) == token.reshape(-1, 1))
         token = jnp.where(state.done, sampling.pad_id, token)
         logprob = jnp.where(state.done, 0, logprob)
         ended = jnp.any(token[..., None] == eos, axis=-1)
@@ -248,14 +252,14 @@ def decode(
         rotary = model.language_model.rotary(positions, dtype)
         x = model.language_model.embed(last, dtype).reshape(scenes, questions * sampling.group, -1)
         x, new = through_layers(x, rotary, state.own, fed)
-        logits = model.logits(x.reshape(-1, x.shape[-1]))
+        logits = model.logits_in_blocks(x.reshape(-1, x.shape[-1]))
         return record(dataclasses.replace(state, own=_grown(state.own, new, fed)), logits)
 
-    first_logits = model.logits(question_hidden.reshape(scenes * questions, -1))
+    first_logits = model.logits_in_blocks(question_hidden.reshape(scenes * questions, -1))
     seen = None
     if sampling.repetition_penalty != 1:
-        vocab_size = first_logits.shape[-1]
-        seen = jnp.repeat(seen_tokens(prompt, vocab_size).reshape(-1, vocab_size), sampling.group, axis=0)
+        seen = seen_tokens(prompt, text.vocab_size).reshape(-1, text.vocab_size)
+        seen = jnp.repeat(seen, sampling.group, axis=0)
     start = _DecodeState(
         step=jnp.zeros((), jnp.int32),
         tokens=jnp.full(shape, sampling.pad_id, jnp.int32),

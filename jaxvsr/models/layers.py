@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from jaxvsr.models.lora import LoraConfig
 
 INITIAL_STD = 0.02  # Qwen2's initializer_range
+LANES = 128  # a TPU's registers are 8 × 128
 
 
 class LoraParam(nnx.Param):

@@ -97,17 +97,35 @@ def split(x: Array, *axes: str | None) -> Array:
     >>> split(jnp.zeros((4, 7, 8)), "scenes", None, "heads").shape
     (4, 7, 8)
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if jax.sharding.get_abstract_mesh().empty:
         return x
     spec: list[Any] = []
     for size, axis in zip(x.shape, axes, strict=False):
         if axis is None:
             spec.append(None)
         else:
-            divides = size % math.prod(mesh.shape[name] for name in ACTIVATIONS[axis]) == 0
-            spec.append(ACTIVATIONS[axis] if divides else PartitionSpec.UNCONSTRAINED)
+            spec.append(axes_that_divide(size, axis) or PartitionSpec.UNCONSTRAINED)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def axes_that_divide(size: int, axis: str) -> tuple[str, ...] | None:
+    """The mesh axes that `ACTIVATIONS` says for an axis of this size; None where they do not divide it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    divides = size % math.prod(mesh.shape[name] for name in ACTIVATIONS[axis]) == 0
+    return ACTIVATIONS[axis] if divides else None
+
+
+def parts_of(size: int, axis: str) -> int:
+    """Over how many devices an axis of this size is split."""
+    mesh = jax.sharding.get_abstract_mesh()
+    names = None if mesh.empty else axes_that_divide(size, axis)
+    return math.prod(mesh.shape[name] for name in names or ())
+
+
+def platform() -> str:
+    """What a program is compiled for (cpu, tpu, cuda): the devices of `jax.set_mesh`, or else JAX's own."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def without_fsdp(spec: PartitionSpec) -> PartitionSpec:

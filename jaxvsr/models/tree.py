@@ -22,7 +22,11 @@ from jaxvsr.models.language import Attend, DeepStack, Read
 from jaxvsr.models.layers import at_least_float32
 from jaxvsr.models.model_config import Remat
 from jaxvsr.models.qwen_vl import QwenVL
+from jaxvsr.models.sharding import platform
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionFeatures
+from jaxvsr.models.tree_sizes import TreeSizes
+
+FUSED_FROM = 256  # tokens of a tree for which a kernel of its own is worth its start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +40,17 @@ class ForwardOptions:
     score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
     logit_chunk: int = 1024  # rollout tokens of a scene whose logits are in memory at once
     unroll: bool | None = None  # layer by layer instead of a scan; None: only a language model of few layers
+    fused: bool | None = None  # attention of a tree in one kernel; None: on TPUs, if the tree has enough tokens
 
     @property
     def compute_dtype(self) -> jnp.dtype:
         return jnp.dtype(self.dtype)
+
+    def is_fused(self, tokens: int) -> bool:
+        """Whether the attention of a tree of so many tokens is one kernel; in float64 there is none."""
+        if self.fused is None:
+            return platform() == "tpu" and tokens >= FUSED_FROM and self.dtype != "float64"
+        return self.fused
 
 
 @jax.tree_util.register_dataclass
@@ -166,11 +177,18 @@ class _TreeAttention:
         self.questions, self.question_size = prompt.question_tokens.shape[1:]
         self.group, self.fed = group, fed
         self.scene_visible, self.question_visible = scene_visible(prompt), question_visible(prompt)
+        self.sizes = TreeSizes(self.scene_size, self.questions, self.question_size, group, fed)
         self.heads = heads
         self.options, self.keep_cache = options, keep_cache
 
     def __call__(self, query: Array, key: Array, value: Array) -> tuple[Array, Any]:
         """query [S, X, K, M, D], key and value [S, X, K, D]."""
+        if self.options.is_fused(self.sizes.tokens):
+            from jaxvsr.models.fused_attention import tree_attention  # here, since it loads the compiler of kernels
+
+            mixed = tree_attention(query, key, value, self.real, self.sizes)
+            scene, question, _ = self._keys(jnp.moveaxis(key, 1, 2), jnp.moveaxis(value, 1, 2))
+            return mixed, self._kept(scene, question)
         query, key, value = (jnp.moveaxis(part, 1, 2) for part in (query, key, value))
         scene_q, question_q, rollout_q = self._split(query)
         scene, question, rollout = self._keys(key, value)
@@ -193,6 +211,14 @@ class _TreeAttention:
             rollout_q = query[:, :, self.questions :].reshape(*lead, self.questions, self.group, self.fed, *tail)
             mixed.append(self._rollouts(rollout_q, scene, question, rollout).reshape(*lead, -1, *tail))
         return jnp.moveaxis(jnp.concatenate(mixed, axis=2), 2, 1), self._kept(scene, question)
+
+    @property
+    def real(self) -> Bool[Array, "S X"]:
+        """Which tokens of the tree are no padding; those behind a rollout's end count, as nobody else sees them."""
+        scenes = len(self.scene_visible)
+        rollouts = jnp.ones((scenes, self.questions * self.group * self.fed), bool)
+        parts = [self.scene_visible, self.question_visible, rollouts]
+        return jnp.concatenate([part.reshape(scenes, -1) for part in parts], axis=1)
 
     def _scene(self, query: Array, scene: KeyValueSegment) -> Float[Array, "S K V M D"]:
         return causal_attention(

@@ -190,7 +190,8 @@ def test_draws_follow_the_softmax():
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(1, 50)) * 2, jnp.float32)
     keys = rollout_keys(jnp.uint32(1), jnp.int32(0), jnp.zeros((1, 1), jnp.uint32), 200_000)
-    tokens, _ = draw(logits, uniform_numbers(keys, 1)[0, 0], jnp.float32(0.7), SamplingOptions(200_000, 1, ()))
+    blocks, numbers = logits.reshape(1, 5, 10), uniform_numbers(keys, 1)[0, 0]
+    tokens, _ = draw(blocks, numbers, jnp.float32(0.7), SamplingOptions(200_000, 1, ()))
     counts = np.bincount(np.asarray(tokens).ravel(), minlength=50)
     expected = np.asarray(jax.nn.softmax(logits.ravel() / 0.7), np.float64)
     assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-6
@@ -199,7 +200,11 @@ def test_draws_follow_the_softmax():
 @pytest.mark.slow
 def test_top_k_and_top_p_keep_the_most_likely_tokens():
     logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
-    kept = lambda **options: np.isfinite(allowed_logits(logits, SamplingOptions(1, 1, (), **options))).tolist()  # noqa: E731
+
+    def kept(**options):
+        allowed = allowed_logits(logits.reshape(1, 2, 2), SamplingOptions(1, 1, (), **options))
+        return np.isfinite(allowed).ravel().tolist()
+
     assert kept(top_k=2) == [True, True, False, False]
     assert kept(top_p=0.5) == [True, True, False, False]  # the word that crosses 0.5 stays
     assert kept(top_p=0.05) == [True, False, False, False]
@@ -208,20 +213,23 @@ def test_top_k_and_top_p_keep_the_most_likely_tokens():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 2, 17, 1000])
-def test_inverse_cumulative_equals_a_plain_cumulative_sum(size):
-    rng = np.random.default_rng(size)
+@pytest.mark.parametrize("blocks, width", [(1, 1), (1, 2), (17, 1), (25, 40)])
+def test_inverse_cumulative_equals_a_plain_cumulative_sum(blocks, width):
+    rng, size = np.random.default_rng(blocks * width), blocks * width
     weights = rng.random((200, size)) * (rng.random((200, size)) < 0.5)
     weights[:, rng.integers(size)] += 0.5
-    uniform = rng.random(200)
+    uniform = rng.random((200, 3))
+    with np.errstate(divide="ignore"):
+        logits = np.log(weights).reshape(200, blocks, width)
     with jax.enable_x64(True):
-        chosen = np.asarray(inverse_cumulative(jnp.asarray(weights), jnp.asarray(uniform)))
-    rising = np.cumsum(weights, axis=1)
-    np.testing.assert_array_equal(chosen, (rising <= (uniform * rising[:, -1])[:, None]).sum(axis=1))
-    edges = jnp.array([0.0, 1.0 - 2.0**-24])
-    for row in weights[:20]:  # float32, at both ends of the unit interval
-        ends = inverse_cumulative(jnp.asarray(np.stack([row, row]), jnp.float32), edges)
-        assert (row[np.asarray(ends)] > 0).all()
+        tokens, chosen = jax.device_get(inverse_cumulative(jnp.asarray(logits), jnp.asarray(uniform)))
+    rising = np.cumsum(weights, axis=1)[:, None]
+    np.testing.assert_array_equal(tokens, (rising <= (uniform * rising[..., -1])[..., None]).sum(axis=-1))
+    np.testing.assert_array_equal(chosen, np.take_along_axis(logits.reshape(200, size), tokens, axis=1))
+    edges = jnp.array([[0.0, 1.0 - 2.0**-24]])
+    for row, weight in zip(logits[:20], weights, strict=False):  # float32, at both ends of the unit interval
+        ends, _ = inverse_cumulative(jnp.asarray(row[None], jnp.float32), edges)
+        assert (weight[np.asarray(ends)] > 0).all()
 
 
 def test_impossible_options_are_refused():
