@@ -24,7 +24,9 @@ from jaxvsr.errors import InputError
 from jaxvsr.measure.abstract_step import Programs
 from jaxvsr.measure.compiled_text import CompiledText
 from jaxvsr.measure.flops import StepSizes, cache_bytes, decode_bytes, needed_flops
+from jaxvsr.measure.kernel_cost import kernel_cycles
 from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.tree_sizes import TreeSizes
 
 PREALLOCATED = (
     0.75  # of a card's memory that JAX takes, where nothing else is said (docs.jax.dev, GPU memory allocation)
@@ -50,6 +52,14 @@ class StepOnTarget:
     def device_sizes(self) -> StepSizes:
         """The scenes of one device."""
         return dataclasses.replace(self.sizes, scenes=max(self.sizes.scenes // scene_shards(self.mesh), 1))
+
+    def tree(self, program: str) -> TreeSizes:
+        """Of one scene as the program's attention has it."""
+        sizes = self.sizes
+        prompt = TreeSizes(sizes.scene_tokens, sizes.questions, sizes.question_tokens)
+        if program == "sample":
+            return prompt
+        return dataclasses.replace(prompt, group=sizes.rollouts, fed=sizes.answer_tokens - 1)
 
     def flops(self, program: str) -> float:
         """Of matrix products that the program needs, on all devices."""
@@ -77,7 +87,7 @@ class TargetProgram:
     fits: bool
     largest: tuple[str, ...]  # buffers, where it does not fit and the compiler names them
     collectives: Mapping[str, tuple[int, int]]  # by kind: number and bytes, loops counted
-    cycles: int  # 0: the compiler counts none
+    cycles: int  # those of attention's kernel with them (`kernel_cost.py`); 0: the compiler counts none
     estimated_seconds: float | None  # without what the chips send each other
     collective_seconds: float  # at the bandwidth of the interconnect, where nothing hides it
     share_of_peak: float | None  # needed FLOP in the estimated time
@@ -127,7 +137,10 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
     memory = program_memory(program)
     needed = memory.total + beside
     roofline = step.roofline(name)
-    seconds = text.cycles / target.chip.clock if text.cycles else roofline
+    cycles = text.cycles
+    if cycles:
+        cycles += kernel_cycles(text, target.chip, step.model.text, step.tree(name))
+    seconds = cycles / target.chip.clock if cycles else roofline
     one_way = target.chip.interconnect / target.chip.devices / 2
     sent = sum(size * (2 if kind == "all-reduce" else 1) for kind, size in sizes.items())
     peak = target.chip.peak / target.chip.devices * step.mesh.devices.size
@@ -138,10 +151,10 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
         fits=needed <= target.memory,
         largest=(),
         collectives={kind: (counts[kind], sizes[kind]) for kind in sorted(counts)},
-        cycles=text.cycles,
+        cycles=cycles,
         estimated_seconds=seconds,
         collective_seconds=sent / one_way,
-        share_of_peak=step.flops(name) / seconds / peak if text.cycles else None,
+        share_of_peak=step.flops(name) / seconds / peak if cycles else None,
         draw_share=text.share("draw") if name == "sample" and text.cycles else None,
     )
 

@@ -45,7 +45,7 @@ def tree_attention(
     key heads. Elsewhere than on TPUs it is interpreted: slow, and right.
     """
     tokens, heads, dim = query.shape[1], query.shape[3], query.shape[4]
-    size = min(block, -(-tokens // LANES) * LANES)
+    size = block_size(tokens, block)
     spare = -tokens % size
     query = query * jnp.asarray(dim**-0.5, query.dtype)
     query, key, value = (
@@ -70,6 +70,18 @@ def tree_attention(
             attended, in_specs=(place, place, place, PartitionSpec(scenes)), out_specs=place, check_vma=False
         )
     return jnp.moveaxis(attended(query, key, value, segment)[..., :tokens, :], -2, 1)
+
+
+def block_size(tokens: int, most: int = BLOCK) -> int:
+    """Tokens of a block for so many in all: one block of whole registers for few."""
+    return min(most, -(-tokens // LANES) * LANES)
+
+
+def computed_blocks(sizes: TreeSizes) -> int:
+    """Blocks of query and key tokens, of all (tokens / block)², that the kernel computes for one head."""
+    block = block_size(sizes.tokens)
+    kernel = _kernel(_TreeMask(sizes, -(-sizes.tokens // block) * block), 1, block, False)
+    return int(np.count_nonzero(kernel.fwd_mask_info.block_mask))
 
 
 class _TreeMask(Mask):
@@ -105,12 +117,14 @@ def _kernel(mask: _TreeMask, heads: int, block: int, interpret: bool) -> Any:
     masks = MultiHeadMask([mask] * heads)
     rows, _ = splash_attention_mask_info.process_mask(masks, (block, block))
     columns, _ = splash_attention_mask_info.process_mask_dkv(masks, (block, block))
-    names = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
+    blocks = splash_attention_kernel.BlockSizes(
+        block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+    )
     return splash_attention_kernel.SplashAttentionKernel(
         rows,
         rows,
         columns,
-        block_sizes=splash_attention_kernel.BlockSizes(**dict.fromkeys(names, block)),
+        block_sizes=blocks,
         is_mqa=True,
         save_residuals=False,
         mask_value=splash_attention_kernel.DEFAULT_MASK_VALUE,

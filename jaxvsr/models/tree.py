@@ -186,9 +186,8 @@ class _TreeAttention:
         if self.options.is_fused(self.sizes.tokens):
             from jaxvsr.models.fused_attention import tree_attention  # here, since it loads the compiler of kernels
 
-            mixed = tree_attention(query, key, value, self.real, self.sizes)
             scene, question, _ = self._keys(jnp.moveaxis(key, 1, 2), jnp.moveaxis(value, 1, 2))
-            return mixed, self._kept(scene, question)
+            return tree_attention(query, key, value, self.real, self.sizes), self._kept(scene, question)
         query, key, value = (jnp.moveaxis(part, 1, 2) for part in (query, key, value))
         scene_q, question_q, rollout_q = self._split(query)
         scene, question, rollout = self._keys(key, value)

@@ -1,0 +1,126 @@
+"""Attention of a tree in one kernel, interpreted on CPU: equal to the portable path, forward and backward."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvsr.models.fused_attention import tree_attention
+from jaxvsr.models.tree import ForwardOptions, _TreeAttention
+from jaxvsr.models.tree_sizes import TreeSizes
+from tests.support.forks import said_by
+from tests.support.trees import random_tree
+
+
+def _seen_by(sizes: TreeSizes) -> np.ndarray:
+    """The drawing of `attention.py`, token by token."""
+    paths: list[tuple[str, ...]] = [()] * sizes.scene
+    for question in range(sizes.questions):
+        paths += [(f"q{question}",)] * sizes.question
+    for question in range(sizes.questions):
+        for rollout in range(sizes.group):
+            paths += [(f"q{question}", f"r{rollout}")] * sizes.fed
+    seen = np.zeros((len(paths), len(paths)), bool)
+    for row, path in enumerate(paths):
+        for column in range(row + 1):
+            seen[row, column] = paths[column] == path[: len(paths[column])]
+    return seen
+
+
+@pytest.mark.parametrize(
+    "sizes", [TreeSizes(5, 3, 4, 2, 3), TreeSizes(1, 1, 1, 1, 1), TreeSizes(7, 2, 3), TreeSizes(4, 1, 2, 5, 4)]
+)
+def test_what_a_token_sees_is_the_drawing(sizes: TreeSizes) -> None:
+    spare = np.arange(sizes.tokens + 3)
+    visible = sizes.visible(spare, spare)
+    np.testing.assert_array_equal(visible[: sizes.tokens, : sizes.tokens], _seen_by(sizes))
+    assert not visible[: sizes.tokens, sizes.tokens :].any() and visible.diagonal().all()
+
+
+def _heads(sizes: TreeSizes, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Two scenes, two key heads of three query heads."""
+    rng = np.random.default_rng(1)
+    shapes = (2, sizes.tokens, 2, 3, 16), (2, sizes.tokens, 2, 16), (2, sizes.tokens, 2, 16)
+    return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)  # type: ignore[return-value]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype, bound", [(jnp.float32, 2e-6), (jnp.bfloat16, 1e-2)])
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_kernel_equals_the_portable_path(dtype: jnp.dtype, bound: float, answers: bool) -> None:
+    sizes = TreeSizes(200, 2, 20, 3, 15) if answers else TreeSizes(200, 2, 20)
+    small = random_tree(2, 2, 3).prompt
+    prompt = dataclasses.replace(
+        small,
+        scene_tokens=np.zeros((2, 200), np.int32),
+        scene_length=np.array([200, 131], np.int32),
+        scene_positions=np.zeros((2, 200, 3), np.int32),
+        vision_index=np.full((2, 200), -1, np.int32),
+        question_tokens=np.zeros((2, 2, 20), np.int32),
+        question_length=np.array([[20, 11], [7, 20]], np.int32),
+    )
+    portable = _TreeAttention(prompt, sizes.group, sizes.fed, 3, ForwardOptions(fused=False), keep_cache=False)
+    real = portable.real
+    weights = np.random.default_rng(2).normal(size=(2, sizes.tokens, 2, 3, 16))
+    weights *= np.asarray(real)[:, :, None, None, None]  # what padding attends to means nothing
+
+    def both(heads: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        fused = tree_attention(*heads, real, sizes, block=128)  # several blocks: whole, partly seen and skipped
+        return fused, portable(*heads)[0]
+
+    heads = _heads(sizes, dtype)
+    ours, theirs = jax.device_get(jax.jit(both)(heads))
+    scale = np.abs(theirs.astype(np.float64) * weights).max()
+    assert np.abs((ours.astype(np.float64) - theirs) * weights).max() <= bound * scale
+    pulled = [jax.jit(jax.grad(lambda heads, i=i: jnp.sum(both(heads)[i] * weights)))(heads) for i in range(2)]
+    for ours, theirs in zip(*jax.device_get(pulled), strict=True):
+        assert np.abs(ours.astype(np.float64) - theirs).max() <= 2 * bound * np.abs(theirs.astype(np.float64)).max()
+
+
+_LOSSES = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from jaxvsr.devices.choose_devices import choose_devices
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import parse_mesh
+from jaxvsr.models.qwen_vl import bind, model_definition
+from jaxvsr.models.tree import ForwardOptions, tree_logprobs
+from tests.support.trees import random_parameters, random_tree, small_config
+
+shape = parse_mesh(sys.argv[2])
+mesh = make_mesh(shape, choose_devices("cpu", shape))  # before anything else asks JAX for a device
+config = small_config(sys.argv[1])
+case = random_tree(4, 2, 2)
+parameters, definition = random_parameters(config, None, jnp.float32), model_definition(config)
+weights = np.random.default_rng(7).normal(size=case.mask.shape) * case.mask
+
+def loss(parameters, fused, remat):
+    options = ForwardOptions(unroll=False, fused=fused, remat=remat)
+    return jnp.sum(tree_logprobs(bind(definition, parameters), *case.on_device, 0.7, options)[0] * weights)
+
+run = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
+with jax.set_mesh(mesh):
+    (expected, theirs), (value, ours) = jax.device_get((run(parameters, False, "none"), run(parameters, True, "dots")))
+norm = np.linalg.norm
+far = {name: float(norm(ours[name] - leaf) / norm(leaf)) for name, leaf in theirs.items() if "k_proj.bias" not in name}
+print(json.dumps({"value": abs(float(value / expected) - 1), "gradients": far}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family, mesh", [("qwen2_vl", "1"), ("qwen3_vl", "data=2,fsdp=2,tensor=2")])
+def test_log_probabilities_and_gradients_are_those_of_the_portable_path(family: str, mesh: str) -> None:
+    """Also on a mesh, where each device has its own scenes and heads."""
+    seen = json.loads(said_by(_LOSSES, family, mesh))
+    assert seen["value"] <= 2e-6
+    assert len(seen["gradients"]) > 10 and max(seen["gradients"].values()) <= 1e-5
+
+
+def test_only_tpus_fuse_by_themselves_and_float64_never() -> None:
+    assert not ForwardOptions().is_fused(10_000)
+    assert ForwardOptions(fused=True).is_fused(10)
