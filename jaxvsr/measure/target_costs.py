@@ -8,6 +8,7 @@ count of cycles at the chip's clock, on a card the roofline, which no program is
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,19 +20,33 @@ from jax.sharding import Mesh
 from jaxvsr.devices.compiled import CompiledFunction, ProgramMemory, program_memory
 from jaxvsr.devices.mesh import make_mesh, scene_shards
 from jaxvsr.devices.mesh_shape import MeshShape, parse_mesh
-from jaxvsr.devices.targets import GIB, Target, target_devices
+from jaxvsr.devices.targets import GIB, Chip, Target, target_devices
 from jaxvsr.errors import InputError
 from jaxvsr.measure.abstract_step import Programs
 from jaxvsr.measure.compiled_text import CompiledText
 from jaxvsr.measure.flops import StepSizes, cache_bytes, decode_bytes, needed_flops
-from jaxvsr.measure.kernel_cost import kernel_cycles
-from jaxvsr.models.model_config import ModelConfig
+from jaxvsr.models.fused_attention import BLOCK, block_size, computed_blocks
+from jaxvsr.models.layers import LANES
+from jaxvsr.models.model_config import ModelConfig, TextConfig
 from jaxvsr.models.tree_sizes import TreeSizes
 
 PREALLOCATED = (
     0.75  # of a card's memory that JAX takes, where nothing else is said (docs.jax.dev, GPU memory allocation)
 )
 PHASES = {"sample": ("vision", "prefill", "decode"), "reference": ("reference",), "update": ("update",)}
+
+# Of attention's kernel the compiler says nothing in a compiled program, but it schedules it, and can be told to write
+# the schedule down. These are its instructions for a block of 512 × 512 tokens of one head of width 128, transfers and
+# a row's start and end with them, waiting for memory not: forward, gradient of queries, gradient of keys and values. By
+# libtpu 0.0.42.1 and JAX 0.10.2. A v5p has two cores, which share the blocks.
+BLOCK_CYCLES = {
+    "v4": {"fwd": 3282, "dq": 2669, "dkv": 3642},
+    "v5e": {"fwd": 2231, "dq": 1846, "dkv": 2409},
+    "v5p": {"fwd": 1187, "dq": 987, "dkv": 1347},
+    "v6e": {"fwd": 1834, "dq": 1459, "dkv": 1777},
+    "TPU7x": {"fwd": 1703, "dq": 1468, "dkv": 1809},
+}
+_KERNEL = re.compile(r"splash_mqa_(fwd|dq|dkv)_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +102,7 @@ class TargetProgram:
     fits: bool
     largest: tuple[str, ...]  # buffers, where it does not fit and the compiler names them
     collectives: Mapping[str, tuple[int, int]]  # by kind: number and bytes, loops counted
-    cycles: int  # those of attention's kernel with them (`kernel_cost.py`); 0: the compiler counts none
+    cycles: int  # those of attention's kernel with them; 0: the compiler counts none
     estimated_seconds: float | None  # without what the chips send each other
     collective_seconds: float  # at the bandwidth of the interconnect, where nothing hides it
     share_of_peak: float | None  # needed FLOP in the estimated time
@@ -157,6 +172,24 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
         share_of_peak=step.flops(name) / seconds / peak if cycles else None,
         draw_share=text.share("draw") if name == "sample" and text.cycles else None,
     )
+
+
+def kernel_cycles(text: CompiledText, chip: Chip, config: TextConfig, tree: TreeSizes) -> int:
+    """Of all runs of the kernel in a program for one device, whose trees have these sizes; 0 where it has none."""
+    cycles, block = 0.0, block_size(tree.tokens)
+    tokens = -(-tree.tokens // block) * block
+    groups = config.num_attention_heads // config.num_key_value_heads
+    for name, operations in text.computations.items():
+        for operation in operations:
+            kernel = _KERNEL.match(operation.name) if operation.kind == "custom-call" else None
+            if kernel is None:
+                continue
+            # Its largest result has an element for each head, token and place of a head's width.
+            largest = max(math.prod(shape) for _, shape in operation.arrays)
+            heads = largest / tokens / config.head_dim * (groups if kernel[1] == "dkv" else 1)
+            blocks = heads * computed_blocks(tree) * (block / BLOCK) ** 2 * config.head_dim / LANES
+            cycles += text.times.get(name, 0) * blocks * BLOCK_CYCLES[chip.name][kernel[1]]
+    return round(cycles)
 
 
 def _parameter_bytes(given: Any) -> int:
