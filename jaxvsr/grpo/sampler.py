@@ -220,7 +220,8 @@ def decode(
     text, dtype = model.config.text, forward.compute_dtype
     own_shape = (scenes, text.num_key_value_heads, *shape[1:3], max(sampling.answer_tokens - 2, 1), text.head_dim)
     through_layers = (_scanned if scanned else _unrolled)(model, prompt, cache)
-    eos = jnp.array(sampling.eos_ids, jnp.int32)
+    head, eos = model.head_in_blocks(dtype), jnp.array(sampling.eos_ids, jnp.int32)
+    table = head.reshape(-1, head.shape[-1]) if text.tie_word_embeddings else None
     uniform = uniform_numbers(keys, 1 if sampling.greedy else sampling.answer_tokens)
 
     def record(state: _DecodeState, logits: Array) -> _DecodeState:
@@ -250,12 +251,12 @@ def decode(
         positions = rollout_positions(prompt, fed, 1)[..., None]  # [S, Q, 1, 1]
         positions = jnp.broadcast_to(positions, (*last.shape, 3)).reshape(scenes, -1, 3)
         rotary = model.language_model.rotary(positions, dtype)
-        x = model.language_model.embed(last, dtype).reshape(scenes, questions * sampling.group, -1)
+        x = model.language_model.embed(last, dtype, table).reshape(scenes, questions * sampling.group, -1)
         x, new = through_layers(x, rotary, state.own, fed)
-        logits = model.logits_in_blocks(x.reshape(-1, x.shape[-1]))
+        logits = model.logits_in_blocks(x.reshape(-1, x.shape[-1]), head)
         return record(dataclasses.replace(state, own=_grown(state.own, new, fed)), logits)
 
-    first_logits = model.logits_in_blocks(question_hidden.reshape(scenes * questions, -1))
+    first_logits = model.logits_in_blocks(question_hidden.reshape(scenes * questions, -1), head)
     seen = None
     if sampling.repetition_penalty != 1:
         seen = seen_tokens(prompt, text.vocab_size).reshape(-1, text.vocab_size)

@@ -109,7 +109,12 @@ class LanguageModel(nnx.Module):
         self.layers = DecoderLayer(config, "language_model.layers", init, (config.num_hidden_layers,))
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, init=init)
 
-    def embed(self, tokens: Int[Array, "*batch"], dtype: jnp.dtype) -> Float[Array, "*batch H"]:
+    def embed(
+        self, tokens: Int[Array, "*batch"], dtype: jnp.dtype, table: Float[Array, "vocab H"] | None = None
+    ) -> Float[Array, "*batch H"]:
+        """Embeddings of tokens; `table` is the same weight where it lies whole on every device."""
+        if table is not None:
+            return split(jnp.take(table, split(tokens, "scenes"), axis=0, mode="clip").astype(dtype), "scenes")
         tokens = split(tokens, "scenes over data")
         x = jnp.take(self.embed_tokens["weight"][...], tokens, axis=0, mode="clip").astype(dtype)
         # A step between, as the table lies. Without it XLA may go from there to whole scenes by way of all scenes'

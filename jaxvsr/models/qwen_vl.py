@@ -52,17 +52,24 @@ class QwenVL(nnx.Module):
         logits = jnp.einsum("...h,wh->...w", hidden, self.head_weight(hidden.dtype), preferred_element_type=wide)
         return split(logits, "scenes", *[None] * (logits.ndim - 2), "vocabulary")
 
-    def logits_in_blocks(self, hidden: Float[Array, "rows H"]) -> Float[Array, "rows blocks width"]:
-        """The same in blocks of neighbouring tokens, 128 where the vocabulary divides, for what works block by block.
+    def head_in_blocks(self, dtype: jnp.dtype) -> Float[Array, "blocks width H"]:
+        """The head's weight in blocks of neighbouring tokens, 128 where the vocabulary divides. Make it before a loop:
+        in there the partitioner may split it as the lookup of embeddings does, and gather it in every round."""
+        weight = self.head_weight(dtype)
+        width = math.gcd(LANES, len(weight) // parts_of(len(weight), "vocabulary"))
+        return split(weight.reshape(-1, width, weight.shape[-1]), "vocabulary", None, None)
+
+    def logits_in_blocks(
+        self, hidden: Float[Array, "rows H"], head: Float[Array, "blocks width H"]
+    ) -> Float[Array, "rows blocks width"]:
+        """The same logits, for what works block by block.
 
         A TPU keeps the last two axes of an array in tiles of 8 × 128. Cut up after the product, the logits of a draw
         would be moved twice, which takes longer than the product.
         """
         hidden = split(self.language_model.norm(hidden), "scenes")
-        wide, weight = jnp.promote_types(hidden.dtype, jnp.float32), self.head_weight(hidden.dtype)
-        width = math.gcd(LANES, len(weight) // parts_of(len(weight), "vocabulary"))
-        weight = weight.reshape(-1, width, weight.shape[-1])
-        logits = jnp.einsum("rh,bwh->rbw", hidden, weight, preferred_element_type=wide)
+        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        logits = jnp.einsum("rh,bwh->rbw", hidden, head, preferred_element_type=wide)
         return split(logits, "scenes", "vocabulary")
 
     def embed(

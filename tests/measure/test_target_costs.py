@@ -64,11 +64,12 @@ def _at_most(numbers: dict[str, dict[str, int]], kept: dict[str, dict[str, int]]
 def test_the_draw_and_the_collectives_of_a_step_on_tpus_are_as_few_as_they_were() -> None:
     seen = _compiled("v5e:2x2")
     assert seen["fits"] and seen["seconds_per_step"] > 0
-    assert seen["decode"]["draw_share"] < 0.87  # 0.82 seen; rollouts on two axes take three times as long: 0.93
+    assert seen["decode"]["draw_share"] < 0.45  # 0.38 seen; 0.82 where logits are cut into blocks after the product
+    assert all(0 < program["share_of_peak"] < 1 for program in seen["programs"].values())
     kept = {
-        "sample": {"all-gather": 19},
+        "sample": {"all-gather": 21, "all-to-all": 2},
         "reference": {"all-gather": 25, "all-to-all": 3},
-        "update": {"all-gather": 76, "all-reduce": 28, "all-to-all": 3, "collective-permute": 78},
+        "update": {"all-gather": 76, "all-reduce": 24, "all-to-all": 3, "collective-permute": 78},
     }  # libtpu 0.0.42.1
     assert _at_most(_numbers(seen), kept), _numbers(seen)
 
@@ -77,9 +78,9 @@ def test_the_draw_and_the_collectives_of_a_step_on_tpus_are_as_few_as_they_were(
 @pytest.mark.skipif(util.find_spec("jax_cuda12_plugin") is None, reason="jaxvsr[compile-cuda] is not installed")
 def test_the_collectives_of_a_step_on_gpus_are_as_few_as_they_were() -> None:
     kept = {
-        "sample": {"all-gather": 19},
+        "sample": {"all-gather": 21, "all-to-all": 4},
         "reference": {"all-gather": 25, "all-to-all": 6},
-        "update": {"all-gather": 72, "all-reduce": 6, "all-to-all": 6, "reduce-scatter": 24},
+        "update": {"all-gather": 72, "all-reduce": 4, "all-to-all": 6, "reduce-scatter": 24},
     }  # jax-cuda12-pjrt 0.10.2
     numbers = _numbers(_compiled("h100:4"))
     assert _at_most(numbers, kept), numbers
