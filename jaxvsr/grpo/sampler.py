@@ -220,8 +220,8 @@ def decode(
     text, dtype = model.config.text, forward.compute_dtype
     own_shape = (scenes, text.num_key_value_heads, *shape[1:3], max(sampling.answer_tokens - 2, 1), text.head_dim)
     through_layers = (_scanned if scanned else _unrolled)(model, prompt, cache)
-    head, eos = model.head_in_blocks(dtype), jnp.array(sampling.eos_ids, jnp.int32)
-    table = head.reshape(-1, head.shape[-1]) if text.tie_word_embeddings else None
+    head, eos = model.whole_head(dtype), jnp.array(sampling.eos_ids, jnp.int32)
+    table = head if text.tie_word_embeddings else None
     uniform = uniform_numbers(keys, 1 if sampling.greedy else sampling.answer_tokens)
 
     def record(state: _DecodeState, logits: Array) -> _DecodeState:

@@ -22,7 +22,7 @@ from jaxvsr.models.language import DeepStack, LanguageModel
 from jaxvsr.models.layers import LANES, ParamInit
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, Remat
-from jaxvsr.models.sharding import parts_of, split
+from jaxvsr.models.sharding import parts_of, platform, split
 from jaxvsr.models.tree_batch import VisionInput
 
 FLOAT32 = jnp.dtype("float32")
@@ -52,24 +52,29 @@ class QwenVL(nnx.Module):
         logits = jnp.einsum("...h,wh->...w", hidden, self.head_weight(hidden.dtype), preferred_element_type=wide)
         return split(logits, "scenes", *[None] * (logits.ndim - 2), "vocabulary")
 
-    def head_in_blocks(self, dtype: jnp.dtype) -> Float[Array, "blocks width H"]:
-        """The head's weight in blocks of neighbouring tokens, 128 where the vocabulary divides. Make it before a loop:
-        in there the partitioner may split it as the lookup of embeddings does, and gather it in every round."""
-        weight = self.head_weight(dtype)
-        width = math.gcd(LANES, len(weight) // parts_of(len(weight), "vocabulary"))
-        return split(weight.reshape(-1, width, weight.shape[-1]), "vocabulary", None, None)
+    def whole_head(self, dtype: jnp.dtype) -> Float[Array, "vocab H"]:
+        """The head's weight, not split over fsdp. Make it before a loop: in there the partitioner may split it as the
+        lookup of embeddings does, and gather it in every round."""
+        return split(self.head_weight(dtype), "vocabulary", None)
 
     def logits_in_blocks(
-        self, hidden: Float[Array, "rows H"], head: Float[Array, "blocks width H"]
+        self, hidden: Float[Array, "rows H"], head: Float[Array, "vocab H"]
     ) -> Float[Array, "rows blocks width"]:
-        """The same logits, for what works block by block.
+        """The same logits in blocks of neighbouring tokens, 128 where the vocabulary divides; `head` is `whole_head`.
 
-        A TPU keeps the last two axes of an array in tiles of 8 × 128. Cut up after the product, the logits of a draw
-        would be moved twice, which takes longer than the product.
+        A TPU keeps the last two axes of an array in tiles of 8 × 128: cut up after the product, logits would be moved
+        twice, which takes longer than the product. Elsewhere cutting up costs nothing, and a product of matrices is
+        the faster one.
         """
         hidden = split(self.language_model.norm(hidden), "scenes")
-        wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        logits = jnp.einsum("rh,bwh->rbw", hidden, head, preferred_element_type=wide)
+        wide, size = jnp.promote_types(hidden.dtype, jnp.float32), len(head)
+        width = math.gcd(LANES, size // parts_of(size, "vocabulary"))
+        if platform() == "tpu":
+            blocks = split(head.reshape(-1, width, head.shape[-1]), "vocabulary", None, None)
+            logits = jnp.einsum("rh,bwh->rbw", hidden, blocks, preferred_element_type=wide)
+        else:
+            logits = jnp.einsum("rh,wh->rw", hidden, head, preferred_element_type=wide)
+            logits = split(logits, "scenes", "vocabulary").reshape(len(hidden), -1, width)
         return split(logits, "scenes", "vocabulary")
 
     def embed(
