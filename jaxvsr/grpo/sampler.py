@@ -21,7 +21,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.grpo.repetition_penalty import penalise_seen, seen_tokens
 from jaxvsr.models.attention import KeyValueSegment, attend
 from jaxvsr.models.language import DecoderLayer
-from jaxvsr.models.qwen_vl import QwenVL
+from jaxvsr.models.qwen_vl import QwenVL, in_blocks
 from jaxvsr.models.sharding import split
 from jaxvsr.models.tree import (
     ForwardOptions,
@@ -98,9 +98,8 @@ def allowed_logits(
     """Logits with -inf where a draw is not allowed: suppressed ids, then top-k, then top-p (the nucleus keeps the token
     that crosses `top_p`, and always the likeliest)."""
     if options.suppressed_ids:
-        allowed = np.ones(logits.shape[1:], bool)
-        allowed.reshape(-1)[list(options.suppressed_ids)] = False
-        logits = jnp.where(allowed, logits, -jnp.inf)
+        suppressed = np.isin(np.arange(logits[0].size), options.suppressed_ids).reshape(logits.shape[1:])
+        logits = jnp.where(suppressed, -jnp.inf, logits)
     if not options.top_k and options.top_p == 1:
         return logits
     flat = logits.reshape(len(logits), -1)
@@ -126,21 +125,20 @@ def inverse_cumulative(
     token of weight 0 is never returned.
     """
 
-    def search(mass: Array, target: Array) -> tuple[Array, Array]:
+    def search(rising: Array, target: Array) -> tuple[Array, Array]:
         """First index whose cumulative mass exceeds target; what is left of the target inside it."""
-        rising = jnp.cumsum(mass, axis=-1)
         # Rounding must not carry the target past the last positive weight.
-        target = jnp.minimum(target, jnp.nextafter(rising[..., -1], jnp.zeros((), mass.dtype)))
+        target = jnp.minimum(target, jnp.nextafter(rising[..., -1], jnp.zeros((), rising.dtype)))
         index = jnp.sum(rising <= target[..., None], axis=-1)
         before = jnp.where(index > 0, jnp.take_along_axis(rising, jnp.maximum(index - 1, 0)[..., None], -1)[..., 0], 0)
         return index, target - before
 
     top = jnp.max(logits, axis=(1, 2), keepdims=True)
     sums = jnp.sum(jnp.exp(logits - top), axis=-1)
-    total = jnp.sum(sums, axis=-1, keepdims=True)
-    block, rest = search(jnp.broadcast_to(sums[:, None], (*uniform.shape, sums.shape[-1])), uniform * total)
+    total, rising = jnp.sum(sums, axis=-1, keepdims=True), jnp.cumsum(sums, axis=-1)
+    block, rest = search(jnp.broadcast_to(rising[:, None], (*uniform.shape, rising.shape[-1])), uniform * total)
     inside = jnp.take_along_axis(logits, block[..., None], axis=1)
-    place, _ = search(jnp.exp(inside - top), rest)
+    place, _ = search(jnp.cumsum(jnp.exp(inside - top), axis=-1), rest)
     chosen = jnp.take_along_axis(inside, place[..., None], axis=-1)[..., 0]
     return (block * logits.shape[-1] + place).astype(jnp.int32), chosen
 
@@ -163,7 +161,7 @@ def draw(
     """Draw n tokens of each row, with their log-probabilities under the full softmax at `temperature`.
 
     A row is a question where its first tokens are drawn (n = G), and a rollout afterwards (n = 1). `logits` are
-    `QwenVL.logits_in_blocks`. `seen`: `penalise_seen`, one for each token.
+    `QwenVL.logits_in_blocks`. `seen`: `penalise_seen`, one for each token; of greedy answers alone.
     """
     scaled = logits / temperature.astype(logits.dtype)
     top = jnp.max(scaled, axis=(1, 2), keepdims=True)
@@ -172,16 +170,18 @@ def draw(
         tokens, chosen = inverse_cumulative(allowed_logits(scaled, options), uniform.astype(scaled.dtype))
         return tokens, chosen - normaliser[:, None]
 
-    def each(rows: Array) -> Array:
-        return rows if len(rows) == uniform.size else jnp.repeat(rows, uniform.shape[1], axis=0)
-
     wanted = scaled
-    if seen is not None:
-        wanted = penalise_seen(each(scaled), seen.reshape(-1, *scaled.shape[1:]), options.repetition_penalty)
-    flat = allowed_logits(wanted, options).reshape(len(wanted), -1)
-    tokens = each(jnp.argmax(flat, axis=-1).astype(jnp.int32))
-    chosen = jnp.take_along_axis(each(scaled.reshape(len(scaled), -1)), tokens[:, None], axis=-1)[:, 0]
-    return tokens.reshape(uniform.shape), (chosen - each(normaliser)).reshape(uniform.shape)
+    if seen is not None:  # a row for each token then
+        scaled, normaliser = (jnp.repeat(part, uniform.shape[1], axis=0) for part in (scaled, normaliser))
+        wanted = penalise_seen(scaled, in_blocks(seen, scaled.shape[-1], False), options.repetition_penalty)
+    allowed = allowed_logits(wanted, options)
+    block = jnp.argmax(jnp.max(allowed, axis=-1), axis=-1)[:, None]
+    inside, chosen = (jnp.take_along_axis(part, block[..., None], axis=1)[:, 0] for part in (allowed, scaled))
+    place = jnp.argmax(inside, axis=-1)[:, None]
+    chosen = jnp.take_along_axis(chosen, place, axis=-1) - normaliser[:, None]
+    tokens = (block * logits.shape[-1] + place).astype(jnp.int32)
+    tokens, chosen = (jnp.broadcast_to(part.reshape(len(uniform), -1), uniform.shape) for part in (tokens, chosen))
+    return tokens, chosen
 
 
 def sample(
@@ -220,7 +220,7 @@ def decode(
     text, dtype = model.config.text, forward.compute_dtype
     own_shape = (scenes, text.num_key_value_heads, *shape[1:3], max(sampling.answer_tokens - 2, 1), text.head_dim)
     through_layers = (_scanned if scanned else _unrolled)(model, prompt, cache)
-    head, eos = model.whole_head(dtype), jnp.array(sampling.eos_ids, jnp.int32)
+    head, eos = model.decoding_head(dtype), jnp.array(sampling.eos_ids, jnp.int32)
     table = head if text.tie_word_embeddings else None
     uniform = uniform_numbers(keys, 1 if sampling.greedy else sampling.answer_tokens)
 

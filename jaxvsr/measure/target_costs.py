@@ -102,7 +102,8 @@ class TargetProgram:
     fits: bool
     largest: tuple[str, ...]  # buffers, where it does not fit and the compiler names them
     collectives: Mapping[str, tuple[int, int]]  # by kind: number and bytes, loops counted
-    cycles: int  # those of attention's kernel with them; 0: the compiler counts none
+    cycles: int  # 0: the compiler counts none
+    kernel_cycles: int  # those of them that are attention's kernel's
     estimated_seconds: float | None  # without what the chips send each other
     collective_seconds: float  # at the bandwidth of the interconnect, where nothing hides it
     share_of_peak: float | None  # needed FLOP in the estimated time
@@ -142,7 +143,7 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
             raise
         wanted, largest = out_of_memory(str(error))
         return TargetProgram(
-            function.seconds - before, None, wanted + beside, False, largest, {}, 0, None, 0.0, None, None
+            function.seconds - before, None, wanted + beside, False, largest, {}, 0, 0, None, 0.0, None, None
         )
     text = CompiledText.parse(program.as_text())
     counts, sizes = Counter[str](), Counter[str]()
@@ -152,9 +153,10 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
     memory = program_memory(program)
     needed = memory.total + beside
     roofline = step.roofline(name)
-    cycles = text.cycles
+    cycles, kernel = text.cycles, 0
     if cycles:
-        cycles += kernel_cycles(text, target.chip, step.model.text, step.tree(name))
+        kernel = kernel_cycles(text, target.chip, step.model.text, step.tree(name))
+        cycles += kernel
     seconds = cycles / target.chip.clock if cycles else roofline
     one_way = target.chip.interconnect / target.chip.devices / 2
     sent = sum(size * (2 if kind == "all-reduce" else 1) for kind, size in sizes.items())
@@ -167,6 +169,7 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
         largest=(),
         collectives={kind: (counts[kind], sizes[kind]) for kind in sorted(counts)},
         cycles=cycles,
+        kernel_cycles=kernel,
         estimated_seconds=seconds,
         collective_seconds=sent / one_way,
         share_of_peak=step.flops(name) / seconds / peak if cycles else None,
@@ -270,6 +273,8 @@ def program_lines(step: StepOnTarget, name: str, program: TargetProgram) -> Iter
         how = "at the roofline"
         if program.cycles:
             how = f"{program.cycles:.3g} cycles by the compiler's count, {program.share_of_peak:.0%} of peak"
+            if program.kernel_cycles:
+                how += f"; {program.kernel_cycles:.3g} of attention's kernel, by its schedule"
         yield f"{'':<12}estimated {program.estimated_seconds:.3g} s ({how})"
     if program.draw_share is not None:
         yield f"{'':<12}drawing the token is {program.draw_share:.0%} of a decode step"

@@ -111,7 +111,8 @@ def estimate(config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: 
     rows /= text.num_key_value_heads
     rows = rows if rows <= options.score_rows else rows / sizes.questions
     scores = key_heads * rows * (sizes.scene_tokens + sizes.question_tokens + sizes.answer_tokens) * WIDE
-    if target.chip.kind == "tpu":  # there attention is a kernel, which writes none (`models/fused_attention.py`)
+    fused = target.chip.kind == "tpu"  # attention is a kernel, which writes none (`models/fused_attention.py`)
+    if fused:
         scores = 0.0
 
     def layer(tokens: float) -> float:
@@ -123,8 +124,8 @@ def estimate(config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: 
     reference = gathers + scenes * (max(layer(prompt + answers), chunk) + 2 * scores)
     kept: float = {
         "full": width,
-        "dots": width * 3 + queries * 3 + caches + 2 * inner,
-        "none": width * 8 + queries * 4 + caches * 2 + 5 * inner,
+        "dots": width * 3 + queries * (3 if fused else 2) + caches + 2 * inner,
+        "none": width * 8 + queries * 4 + caches * 2 + (5 if fused else 4) * inner,
     }[settings.remat] * ITEM  # a token and layer, for the backward pass
     if settings.remat == "none":
         kept += 2 * scores / (prompt + answers)

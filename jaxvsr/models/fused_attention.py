@@ -41,8 +41,9 @@ def tree_attention(
         real: False for padding, which no other token sees.
         block: tokens of a block; fewer where the tree is smaller.
 
-    To the compiler's partitioner a kernel is one operation, so it is split by hand as activations are: by scenes and by
-    key heads. Elsewhere than on TPUs it is interpreted: slow, and right.
+    To the compiler's partitioner a kernel is one operation, so it is split by hand as activations are: by scenes, and
+    by key heads or, where those do not divide, by the query heads of each. Elsewhere than on TPUs it is interpreted:
+    slow, and right.
     """
     tokens, heads, dim = query.shape[1], query.shape[3], query.shape[4]
     size = block_size(tokens, block)
@@ -53,7 +54,7 @@ def tree_attention(
         for part in (query, key, value)
     )
     segment = jnp.pad(jnp.where(real, 0, 1), [(0, 0), (0, spare)], constant_values=1)
-    kernel = _kernel(_TreeMask(sizes, tokens + spare), heads, size, platform() != "tpu")
+    kernel = _kernel(_TreeMask(sizes, tokens + spare), size, platform() != "tpu")
 
     def attended(query: Array, key: Array, value: Array, segment: Array) -> Array:
         def one_scene(query: Array, key: Array, value: Array, segment: Array) -> Array:
@@ -64,10 +65,11 @@ def tree_attention(
 
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and math.prod(mesh.shape.values()) > 1:
-        scenes = axes_that_divide(len(query), "scenes")
-        place = PartitionSpec(scenes, axes_that_divide(query.shape[1], "heads"))
+        scenes, key_heads = axes_that_divide(len(query), "scenes"), axes_that_divide(query.shape[1], "heads")
+        queries = PartitionSpec(scenes, key_heads, None if key_heads else axes_that_divide(heads, "heads"))
+        keys = PartitionSpec(scenes, key_heads)
         attended = jax.shard_map(
-            attended, in_specs=(place, place, place, PartitionSpec(scenes)), out_specs=place, check_vma=False
+            attended, in_specs=(queries, keys, keys, PartitionSpec(scenes)), out_specs=queries, check_vma=False
         )
     return jnp.moveaxis(attended(query, key, value, segment)[..., :tokens, :], -2, 1)
 
@@ -80,7 +82,7 @@ def block_size(tokens: int, most: int = BLOCK) -> int:
 def computed_blocks(sizes: TreeSizes) -> int:
     """Blocks of query and key tokens, of all (tokens / block)², that the kernel computes for one head."""
     block = block_size(sizes.tokens)
-    kernel = _kernel(_TreeMask(sizes, -(-sizes.tokens // block) * block), 1, block, False)
+    kernel = _kernel(_TreeMask(sizes, -(-sizes.tokens // block) * block), block, False)
     return int(np.count_nonzero(kernel.fwd_mask_info.block_mask))
 
 
@@ -108,13 +110,13 @@ class _TreeMask(Mask):
         return hash((self.sizes, self.tokens))
 
 
-@functools.lru_cache(maxsize=64)
-def _kernel(mask: _TreeMask, heads: int, block: int, interpret: bool) -> Any:
-    """The kernel for the query heads of one key head of a scene, and which blocks it computes: constants of a program.
-
-    The library's own `make_splash_mqa` would put them on a device, and there may be none.
+@functools.lru_cache(maxsize=16)
+def _kernel(mask: _TreeMask, block: int, interpret: bool) -> Any:
+    """The kernel for the query heads of one key head of a scene, all of which have this mask, and which blocks it
+    computes: constants of a program. The library's own `make_splash_mqa` would put them on a device, and there may be
+    none.
     """
-    masks = MultiHeadMask([mask] * heads)
+    masks = MultiHeadMask([mask])
     rows, _ = splash_attention_mask_info.process_mask(masks, (block, block))
     columns, _ = splash_attention_mask_info.process_mask_dkv(masks, (block, block))
     blocks = splash_attention_kernel.BlockSizes(

@@ -112,7 +112,7 @@ class LanguageModel(nnx.Module):
     def embed(
         self, tokens: Int[Array, "*batch"], dtype: jnp.dtype, table: Float[Array, "vocab H"] | None = None
     ) -> Float[Array, "*batch H"]:
-        """Embeddings of tokens; `table` is the same weight where it lies whole on every device."""
+        """Embeddings of tokens; `table` is the same weight where it is not split over fsdp."""
         if table is not None:
             return split(jnp.take(table, split(tokens, "scenes"), axis=0, mode="clip").astype(dtype), "scenes")
         tokens = split(tokens, "scenes over data")

@@ -9,12 +9,13 @@ import functools
 import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from jaxvsr.models.attention import causal_attention
 from jaxvsr.models.families.known_families import family_of
@@ -52,7 +53,7 @@ class QwenVL(nnx.Module):
         logits = jnp.einsum("...h,wh->...w", hidden, self.head_weight(hidden.dtype), preferred_element_type=wide)
         return split(logits, "scenes", *[None] * (logits.ndim - 2), "vocabulary")
 
-    def whole_head(self, dtype: jnp.dtype) -> Float[Array, "vocab H"]:
+    def decoding_head(self, dtype: jnp.dtype) -> Float[Array, "vocab H"]:
         """The head's weight, not split over fsdp. Make it before a loop: in there the partitioner may split it as the
         lookup of embeddings does, and gather it in every round."""
         return split(self.head_weight(dtype), "vocabulary", None)
@@ -60,21 +61,22 @@ class QwenVL(nnx.Module):
     def logits_in_blocks(
         self, hidden: Float[Array, "rows H"], head: Float[Array, "vocab H"]
     ) -> Float[Array, "rows blocks width"]:
-        """The same logits in blocks of neighbouring tokens, 128 where the vocabulary divides; `head` is `whole_head`.
+        """The same in blocks of neighbouring tokens, with -inf behind the vocabulary's end; `head` is `decoding_head`.
 
-        A TPU keeps the last two axes of an array in tiles of 8 × 128: cut up after the product, logits would be moved
-        twice, which takes longer than the product. Elsewhere cutting up costs nothing, and a product of matrices is
-        the faster one.
+        A block has 128 tokens, or fewer so that devices among which the vocabulary is split have whole blocks. A TPU
+        keeps the last two axes of an array in tiles of 8 × 128: cut up after the product, logits would be moved twice,
+        which takes longer than the product. Elsewhere cutting up costs nothing, and a product of matrices is faster.
         """
         hidden = split(self.language_model.norm(hidden), "scenes")
         wide, size = jnp.promote_types(hidden.dtype, jnp.float32), len(head)
-        width = math.gcd(LANES, size // parts_of(size, "vocabulary"))
-        if platform() == "tpu":
+        parts = parts_of(size, "vocabulary")
+        width = LANES if parts == 1 else math.gcd(LANES, size // parts)
+        if platform() == "tpu" and size % width == 0:
             blocks = split(head.reshape(-1, width, head.shape[-1]), "vocabulary", None, None)
             logits = jnp.einsum("rh,bwh->rbw", hidden, blocks, preferred_element_type=wide)
         else:
             logits = jnp.einsum("rh,wh->rw", hidden, head, preferred_element_type=wide)
-            logits = split(logits, "scenes", "vocabulary").reshape(len(hidden), -1, width)
+            logits = in_blocks(split(logits, "scenes", "vocabulary"), width, -jnp.inf)
         return split(logits, "scenes", "vocabulary")
 
     def embed(
@@ -126,6 +128,14 @@ class QwenVL(nnx.Module):
         rotary, deepstack = self.language_model.rotary(positions, dtype), self.deepstack(features, vision_index)
         x, _ = self.language_model(x, rotary, attend, remat, deepstack=deepstack)
         return x
+
+
+def in_blocks(values: Shaped[Array, "rows size"], width: int, filling: Any) -> Shaped[Array, "rows blocks width"]:
+    """Rows cut into blocks, the last one filled up."""
+    spare = -values.shape[1] % width
+    if spare:
+        values = jnp.pad(values, [(0, 0), (0, spare)], constant_values=filling)
+    return values.reshape(len(values), -1, width)
 
 
 # A model without its arrays: its static half, and the shapes of its state.

@@ -123,7 +123,7 @@ def parts_of(size: int, axis: str) -> int:
 
 
 def platform() -> str:
-    """What a program is compiled for (cpu, tpu, cuda): the devices of `jax.set_mesh`, or else JAX's own."""
+    """What a program is compiled for (cpu, gpu, tpu): the devices of `jax.set_mesh`, or else JAX's own."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
 

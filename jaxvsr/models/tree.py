@@ -35,6 +35,7 @@ class ForwardOptions:
 
     dtype: str = "float32"  # of activations
     remat: Remat = "none"  # what the backward pass recomputes: nothing, whole layers, or all but matrix products
+    # The next three are of attention where it is not one kernel.
     attention_chunk: int = 256  # scene tokens whose scores are computed at once
     attention_keep: int = 1024  # up to this many scene tokens, those scores are kept for the backward pass
     score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
@@ -47,10 +48,9 @@ class ForwardOptions:
         return jnp.dtype(self.dtype)
 
     def is_fused(self, tokens: int) -> bool:
-        """Whether the attention of a tree of so many tokens is one kernel; in float64 there is none."""
-        if self.fused is None:
-            return platform() == "tpu" and tokens >= FUSED_FROM and self.dtype != "float64"
-        return self.fused
+        """Whether the attention of a tree of so many tokens is one kernel; in float64 it never is."""
+        wanted = platform() == "tpu" and tokens >= FUSED_FROM if self.fused is None else self.fused
+        return wanted and self.dtype != "float64"
 
 
 @jax.tree_util.register_dataclass

@@ -190,7 +190,7 @@ class VisionTower(nnx.Module):
             weights, number = inputs
             return nnx.merge(definition, weights)(x, cos, sin, self.attend_to(number, valid))
 
-        run = jax.checkpoint(block) if remat else block
+        run = jax.checkpoint(block, prevent_cse=unroll) if remat else block  # a loop keeps the passes apart by itself
 
         def layer(carried: tuple[Array, Array | None], inputs: tuple[Any, Array]) -> tuple[Any, None]:
             x, levels = run(carried[0], inputs), carried[1]

@@ -19,6 +19,7 @@ from jaxvsr.grpo.sampler import (
     sample,
     uniform_numbers,
 )
+from jaxvsr.models import qwen_vl
 from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision, tree_logprobs
@@ -230,6 +231,41 @@ def test_inverse_cumulative_equals_a_plain_cumulative_sum(blocks, width):
     for row, weight in zip(logits[:20], weights, strict=False):  # float32, at both ends of the unit interval
         ends, _ = inverse_cumulative(jnp.asarray(row[None], jnp.float32), edges)
         assert (weight[np.asarray(ends)] > 0).all()
+
+
+@pytest.mark.parametrize("size, blocks", [(256, 2), (300, 3), (96, 1)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_in_blocks_are_the_logits_on_every_platform(monkeypatch, size, blocks, tied):
+    small = small_config("qwen2_vl", tied=tied)
+    config = dataclasses.replace(small, text=dataclasses.replace(small.text, vocab_size=size))
+    model = bind(model_definition(config), random_parameters(config, None, jnp.float32))
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(5, config.text.hidden_size)), jnp.float32)
+    expected = np.asarray(model.logits(hidden))
+    for platform in ("cpu", "tpu"):
+        monkeypatch.setattr(qwen_vl, "platform", lambda platform=platform: platform)
+        cut = np.asarray(model.logits_in_blocks(hidden, model.decoding_head(jnp.dtype(jnp.float32))))
+        assert cut.shape == (5, blocks, 128) and (cut.reshape(5, -1)[:, size:] == -np.inf).all()
+        np.testing.assert_allclose(cut.reshape(5, -1)[:, :size], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("n, with_seen", [(1, False), (3, False), (1, True), (3, True)])
+def test_greedy_takes_the_likeliest_token_also_where_tokens_of_the_answer_are_punished(n, with_seen):
+    rng = np.random.default_rng(n)
+    logits = rng.normal(size=(4, 20)).astype(np.float32)
+    options = SamplingOptions(
+        n, 1, (), greedy=True, suppressed_ids=(3, 99), repetition_penalty=1.5 if with_seen else 1.0
+    )
+    seen = rng.random((4 * n, 20)) < 0.4 if with_seen else None
+    blocks = jnp.pad(jnp.asarray(logits), [(0, 0), (0, 4)], constant_values=-jnp.inf).reshape(4, 3, 8)
+    given = None if seen is None else jnp.asarray(seen)
+    tokens, chosen = draw(blocks, jnp.zeros((4, n)), jnp.float32(0.5), options, given)
+    rows = np.repeat(logits / 0.5, n, axis=0)
+    wanted = rows if seen is None else np.where(seen, np.where(rows < 0, rows * 1.5, rows / 1.5), rows)
+    wanted = np.where(np.arange(20) == 3, -np.inf, wanted)
+    best = wanted.argmax(axis=1)
+    np.testing.assert_array_equal(np.asarray(tokens).ravel(), best)
+    softmax = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(np.asarray(chosen).ravel(), softmax[np.arange(4 * n), best], atol=1e-5)
 
 
 def test_impossible_options_are_refused():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvsr.models import tree
 from jaxvsr.models.fused_attention import tree_attention
 from jaxvsr.models.tree import ForwardOptions, _TreeAttention
 from jaxvsr.models.tree_sizes import TreeSizes
@@ -94,7 +95,7 @@ from tests.support.trees import random_parameters, random_tree, small_config
 
 shape = parse_mesh(sys.argv[2])
 mesh = make_mesh(shape, choose_devices("cpu", shape))  # before anything else asks JAX for a device
-config = small_config(sys.argv[1])
+config = small_config(sys.argv[1], key_heads=int(sys.argv[3]))
 case = random_tree(4, 2, 2)
 parameters, definition = random_parameters(config, None, jnp.float32), model_definition(config)
 weights = np.random.default_rng(7).normal(size=case.mask.shape) * case.mask
@@ -113,14 +114,21 @@ print(json.dumps({"value": abs(float(value / expected) - 1), "gradients": far}))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family, mesh", [("qwen2_vl", "1"), ("qwen3_vl", "data=2,fsdp=2,tensor=2")])
-def test_log_probabilities_and_gradients_are_those_of_the_portable_path(family: str, mesh: str) -> None:
-    """Also on a mesh, where each device has its own scenes and heads."""
-    seen = json.loads(said_by(_LOSSES, family, mesh))
+@pytest.mark.parametrize(
+    "family, mesh, key_heads",
+    [("qwen2_vl", "1", 2), ("qwen3_vl", "data=2,fsdp=2,tensor=2", 2), ("qwen2_vl", "fsdp=2,tensor=2", 1)],
+)
+def test_log_probabilities_and_gradients_are_those_of_the_portable_path(family: str, mesh: str, key_heads: int) -> None:
+    """Also on a mesh, where each device has its own scenes and heads, or query heads of a head that all have."""
+    seen = json.loads(said_by(_LOSSES, family, mesh, key_heads))
     assert seen["value"] <= 2e-6
     assert len(seen["gradients"]) > 10 and max(seen["gradients"].values()) <= 1e-5
 
 
-def test_only_tpus_fuse_by_themselves_and_float64_never() -> None:
-    assert not ForwardOptions().is_fused(10_000)
-    assert ForwardOptions(fused=True).is_fused(10)
+def test_only_tpus_fuse_by_themselves_and_float64_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    for platform, tokens, fused in [("cpu", 10_000, False), ("gpu", 10_000, False), ("tpu", 255, False)]:
+        monkeypatch.setattr(tree, "platform", lambda platform=platform: platform)
+        assert ForwardOptions().is_fused(tokens) is fused
+    monkeypatch.setattr(tree, "platform", lambda: "tpu")
+    assert ForwardOptions().is_fused(256) and not ForwardOptions(fused=False).is_fused(256)
+    assert not ForwardOptions("float64").is_fused(256) and not ForwardOptions("float64", fused=True).is_fused(256)
