@@ -103,8 +103,9 @@ Made by `python launch/bench.py --table` from `docs/hardware.json`. Nobody has r
 row says where its figures are from:
 
 - **compiled**: the chip's own compiler has compiled the step (`train.py --dry-run --target … --fit`). Memory is its
-  account. Seconds are an estimate: on TPUs the compiler's own count of cycles at the chip's clock, without waiting for
-  other chips; on cards the roofline of the data sheet, which no program is faster than.
+  account. Seconds are an estimate: on TPUs the compiler's own count of cycles at the chip's clock, and of attention's
+  kernel those of its schedule, without waiting for other chips; on cards the roofline of the data sheet, which no
+  program is faster than.
 - **arithmetic**: nothing was compiled. Weights, state and caches are counted, the largest temporaries are estimated.
   Seconds are needed products at half of the chip's peak, decoding at half of its bandwidth, and what chips send each
   other at half of the interconnect's.
