@@ -27,6 +27,11 @@ from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionFeatures
 from jaxvsr.models.tree_sizes import TreeSizes
 
 FUSED_FROM = 256  # tokens of a tree for which a kernel of its own is worth its start
+# Values of jax_default_matmul_precision with which Mosaic compiles it, by the dtype of activations.
+KERNEL_PRECISIONS: dict[str, tuple[str | None, ...]] = {
+    "bfloat16": (None, "default", "bfloat16"),
+    "float32": (None, "default", "bfloat16", "highest", "float32"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +53,11 @@ class ForwardOptions:
         return jnp.dtype(self.dtype)
 
     def is_fused(self, tokens: int) -> bool:
-        """Whether the attention of a tree of so many tokens is one kernel; in float64 it never is."""
+        """Whether the attention of a tree of so many tokens is one kernel. In float64 it never is, nor where products
+        are asked for in a precision that the kernel's compiler refuses."""
         wanted = platform() == "tpu" and tokens >= FUSED_FROM if self.fused is None else self.fused
-        return wanted and self.dtype != "float64"
+        precision: str | None = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        return wanted and precision in KERNEL_PRECISIONS.get(self.dtype, ())
 
 
 @jax.tree_util.register_dataclass

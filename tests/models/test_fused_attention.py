@@ -131,4 +131,8 @@ def test_only_tpus_fuse_by_themselves_and_float64_never(monkeypatch: pytest.Monk
         assert ForwardOptions().is_fused(tokens) is fused
     monkeypatch.setattr(tree, "platform", lambda: "tpu")
     assert ForwardOptions().is_fused(256) and not ForwardOptions(fused=False).is_fused(256)
+    with jax.default_matmul_precision("highest"):  # "Bad lhs type" of Mosaic for bfloat16
+        assert ForwardOptions("float32").is_fused(256) and not ForwardOptions("bfloat16").is_fused(256)
+    with jax.default_matmul_precision("high"):
+        assert not ForwardOptions("float32").is_fused(256)
     assert not ForwardOptions("float64").is_fused(256) and not ForwardOptions("float64", fused=True).is_fused(256)
