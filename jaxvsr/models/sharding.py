@@ -42,7 +42,8 @@ RULES: tuple[tuple[str, Axes], ...] = (
 
 # Mesh axes of the axes of activations that are split; all others are whole on every device.
 ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
-    "scenes": ("data", "fsdp"),  # S, and the tower's rows S·F, which run over scenes first
+    "scenes": ("data", "fsdp"),  # S
+    "rows": ("data", "fsdp", "tensor"),  # the tower's, S·F, which run over scenes first; it has no heads to split
     "scenes over data": ("data",),  # of what is looked up in the table of tokens, whose
     "table width": ("fsdp",),  # width lies so
     "heads": ("tensor",),  # K key heads, or all N = K·M query heads
@@ -106,6 +107,13 @@ def split(x: Array, *axes: str | None) -> Array:
         else:
             spec.append(axes_that_divide(size, axis) or PartitionSpec.UNCONSTRAINED)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def split_rows(x: Array) -> Array:
+    """`x` with the tower's rows over all devices, or over those that scenes are split over if that does not divide."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return split(x, "rows" if axes_that_divide(len(x), "rows") else "scenes")
 
 
 def axes_that_divide(size: int, axis: str) -> tuple[str, ...] | None:

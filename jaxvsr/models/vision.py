@@ -25,7 +25,7 @@ from jaxvsr.models.layers import (
     rotate,
 )
 from jaxvsr.models.model_config import VisionConfig
-from jaxvsr.models.sharding import split
+from jaxvsr.models.sharding import split, split_rows
 from jaxvsr.models.tree_batch import VisionInput
 
 ROPE_THETA = 10_000.0
@@ -104,8 +104,8 @@ class VisionBlock(nnx.Module):
         sin: Float[Array, "B L half"],
         attend_to: AttendTo,
     ) -> Float[Array, "B L E"]:
-        x = split(x + self.attn(split(self.norm1(x), "scenes"), cos, sin, attend_to), "scenes")
-        return split(x + self.mlp(split(self.norm2(x), "scenes")), "scenes")
+        x = split_rows(x + self.attn(split_rows(self.norm1(x)), cos, sin, attend_to))
+        return split_rows(x + self.mlp(split_rows(self.norm2(x))))
 
 
 class PatchMerger(nnx.Module):
@@ -181,7 +181,7 @@ class VisionTower(nnx.Module):
         x = self.patch_embed(normalise_pixels(vision.patches.reshape(rows, length, -1), config, dtype))
         if (added := self.positions(coordinates)) is not None:
             x = x + added.astype(dtype)
-        x = split(x, "scenes")  # rows run over scenes first
+        x = split_rows(x)
         cos, sin = _axial_rotary(coordinates, config, dtype)
         definition, weights = nnx.split(self.blocks)
         taken_from = jnp.array(config.deepstack_indexes, jnp.int32)[:, None, None, None]

@@ -68,9 +68,9 @@ def test_over_fsdp_devices_send_weights_and_gradients_and_hold_only_their_own_sc
 
 
 @pytest.mark.slow
-def test_over_tensor_devices_hold_their_share_of_heads_and_vocabulary() -> None:
+def test_over_tensor_devices_hold_their_share_of_heads_vocabulary_and_frames() -> None:
     seen = _costs("qwen2_vl", "fsdp=2,tensor=2", "lora")
-    for name in ("reference", "update"):  # sampling also runs the tower, which is not split over tensor
+    for name in ("sample", "reference", "update"):
         need = seen["many"][name]["need"]["temporary"]
         assert need < 0.75 * seen["one"][name]["need"]["temporary"], name
 
