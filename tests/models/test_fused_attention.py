@@ -71,8 +71,9 @@ def test_the_kernel_equals_the_portable_path(dtype: jnp.dtype, bound: float, ans
     weights *= np.asarray(real)[:, :, None, None, None]  # what padding attends to means nothing
 
     def both(heads: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        fused = tree_attention(*heads, real, sizes, block=128)  # several blocks: whole, partly seen and skipped
-        return fused, portable(*heads)[0]
+        query, key, value = heads
+        fused = tree_attention(query, key, value, real, sizes, block=128)  # blocks whole, partly seen and skipped
+        return fused, portable(query, key, value)[0]
 
     heads = _heads(sizes, dtype)
     ours, theirs = jax.device_get(jax.jit(both)(heads))
