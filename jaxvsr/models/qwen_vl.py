@@ -46,11 +46,14 @@ class QwenVL(nnx.Module):
         holder = self.language_model.embed_tokens if self.config.text.tie_word_embeddings else self.lm_head
         return holder["weight"][...].astype(dtype)
 
-    def logits(self, hidden: Float[Array, "*batch H"]) -> Float[Array, "*batch vocab"]:
-        """Final norm and head; the product accumulates in float32 or wider."""
+    def logits(
+        self, hidden: Float[Array, "*batch H"], head: Float[Array, "vocab H"] | None = None
+    ) -> Float[Array, "*batch vocab"]:
+        """Final norm and head, which may be given; the product accumulates in float32 or wider."""
         hidden = split(self.language_model.norm(hidden), "scenes")
         wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        logits = jnp.einsum("...h,wh->...w", hidden, self.head_weight(hidden.dtype), preferred_element_type=wide)
+        weight = self.head_weight(hidden.dtype) if head is None else head
+        logits = jnp.einsum("...h,wh->...w", hidden, weight, preferred_element_type=wide)
         return split(logits, "scenes", *[None] * (logits.ndim - 2), "vocabulary")
 
     def decoding_head(self, dtype: jnp.dtype) -> Float[Array, "vocab H"]:
@@ -67,16 +70,15 @@ class QwenVL(nnx.Module):
         keeps the last two axes of an array in tiles of 8 × 128: cut up after the product, logits would be moved twice,
         which takes longer than the product. Elsewhere cutting up costs nothing, and a product of matrices is faster.
         """
-        hidden = split(self.language_model.norm(hidden), "scenes")
-        wide, size = jnp.promote_types(hidden.dtype, jnp.float32), len(head)
-        parts = parts_of(size, "vocabulary")
-        width = LANES if parts == 1 else math.gcd(LANES, size // parts)
-        if platform() == "tpu" and size % width == 0:
+        parts = parts_of(len(head), "vocabulary")
+        width = LANES if parts == 1 else math.gcd(LANES, len(head) // parts)
+        if platform() == "tpu" and len(head) % width == 0:
+            hidden = split(self.language_model.norm(hidden), "scenes")
+            wide = jnp.promote_types(hidden.dtype, jnp.float32)
             blocks = split(head.reshape(-1, width, head.shape[-1]), "vocabulary", None, None)
             logits = jnp.einsum("rh,bwh->rbw", hidden, blocks, preferred_element_type=wide)
         else:
-            logits = jnp.einsum("rh,wh->rw", hidden, head, preferred_element_type=wide)
-            logits = in_blocks(split(logits, "scenes", "vocabulary"), width, -jnp.inf)
+            logits = in_blocks(self.logits(hidden, head), width, -jnp.inf)
         return split(logits, "scenes", "vocabulary")
 
     def embed(

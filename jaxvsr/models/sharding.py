@@ -111,23 +111,21 @@ def split(x: Array, *axes: str | None) -> Array:
 
 def split_rows(x: Array) -> Array:
     """`x` with the tower's rows over all devices, or over those that scenes are split over if that does not divide."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
     return split(x, "rows" if axes_that_divide(len(x), "rows") else "scenes")
 
 
 def axes_that_divide(size: int, axis: str) -> tuple[str, ...] | None:
-    """The mesh axes that `ACTIVATIONS` says for an axis of this size; None where they do not divide it."""
+    """The mesh axes that `ACTIVATIONS` says for an axis of this size; None where they do not divide it, or there is no
+    mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    divides = size % math.prod(mesh.shape[name] for name in ACTIVATIONS[axis]) == 0
-    return ACTIVATIONS[axis] if divides else None
+    if mesh.empty or size % math.prod(mesh.shape[name] for name in ACTIVATIONS[axis]):
+        return None
+    return ACTIVATIONS[axis]
 
 
 def parts_of(size: int, axis: str) -> int:
     """Over how many devices an axis of this size is split."""
-    mesh = jax.sharding.get_abstract_mesh()
-    names = None if mesh.empty else axes_that_divide(size, axis)
-    return math.prod(mesh.shape[name] for name in names or ())
+    return math.prod(jax.sharding.get_abstract_mesh().shape[name] for name in axes_that_divide(size, axis) or ())
 
 
 def platform() -> str:

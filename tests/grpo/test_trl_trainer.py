@@ -34,8 +34,9 @@ def test_completions_are_texts_or_messages():
 
 
 def logits(model):
+    """In float64: where attention is sharp, merged weights and an adapter differ by float32's rounding, up to 2e-4."""
     with torch.no_grad():
-        return model(input_ids=torch.arange(5, 25)[None]).logits.numpy()
+        return model.double()(input_ids=torch.arange(5, 25)[None]).logits.numpy()
 
 
 @pytest.mark.slow
@@ -81,8 +82,7 @@ def test_the_code_of_the_page_trains_our_adapter_with_our_reward_and_it_is_read_
     save_folder(tmp_path / "merged", base, merged_weights(base, [adapter]))
     here = logits(AutoModelForImageTextToText.from_pretrained(tmp_path / "merged").eval())
     there = logits(names["trainer"].model.eval())
-    # Merged in float32, or as two products: a place where attention is sharp can carry that rounding up to here.
-    np.testing.assert_allclose(here, there, atol=1e-3 * np.abs(there).max())
+    np.testing.assert_allclose(here, there, atol=1e-4 * np.abs(there).max())
     save_folder(tmp_path / "before", base, merged_weights(base, [start]))
     before = logits(AutoModelForImageTextToText.from_pretrained(tmp_path / "before").eval())
     assert np.abs(here - before).max() > 1e-2 * np.abs(there).max()  # one step was taken from our adapter
