@@ -46,7 +46,11 @@ BLOCK_CYCLES = {
     "v6e": {"fwd": 1834, "dq": 1459, "dkv": 1777},
     "TPU7x": {"fwd": 1703, "dq": 1468, "dkv": 1809},
 }
-_KERNEL = re.compile(r"splash_mqa_(fwd|dq|dkv)_")
+# The same of the tower's kernel, for one head of width 80 and 256 patches: with the square of a row's patches it grows,
+# below 256 (and on a v4, which has room for windows alone) with their number.
+ROW_PATCHES = 256
+ROW_CYCLES = {"v4": 1300, "v5e": 793, "v5p": 409, "v6e": 494, "TPU7x": 563}
+_KERNEL = re.compile(r"splash_mqa_(fwd|dq|dkv)_|row_attention")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +107,7 @@ class TargetProgram:
     largest: tuple[str, ...]  # buffers, where it does not fit and the compiler names them
     collectives: Mapping[str, tuple[int, int]]  # by kind: number and bytes, loops counted
     cycles: int  # 0: the compiler counts none
-    kernel_cycles: int  # those of them that are attention's kernel's
+    kernel_cycles: int  # those of them that are attention's kernels'
     estimated_seconds: float | None  # without what the chips send each other
     collective_seconds: float  # at the bandwidth of the interconnect, where nothing hides it
     share_of_peak: float | None  # needed FLOP in the estimated time
@@ -155,7 +159,7 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
     roofline = step.roofline(name)
     cycles, kernel = text.cycles, 0
     if cycles:
-        kernel = kernel_cycles(text, target.chip, step.model.text, step.tree(name))
+        kernel = kernel_cycles(text, target.chip, step.model, step.tree(name))
         cycles += kernel
     seconds = cycles / target.chip.clock if cycles else roofline
     one_way = target.chip.interconnect / target.chip.devices / 2
@@ -177,22 +181,34 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
     )
 
 
-def kernel_cycles(text: CompiledText, chip: Chip, config: TextConfig, tree: TreeSizes) -> int:
-    """Of all runs of the kernel in a program for one device, whose trees have these sizes; 0 where it has none."""
-    cycles, block = 0.0, block_size(tree.tokens)
-    tokens = -(-tree.tokens // block) * block
-    groups = config.num_attention_heads // config.num_key_value_heads
+def kernel_cycles(text: CompiledText, chip: Chip, model: ModelConfig, tree: TreeSizes) -> int:
+    """Of all runs of attention's kernels in a program for one device, whose trees have these sizes; 0 where it has
+    none."""
+    cycles = 0.0
     for name, operations in text.computations.items():
         for operation in operations:
             kernel = _KERNEL.match(operation.name) if operation.kind == "custom-call" else None
             if kernel is None:
                 continue
-            # Its largest result has an element for each head, token and place of a head's width.
-            largest = max(math.prod(shape) for _, shape in operation.arrays)
-            heads = largest / tokens / config.head_dim * (groups if kernel[1] == "dkv" else 1)
-            blocks = heads * computed_blocks(tree) * (block / BLOCK) ** 2 * config.head_dim / LANES
-            cycles += text.times.get(name, 0) * blocks * BLOCK_CYCLES[chip.name][kernel[1]]
+            largest = max((shape for _, shape in operation.arrays), key=math.prod)
+            if kernel[1] is None:
+                rows, length, _ = largest
+                size = length / ROW_PATCHES
+                once = rows * model.vision.num_heads * max(size, size**2) * ROW_CYCLES[chip.name]
+            else:
+                once = _tree_cycles(kernel[1], math.prod(largest), chip, model.text, tree)
+            cycles += text.times.get(name, 0) * once
     return round(cycles)
+
+
+def _tree_cycles(kind: str, values: int, chip: Chip, config: TextConfig, tree: TreeSizes) -> float:
+    """Of one run, whose largest result has a value for each head, token and place of a head's width."""
+    block = block_size(tree.tokens)
+    heads = values / (-(-tree.tokens // block) * block) / config.head_dim
+    if kind == "dkv":
+        heads *= config.num_attention_heads // config.num_key_value_heads
+    blocks = heads * computed_blocks(tree) * (block / BLOCK) ** 2 * config.head_dim / LANES
+    return blocks * BLOCK_CYCLES[chip.name][kind]
 
 
 def _parameter_bytes(given: Any) -> int:
@@ -274,7 +290,7 @@ def program_lines(step: StepOnTarget, name: str, program: TargetProgram) -> Iter
         if program.cycles:
             how = f"{program.cycles:.3g} cycles by the compiler's count, {program.share_of_peak:.0%} of peak"
             if program.kernel_cycles:
-                how += f"; {program.kernel_cycles:.3g} of attention's kernel, by its schedule"
+                how += f"; {program.kernel_cycles:.3g} of attention's kernels, by their schedule"
         yield f"{'':<12}estimated {program.estimated_seconds:.3g} s ({how})"
     if program.draw_share is not None:
         yield f"{'':<12}drawing the token is {program.draw_share:.0%} of a decode step"

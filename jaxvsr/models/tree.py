@@ -11,6 +11,7 @@ token of its rollouts, so the head reads that token and all rollout tokens but t
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -91,8 +92,9 @@ def encode_vision(model: QwenVL, prompt: TreePrompt, options: ForwardOptions) ->
     """The merged vision tokens of every scene: those in the prompt, or else from one run of the tower per scene."""
     if isinstance(prompt.vision, VisionFeatures):
         return prompt.vision.merged
+    fused = options.is_fused(math.prod(prompt.vision.valid.shape[1:]))
     with jax.named_scope("vision"):
-        return model.visual(prompt.vision, options.compute_dtype, options.remat != "none", bool(options.unroll))
+        return model.visual(prompt.vision, options.compute_dtype, options.remat != "none", bool(options.unroll), fused)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,16 +48,25 @@ class PatchEmbed(nnx.Module):
         return embedded + self.proj["bias"][...].astype(embedded.dtype) if "bias" in self.proj else embedded
 
 
-# query, key and value [B, L, N, D] -> attended values [B, L, N, D]
-AttendTo = Callable[[Array, Array, Array], Array]
+# qkv [B, L, 3E], cos and sin [B, L, half], valid [B, L], heads -> [B, L, E]: each patch of a row sees that row
+AttendInRows = Callable[[Array, Array, Array, Array, int], Array]
+AttendTo = Callable[[Array, Array, Array], Array]  # the same in a layer: of qkv, cos and sin
 
 
 def attend_in_rows(
-    query: Float[Array, "B L N D"], key: Array, value: Array, valid: Bool[Array, "B L"]
-) -> Float[Array, "B L N D"]:
-    """Every patch of a row sees all valid patches of that row, and no other row."""
-    query, key, value = (part.swapaxes(-2, -3) for part in (query, key, value))
-    return attend(query, [KeyValueSegment(key, value, valid[:, None, None, :])]).swapaxes(-2, -3)
+    qkv: Float[Array, "B L E3"],
+    cos: Float[Array, "B L half"],
+    sin: Float[Array, "B L half"],
+    valid: Bool[Array, "B L"],
+    heads: int,
+) -> Float[Array, "B L E"]:
+    """Every patch of a row sees all valid patches of that row, and no other row. `qkv` has E queries, then keys, then
+    values, each head after head."""
+    parts = qkv.reshape(*qkv.shape[:-1], 3, heads, -1)
+    query, key = rotate(parts[..., 0, :, :], cos, sin), rotate(parts[..., 1, :, :], cos, sin)
+    query, key, value = (part.swapaxes(-2, -3) for part in (query, key, parts[..., 2, :, :]))
+    mixed = attend(query, [KeyValueSegment(key, value, valid[:, None, None, :])]).swapaxes(-2, -3)
+    return mixed.reshape(*qkv.shape[:-1], -1)
 
 
 class VisionAttention(nnx.Module):
@@ -65,7 +74,6 @@ class VisionAttention(nnx.Module):
         width = config.embed_dim
         self.qkv = Linear(f"{name}.qkv", width, 3 * width, bias=True, init=init, stack=stack)
         self.proj = Linear(f"{name}.proj", width, width, bias=True, init=init, stack=stack)
-        self.num_heads = config.num_heads
 
     def __call__(
         self,
@@ -74,9 +82,7 @@ class VisionAttention(nnx.Module):
         sin: Float[Array, "B L half"],
         attend_to: AttendTo,
     ) -> Float[Array, "B L E"]:
-        heads = self.qkv(x).reshape(*x.shape[:-1], 3, self.num_heads, -1)
-        query, key = rotate(heads[..., 0, :, :], cos, sin), rotate(heads[..., 1, :, :], cos, sin)
-        return self.proj(attend_to(query, key, heads[..., 2, :, :]).reshape(x.shape))
+        return self.proj(attend_to(self.qkv(x), cos, sin))
 
 
 MakeMlp = Callable[[str, ParamInit, tuple[int, ...]], nnx.Module]  # name, init, stack -> the module
@@ -162,17 +168,27 @@ class VisionTower(nnx.Module):
         """What is added to the embedded patches."""
         return None
 
-    def attend_to(self, layer: Int[Array, ""], valid: Bool[Array, "B L"]) -> AttendTo:
+    def attend_to(self, layer: Int[Array, ""], valid: Bool[Array, "B L"], in_rows: AttendInRows) -> AttendTo:
         """How the patches of a row see each other in a layer of this (traced) number: all see all."""
-        return lambda query, key, value: attend_in_rows(query, key, value, valid)
+        return lambda qkv, cos, sin: in_rows(qkv, cos, sin, valid, self.config.num_heads)
+
+    def _in_rows(self, length: int, dtype: jnp.dtype, fused: bool) -> AttendInRows:
+        """How attention in rows of so many patches is computed."""
+        if fused:
+            from jaxvsr.models.fused_row_attention import fits, row_attention  # it loads the compiler of kernels
+
+            if fits(length, self.config.num_heads, self.config.head_dim, dtype):
+                return row_attention
+        return attend_in_rows
 
     def merged(self, x: Float[Array, "B L E"], levels: Array | None) -> Float[Array, "B U W"]:
         """Tokens from the output of the last layer, and from the outputs [n, B, L, E] of `deepstack_indexes`."""
         return self.merger(x)
 
     def __call__(
-        self, vision: VisionInput, dtype: jnp.dtype, remat: bool = False, unroll: bool = False
+        self, vision: VisionInput, dtype: jnp.dtype, remat: bool = False, unroll: bool = False, fused: bool = False
     ) -> Float[Array, "S U W"]:
+        """`fused`: attention in one kernel, for rows for which there is one."""
         config = self.config
         scenes, frames, length, _ = vision.patches.shape
         rows = scenes * frames
@@ -184,11 +200,12 @@ class VisionTower(nnx.Module):
         x = split_rows(x)
         cos, sin = _axial_rotary(coordinates, config, dtype)
         definition, weights = nnx.split(self.blocks)
+        in_rows = self._in_rows(length, dtype, fused)
         taken_from = jnp.array(config.deepstack_indexes, jnp.int32)[:, None, None, None]
 
         def block(x: Array, inputs: tuple[Any, Array]) -> Array:
             weights, number = inputs
-            return nnx.merge(definition, weights)(x, cos, sin, self.attend_to(number, valid))
+            return nnx.merge(definition, weights)(x, cos, sin, self.attend_to(number, valid, in_rows))
 
         run = jax.checkpoint(block, prevent_cse=unroll) if remat else block  # a loop keeps the passes apart by itself
 

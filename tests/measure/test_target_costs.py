@@ -15,7 +15,7 @@ import pytest
 
 from jaxvsr.devices.targets import CHIPS
 from jaxvsr.measure.compiled_text import CompiledText
-from jaxvsr.measure.target_costs import BLOCK_CYCLES, kernel_cycles
+from jaxvsr.measure.target_costs import BLOCK_CYCLES, ROW_CYCLES, kernel_cycles
 from jaxvsr.models.fused_attention import computed_blocks
 from jaxvsr.models.tree_sizes import TreeSizes
 from tests.support.trees import small_config
@@ -80,6 +80,8 @@ HloModule m
 
 ENTRY %main (x: bf16[4]) -> bf16[4] {
   %while.1 = (s32[], bf16[4]) while(%x), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %row_attention.2 = bf16[3,512,1280]{2,1,0} custom-call(%x), custom_call_target="tpu_custom_call"
+  %row_attention.3 = bf16[8,64,1280]{2,1,0} custom-call(%x), custom_call_target="tpu_custom_call"
   %splash_mqa_dkv_segmented_no_residuals.1 = (bf16[2,1536,128]{2,1,0}, bf16[2,1536,128]{2,1,0}) custom-call(%x), custom_call_target="tpu_custom_call"
   %splash_mqa_dq_segmented_no_residuals.1 = (bf16[2,3,1536,128]{3,2,1,0}) custom-call(%x), custom_call_target="tpu_custom_call"
 }
@@ -88,14 +90,15 @@ ENTRY %main (x: bf16[4]) -> bf16[4] {
 
 def test_cycles_of_attentions_kernel_are_those_of_the_blocks_that_somebody_sees() -> None:
     """Two key heads of three query heads; a scene of 1,000, two questions of 100: three rows of blocks."""
-    config = dataclasses.replace(
-        small_config("qwen2_vl").text, num_attention_heads=6, num_key_value_heads=2, hidden_size=6 * 128
-    )
+    model = small_config("qwen2_vl")
+    config = dataclasses.replace(model.text, num_attention_heads=6, num_key_value_heads=2, hidden_size=6 * 128)
+    model = dataclasses.replace(model, text=config, vision=dataclasses.replace(model.vision, num_heads=16))
     tree, each = TreeSizes(1000, 2, 100), BLOCK_CYCLES["v5e"]
     assert config.head_dim == 128
     assert computed_blocks(tree) == 1 + 2 + 3
     expected = 6 * 6 * (5 * each["fwd"] + each["dq"] + each["dkv"])
-    assert kernel_cycles(CompiledText.parse(_KERNELS), CHIPS["v5e"], config, tree) == expected
+    expected += 16 * ROW_CYCLES["v5e"] * (3 * 4 + 2)  # the tower's: 3 rows of 512 patches, 8 windows of 64
+    assert kernel_cycles(CompiledText.parse(_KERNELS), CHIPS["v5e"], model, tree) == expected
     # Two rollouts of 600 that do not see each other, behind a short prompt: of 4 rows of blocks one is not computed.
     assert computed_blocks(TreeSizes(500, 1, 12, 2, 768)) == 1 + 2 + 3 + 3
 

@@ -20,7 +20,7 @@ from jaxvsr.models.families.qwen2_vl import published_text
 from jaxvsr.models.huggingface.config_fields import ConfigFields
 from jaxvsr.models.layers import ParamInit, RMSNorm, SwiGLU
 from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
-from jaxvsr.models.vision import AttendTo, VisionTower, attend_in_rows
+from jaxvsr.models.vision import AttendInRows, AttendTo, VisionTower
 from jaxvsr.pixel_budget import MERGED_PATCH
 
 
@@ -43,16 +43,17 @@ class WindowedTower(VisionTower):
         width, inner = self.config.embed_dim, self.config.intermediate_size
         return SwiGLU(name, width, inner, bias=True, init=init, stack=stack)
 
-    def attend_to(self, layer: Int[Array, ""], valid: Bool[Array, "B L"]) -> AttendTo:
-        full, window = super().attend_to(layer, valid), self.config.window_patches
+    def attend_to(self, layer: Int[Array, ""], valid: Bool[Array, "B L"], in_rows: AttendInRows) -> AttendTo:
+        full, window = super().attend_to(layer, valid, in_rows), self.config.window_patches
         is_full = jnp.isin(layer, jnp.array(self.config.fullatt_block_indexes, jnp.int32))
 
-        def windowed(query: Array, key: Array, value: Array) -> Array:
-            pieces = (part.reshape(-1, window, *part.shape[2:]) for part in (query, key, value, valid))
-            return attend_in_rows(*pieces).reshape(query.shape)
+        def windowed(*parts: Array) -> Array:
+            qkv, cos, sin = (part.reshape(-1, window, part.shape[-1]) for part in parts)
+            mixed = in_rows(qkv, cos, sin, valid.reshape(-1, window), self.config.num_heads)
+            return mixed.reshape(*valid.shape, -1)
 
         # The branch holds only the attention: weights inside it would be kept a second time for the backward pass.
-        return lambda *heads: jax.lax.cond(is_full, full, windowed, *heads)
+        return lambda *parts: jax.lax.cond(is_full, full, windowed, *parts)
 
 
 def _published(text: TextConfig, tower_inner: int) -> ModelConfig:
