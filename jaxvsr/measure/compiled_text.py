@@ -108,9 +108,9 @@ class CompiledText:
         bounds, starts = list[int](), list[int]()
         counters = set[int]()
         for operation in self._reached(loop.condition):
-            if operation.kind == "constant" and operation.result.startswith("s32[]"):
+            if operation.kind == "constant" and operation.result.startswith(("s32[]", "u32[]")):
                 bounds.append(int(operation.given[0]))
-            if operation.kind == "get-tuple-element" and operation.result.startswith("s32[]"):
+            if operation.kind == "get-tuple-element" and operation.result.startswith(("s32[]", "u32[]")):
                 counters.add(operation.index)
         by_name = {operation.name: operation for operation in self.computations[inside]}
         start = by_name.get(loop.given[0])

@@ -17,8 +17,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxvsr.models.layers import Linear, ParamInit, RMSNorm, SwiGLU, mrope, mrope_axes, rotate, unstacked
-from jaxvsr.models.model_config import FUSED_ATTENTION, Remat, TextConfig
+from jaxvsr.models.layers import (
+    Linear,
+    ParamInit,
+    RMSNorm,
+    SwiGLU,
+    mrope,
+    mrope_axes,
+    rematerialised,
+    rotate,
+    unstacked,
+)
+from jaxvsr.models.model_config import Remat, TextConfig
 from jaxvsr.models.sharding import split
 
 # query [B, X, K, M, D], key and value [B, X, K, D] -> attended values [B, X, K, M, D] and what to keep of this layer
@@ -173,20 +183,3 @@ class LanguageModel(nnx.Module):
     def unstacked_layers(self) -> list[DecoderLayer]:
         """The layers one by one."""
         return unstacked(self.layers, self.config.num_hidden_layers)
-
-
-def rematerialised(layer: Callable[..., Any], remat: Remat, in_scan: bool = False) -> Callable[..., Any]:
-    """`layer`, with what `remat` names recomputed in the backward pass.
-
-    Args:
-        in_scan: a loop keeps the two passes apart by itself. Without saying so a barrier would: before it the layer's
-            weights, and whatever was kept, are copied out of their stacks.
-    """
-    if remat == "none":
-        return layer
-    policies = jax.checkpoint_policies
-    products = policies.save_from_both_policies(
-        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(FUSED_ATTENTION)
-    )
-    policy = products if remat == "dots" else None
-    return jax.checkpoint(layer, policy=policy, prevent_cse=not in_scan)

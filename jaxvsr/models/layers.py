@@ -6,6 +6,7 @@ A module built with `stack=(depth,)` holds the weights of all layers on a leadin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import FUSED_ATTENTION, GATHERED_WEIGHT, Remat
+from jaxvsr.models.sharding import gathered, is_split
 
 INITIAL_STD = 0.02  # Qwen2's initializer_range
 LANES = 128  # a TPU's registers are 8 × 128
@@ -46,6 +49,7 @@ class Linear(nnx.Module):
         init: ParamInit,
         stack: tuple[int, ...] = (),
     ):
+        self.name = name
         self.weight = nnx.Param(init.normal((*stack, out_features, in_features)))
         self.bias = nnx.Param(init.full((*stack, out_features), 0.0)) if bias else None
         self.scaling = 0.0
@@ -61,13 +65,16 @@ class Linear(nnx.Module):
             self.lora_B = LoraParam(jnp.zeros(shape_b, jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
-        y = matmul_transposed(x, self.weight[...])
+        y = self._product(x, self.weight[...], "weight")
         if self.scaling:
-            low = matmul_transposed(x, self.lora_A[...]) * self.scaling  # scaling the narrow side is cheaper
-            y = y + matmul_transposed(low, self.lora_B[...])
+            low = self._product(x, self.lora_A[...], "lora_A") * self.scaling  # scaling the narrow side is cheaper
+            y = y + self._product(low, self.lora_B[...], "lora_B")
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         return y
+
+    def _product(self, x: Array, weight: Array, kind: str) -> Array:
+        return matmul_transposed(x, gathered(weight.astype(x.dtype), f"{self.name}.{kind}"))
 
 
 class ParamInit:
@@ -144,6 +151,27 @@ def unstacked(stack: nnx.Module, depth: int) -> list[Any]:
     return [
         nnx.merge(definition, jax.tree.map(lambda leaf, index=index: leaf[index], weights)) for index in range(depth)
     ]
+
+
+def rematerialised(layer: Callable[..., Any], remat: Remat, in_scan: bool = False) -> Callable[..., Any]:
+    """`layer`, with what `remat` names recomputed in the backward pass.
+
+    Args:
+        in_scan: a loop keeps the two passes apart by itself. Without saying so a barrier would: before it the layer's
+            weights, and whatever was kept, are copied out of their stacks.
+    """
+    policies = jax.checkpoint_policies
+    if remat == "none":
+        if not is_split("fsdp"):
+            return layer
+        return jax.checkpoint(
+            layer, policy=policies.save_anything_except_these_names(GATHERED_WEIGHT), prevent_cse=not in_scan
+        )
+    products = policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(FUSED_ATTENTION)
+    )
+    policy = products if remat == "dots" else None
+    return jax.checkpoint(layer, policy=policy, prevent_cse=not in_scan)
 
 
 def inverse_frequencies(dim: int, theta: float, dtype: jnp.dtype) -> Float[Array, "half"]:

@@ -23,7 +23,7 @@ from jaxvsr.models.language import DeepStack, LanguageModel
 from jaxvsr.models.layers import LANES, ParamInit
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, Remat
-from jaxvsr.models.sharding import parts_of, platform, split
+from jaxvsr.models.sharding import gathered, parts_of, platform, split
 from jaxvsr.models.tree_batch import VisionInput
 
 FLOAT32 = jnp.dtype("float32")
@@ -52,7 +52,7 @@ class QwenVL(nnx.Module):
         """Final norm and head, which may be given; the product accumulates in float32 or wider."""
         hidden = split(self.language_model.norm(hidden), "scenes")
         wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        weight = self.head_weight(hidden.dtype) if head is None else head
+        weight = gathered(self.head_weight(hidden.dtype), "lm_head.weight") if head is None else head
         logits = jnp.einsum("...h,wh->...w", hidden, weight, preferred_element_type=wide)
         return split(logits, "scenes", *[None] * (logits.ndim - 2), "vocabulary")
 

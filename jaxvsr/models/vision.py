@@ -22,10 +22,11 @@ from jaxvsr.models.layers import (
     RMSNorm,
     inverse_frequencies,
     matmul_transposed,
+    rematerialised,
     rotate,
 )
 from jaxvsr.models.model_config import VisionConfig
-from jaxvsr.models.sharding import split, split_rows
+from jaxvsr.models.sharding import gathered, split, split_rows
 from jaxvsr.models.tree_batch import VisionInput
 
 ROPE_THETA = 10_000.0
@@ -43,7 +44,7 @@ class PatchEmbed(nnx.Module):
             self.proj["bias"] = nnx.Param(init.full((config.embed_dim,), 0.0))
 
     def __call__(self, patches: Float[Array, "*rows C"]) -> Float[Array, "*rows E"]:
-        weight = self.proj["weight"][...]
+        weight = gathered(self.proj["weight"][...].astype(patches.dtype), "visual.patch_embed.proj.weight")
         embedded = matmul_transposed(patches, weight.reshape(weight.shape[0], -1))
         return embedded + self.proj["bias"][...].astype(embedded.dtype) if "bias" in self.proj else embedded
 
@@ -207,7 +208,7 @@ class VisionTower(nnx.Module):
             weights, number = inputs
             return nnx.merge(definition, weights)(x, cos, sin, self.attend_to(number, valid, in_rows))
 
-        run = jax.checkpoint(block, prevent_cse=unroll) if remat else block  # a loop keeps the passes apart by itself
+        run = rematerialised(block, "full" if remat else "none", in_scan=not unroll)
 
         def layer(carried: tuple[Array, Array | None], inputs: tuple[Any, Array]) -> tuple[Any, None]:
             x, levels = run(carried[0], inputs), carried[1]

@@ -69,6 +69,11 @@ def test_cycles_and_collectives_of_a_tpu_program_count_loops_by_their_rounds() -
     assert [collective.bytes for collective in text.collectives] == [28 * 1536 * 2, 4 * 4 * 15, 4 * 15]
 
 
+def test_counters_of_loops_that_the_partitioner_makes_have_no_sign() -> None:
+    """A product in windows: 507M cycles were counted as 111M."""
+    assert CompiledText.parse(TPU.replace("s32[]", "u32[]")).times["body"] == 15
+
+
 def test_the_share_of_a_scope_includes_copies_that_the_compiler_made_of_it() -> None:
     text = CompiledText.parse(TPU)
     assert text.share("draw") == pytest.approx(0.4)

@@ -33,8 +33,9 @@ from jaxvsr.models.tree import ForwardOptions
 from tests.support.trees import small_config
 
 config = small_config("qwen2_vl")
-config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=151936, num_hidden_layers=3))
-work = Workload(scenes=4, questions=4, rollouts=14, frames=4, max_pixels=112 * 112, answer_tokens=6)
+text = dataclasses.replace(config.text, vocab_size=151936, num_hidden_layers=3)
+config = dataclasses.replace(config, text=text, vision=dataclasses.replace(config.vision, embed_dim=128))
+work = Workload(scenes=4, questions=4, rollouts=14, frames=4, max_pixels=224 * 224, answer_tokens=6)
 mesh = target_mesh(target, None)
 abstract, programs = abstract_bench(config, work, ForwardOptions("bfloat16", "full", unroll=False), mesh)
 results = {}
@@ -114,7 +115,7 @@ def test_the_draw_and_the_collectives_of_a_step_on_tpus_are_as_few_as_they_were(
     kept = {
         "sample": {"all-gather": 21, "all-to-all": 2},
         "reference": {"all-gather": 25, "all-to-all": 3},
-        "update": {"all-gather": 76, "all-reduce": 24, "all-to-all": 3, "collective-permute": 78},
+        "update": {"all-gather": 70, "all-reduce": 36, "all-to-all": 3},
     }  # libtpu 0.0.42.1
     assert _at_most(_numbers(seen), kept), _numbers(seen)
 
