@@ -220,7 +220,7 @@ def decode(
     text, dtype = model.config.text, forward.compute_dtype
     own_shape = (scenes, text.num_key_value_heads, *shape[1:3], max(sampling.answer_tokens - 2, 1), text.head_dim)
     through_layers = (_scanned if scanned else _unrolled)(model, prompt, cache)
-    head, eos = model.decoding_head(dtype), jnp.array(sampling.eos_ids, jnp.int32)
+    head, eos = model.head(dtype), jnp.array(sampling.eos_ids, jnp.int32)
     table = head if text.tie_word_embeddings else None
     uniform = uniform_numbers(keys, 1 if sampling.greedy else sampling.answer_tokens)
 

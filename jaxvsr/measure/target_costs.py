@@ -46,8 +46,8 @@ BLOCK_CYCLES = {
     "v6e": {"fwd": 1834, "dq": 1459, "dkv": 1777},
     "TPU7x": {"fwd": 1703, "dq": 1468, "dkv": 1809},
 }
-# The same of the tower's kernel, for one head of width 80 and 256 patches: with the square of a row's patches it grows,
-# below 256 (and on a v4, which has room for windows alone) with their number.
+# The same of the tower's kernel, for one head of width 80 and 256 patches: it grows with the square of a row's patches,
+# below 256 with their number (of a v4, which has room for 128, it was read at 64). Other widths are taken as 80.
 ROW_PATCHES = 256
 ROW_CYCLES = {"v4": 1300, "v5e": 793, "v5p": 409, "v6e": 494, "TPU7x": 563}
 _KERNEL = re.compile(r"splash_mqa_(fwd|dq|dkv)_|row_attention")

@@ -26,6 +26,7 @@ from jaxvsr.models.sharding import axes_that_divide, platform
 from jaxvsr.models.vision import attend_in_rows
 
 MOST_SCORES = 2**17  # of a head that are computed at once
+ROWS = 32  # of a register, for values of one byte; fewer for wider ones
 
 
 def fits(length: int, heads: int, dim: int, dtype: jnp.dtype) -> bool:
@@ -47,8 +48,8 @@ def row_attention(
 ) -> Float[Array, "B L E"]:
     """Every patch of a row sees all valid patches of that row, and no other row; `qkv` has E queries, keys and values.
 
-    The backward pass is `attend_in_rows`'s, computed again. On a mesh rows are split as the tower's are. Elsewhere than
-    on TPUs the kernel is interpreted: slow, and right.
+    The backward pass is `attend_in_rows`'s, computed again. On a mesh rows are split as the tower's are; every device
+    computes all of those that do not divide. Elsewhere than on TPUs the kernel is interpreted: slow, and right.
     """
 
     def kernel(qkv: Array, cos: Array, sin: Array, valid: Array) -> Array:
@@ -81,8 +82,8 @@ def _together(heads: int, dim: int) -> int | None:
 
 
 def _queries(length: int) -> int:
-    """Patches of a row whose scores are computed at once."""
-    return min(length, 256, max(MOST_SCORES // length, 16))
+    """Patches of a row whose scores are computed at once: all of a short row, else whole registers of them."""
+    return min(length, 256, max(MOST_SCORES // length // ROWS * ROWS, ROWS))
 
 
 def _memory(length: int, heads: int, dim: int, dtype: jnp.dtype) -> int:

@@ -42,9 +42,10 @@ class QwenVL(nnx.Module):
         if not config.text.tie_word_embeddings:
             self.lm_head = nnx.Dict(weight=nnx.Param(init.normal((config.text.vocab_size, config.text.hidden_size))))
 
-    def head_weight(self, dtype: jnp.dtype) -> Float[Array, "vocab H"]:
+    def head(self, dtype: jnp.dtype) -> Float[Array, "vocab H"]:
+        """The head's weight, whole over fsdp. Make it before a loop: in there it would be gathered in every round."""
         holder = self.language_model.embed_tokens if self.config.text.tie_word_embeddings else self.lm_head
-        return holder["weight"][...].astype(dtype)
+        return split(gathered(holder["weight"][...].astype(dtype), "lm_head.weight"), "vocabulary", None)
 
     def logits(
         self, hidden: Float[Array, "*batch H"], head: Float[Array, "vocab H"] | None = None
@@ -52,19 +53,14 @@ class QwenVL(nnx.Module):
         """Final norm and head, which may be given; the product accumulates in float32 or wider."""
         hidden = split(self.language_model.norm(hidden), "scenes")
         wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        weight = gathered(self.head_weight(hidden.dtype), "lm_head.weight") if head is None else head
+        weight = self.head(hidden.dtype) if head is None else head
         logits = jnp.einsum("...h,wh->...w", hidden, weight, preferred_element_type=wide)
         return split(logits, "scenes", *[None] * (logits.ndim - 2), "vocabulary")
-
-    def decoding_head(self, dtype: jnp.dtype) -> Float[Array, "vocab H"]:
-        """The head's weight, not split over fsdp. Make it before a loop: in there the partitioner may split it as the
-        lookup of embeddings does, and gather it in every round."""
-        return split(self.head_weight(dtype), "vocabulary", None)
 
     def logits_in_blocks(
         self, hidden: Float[Array, "rows H"], head: Float[Array, "vocab H"]
     ) -> Float[Array, "rows blocks width"]:
-        """The same in blocks of neighbouring tokens, with -inf behind the vocabulary's end; `head` is `decoding_head`.
+        """The same in blocks of neighbouring tokens, with -inf behind the vocabulary's end; `head` is this model's.
 
         A block has 128 tokens, or fewer so that devices among which the vocabulary is split have whole blocks. A TPU
         keeps the last two axes of an array in tiles of 8 × 128: cut up after the product, logits would be moved twice,

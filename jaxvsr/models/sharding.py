@@ -36,6 +36,7 @@ RULES: tuple[tuple[str, Axes], ...] = (
     (r"language_model\..*\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.lora_B", ("tensor", None)),
     (r"language_model\..*\.(o_proj|down_proj)\.lora_A", (None, "tensor")),
     (r"language_model\..*\.(o_proj|down_proj)\.lora_B", ("fsdp", None)),
+    (r"visual\..*(norm\d?|ln_q)\.weight", ()),  # vectors: of a stack of them the two axes are no matrix's
     (r"visual\.patch_embed\.proj\.weight", ("fsdp", None, None, None, None)),
     (r"visual\..*\.weight", ("fsdp", None)),
     (r"visual\..*\.lora_A", (None, "fsdp")),
@@ -68,8 +69,6 @@ def parameter_spec(
     (None, 'tensor', 'fsdp')
     """
     axes = _rule(name)
-    if len(axes) > len(shape):  # a vector under a pattern for matrices: norms of the tower
-        axes = ()
     tail = shape[len(shape) - len(axes) :]
     split = [
         axis
@@ -149,7 +148,8 @@ def _whole_over_fsdp(x: Array, axes: Axes) -> Array:
 
 
 def _scattered(axes: Axes, _: None, gradient: Array) -> tuple[Array]:
-    """Each device's own part of the sum over devices, instead of the whole sum on all of them."""
+    """Whole first, so that the product is one, then each device's own part: its part of a sum over devices, which GPUs'
+    compiler makes a reduce-scatter and the TPU's an all-reduce."""
     parts = jax.sharding.get_abstract_mesh().shape["fsdp"]
     spec = PartitionSpec(
         *(

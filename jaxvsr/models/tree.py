@@ -27,7 +27,7 @@ from jaxvsr.models.sharding import platform
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionFeatures
 from jaxvsr.models.tree_sizes import TreeSizes
 
-FUSED_FROM = 256  # tokens of a tree for which a kernel of its own is worth its start
+FUSED_FROM = 256  # tokens of a tree, or patches of a scene, for which a kernel of its own is worth its start
 # Values of jax_default_matmul_precision with which Mosaic compiles it, by the dtype of activations.
 KERNEL_PRECISIONS: dict[str, tuple[str | None, ...]] = {
     "bfloat16": (None, "default", "bfloat16"),
@@ -47,15 +47,15 @@ class ForwardOptions:
     score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
     logit_chunk: int = 1024  # rollout tokens of a scene whose logits are in memory at once
     unroll: bool | None = None  # layer by layer instead of a scan; None: only a language model of few layers
-    fused: bool | None = None  # attention of a tree in one kernel; None: on TPUs, if the tree has enough tokens
+    fused: bool | None = None  # attention of tree and tower in one kernel each; None: on TPUs, from `FUSED_FROM` on
 
     @property
     def compute_dtype(self) -> jnp.dtype:
         return jnp.dtype(self.dtype)
 
     def is_fused(self, tokens: int) -> bool:
-        """Whether the attention of a tree of so many tokens is one kernel. In float64 it never is, nor where products
-        are asked for in a precision that the kernel's compiler refuses."""
+        """Whether the attention of so many tokens of a tree, or patches of a scene, is one kernel. In float64 it never
+        is, nor where products are asked for in a precision that the kernel's compiler refuses."""
         wanted = platform() == "tpu" and tokens >= FUSED_FROM if self.fused is None else self.fused
         precision: str | None = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
         return wanted and precision in KERNEL_PRECISIONS.get(self.dtype, ())
@@ -294,10 +294,11 @@ def rollout_logprobs(
     No gradient flows through the entropy.
     """
     scenes, questions, group, length = tokens.shape
+    head = model.head(question_hidden.dtype)  # here, since chunks are a loop
 
     def score(hidden: Array, chosen: Array) -> tuple[Array, Array]:
         """hidden [S, n, H], chosen [S, n, c]: the c tokens whose log-probability is read from each row of logits."""
-        logits = model.logits(hidden) / jnp.asarray(temperature, at_least_float32(hidden).dtype)
+        logits = model.logits(hidden, head) / jnp.asarray(temperature, at_least_float32(hidden).dtype)
         top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
         weight = jnp.exp(logits - top)
         total = jnp.sum(weight, axis=-1, keepdims=True)

@@ -49,9 +49,8 @@ class PatchEmbed(nnx.Module):
         return embedded + self.proj["bias"][...].astype(embedded.dtype) if "bias" in self.proj else embedded
 
 
-# qkv [B, L, 3E], cos and sin [B, L, half], valid [B, L], heads -> [B, L, E]: each patch of a row sees that row
-AttendInRows = Callable[[Array, Array, Array, Array, int], Array]
-AttendTo = Callable[[Array, Array, Array], Array]  # the same in a layer: of qkv, cos and sin
+AttendInRows = Callable[[Array, Array, Array, Array, int], Array]  # `attend_in_rows`, or what equals it
+AttendTo = Callable[[Array, Array, Array], Array]  # of one layer: qkv, cos and sin of `attend_in_rows` -> [B, L, E]
 
 
 def attend_in_rows(

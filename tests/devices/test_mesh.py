@@ -14,10 +14,14 @@ from jaxvsr.devices.accelerators import Accelerators
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh_shape import MeshShape, check_mesh, parse_mesh
 from jaxvsr.errors import InputError
-from jaxvsr.models.model_config import ModelConfig, TextConfig, VisionConfig
-from jaxvsr.models.qwen_vl import parameter_shapes
+from jaxvsr.models import layers, qwen_vl, vision
+from jaxvsr.models.lora import LoraConfig
+from jaxvsr.models.model_config import FamilyName, ModelConfig, TextConfig, VisionConfig
+from jaxvsr.models.qwen_vl import bind, model_definition, parameter_shapes
 from jaxvsr.models.sharding import parameter_spec, without_fsdp
+from jaxvsr.models.tree import ForwardOptions, tree_logprobs
 from tests.support.forks import said_by
+from tests.support.trees import random_parameters, random_tree, small_config
 
 
 @pytest.mark.parametrize(
@@ -198,3 +202,61 @@ def test_an_out_of_memory_error_says_what_to_change_first() -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.5GiB.")
     with pytest.raises(jax.errors.JaxRuntimeError), choose_devices.explain_out_of_memory(MeshShape()):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_layers_gather_their_weights_by_the_names_that_the_table_splits(
+    family: FamilyName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = set()
+
+    def noted(weight: jax.Array, name: str) -> jax.Array:
+        asked.add(name)
+        return weight
+
+    for module in (layers, vision, qwen_vl):
+        monkeypatch.setattr(module, "gathered", noted)
+    config, lora = small_config(family, tied=False), LoraConfig(2, 2.0)
+    case = random_tree(1, 1, 1)
+    model = bind(model_definition(config, lora), random_parameters(config, lora, jnp.float32))
+    jax.eval_shape(lambda: tree_logprobs(model, *case.on_device, 1.0, ForwardOptions()))
+    split = {
+        name
+        for name, leaf in parameter_shapes(config, lora).items()
+        if "fsdp" in parameter_spec(name, leaf.shape, {"data": 1, "fsdp": 2, "tensor": 2}, config)
+    }
+    looked_up = {name for name in split if "embed" in name and "patch_embed" not in name}
+    assert len(split) > 20
+    assert sorted(split - looked_up - asked) == []
+
+
+_GRADIENT = """
+import json
+import jax, jax.numpy as jnp
+jax.config.update("jax_num_cpu_devices", 8)
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import parse_mesh
+from jaxvsr.models.sharding import gathered
+
+mesh = make_mesh(parse_mesh("8"), jax.devices())
+x = jax.device_put(jnp.arange(8.0 * 64).reshape(8, 64), NamedSharding(mesh, PartitionSpec("fsdp")))
+name = "language_model.layers.mlp.%s_proj.weight"
+
+def loss(weights):
+    up = x[:, :16] @ gathered(weights[0], name % "up").T
+    return jnp.sum(jnp.sin(up) @ gathered(weights[1], name % "down").T)
+
+weights = [jnp.ones((64, 16)) / 99, jnp.ones((64, 64)) / 99]
+with jax.set_mesh(mesh):
+    ours = jax.jit(jax.grad(loss))(weights)
+theirs = jax.jit(jax.grad(loss))(weights)
+up, down = (one.addressable_shards[0].data.shape for one in ours)
+equal = all(bool(jnp.allclose(one, other)) for one, other in zip(ours, theirs))
+print(json.dumps({"up": up, "down": down, "equal": equal}))
+"""
+
+
+def test_a_gradient_over_fsdp_lies_as_its_parameter() -> None:
+    """Of eight devices: each has a part of the sum alone."""
+    assert json.loads(said_by(_GRADIENT)) == {"up": [64, 2], "down": [8, 64], "equal": True}

@@ -243,7 +243,7 @@ def test_logits_in_blocks_are_the_logits_on_every_platform(monkeypatch, size, bl
     expected = np.asarray(model.logits(hidden))
     for platform in ("cpu", "tpu"):
         monkeypatch.setattr(qwen_vl, "platform", lambda platform=platform: platform)
-        cut = np.asarray(model.logits_in_blocks(hidden, model.decoding_head(jnp.dtype(jnp.float32))))
+        cut = np.asarray(model.logits_in_blocks(hidden, model.head(jnp.dtype(jnp.float32))))
         assert cut.shape == (5, blocks, 128) and (cut.reshape(5, -1)[:, size:] == -np.inf).all()
         np.testing.assert_allclose(cut.reshape(5, -1)[:, :size], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from importlib import util
 
 import jax
 import jax.numpy as jnp
@@ -68,23 +72,31 @@ prompt = random_tree(4, 2, 2).prompt
 parameters, definition = random_parameters(config, None, jnp.float32), model_definition(config)
 
 def seen(fused):
-    run = lambda weights: encode_vision(bind(definition, weights), prompt, ForwardOptions(fused=fused))
-    return jax.device_get(jax.jit(run)(parameters))
+    def weighted(trained):
+        features = encode_vision(bind(definition, {**parameters, **trained}), prompt, ForwardOptions(fused=fused))
+        return jnp.sum(features * jnp.cos(jnp.arange(features.size).reshape(features.shape))), features
+
+    trained = {name: leaf for name, leaf in parameters.items() if "attn" in name and "visual" in name}
+    (_, features), gradients = jax.device_get(jax.jit(jax.value_and_grad(weighted, has_aux=True))(trained))
+    return [features, *gradients.values()]
 
 with jax.set_mesh(mesh):
     theirs, before, ours = seen(False), list(calls), seen(True)
-print(json.dumps({"far": float(np.abs(ours - theirs).max() / np.abs(theirs).max()), "before": before, "rows": calls}))
+far = [float(np.linalg.norm(one - other) / np.linalg.norm(other)) for one, other in zip(ours, theirs)]
+print(json.dumps({"far": far, "before": before, "rows": calls}))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "family, mesh", [("qwen2_vl", "1"), ("qwen2_5_vl", "1"), ("qwen3_vl", "1"), ("qwen2_vl", "data=2,tensor=2")]
+    "family, mesh",
+    [("qwen2_vl", "data=2,tensor=2"), ("qwen2_5_vl", "fsdp=2,tensor=2"), ("qwen3_vl", "1"), ("qwen2_5_vl", "fsdp=8")],
 )
 def test_a_tower_sees_the_same_with_it(family: str, mesh: str) -> None:
-    """Also in windows, and on a mesh, where each device has rows of its own."""
+    """Forward and backward, also in windows, and on a mesh, where each device has rows of its own, or eight devices
+    all have the twelve rows of four scenes."""
     seen = json.loads(said_by(_TOWERS, family, mesh))
-    assert seen["far"] <= 2e-5
+    assert len(seen["far"]) > 4 and max(seen["far"]) <= 2e-5
     assert not seen["before"] and len(set(seen["rows"])) == (2 if family == "qwen2_5_vl" else 1)
 
 
@@ -99,5 +111,42 @@ def test_rows_that_fill_no_registers_or_not_the_memory_have_no_kernel(monkeypatc
     monkeypatch.setattr(fused_row_attention, "platform", lambda: "tpu")
     monkeypatch.setattr(fused_row_attention.tpu, "get_tpu_info", lambda: Core)
     assert fits(2048, 16, 80, bfloat16) and not fits(8192, 16, 80, bfloat16)
+    Core.vmem_capacity_bytes = 64 * 2**20  # a v5p's
+    assert fits(1024, 16, 80, bfloat16) and not fits(2048, 16, 80, bfloat16)
+    assert fits(256, 16, 72, bfloat16) and not fits(1024, 16, 72, bfloat16)
     Core.vmem_capacity_bytes = 16 * 2**20  # a v4's
     assert not fits(256, 16, 80, bfloat16) and fits(64, 16, 80, bfloat16)
+
+
+_COMPILED = """
+import sys
+from jaxvsr.devices.targets import parse_target, prepare_compiler, target_devices
+target = parse_target("v5e:2x2")
+prepare_compiler(target)
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxvsr.models.fused_row_attention import fits, row_attention
+
+mesh = Mesh(np.array(target_devices(target)[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor"))
+whole = NamedSharding(mesh, PartitionSpec())
+with jax.set_mesh(mesh):
+    rows = [(20, 80, "bfloat16"), (300, 72, "bfloat16"), (600, 80, "float32"), (1148, 72, "bfloat16")]
+    for length, dim, dtype in [*rows, (1564, 80, "bfloat16"), (2900, 80, "bfloat16"), (2048, 64, "bfloat16")]:
+        assert fits(length, 16, dim, jnp.dtype(dtype)), length
+        given = [jax.ShapeDtypeStruct((2, length, size), kind, sharding=whole)
+                 for size, kind in [(3 * 16 * dim, dtype), (dim // 2, "float32"), (dim // 2, "float32")]]
+        valid = jax.ShapeDtypeStruct((2, length), bool, sharding=whole)
+        jax.jit(lambda *parts: row_attention(*parts, 16)).lower(*given, valid).compile()
+        print(length, dim, dtype)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(util.find_spec("libtpu") is None, reason="libtpu is not installed: jaxvsr[compile-tpu]")
+def test_the_chips_compiler_takes_rows_of_any_length_that_fits() -> None:
+    """Parts of a row must begin at a multiple of a register's rows: 1564 patches in parts of 83 were refused."""
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILED], env=dict(os.environ), capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) == 7
