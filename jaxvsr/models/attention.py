@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxvsr.models.layers import rotate
+
 MASKED = -1e30  # finite, so that a padded row that sees no key stays finite
 
 
@@ -89,3 +91,19 @@ def causal_attention(
         end = min(start + size, length)
         outputs.append(part(query[..., start:end, :, :], key[..., :end, :], value[..., :end, :], start))
     return jnp.concatenate(outputs, axis=-3)
+
+
+def attend_in_rows(
+    qkv: Float[Array, "B L E3"],
+    cos: Float[Array, "B L half"],
+    sin: Float[Array, "B L half"],
+    valid: Bool[Array, "B L"],
+    heads: int,
+) -> Float[Array, "B L E"]:
+    """Every patch of a row sees all valid patches of that row, and no other row. `qkv` has E queries, then keys, then
+    values, each head after head."""
+    parts = qkv.reshape(*qkv.shape[:-1], 3, heads, -1)
+    query, key = rotate(parts[..., 0, :, :], cos, sin), rotate(parts[..., 1, :, :], cos, sin)
+    query, key, value = (part.swapaxes(-2, -3) for part in (query, key, parts[..., 2, :, :]))
+    mixed = attend(query, [KeyValueSegment(key, value, valid[:, None, None, :])]).swapaxes(-2, -3)
+    return mixed.reshape(*qkv.shape[:-1], -1)

@@ -20,10 +20,9 @@ from jax.experimental.pallas import tpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from jaxvsr.models.attention import MASKED
+from jaxvsr.models.attention import MASKED, attend_in_rows
 from jaxvsr.models.layers import LANES
 from jaxvsr.models.sharding import axes_that_divide, platform
-from jaxvsr.models.vision import attend_in_rows
 
 MOST_SCORES = 2**17  # of a head that are computed at once
 ROWS = 32  # of a register, for values of one byte; fewer for wider ones

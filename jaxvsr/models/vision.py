@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxvsr.models.attention import KeyValueSegment, attend
+from jaxvsr.models.attention import attend_in_rows
 from jaxvsr.models.layers import (
     LayerNorm,
     Linear,
@@ -23,7 +23,6 @@ from jaxvsr.models.layers import (
     inverse_frequencies,
     matmul_transposed,
     rematerialised,
-    rotate,
 )
 from jaxvsr.models.model_config import VisionConfig
 from jaxvsr.models.sharding import gathered, split, split_rows
@@ -51,22 +50,6 @@ class PatchEmbed(nnx.Module):
 
 AttendInRows = Callable[[Array, Array, Array, Array, int], Array]  # `attend_in_rows`, or what equals it
 AttendTo = Callable[[Array, Array, Array], Array]  # of one layer: qkv, cos and sin of `attend_in_rows` -> [B, L, E]
-
-
-def attend_in_rows(
-    qkv: Float[Array, "B L E3"],
-    cos: Float[Array, "B L half"],
-    sin: Float[Array, "B L half"],
-    valid: Bool[Array, "B L"],
-    heads: int,
-) -> Float[Array, "B L E"]:
-    """Every patch of a row sees all valid patches of that row, and no other row. `qkv` has E queries, then keys, then
-    values, each head after head."""
-    parts = qkv.reshape(*qkv.shape[:-1], 3, heads, -1)
-    query, key = rotate(parts[..., 0, :, :], cos, sin), rotate(parts[..., 1, :, :], cos, sin)
-    query, key, value = (part.swapaxes(-2, -3) for part in (query, key, parts[..., 2, :, :]))
-    mixed = attend(query, [KeyValueSegment(key, value, valid[:, None, None, :])]).swapaxes(-2, -3)
-    return mixed.reshape(*qkv.shape[:-1], -1)
 
 
 class VisionAttention(nnx.Module):
