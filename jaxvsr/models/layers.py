@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import FUSED_ATTENTION, GATHERED_WEIGHT, Remat
+from jaxvsr.models.model_config import FUSED_ATTENTION, Remat
 from jaxvsr.models.sharding import gathered, is_split
 
 INITIAL_STD = 0.02  # Qwen2's initializer_range
@@ -164,14 +164,18 @@ def rematerialised(layer: Callable[..., Any], remat: Remat, in_scan: bool = Fals
     if remat == "none":
         if not is_split("fsdp"):
             return layer
-        return jax.checkpoint(
-            layer, policy=policies.save_anything_except_these_names(GATHERED_WEIGHT), prevent_cse=not in_scan
-        )
+        return jax.checkpoint(layer, policy=_but_what_is_gathered, prevent_cse=not in_scan)
     products = policies.save_from_both_policies(
         policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(FUSED_ATTENTION)
     )
     policy = products if remat == "dots" else None
     return jax.checkpoint(layer, policy=policy, prevent_cse=not in_scan)
+
+
+def _but_what_is_gathered(operation: Any, *_: Any, **__: Any) -> bool:
+    """A policy of `jax.checkpoint`: keep all values but those that are said to lie elsewhere. They are made again from
+    those that they were made of: a weight is gathered again, and not kept whole for each layer."""
+    return bool(operation.name != "sharding_constraint")
 
 
 def inverse_frequencies(dim: int, theta: float, dtype: jnp.dtype) -> Float[Array, "half"]:

@@ -15,7 +15,6 @@ ComputeDtype = Literal["float32", "bfloat16"]  # of activations
 DtypeSetting = Literal["auto", "float32", "bfloat16"]
 Remat = Literal["none", "full", "dots"]  # recomputed in the backward pass: nothing, layers, all but matrix products
 FUSED_ATTENTION = "fused attention"  # the name of what its kernel keeps for that pass: a product too
-GATHERED_WEIGHT = "gathered weight"  # of a weight that was gathered over fsdp: a layer never keeps it for that pass
 
 
 @dataclasses.dataclass(frozen=True)

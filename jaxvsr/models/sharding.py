@@ -9,18 +9,16 @@ Activations are split by scenes: each device computes its own scenes, with weigh
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxvsr.models.model_config import GATHERED_WEIGHT, ModelConfig
+from jaxvsr.models.model_config import ModelConfig
 
 Axes = tuple[str | None, ...]
 T = TypeVar("T")
@@ -134,34 +132,17 @@ def gathered(weight: Array, name: str) -> Array:
     axes = _rule(name)
     if "fsdp" not in axes or not is_split("fsdp"):
         return weight
-    return checkpoint_name(_gathered(weight, axes), GATHERED_WEIGHT)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _gathered(weight: Array, axes: Axes) -> Array:
-    return _whole_over_fsdp(weight, axes)
-
-
-def _whole_over_fsdp(x: Array, axes: Axes) -> Array:
-    spec = PartitionSpec(*(None if axis == "fsdp" else PartitionSpec.UNCONSTRAINED for axis in axes))
-    return jax.lax.with_sharding_constraint(x, spec)
-
-
-def _scattered(axes: Axes, _: None, gradient: Array) -> tuple[Array]:
-    """Whole first, so that the product is one, then each device's own part: its part of a sum over devices, which GPUs'
-    compiler makes a reduce-scatter and the TPU's an all-reduce."""
+    free = PartitionSpec.UNCONSTRAINED
     parts = jax.sharding.get_abstract_mesh().shape["fsdp"]
-    spec = PartitionSpec(
-        *(
-            "fsdp" if axis == "fsdp" and size % parts == 0 else PartitionSpec.UNCONSTRAINED
-            for axis, size in zip(axes, gradient.shape, strict=True)
-        )
-    )
-    whole = _whole_over_fsdp(gradient, axes)
-    return (jax.lax.with_sharding_constraint(whole, spec),)
-
-
-_gathered.defvjp(lambda weight, axes: (_gathered(weight, axes), None), _scattered)
+    lying = [
+        axis if axis == "fsdp" and size % parts == 0 else free for axis, size in zip(axes, weight.shape, strict=True)
+    ]
+    whole = [None if axis == "fsdp" else free for axis in axes]
+    # Going backward in the other order: the gradient's product is one, like the weight's, and each device then takes
+    # its part of the sum over devices, which GPUs' compiler makes a reduce-scatter and the TPU's an all-reduce.
+    for spec in (lying, whole):
+        weight = jax.lax.with_sharding_constraint(weight, PartitionSpec(*spec))
+    return weight
 
 
 def axes_that_divide(size: int, axis: str) -> tuple[str, ...] | None:

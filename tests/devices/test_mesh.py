@@ -260,3 +260,34 @@ print(json.dumps({"up": up, "down": down, "equal": equal}))
 def test_a_gradient_over_fsdp_lies_as_its_parameter() -> None:
     """Of eight devices: each has a part of the sum alone."""
     assert json.loads(said_by(_GRADIENT)) == {"up": [64, 2], "down": [8, 64], "equal": True}
+
+
+_KEPT = """
+import jax, jax.numpy as jnp
+jax.config.update("jax_num_cpu_devices", 8)
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import parse_mesh
+from jaxvsr.models.layers import matmul_transposed, rematerialised
+from jaxvsr.models.sharding import gathered
+
+mesh = make_mesh(parse_mesh("8"), jax.devices())
+
+def layer(x, weight):
+    return jnp.sin(matmul_transposed(x, gathered(weight, "language_model.layers.mlp.up_proj.weight"))), None
+
+def loss(x, weights):
+    return jnp.sum(jax.lax.scan(rematerialised(layer, "none", in_scan=True), x, weights)[0])
+
+def on(shape, *spec):
+    return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+
+with jax.set_mesh(mesh):
+    program = jax.jit(jax.grad(loss)).lower(on((8, 8, 512), "fsdp"), on((16, 512, 512), None, None, "fsdp")).compile()
+print(program.memory_analysis().temp_size_in_bytes)
+"""
+
+
+def test_no_layer_keeps_its_gathered_weight_for_the_backward_pass() -> None:
+    """Sixteen layers of 1 MiB: two at a time, where all sixteen were kept."""
+    assert int(said_by(_KEPT)) < 3 * 2**20
