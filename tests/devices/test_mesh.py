@@ -230,38 +230,6 @@ def test_layers_gather_their_weights_by_the_names_that_the_table_splits(
     assert sorted(split - looked_up - asked) == []
 
 
-_GRADIENT = """
-import json
-import jax, jax.numpy as jnp
-jax.config.update("jax_num_cpu_devices", 8)
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxvsr.devices.mesh import make_mesh
-from jaxvsr.devices.mesh_shape import parse_mesh
-from jaxvsr.models.sharding import gathered
-
-mesh = make_mesh(parse_mesh("8"), jax.devices())
-x = jax.device_put(jnp.arange(8.0 * 64).reshape(8, 64), NamedSharding(mesh, PartitionSpec("fsdp")))
-name = "language_model.layers.mlp.%s_proj.weight"
-
-def loss(weights):
-    up = x[:, :16] @ gathered(weights[0], name % "up").T
-    return jnp.sum(jnp.sin(up) @ gathered(weights[1], name % "down").T)
-
-weights = [jnp.ones((64, 16)) / 99, jnp.ones((64, 64)) / 99]
-with jax.set_mesh(mesh):
-    ours = jax.jit(jax.grad(loss))(weights)
-theirs = jax.jit(jax.grad(loss))(weights)
-up, down = (one.addressable_shards[0].data.shape for one in ours)
-equal = all(bool(jnp.allclose(one, other)) for one, other in zip(ours, theirs))
-print(json.dumps({"up": up, "down": down, "equal": equal}))
-"""
-
-
-def test_a_gradient_over_fsdp_lies_as_its_parameter() -> None:
-    """Of eight devices: each has a part of the sum alone."""
-    assert json.loads(said_by(_GRADIENT)) == {"up": [64, 2], "down": [8, 64], "equal": True}
-
-
 _KEPT = """
 import jax, jax.numpy as jnp
 jax.config.update("jax_num_cpu_devices", 8)
