@@ -8,7 +8,6 @@ segment of its own. Equal to `attend` up to rounding: the same softmax, summed b
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxvsr.models.layers import LANES
 from jaxvsr.models.model_config import FUSED_ATTENTION
-from jaxvsr.models.sharding import axes_that_divide, platform
+from jaxvsr.models.sharding import axes_that_divide, has_several_devices, platform
 from jaxvsr.models.tree_sizes import TreeSizes
 
 BLOCK = 512  # query and key tokens of a block; of 1,024 the kernel's scores do not fit in a v5e's vector memory
@@ -63,8 +62,7 @@ def tree_attention(
 
         return jax.vmap(one_scene)(query, key, value, segment)
 
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and math.prod(mesh.shape.values()) > 1:
+    if has_several_devices():
         scenes, key_heads = axes_that_divide(len(query), "scenes"), axes_that_divide(query.shape[1], "heads")
         queries = PartitionSpec(scenes, key_heads, None if key_heads else axes_that_divide(heads, "heads"))
         keys = PartitionSpec(scenes, key_heads)

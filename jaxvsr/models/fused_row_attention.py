@@ -8,7 +8,6 @@ neighbours in a register are multiplied with zeros instead. Equal to `attend_in_
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxvsr.models.attention import MASKED, attend_in_rows
 from jaxvsr.models.layers import LANES
-from jaxvsr.models.sharding import axes_that_divide, platform
+from jaxvsr.models.sharding import axes_that_divide, has_several_devices, platform
 
 MOST_SCORES = 2**17  # of a head that are computed at once
 ROWS = 32  # of a register, for values of one byte; fewer for wider ones
@@ -54,8 +53,7 @@ def row_attention(
     def kernel(qkv: Array, cos: Array, sin: Array, valid: Array) -> Array:
         return _call(qkv, cos, sin, valid, heads)
 
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or math.prod(mesh.shape.values()) == 1:
+    if not has_several_devices():
         return kernel(qkv, cos, sin, valid)
     rows = PartitionSpec(axes_that_divide(len(qkv), "rows") or axes_that_divide(len(qkv), "scenes"))
     return jax.shard_map(kernel, in_specs=(rows,) * 4, out_specs=rows, check_vma=False)(qkv, cos, sin, valid)

@@ -117,6 +117,12 @@ def split_rows(x: Array) -> Array:
     return split(x, "rows" if axes_that_divide(len(x), "rows") else "scenes")
 
 
+def has_several_devices() -> bool:
+    """Whether the mesh of `jax.set_mesh` has; a kernel is then split by hand."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and math.prod(mesh.shape.values()) > 1
+
+
 def is_split(axis: str) -> bool:
     """Whether the mesh of `jax.set_mesh` has several devices on an axis."""
     mesh = jax.sharding.get_abstract_mesh()

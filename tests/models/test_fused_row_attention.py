@@ -57,7 +57,6 @@ from jaxvsr.devices.choose_devices import choose_devices
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import parse_mesh
 from jaxvsr.models import fused_row_attention
-from jaxvsr.models.attention import attend_in_rows
 from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, encode_vision
 from tests.support.trees import random_parameters, random_tree, small_config
