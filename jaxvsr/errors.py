@@ -31,6 +31,14 @@ class NotFiniteError(ArithmeticError):
     """
 
 
+class ChildFailedError(Exception):
+    """A command that this one has started has failed, and has said why. `launch/` exits with its code."""
+
+    def __init__(self, code: int):
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
 def one_line(error: BaseException, limit_characters: int = 120) -> str:
     """What a library's exception says on one line, cut at the limit; the exception's name where it has no message."""
     return " ".join(str(error).split())[:limit_characters] or type(error).__name__

@@ -32,7 +32,7 @@ from jaxvsr.command_line import ArgumentParser, add_process_flags, run
 from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
 from jaxvsr.demo_stages import data_is_there, make_missing_data
-from jaxvsr.errors import InputError
+from jaxvsr.errors import ChildFailedError, InputError
 from jaxvsr.files import write_text
 from jaxvsr.locks import only_writer
 
@@ -168,17 +168,21 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.buckets.places import place as place_of_folder
     from jaxvsr.buckets.publishing import published
     from jaxvsr.devices.cluster import place_of_process
-    from jaxvsr.devices.joining import speak_as
+    from jaxvsr.devices.joining import end_together, speak_as
 
     place = place_of_process(arguments.coordinator, arguments.process_id, arguments.process_count)
     speak_as(place)
     if arguments.run_dir is None or arguments.dry_run:
-        return _train(arguments, place, None)
-    if place.count > 1 and (url := bucket_url(arguments.run_dir)) is not None:
-        return _train_into_bucket(arguments, place, url)
-    arguments.run_dir = place_of_folder(arguments.run_dir, "written")
-    with published(arguments.run_dir) as sending:
-        return _train(arguments, place, sending)
+        code = _train(arguments, place, None)
+    elif place.count > 1 and (url := bucket_url(arguments.run_dir)) is not None:
+        code = _train_into_bucket(arguments, place, url)
+    else:
+        arguments.run_dir = place_of_folder(arguments.run_dir, "written")
+        with published(arguments.run_dir) as sending:
+            code = _train(arguments, place, sending)
+    if place.count > 1:
+        end_together()
+    return code
 
 
 def _train_into_bucket(arguments: Namespace, place: Place, url: str) -> int:
@@ -196,15 +200,12 @@ def _train_into_bucket(arguments: Namespace, place: Place, url: str) -> int:
         arguments.run_dir = place_of_folder(arguments.run_dir, "written")
         with published(arguments.run_dir) as sending:
             wait_for_all("run folder")  # what is there now is what all go on with
-            code = _train(arguments, place, sending)
-    else:
-        with own_folder() as own:
-            arguments.run_dir = below(own / "run", url)
-            wait_for_all("run folder")
-            bring(url, arguments.run_dir, empty=True)
-            code = _train(arguments, place, None)
-    wait_for_all("sent")  # the end of one that was told to stop ends the others
-    return code
+            return _train(arguments, place, sending)
+    with own_folder() as own:
+        arguments.run_dir = below(own / "run", url)
+        wait_for_all("run folder")
+        bring(url, arguments.run_dir, empty=True)
+        return _train(arguments, place, None)
 
 
 def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
@@ -235,7 +236,7 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
             check_run_folder(run_path, config, resume=arguments.resume)
         code = make_missing_data(LAUNCH)
         if code:
-            return code
+            raise ChildFailedError(code)
     if arguments.dry_run:
         from jaxvsr.measure.dry_run import plan
 

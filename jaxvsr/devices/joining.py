@@ -72,6 +72,13 @@ def wait_for_all(what: str) -> None:
         raise InputError(f"{what}: the other processes have not come ({one_line(error)})") from None
 
 
+def end_together() -> None:
+    """At the end of a command whose processes all end alike, also where it was told to stop: none ends another."""
+    wait_for_all("end")
+    for farewell in stop_signals.before_end:
+        farewell(0, "")
+
+
 def own_gpus(index: int, count: int, visible: int) -> list[int] | None:
     """Which of the GPUs that `count` processes of one host all see belong to the one of number `index`; None: all.
 

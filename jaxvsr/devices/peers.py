@@ -227,25 +227,23 @@ class Peers:
             self._is_told = True
             for link in self.links.values():
                 link.send(end=code, line=line, of=line)
-            self._wait_for_ends()
             stop_signals.leave(code, line, of_another=True)
         while True:  # this process is ending for a reason of its own
             time.sleep(60)
 
     def farewell(self, code: int, line: str) -> None:
         """Tell the others that this process ends; with a code other than 0 they end too."""
-        if self._is_told:
-            return
-        self._is_told = True
-        for link in self.links.values():
-            link.send(end=code, line=line)
+        if not self._is_told:
+            self._is_told = True
+            for link in self.links.values():
+                link.send(end=code, line=line)
         if code:
             self._wait_for_ends()
 
     def _wait_for_ends(self) -> None:
         """JAX's coordinator lives in process 0: where that goes first, JAX aborts the others in mid-line."""
         deadline = time.monotonic() + 3.0
-        for link in self.links.values() if self.process == 0 else ():
+        for link in list(self.links.values()) if self.process == 0 else ():
             with contextlib.suppress(OSError):
                 while time.monotonic() < deadline and link.connection.recv(4096):
                     pass

@@ -28,10 +28,17 @@ import os, sys, time
 from jaxvsr import stop_signals
 stop_signals.take_signals()
 from jaxvsr.command_line import run
+from jaxvsr.devices.cluster import Place
+from jaxvsr.devices.joining import end_together, join
 from jaxvsr.devices.peers import Peers
 from jaxvsr.errors import InputError
 index, count, port, what = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def command(argv):
+    if what.startswith("stops"):
+        join(Place(index, count, "127.0.0.1", port, "here"))
+        time.sleep(float(what.removeprefix("stops after ")))  # what it has to do at the end
+        end_together()
+        return 143
     one = Peers(index, count)
     one.meet("127.0.0.1", port, "here")
     one.watch()
@@ -126,6 +133,11 @@ def test_a_signal_to_one_process_ends_all() -> None:
     (code, said), told = group.ends()
     assert told == (143, "interrupted by SIGTERM\n")
     assert code == 143 and re.fullmatch(r"process 1 on .*: interrupted by SIGTERM\n", said)
+
+
+@pytest.mark.parametrize("words", [("stops after 0", "stops after 1"), ("stops after 1", "stops after 0")])
+def test_processes_that_all_stop_let_each_other_do_the_rest_and_say_nothing(words: tuple[str, str]) -> None:
+    assert Group(*words).ends() == [(143, ""), (143, "")]
 
 
 @pytest.mark.parametrize("words", [("sleeps", "done"), ("done", "sleeps")])
