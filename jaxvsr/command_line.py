@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 from jaxvsr import stop_signals
 from jaxvsr.buckets.urls import refuse_url
-from jaxvsr.errors import ChildFailedError, InputError, NotFiniteError, described, system_fault
+from jaxvsr.errors import EndedError, InputError, NotFiniteError, described, system_fault
 from jaxvsr.outside_text import visible, visible_stdout
 from jaxvsr.parent_process import child_of_this, stop_command_with_parent
 
@@ -109,7 +109,7 @@ def _outcome(command: Callable[[Sequence[str] | None], int], argv: Sequence[str]
     except (InputError, NotFiniteError) as error:
         code = EXIT_INPUT_ERROR if isinstance(error, InputError) else EXIT_NOT_FINITE
         return code, f"error: {' '.join(str(error).split())}"
-    except ChildFailedError as error:
+    except EndedError as error:
         return error.code, ""
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED, stop_signals.line_of(signal.SIGINT)

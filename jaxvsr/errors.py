@@ -31,8 +31,9 @@ class NotFiniteError(ArithmeticError):
     """
 
 
-class ChildFailedError(Exception):
-    """A command that this one has started has failed, and has said why. `launch/` exits with its code."""
+class EndedError(Exception):
+    """The command ends with this exit code, and why has been said: a command that it has started failed, or it was told
+    to stop."""
 
     def __init__(self, code: int):
         super().__init__(f"exit code {code}")

@@ -32,7 +32,7 @@ from jaxvsr.command_line import ArgumentParser, add_process_flags, run
 from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
 from jaxvsr.demo_stages import data_is_there, make_missing_data
-from jaxvsr.errors import ChildFailedError, InputError
+from jaxvsr.errors import EndedError, InputError
 from jaxvsr.files import write_text
 from jaxvsr.locks import only_writer
 
@@ -236,7 +236,7 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
             check_run_folder(run_path, config, resume=arguments.resume)
         code = make_missing_data(LAUNCH)
         if code:
-            raise ChildFailedError(code)
+            raise EndedError(code)
     if arguments.dry_run:
         from jaxvsr.measure.dry_run import plan
 
@@ -283,6 +283,8 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
         from jaxvsr.report.build import write_report
 
         print(f"report {write_report(run_path)}", flush=True)
+    if place.count > 1 and stop.has_left_step:  # alone: the others are told, and end
+        raise EndedError(EXIT_CODES[reason])
     return EXIT_CODES[reason]
 
 

@@ -73,8 +73,10 @@ def wait_for_all(what: str) -> None:
 
 
 def end_together() -> None:
-    """At the end of a command whose processes all end alike, also where it was told to stop: none ends another."""
-    wait_for_all("end")
+    """Called by every process at the end of a command that all of them end, whatever the exit code: waits for all, and
+    tells them that the end of this one is no reason to end. One that ends alone must not call it."""
+    with stop_signals.answered_by(lambda number: None):  # another signal asks for what is being done
+        wait_for_all("end")
     for farewell in stop_signals.before_end:
         farewell(0, "")
 

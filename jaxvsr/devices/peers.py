@@ -225,7 +225,7 @@ class Peers:
         """End this process because of another one, and have those end that know only this one."""
         if not self._is_told:
             self._is_told = True
-            for link in self.links.values():
+            for link in list(self.links.values()):
                 link.send(end=code, line=line, of=line)
             stop_signals.leave(code, line, of_another=True)
         while True:  # this process is ending for a reason of its own
@@ -235,7 +235,7 @@ class Peers:
         """Tell the others that this process ends; with a code other than 0 they end too."""
         if not self._is_told:
             self._is_told = True
-            for link in self.links.values():
+            for link in list(self.links.values()):
                 link.send(end=code, line=line)
         if code:
             self._wait_for_ends()

@@ -47,6 +47,7 @@ class StopRequest:
         self._since = 0.0
         self._listening: contextlib.ExitStack | None = None
         self._has_steps = False
+        self.has_left_step = False  # in the middle, of which other processes know nothing
 
     def reason(self, step_seconds: float = 0.0) -> str | None:
         """Why to stop now; the time limit counts as reached where another step as long as the last would pass it."""
@@ -89,4 +90,5 @@ class StopRequest:
         if self._signal is None:
             return
         if alone or (compiling and time.monotonic() - self._since > COMPILING_SECONDS):
+            self.has_left_step = True
             raise StopInStepError(self._signal)

@@ -31,12 +31,18 @@ from jaxvsr.command_line import run
 from jaxvsr.devices.cluster import Place
 from jaxvsr.devices.joining import end_together, join
 from jaxvsr.devices.peers import Peers
-from jaxvsr.errors import InputError
+from jaxvsr.errors import EndedError, InputError
 index, count, port, what = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def command(argv):
-    if what.startswith("stops"):
+    if what.startswith("joined "):
         join(Place(index, count, "127.0.0.1", port, "here"))
-        time.sleep(float(what.removeprefix("stops after ")))  # what it has to do at the end
+        if what == "joined leaves":
+            raise EndedError(143)
+        if what == "joined sleeps":
+            time.sleep(60)
+        if what == "joined wrong":
+            raise InputError("data/x: no such file")
+        time.sleep(float(what.removeprefix("joined stops after ")))  # what it has to do at the end
         end_together()
         return 143
     one = Peers(index, count)
@@ -135,9 +141,20 @@ def test_a_signal_to_one_process_ends_all() -> None:
     assert code == 143 and re.fullmatch(r"process 1 on .*: interrupted by SIGTERM\n", said)
 
 
-@pytest.mark.parametrize("words", [("stops after 0", "stops after 1"), ("stops after 1", "stops after 0")])
-def test_processes_that_all_stop_let_each_other_do_the_rest_and_say_nothing(words: tuple[str, str]) -> None:
-    assert Group(*words).ends() == [(143, ""), (143, "")]
+@pytest.mark.parametrize("seconds", [(0, 1), (1, 0), (0, 1, 0)])
+def test_processes_that_all_stop_let_each_other_do_the_rest_and_say_nothing(seconds: tuple[int, ...]) -> None:
+    assert Group(*(f"joined stops after {wait}" for wait in seconds)).ends() == [(143, "")] * len(seconds)
+
+
+@pytest.mark.parametrize("other", ["stops after 0", "sleeps"])
+@pytest.mark.parametrize(
+    ("word", "code", "line"),
+    [("leaves", 143, "has ended with exit code 143"), ("wrong", 2, "error: data/x: no such file")],
+)
+def test_a_process_that_ends_alone_ends_those_that_wait_for_it(word: str, code: int, line: str, other: str) -> None:
+    said = Group(f"joined {other}", f"joined {word}").ends()
+    assert [ended for ended, _ in said] == [code, code]
+    assert re.fullmatch(rf"process 1 on .*: {line}\n", said[0][1]), said
 
 
 @pytest.mark.parametrize("words", [("sleeps", "done"), ("done", "sleeps")])

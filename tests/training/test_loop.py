@@ -258,8 +258,10 @@ def test_one_of_several_processes_leaves_a_step_only_where_a_program_compiles_fo
     stop.handle(signal.SIGTERM)
     stop.look(False, False)
     stop.look(False, True)
+    assert not stop.has_left_step
     with pytest.raises(StopInStepError, match="SIGTERM"):
         stop.look(True, False)
+    assert stop.has_left_step
     monkeypatch.setattr(stopping, "COMPILING_SECONDS", -1.0)
     stop.look(False, False)
     with pytest.raises(StopInStepError, match="SIGTERM"):
