@@ -122,6 +122,12 @@ def keep_compiled_programs() -> Path:
     return folder
 
 
+def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether a device's memory does not suffice. A kernel that wants more of a core's fast memory than it has asked
+    for is a mistake of the program, which no setting mends."""
+    return "RESOURCE_EXHAUSTED" in str(error) and "memory space vmem" not in str(error)
+
+
 @contextlib.contextmanager
 def explain_out_of_memory(mesh: MeshShape) -> Iterator[None]:
     """Running out of device memory inside raises `InputError`: one line with the compiled function and its bucket of
@@ -130,7 +136,7 @@ def explain_out_of_memory(mesh: MeshShape) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         wanted = re.search(r"allocat\w+ ([\d.]+ ?\w*)", str(error))
         need = f" ({wanted[1]} more were asked for)" if wanted else ""

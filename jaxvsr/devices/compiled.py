@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxvsr.devices.choose_devices import is_out_of_memory
 from jaxvsr.devices.processes import meant_transfer
 from jaxvsr.stop_signals import are_taken
 
@@ -103,7 +104,7 @@ class CompiledFunction:
         try:
             return program(*jax.tree.leaves(args))
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" in str(error):
+            if is_out_of_memory(error):
                 bucket = list(self.compiled.values()).index(program) + 1
                 gib = program_memory(program).total / 2**30
                 error.add_note(f"{self.name}, bucket {bucket}, which needs {gib:.3g} GiB a device by XLA's account")

@@ -58,12 +58,11 @@ class Chip:
         return self.peak / self.devices / self.flops_per_cycle
 
 
-# TPU: `memory` is what libtpu 0.0.42 has for programs (its message where one does not fit), times the devices. The
-# compiler without a device makes two devices of a v4, where a machine that has one makes one.
+# TPU: `memory` is what libtpu 0.0.42 has for programs (its message where one does not fit), times the devices.
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", int(30.5 * GIB), 275e12, 1200e9, 300e9, _GOOGLE + "v4", 3, 2, ("TPU v4",), 131_072),
+        Chip("v4", int(30.75 * GIB), 275e12, 1200e9, 300e9, _GOOGLE + "v4", 3, 1, ("TPU v4",), 262_144),
         Chip("v5e", int(15.75 * GIB), 197e12, 819e9, 400e9, _GOOGLE + "v5e", 2, 1, ("TPU v5 lite", "TPU v5e"), 131_072),
         Chip("v5p", int(95.74 * GIB), 459e12, 2765e9, 1200e9, _GOOGLE + "v5p", 3, 1, ("TPU v5", "TPU v5p"), 262_144),
         Chip("v6e", int(31.25 * GIB), 918e12, 1638e9, 8e11, _GOOGLE + "v6e", 2, 1, ("TPU v6 lite", "TPU v6e"), 524_288),
@@ -214,6 +213,8 @@ def target_devices(target: Target) -> list[Any]:
                 ).devices
             )
         options: dict[str, Any] = {}
+        if target.chip.name == "v4":  # without a device the compiler makes a device of each of its two cores
+            options["chip_config_name"] = "megacore"
         if target.chips == 1:  # hosts have four chips otherwise
             options["chips_per_host_bounds"] = [1, 1, 1]
         return list(topologies.get_topology_desc(platform="tpu", topology_name=str(target), **options).devices)

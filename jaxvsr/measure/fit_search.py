@@ -63,8 +63,8 @@ def candidates(config: TrainConfig, model: ModelConfig, target: Target) -> list[
 
 def fewer_scenes(config: TrainConfig) -> Iterator[TrainConfig]:
     """The config with half as many scenes a step, and so on; for chips on which no other setting helps."""
-    scenes = config.data.scenes
-    while scenes % 2 == 0:
+    scenes, least = config.data.scenes, 2 if config.data.mirror == "pairs" else 1
+    while scenes % (2 * least) == 0:
         scenes //= 2
         yield dataclasses.replace(
             config,

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxvsr.devices.choose_devices import is_out_of_memory
 from jaxvsr.devices.compiled import CompiledFunction, ProgramMemory, program_memory
 from jaxvsr.devices.mesh import make_mesh, scene_shards
 from jaxvsr.devices.mesh_shape import MeshShape, parse_mesh
@@ -38,9 +39,9 @@ PHASES = {"sample": ("vision", "prefill", "decode"), "reference": ("reference",)
 # Of attention's kernel the compiler says nothing in a compiled program, but it schedules it, and can be told to write
 # the schedule down. These are its instructions for a block of 512 × 512 tokens of one head of width 128, transfers and
 # a row's start and end with them, waiting for memory not: forward, gradient of queries, gradient of keys and values. By
-# libtpu 0.0.42.1 and JAX 0.10.2. A v5p has two cores, which share the blocks.
+# libtpu 0.0.42.1 and JAX 0.10.2. A v4 and a v5p have two cores, which share the blocks.
 BLOCK_CYCLES = {
-    "v4": {"fwd": 3282, "dq": 2669, "dkv": 3642},
+    "v4": {"fwd": 1641, "dq": 1335, "dkv": 1821},
     "v5e": {"fwd": 2231, "dq": 1846, "dkv": 2409},
     "v5p": {"fwd": 1187, "dq": 987, "dkv": 1347},
     "v6e": {"fwd": 1834, "dq": 1459, "dkv": 1777},
@@ -49,7 +50,7 @@ BLOCK_CYCLES = {
 # The same of the tower's kernel, for one head of width 80 and 256 patches: it grows with the square of a row's patches,
 # below 256 with their number (of a v4, which has room for 128, it was read at 64). Other widths are taken as 80.
 ROW_PATCHES = 256
-ROW_CYCLES = {"v4": 1300, "v5e": 793, "v5p": 409, "v6e": 494, "TPU7x": 563}
+ROW_CYCLES = {"v4": 650, "v5e": 793, "v5p": 409, "v6e": 494, "TPU7x": 563}
 _KERNEL = re.compile(r"splash_mqa_(fwd|dq|dkv)_|row_attention")
 
 
@@ -143,7 +144,7 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
     try:
         program = function.executable(*given)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         wanted, largest = out_of_memory(str(error))
         return TargetProgram(

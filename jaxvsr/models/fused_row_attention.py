@@ -86,11 +86,12 @@ def _queries(length: int) -> int:
 def _memory(length: int, heads: int, dim: int, dtype: jnp.dtype) -> int:
     """Bytes of fast memory for some heads of a row: queries, keys, values, output and angles twice, since the next ones
     are fetched meanwhile; what `_kernel` has room for; and scores of all heads, since the compiler begins with one
-    before it has ended another."""
-    length = -(-length // LANES) * LANES
+    before it has ended another, and with a row's rest where no loop comes before it."""
+    in_loop, length = length >= 2 * _queries(length), -(-length // LANES) * LANES
+    queries = _queries(length) if in_loop else length
     width, item, wide = heads * dim, dtype.itemsize, jnp.promote_types(dtype, jnp.float32).itemsize
     blocks = 2 * (4 * width * item + 2 * LANES * wide)
-    return length * (blocks + 2 * width * (item + wide) + 2 * heads * _queries(length) * wide)
+    return length * (blocks + 2 * width * (item + wide) + 2 * heads * queries * wide)
 
 
 def _call(qkv: Array, cos: Array, sin: Array, valid: Array, heads: int) -> Array:

@@ -12,7 +12,7 @@ from jaxvsr.config.config_file import find_config, parse_assignment, read_config
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.devices.targets import GIB, parse_target
 from jaxvsr.measure import fit_search
-from jaxvsr.measure.fit_search import candidates, fit_on_target, smallest_that_fits
+from jaxvsr.measure.fit_search import candidates, fewer_scenes, fit_on_target, smallest_that_fits
 from jaxvsr.measure.hardware_table import page, read_cells
 from jaxvsr.measure.named_shapes import shape_named
 from jaxvsr.measure.target_estimate import Settings, estimate
@@ -92,6 +92,12 @@ def test_where_nothing_fits_the_plan_says_by_how_much_and_what_does(monkeypatch:
     found = smallest_that_fits(CONFIG, large, parse_target("v5e:1x1"))
     assert found is not None and any(one.fits(found) for one in candidates(CONFIG, large, found))
     assert found.devices > 4 and not any(one.fits(target) for one in candidates(CONFIG, large, target))
+
+
+def test_scenes_are_halved_as_long_as_the_config_allows() -> None:
+    assert [one.data.scenes for one in fewer_scenes(CONFIG)] == [8, 4, 2, 1]
+    pairs = read_config(find_config("svqa-r1-3b"), [parse_assignment("data.scenes=8")])  # a scene and its mirror image
+    assert [one.data.scenes for one in fewer_scenes(pairs)] == [4, 2]
 
 
 def test_the_hardware_page_is_that_of_its_data() -> None:

@@ -120,6 +120,25 @@ def test_the_draw_and_the_collectives_of_a_step_on_tpus_are_as_few_as_they_were(
     assert _at_most(_numbers(seen), kept), _numbers(seen)
 
 
+_MESHES = """
+from jaxvsr.devices.targets import parse_target, prepare_compiler
+targets = [parse_target(name) for name in
+           ("v4:1x1x1", "v4:2x2x1", "v5e:1x1", "v5e:16x16", "v5p:1x1x1", "v5p:4x4x4", "v6e:4x8", "TPU7x:2x2x2")]
+prepare_compiler(targets[0])
+from jaxvsr.measure.target_costs import target_mesh
+print(*(target_mesh(target, None).devices.size == target.devices for target in targets))
+print(target_mesh(targets[0], None).devices.size)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(util.find_spec("libtpu") is None, reason="libtpu is not installed: jaxvsr[compile-tpu]")
+def test_slices_of_every_chip_have_a_mesh_of_as_many_devices_as_jax_sees() -> None:
+    """One of a v4, though its compiler makes one of each of its two cores, of which JAX makes no mesh."""
+    done = subprocess.run([sys.executable, "-c", _MESHES], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["True"] * 8 + ["1"], done.stderr[-3000:]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(util.find_spec("jax_cuda12_plugin") is None, reason="jaxvsr[compile-cuda] is not installed")
 def test_the_collectives_of_a_step_on_gpus_are_as_few_as_they_were() -> None:

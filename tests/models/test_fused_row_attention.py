@@ -114,6 +114,7 @@ def test_rows_that_fill_no_registers_or_not_the_memory_have_no_kernel(monkeypatc
     Core.vmem_capacity_bytes = 64 * 2**20  # a v5p's
     assert fits(1024, 16, 80, bfloat16) and not fits(2048, 16, 80, bfloat16)
     assert fits(256, 16, 72, bfloat16) and not fits(1024, 16, 72, bfloat16)
+    assert fused_row_attention._memory(484, 8, 80, bfloat16) >= 18.49 * 2**20  # what v5e's compiler wants in a step
     Core.vmem_capacity_bytes = 16 * 2**20  # a v4's
     assert not fits(256, 16, 80, bfloat16) and fits(64, 16, 80, bfloat16)
 
@@ -130,8 +131,9 @@ from jaxvsr.models.fused_row_attention import fits, row_attention
 mesh = Mesh(np.array(target_devices(target)[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor"))
 whole = NamedSharding(mesh, PartitionSpec())
 with jax.set_mesh(mesh):
-    rows = [(20, 80, "bfloat16"), (300, 72, "bfloat16"), (600, 80, "float32"), (1148, 72, "bfloat16")]
-    for length, dim, dtype in [*rows, (1564, 80, "bfloat16"), (2900, 80, "bfloat16"), (2048, 64, "bfloat16")]:
+    short = [(20, 80, "bfloat16"), (300, 72, "bfloat16"), (384, 80, "bfloat16"), (600, 80, "float32")]
+    long = [(1148, 72, "bfloat16"), (1564, 80, "bfloat16"), (2900, 80, "bfloat16"), (2048, 64, "bfloat16")]
+    for length, dim, dtype in [*short, *long]:
         assert fits(length, 16, dim, jnp.dtype(dtype)), length
         given = [jax.ShapeDtypeStruct((2, length, size), kind, sharding=whole)
                  for size, kind in [(3 * 16 * dim, dtype), (dim // 2, "float32"), (dim // 2, "float32")]]
@@ -144,9 +146,10 @@ with jax.set_mesh(mesh):
 @pytest.mark.slow
 @pytest.mark.skipif(util.find_spec("libtpu") is None, reason="libtpu is not installed: jaxvsr[compile-tpu]")
 def test_the_chips_compiler_takes_rows_of_any_length_that_fits() -> None:
-    """Parts of a row must begin at a multiple of a register's rows: 1564 patches in parts of 83 were refused."""
+    """Parts of a row must begin at a multiple of a register's rows: 1564 patches in parts of 83 were refused. Those of
+    its rest need memory too: 384 patches were refused."""
     done = subprocess.run(
         [sys.executable, "-c", _COMPILED], env=dict(os.environ), capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert len(done.stdout.splitlines()) == 7
+    assert len(done.stdout.splitlines()) == 8
