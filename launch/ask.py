@@ -66,7 +66,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.data.questions import Question
     from jaxvsr.data.video.frame_sampling import FrameRate
     from jaxvsr.data.video.video_sources import open_video
-    from jaxvsr.devices.choose_devices import keep_compiled_programs
+    from jaxvsr.devices.choose_devices import is_out_of_memory, keep_compiled_programs
     from jaxvsr.devices.mesh import open_mesh
     from jaxvsr.evaluation.answering.greedy import GreedyModel
     from jaxvsr.evaluation.answering.scene_media import read_video
@@ -126,7 +126,7 @@ def _command(argv: Sequence[str] | None) -> int:
     try:
         answer = model.answer([scene] * model.scene_shards)[0][0]
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise InputError(
             "out of device memory: use fewer --frames, a smaller --max-pixels or a larger --mesh"

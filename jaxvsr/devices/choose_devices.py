@@ -124,7 +124,7 @@ def keep_compiled_programs() -> Path:
 
 def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
     """Whether a device's memory does not suffice. A kernel that wants more of a core's fast memory than it has asked
-    for is a mistake of the program, which no setting mends."""
+    for is a mistake of the program."""
     return "RESOURCE_EXHAUSTED" in str(error) and "memory space vmem" not in str(error)
 
 

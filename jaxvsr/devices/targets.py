@@ -213,7 +213,7 @@ def target_devices(target: Target) -> list[Any]:
                 ).devices
             )
         options: dict[str, Any] = {}
-        if target.chip.name == "v4":  # without a device the compiler makes a device of each of its two cores
+        if target.chip.name == "v4":  # by default each of its two cores is one; a real v4 is one
             options["chip_config_name"] = "megacore"
         if target.chips == 1:  # hosts have four chips otherwise
             options["chips_per_host_bounds"] = [1, 1, 1]

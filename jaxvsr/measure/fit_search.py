@@ -11,15 +11,19 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import jaxvsr
 from jaxvsr.config.config_file import to_yaml
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.targets import CHIPS, GIB, Target, parse_target
+from jaxvsr.errors import one_line
 from jaxvsr.files import user_cache, write_text
 from jaxvsr.measure.target_estimate import Estimate, Settings, estimate, settings_for
 from jaxvsr.measure.target_plan import assumed_workload, model_of, plan_on_target
@@ -52,7 +56,8 @@ def candidates(config: TrainConfig, model: ModelConfig, target: Target) -> list[
     """All settings of a target with the config's number of scenes, the fastest first; where the mesh splits scenes
     into more parts than there are, with the next number that divides."""
     sizes = assumed_workload(config).sizes(model)
-    scenes = -(-config.data.scenes // target.devices) * target.devices
+    whole = math.lcm(target.devices, _least_scenes(config))
+    scenes = -(-config.data.scenes // whole) * whole
     found = [
         Candidate(settings, estimate(config, model, sizes, target, settings))
         for number in sorted({config.data.scenes, scenes})
@@ -63,8 +68,8 @@ def candidates(config: TrainConfig, model: ModelConfig, target: Target) -> list[
 
 def fewer_scenes(config: TrainConfig) -> Iterator[TrainConfig]:
     """The config with half as many scenes a step, and so on; for chips on which no other setting helps."""
-    scenes, least = config.data.scenes, 2 if config.data.mirror == "pairs" else 1
-    while scenes % (2 * least) == 0:
+    scenes = config.data.scenes
+    while scenes % (2 * _least_scenes(config)) == 0:
         scenes //= 2
         yield dataclasses.replace(
             config,
@@ -72,6 +77,11 @@ def fewer_scenes(config: TrainConfig) -> Iterator[TrainConfig]:
             update=dataclasses.replace(config.update, accumulation=1),
             intervals=dataclasses.replace(config.intervals, video_gain=0),
         )
+
+
+def _least_scenes(config: TrainConfig) -> int:
+    """A number that divides the scenes of a step."""
+    return 2 if config.data.mirror == "pairs" else 1
 
 
 def fit_on_target(config: TrainConfig, target: Target, shape: str | None, results: dict[str, Any]) -> Iterator[str]:
@@ -119,6 +129,7 @@ def _search(
     hopeful = sum(map(fits, every))
     yield f"fit         {target}, {config.data.scenes} scenes: {len(every)} settings, {hopeful} fit by arithmetic"
     left, best = every, None
+    refused: jax.errors.JaxRuntimeError | None = None
     for number in range(1, MOST_COMPILED + 1):
         one = next(filter(fits, left), None)
         if one is None or (best and one.estimate.seconds_per_question >= best.estimate.seconds_per_question):
@@ -130,9 +141,14 @@ def _search(
             f"{one.estimate.seconds:.3g} s a step"
         )
         plan: dict[str, Any] = {}
-        for line in plan_on_target(one.settings.applied(config), target, shape, plan):
-            if line.startswith((*plan.get("programs", ()), "sample ", "reference ", "update ", "step ")):
-                yield line
+        try:
+            for line in plan_on_target(one.settings.applied(config), target, shape, plan):
+                if line.startswith((*plan.get("programs", ()), "sample ", "reference ", "update ", "step ")):
+                    yield line
+        except jax.errors.JaxRuntimeError as error:
+            refused = error
+            yield f"            its compiler refuses: {one_line(error, 200)}"
+            continue
         needed = {name: program["memory_bytes"] for name, program in plan["programs"].items()}
         right = {name: needed[name] / one.estimate.memory[name] for name in right}
         seconds = plan["seconds_per_question"]
@@ -140,6 +156,8 @@ def _search(
         if plan["fits"] and (best is None or seconds < results["seconds_per_question"]):
             best = one
             results |= {**plan, "fit": {"flags": flags, "tried": tried}}
+    if refused is not None and not tried:
+        raise refused
 
 
 def _nothing(config: TrainConfig, model: ModelConfig, target: Target, tried: list[dict[str, Any]]) -> Iterator[str]:

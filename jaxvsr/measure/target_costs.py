@@ -39,7 +39,8 @@ PHASES = {"sample": ("vision", "prefill", "decode"), "reference": ("reference",)
 # Of attention's kernel the compiler says nothing in a compiled program, but it schedules it, and can be told to write
 # the schedule down. These are its instructions for a block of 512 × 512 tokens of one head of width 128, transfers and
 # a row's start and end with them, waiting for memory not: forward, gradient of queries, gradient of keys and values. By
-# libtpu 0.0.42.1 and JAX 0.10.2. A v4 and a v5p have two cores, which share the blocks.
+# libtpu 0.0.42.1 and JAX 0.10.2. Of a v4 and a v5p these are the half: two cores share the blocks, where there are
+# several scenes or key heads.
 BLOCK_CYCLES = {
     "v4": {"fwd": 1641, "dq": 1335, "dkv": 1821},
     "v5e": {"fwd": 2231, "dq": 1846, "dkv": 2409},
@@ -48,7 +49,7 @@ BLOCK_CYCLES = {
     "TPU7x": {"fwd": 1703, "dq": 1468, "dkv": 1809},
 }
 # The same of the tower's kernel, for one head of width 80 and 256 patches: it grows with the square of a row's patches,
-# below 256 with their number (of a v4, which has room for 128, it was read at 64). Other widths are taken as 80.
+# below 256 with their number (of a v4, which has room for 128, it was read at 64 and halved). Other widths count as 80.
 ROW_PATCHES = 256
 ROW_CYCLES = {"v4": 650, "v5e": 793, "v5p": 409, "v6e": 494, "TPU7x": 563}
 _KERNEL = re.compile(r"splash_mqa_(fwd|dq|dkv)_|row_attention")

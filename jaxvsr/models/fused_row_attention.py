@@ -86,12 +86,14 @@ def _queries(length: int) -> int:
 def _memory(length: int, heads: int, dim: int, dtype: jnp.dtype) -> int:
     """Bytes of fast memory for some heads of a row: queries, keys, values, output and angles twice, since the next ones
     are fetched meanwhile; what `_kernel` has room for; and scores of all heads, since the compiler begins with one
-    before it has ended another, and with a row's rest where no loop comes before it."""
-    in_loop, length = length >= 2 * _queries(length), -(-length // LANES) * LANES
-    queries = _queries(length) if in_loop else length
+    before it has ended another. A row of fewer than two parts has no loop: the scores of its part and of the rest are
+    there at once."""
+    queries, padded = _queries(length), -(-length // LANES) * LANES
+    if length < 2 * queries:
+        queries = padded
     width, item, wide = heads * dim, dtype.itemsize, jnp.promote_types(dtype, jnp.float32).itemsize
     blocks = 2 * (4 * width * item + 2 * LANES * wide)
-    return length * (blocks + 2 * width * (item + wide) + 2 * heads * queries * wide)
+    return padded * (blocks + 2 * width * (item + wide) + 2 * heads * queries * wide)
 
 
 def _call(qkv: Array, cos: Array, sin: Array, valid: Array, heads: int) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from jaxvsr.config.config_file import find_config, parse_assignment, read_config
@@ -98,6 +99,27 @@ def test_scenes_are_halved_as_long_as_the_config_allows() -> None:
     assert [one.data.scenes for one in fewer_scenes(CONFIG)] == [8, 4, 2, 1]
     pairs = read_config(find_config("svqa-r1-3b"), [parse_assignment("data.scenes=8")])  # a scene and its mirror image
     assert [one.data.scenes for one in fewer_scenes(pairs)] == [4, 2]
+    assert {one.settings.scenes for one in candidates(pairs, MODEL, parse_target("h100:3"))} == {12}
+
+
+def test_settings_that_the_compiler_refuses_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    compiled = _compiler(lambda config: 12, calls)
+
+    def refusing(config: Any, *rest: Any) -> Iterator[str]:
+        if not config.mesh.spec or "tensor=4" not in config.mesh.spec:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem")
+        yield from compiled(config, *rest)
+
+    monkeypatch.setattr(fit_search, "plan_on_target", refusing)
+    results: dict[str, Any] = {}
+    lines = list(fit_on_target(CONFIG, parse_target("v5e:2x2"), None, results))
+    assert any("its compiler refuses: RESOURCE_EXHAUSTED: Ran out" in line for line in lines)
+    assert results["fits"] and len(results["fit"]["tried"]) == len(calls) > 0
+    monkeypatch.setattr(fit_search, "MOST_COMPILED", 1)
+    other = read_config(find_config("vsgrpo-7b"), [parse_assignment("data.questions=5")])
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        list(fit_on_target(other, parse_target("v5e:2x2"), None, {}))
 
 
 def test_the_hardware_page_is_that_of_its_data() -> None:

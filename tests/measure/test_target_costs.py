@@ -133,8 +133,9 @@ print(target_mesh(targets[0], None).devices.size)
 
 @pytest.mark.slow
 @pytest.mark.skipif(util.find_spec("libtpu") is None, reason="libtpu is not installed: jaxvsr[compile-tpu]")
-def test_slices_of_every_chip_have_a_mesh_of_as_many_devices_as_jax_sees() -> None:
-    """One of a v4, though its compiler makes one of each of its two cores, of which JAX makes no mesh."""
+def test_slices_of_every_chip_have_a_mesh_of_all_their_devices() -> None:
+    """A v4 is one device. Its compiler, if not told otherwise, takes each of its two cores for one, and JAX then
+    refuses to make a mesh."""
     done = subprocess.run([sys.executable, "-c", _MESHES], capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["True"] * 8 + ["1"], done.stderr[-3000:]
 
