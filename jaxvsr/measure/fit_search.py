@@ -97,7 +97,7 @@ def fit_on_target(config: TrainConfig, target: Target, shape: str | None, result
         yield f"fit         {target}: kept from an earlier call in {kept}"
     else:
         for asked in itertools.chain([config], fewer_scenes(config)):
-            yield from _search(asked, model, target, shape, results)
+            yield from _search(asked, config, model, target, shape, results)
             if results.get("fits"):
                 break
         with contextlib.suppress(OSError):  # a cache that cannot be written is not there
@@ -114,10 +114,12 @@ def fit_on_target(config: TrainConfig, target: Target, shape: str | None, result
 
 
 def _search(
-    config: TrainConfig, model: ModelConfig, target: Target, shape: str | None, results: dict[str, Any]
-) -> Iterator[str]:
+    config: TrainConfig, own: TrainConfig, model: ModelConfig, target: Target, shape: str | None,
+    results: dict[str, Any],
+) -> Iterator[str]:  # fmt: skip
     """Compile the fastest settings that arithmetic lets fit, which is set right by each that was compiled, until none
-    that is left is faster."""
+    that is left is faster. Flags are those beside the config `own`, of which `config` may have fewer scenes."""
+    other = "" if config.intervals == own.intervals else f" --set intervals.video_gain={config.intervals.video_gain}"
     every = candidates(config, model, target)
     right = dict.fromkeys(every[0].estimate.memory, 1.0) if every else {}  # memory as compiled, of what arithmetic says
 
@@ -135,7 +137,7 @@ def _search(
         if one is None or (best and one.estimate.seconds_per_question >= best.estimate.seconds_per_question):
             break
         left = [other for other in left if other is not one]
-        flags = one.settings.flags(config)
+        flags = one.settings.flags(own) + other
         yield (
             f"try {number}       {flags}: by arithmetic {one.estimate.most / GIB:.1f} GiB a device, "
             f"{one.estimate.seconds:.3g} s a step"

@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from jaxvsr.config.config_file import find_config, parse_assignment, read_config
+from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.devices.targets import GIB, parse_target
 from jaxvsr.measure import fit_search
@@ -102,11 +103,30 @@ def test_scenes_are_halved_as_long_as_the_config_allows() -> None:
     assert {one.settings.scenes for one in candidates(pairs, MODEL, parse_target("h100:3"))} == {12}
 
 
+def test_flags_with_fewer_scenes_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[TrainConfig] = []
+
+    def plan(config: TrainConfig, target: Any, shape: str | None, results: dict[str, Any]) -> Iterator[str]:
+        planned.append(config)
+        yield from _compiler(lambda config: 12 if config.data.scenes == 4 else 90, [])(config, target, shape, results)
+
+    monkeypatch.setattr(fit_search, "plan_on_target", plan)
+    own = read_config(find_config("vsgrpo-7b"), [parse_assignment("intervals.video_gain=10")])
+    results: dict[str, Any] = {}
+    list(fit_on_target(own, parse_target("h100:1"), None, results))
+    assert results["fits"]
+    words = results["fit"]["flags"].split()
+    pairs = ["mesh.spec=" + words[1], *words[3::2], "intervals.video_gain=10"]
+    assert words[0] == "--mesh" and set(words[2::2]) == {"--set"} and "data.scenes=4" in pairs
+    read = read_config(find_config("vsgrpo-7b"), [parse_assignment(pair) for pair in pairs[::-1]])
+    assert read in planned
+
+
 def test_settings_that_the_compiler_refuses_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     compiled = _compiler(lambda config: 12, calls)
 
-    def refusing(config: Any, *rest: Any) -> Iterator[str]:
+    def refusing(config: TrainConfig, *rest: Any) -> Iterator[str]:
         if not config.mesh.spec or "tensor=4" not in config.mesh.spec:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem")
         yield from compiled(config, *rest)
