@@ -37,6 +37,9 @@ jax.tree_util.register_dataclass = tests.support.shape_types.register_dataclass 
 settings.register_profile("jaxvsr", deadline=None, derandomize=True)
 settings.load_profile("jaxvsr")
 
+# Tests send Ctrl-C to themselves; what a shell has started in the background begins with ignoring it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_collection_finish() -> None:
     """What imports have made stays: the garbage collector need not look at it again.
