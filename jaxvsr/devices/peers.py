@@ -223,22 +223,25 @@ class Peers:
 
     def _end(self, line: str, code: int) -> NoReturn:
         """End this process because of another one, and have those end that know only this one."""
-        if not self._is_told:
-            self._is_told = True
-            for link in list(self.links.values()):
-                link.send(end=code, line=line, of=line)
+        if self._tell(end=code, line=line, of=line):
             stop_signals.leave(code, line, of_another=True)
         while True:  # this process is ending for a reason of its own
             time.sleep(60)
 
     def farewell(self, code: int, line: str) -> None:
         """Tell the others that this process ends; with a code other than 0 they end too."""
-        if not self._is_told:
-            self._is_told = True
-            for link in list(self.links.values()):
-                link.send(end=code, line=line)
+        self._tell(end=code, line=line)
         if code:
             self._wait_for_ends()
+
+    def _tell(self, **farewell: Any) -> bool:
+        """Say it to all, once; False where that is done."""
+        if self._is_told:
+            return False
+        self._is_told = True
+        for link in list(self.links.values()):
+            link.send(**farewell)
+        return True
 
     def _wait_for_ends(self) -> None:
         """JAX's coordinator lives in process 0: where that goes first, JAX aborts the others in mid-line."""

@@ -119,7 +119,7 @@ def _search(
 ) -> Iterator[str]:  # fmt: skip
     """Compile the fastest settings that arithmetic lets fit, which is set right by each that was compiled, until none
     that is left is faster. Flags are those beside the config `own`, of which `config` may have fewer scenes."""
-    other = "" if config.intervals == own.intervals else f" --set intervals.video_gain={config.intervals.video_gain}"
+    also = "" if config.intervals == own.intervals else f" --set intervals.video_gain={config.intervals.video_gain}"
     every = candidates(config, model, target)
     right = dict.fromkeys(every[0].estimate.memory, 1.0) if every else {}  # memory as compiled, of what arithmetic says
 
@@ -137,7 +137,7 @@ def _search(
         if one is None or (best and one.estimate.seconds_per_question >= best.estimate.seconds_per_question):
             break
         left = [other for other in left if other is not one]
-        flags = one.settings.flags(own) + other
+        flags = one.settings.flags(own) + also
         yield (
             f"try {number}       {flags}: by arithmetic {one.estimate.most / GIB:.1f} GiB a device, "
             f"{one.estimate.seconds:.3g} s a step"
