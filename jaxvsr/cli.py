@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jaxvsr
 from jaxvsr.command_line import EXIT_INPUT_ERROR, run
+from jaxvsr.devices.large_pages import take_large_pages
 from jaxvsr.errors import InputError
 from jaxvsr.stop_signals import take_signals
 
@@ -59,5 +60,6 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand the arguments after the command to that command's own `main`; returns the exit code."""
     if argv is None:  # this process is the command
+        take_large_pages()
         take_signals()
     return run(_dispatch, argv)

@@ -10,9 +10,11 @@ prompt, number of frames and pixels.
 
 from __future__ import annotations
 
+from jaxvsr.devices.large_pages import take_large_pages
 from jaxvsr.stop_signals import take_signals
 
 if __name__ == "__main__":
+    take_large_pages()
     take_signals()
 
 import sys

@@ -14,9 +14,11 @@ Needs only jax, flax, optax and numpy. Rollouts have the full number of answer t
 
 from __future__ import annotations
 
+from jaxvsr.devices.large_pages import take_large_pages
 from jaxvsr.stop_signals import take_signals
 
 if __name__ == "__main__":
+    take_large_pages()
     take_signals()
 
 import dataclasses

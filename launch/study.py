@@ -13,9 +13,11 @@ study.png and study.pdf with the results so far, also when it is stopped.
 
 from __future__ import annotations
 
+from jaxvsr.devices.large_pages import take_large_pages
 from jaxvsr.stop_signals import take_signals
 
 if __name__ == "__main__":
+    take_large_pages()
     take_signals()
 
 import sys

@@ -15,9 +15,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxvsr.devices.large_pages import take_large_pages
 from jaxvsr.stop_signals import take_signals
 
 if __name__ == "__main__":
+    take_large_pages()
     take_signals()
 
 from jaxvsr.command_line import ArgumentParser, natural_int, positive_int, run

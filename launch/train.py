@@ -13,9 +13,11 @@ finite, 130 Ctrl-C, 143 SIGTERM.
 
 from __future__ import annotations
 
+from jaxvsr.devices.large_pages import take_large_pages
 from jaxvsr.stop_signals import take_signals
 
 if __name__ == "__main__":
+    take_large_pages()
     take_signals()
 
 import contextlib

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "outside_text": "errors buckets.places",
     "command_line": "errors buckets.urls outside_text parent_process stop_signals",
     "__main__": "cli",
-    "cli": "errors command_line stop_signals",
+    "cli": "errors command_line devices.large_pages stop_signals",
     "demo_stages": "data.questions data.splits errors files command_line",
     "prompts": "errors fields yaml_file rewards",
     "rewards": "errors",
