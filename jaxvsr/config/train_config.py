@@ -36,6 +36,7 @@ class ModelSettings:
     reference: Literal["start", "base"] = "start"  # reference policy: the model this run starts from, or the original
     dtype: DtypeSetting = "auto"  # of activations; auto: float32 on CPU, else bfloat16
     remat: Remat = "none"  # computed again in the backward pass: nothing, layers, or all but matrix products (dots)
+    fused_attention: Literal["auto", "off"] = "auto"  # in one kernel on TPUs, and of long scenes on NVIDIA's cards
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,8 @@ from jaxvsr.models.sharding import platform
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt, VisionFeatures
 from jaxvsr.models.tree_sizes import TreeSizes
 
-FUSED_FROM = 256  # tokens of a tree, or patches of a scene, for which a kernel of its own is worth its start
+FUSED_FROM = 256  # TPUs: tokens of a tree, or patches of a scene, for which a kernel of its own is worth its start
+CUDNN_FROM = 1024  # NVIDIA's cards: tokens of a scene, likewise
 # Values of jax_default_matmul_precision with which Mosaic compiles it, by the dtype of activations.
 KERNEL_PRECISIONS: dict[str, tuple[str | None, ...]] = {
     "bfloat16": (None, "default", "bfloat16"),
@@ -47,7 +48,9 @@ class ForwardOptions:
     score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
     logit_chunk: int = 1024  # rollout tokens of a scene whose logits are in memory at once
     unroll: bool | None = None  # layer by layer instead of a scan; None: only a language model of few layers
-    fused: bool | None = None  # attention of tree and tower in one kernel each; None: on TPUs, from `FUSED_FROM` on
+    # Attention in kernels: on TPUs tree and tower, one each; on NVIDIA's cards the scene's own tokens. None: of enough
+    # of them (`FUSED_FROM`, `CUDNN_FROM`).
+    fused: bool | None = None
 
     @property
     def compute_dtype(self) -> jnp.dtype:
@@ -56,9 +59,20 @@ class ForwardOptions:
     def is_fused(self, tokens: int) -> bool:
         """Whether the attention of so many tokens of a tree, or patches of a scene, is one kernel. In float64 it never
         is, nor where products are asked for in a precision that the kernel's compiler refuses."""
+        if platform() == "gpu":
+            return False
         wanted = platform() == "tpu" and tokens >= FUSED_FROM if self.fused is None else self.fused
         precision: str | None = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
         return wanted and precision in KERNEL_PRECISIONS.get(self.dtype, ())
+
+    def takes_cudnn(self, scene_tokens: int, head_dim: int) -> bool:
+        """Whether so many tokens of a scene attend to each other in cuDNN's kernel, which is for bfloat16."""
+        wanted = scene_tokens >= CUDNN_FROM if self.fused is None else self.fused
+        if not wanted or self.dtype != "bfloat16" or platform() != "gpu":
+            return False
+        from jaxvsr.models.cudnn_attention import has_cudnn
+
+        return has_cudnn(head_dim)
 
 
 @jax.tree_util.register_dataclass
@@ -229,6 +243,10 @@ class _TreeAttention:
         return jnp.concatenate([part.reshape(scenes, -1) for part in parts], axis=1)
 
     def _scene(self, query: Array, scene: KeyValueSegment) -> Float[Array, "S K V M D"]:
+        if self.options.takes_cudnn(self.scene_size, query.shape[-1]):
+            from jaxvsr.models.cudnn_attention import cudnn_attention
+
+            return cudnn_attention(query, scene.key, scene.value)
         return causal_attention(
             query, scene.key, scene.value, self.options.attention_chunk, self.options.attention_keep
         )

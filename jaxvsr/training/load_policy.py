@@ -156,7 +156,9 @@ def config_step(
         optimizer,
         sampling,
         ForwardOptions(
-            dtype=compute_dtype(config.model.dtype, mesh.devices.flat[0].platform), remat=config.model.remat
+            dtype=compute_dtype(config.model.dtype, mesh.devices.flat[0].platform),
+            remat=config.model.remat,
+            fused=None if config.model.fused_attention == "auto" else False,
         ),
         temperature=temperature,
         accumulate=config.update.accumulation,

@@ -1,0 +1,181 @@
+"""Attention of a long scene as it goes to cuDNN, computed by XLA here: equal to the portable path."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from importlib import util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvsr.models import cudnn_attention, tree
+from jaxvsr.models.attention import causal_attention
+from jaxvsr.models.tree import ForwardOptions
+from tests.support.forks import said_by
+
+
+def test_it_equals_the_portable_path_forward_and_backward() -> None:
+    """Two key heads of three query heads, and a number of tokens that fills no whole register."""
+    rng = np.random.default_rng(1)
+    shapes = (2, 2, 200, 3, 16), (2, 2, 200, 16), (2, 2, 200, 16)
+    heads = tuple(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    weights = rng.normal(size=shapes[0])
+    kernel = jax.jit(cudnn_attention.cudnn_attention)
+    portable = jax.jit(lambda query, key, value: causal_attention(query, key, value, 64))
+    ours, theirs = kernel(*heads), portable(*heads)
+    assert jnp.abs(ours - theirs).max() <= 2e-6 * jnp.abs(theirs).max()
+    pulled = [jax.grad(lambda *x, f=f: jnp.sum(f(*x) * weights), argnums=(0, 1, 2))(*heads) for f in (kernel, portable)]
+    for ours, theirs in zip(*pulled, strict=True):
+        assert jnp.abs(ours - theirs).max() <= 2e-6 * jnp.abs(theirs).max()
+
+
+_LOSSES = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from jaxvsr.devices.choose_devices import choose_devices
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import parse_mesh
+from jaxvsr.models import cudnn_attention, tree
+from jaxvsr.models.qwen_vl import bind, model_definition
+from tests.support.trees import random_parameters, random_tree, small_config
+
+shape = parse_mesh(sys.argv[2])
+mesh = make_mesh(shape, choose_devices("cpu", shape))
+config = small_config(sys.argv[1], key_heads=int(sys.argv[3]))
+case = random_tree(4, 2, 2)
+parameters, definition = random_parameters(config, None, jnp.float32), model_definition(config)
+weights = np.random.default_rng(7).normal(size=case.mask.shape) * case.mask
+taken = []
+
+def takes(self, tokens, dim):
+    taken.append(bool(self.fused))
+    return self.fused
+
+tree.ForwardOptions.takes_cudnn, tree.ForwardOptions.is_fused = takes, lambda self, tokens: False
+
+def loss(parameters, fused, remat):
+    options = tree.ForwardOptions(unroll=False, fused=fused, remat=remat)
+    return jnp.sum(tree.tree_logprobs(bind(definition, parameters), *case.on_device, 0.7, options)[0] * weights)
+
+run = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
+with jax.set_mesh(mesh):
+    (expected, theirs), (value, ours) = jax.device_get((run(parameters, False, "none"), run(parameters, True, "dots")))
+norm = np.linalg.norm
+far = {name: float(norm(ours[name] - leaf) / norm(leaf)) for name, leaf in theirs.items() if "k_proj.bias" not in name}
+print(json.dumps({"value": abs(float(value / expected) - 1), "gradients": far, "taken": sorted(set(taken))}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family, mesh, key_heads",
+    [("qwen2_vl", "1", 2), ("qwen3_vl", "data=2,fsdp=2,tensor=2", 2), ("qwen2_vl", "fsdp=2,tensor=2", 1)],
+)
+def test_log_probabilities_and_gradients_are_those_of_the_portable_path(family: str, mesh: str, key_heads: int) -> None:
+    """Also on a mesh, where each device has its own scenes and heads, or query heads of a head that all have."""
+    seen = json.loads(said_by(_LOSSES, family, mesh, key_heads))
+    assert seen["taken"] == [False, True] and seen["value"] <= 2e-6
+    assert len(seen["gradients"]) > 10 and max(seen["gradients"].values()) <= 1e-5
+
+
+def test_long_scenes_in_bfloat16_on_cards_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cudnn_attention, "has_cudnn", lambda dim: dim == 128)
+    long, half = tree.CUDNN_FROM, ForwardOptions("bfloat16")
+    assert not half.takes_cudnn(long, 128)  # this is a CPU
+    monkeypatch.setattr(tree, "platform", lambda: "gpu")
+    assert half.takes_cudnn(long, 128)
+    assert not half.takes_cudnn(long - 1, 128) and not half.takes_cudnn(long, 300)
+    assert not ForwardOptions("float32").takes_cudnn(long, 128)
+    assert not ForwardOptions("bfloat16", fused=False).takes_cudnn(long, 128)
+    assert not half.is_fused(10 * long) and not ForwardOptions("bfloat16", fused=True).is_fused(long)  # the TPUs'
+    assert ForwardOptions("bfloat16", fused=True).takes_cudnn(1, 128)
+
+
+def test_a_card_that_is_here_is_tried_once_also_while_a_program_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def computed(query: jax.Array, key: jax.Array, value: jax.Array, how: str, right: bool = True) -> jax.Array:
+        mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True, implementation="xla")
+        if how == "cudnn":
+            tried.append(len(query))
+        return mixed if how == "xla" or right else mixed.at[0, 5].mul(1.25)
+
+    def seen_in_a_program(right: bool) -> bool:
+        cudnn_attention._is_taken.cache_clear()
+        tried.clear()
+        monkeypatch.setattr(cudnn_attention, "_attended", functools.partial(computed, right=right))
+        found = []
+
+        @jax.jit
+        def program(x: jax.Array) -> jax.Array:
+            found.extend([cudnn_attention.has_cudnn(16), cudnn_attention.has_cudnn(16)])
+            return x + 1
+
+        mesh = jax.make_mesh((1,), ("data",))
+        with jax.set_mesh(mesh):
+            program(jnp.ones(2))
+        assert len(tried) == 1 and found[0] is found[1]
+        return found[0]
+
+    monkeypatch.setattr(cudnn_attention, "platform", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert seen_in_a_program(True) and not seen_in_a_program(False)
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("error", [RuntimeError("cuDNN is not detected."), NotImplementedError("head dim")])
+def test_a_jax_without_cudnn_goes_without(error: Exception, here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_there(*_: object, **__: object) -> None:
+        raise error
+
+    cudnn_attention._is_taken.cache_clear()
+    monkeypatch.setattr(cudnn_attention, "platform", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu" if here else "cpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", none_there)
+    assert not cudnn_attention.has_cudnn(128)
+
+
+_COMPILED = """
+import re, sys
+from jaxvsr.devices.targets import parse_target, prepare_compiler
+target = parse_target(sys.argv[1])
+prepare_compiler(target)
+import dataclasses
+from jaxvsr.measure.compiled_costs import abstract_bench
+from jaxvsr.measure.step_bench import Workload
+from jaxvsr.measure.target_costs import target_mesh
+from jaxvsr.models.tree import ForwardOptions
+from tests.support.trees import small_config
+
+config = small_config("qwen2_vl")
+config = dataclasses.replace(config, text=dataclasses.replace(config.text, num_hidden_layers=2))
+work = Workload(scenes=4, questions=2, rollouts=2, frames=4, max_pixels=224 * 224, answer_tokens=6)
+options = ForwardOptions("bfloat16", "full", unroll=False, fused=True)
+_, programs = abstract_bench(config, work, options, target_mesh(target, sys.argv[2]))
+for name, (function, arguments) in programs.items():
+    print(name, len(re.findall(r'custom_call_target="__cudnn', function.executable(*arguments).as_text())))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    util.find_spec("jax_cuda12_plugin") is None, reason="NVIDIA's compiler is not installed: jaxvsr[compile-cuda]"
+)
+@pytest.mark.parametrize(("target", "mesh"), [("h100:1", "1"), ("h100:4", "fsdp=2,tensor=2")])
+def test_the_cards_compiler_takes_it(target: str, mesh: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILED, target, mesh],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    calls = {name: int(count) for name, count in (line.split() for line in done.stdout.splitlines())}
+    assert calls == {"sample": 1, "reference": 1, "update": 3}  # forward; again for the backward pass, and that
