@@ -133,7 +133,9 @@ class CompiledText:
     def collectives(self) -> tuple[Collective, ...]:
         """Every collective, one for each array that it carries.
 
-        The TPU's compiler spreads one over several fusions, which share its channel: it counts once.
+        The TPU's compiler spreads one over several fusions, which share its channel: it counts once. All those of
+        `jax.shard_map` have one channel. A sum of which each device keeps a part is an all-reduce inside of a
+        computation that is called all-reduce-scatter: it is a reduce-scatter.
         """
         found, channels = list[Collective](), set[str]()
         for name, operations in self.computations.items():
@@ -141,7 +143,14 @@ class CompiledText:
                 kind = _COLLECTIVE.fullmatch(operation.kind)
                 if kind is None or self.times.get(name, 0) == 0 or operation.channel in channels:
                     continue
-                channels |= {operation.channel} - {""}
+                if "shard_map" not in operation.scope:
+                    channels |= {operation.channel} - {""}
+                if name.startswith("all-reduce-scatter"):
+                    found += [
+                        Collective("reduce-scatter", dtype, shape, self.times[name])
+                        for dtype, shape in operations[-1].arrays
+                    ]
+                    continue
                 arrays = operation.arrays
                 if kind[2] and kind[1] in ("all-gather", "collective-permute"):  # operands, results, context
                     arrays = [array for array in arrays if array[1] or array[0] not in ("u32", "s32")]

@@ -49,13 +49,14 @@ class Attention(nnx.Module):
     """Grouped-query attention: K key heads with M query heads each (N = K·M)."""
 
     def __init__(self, config: TextConfig, name: str, init: ParamInit, stack: tuple[int, ...]):
-        width, dim = config.hidden_size, config.head_dim
-        self.groups = (config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads)
-        queries, keys = config.num_attention_heads * dim, config.num_key_value_heads * dim
-        self.q_proj = Linear(f"{name}.q_proj", width, queries, bias=config.attention_bias, init=init, stack=stack)
-        self.k_proj = Linear(f"{name}.k_proj", width, keys, bias=config.attention_bias, init=init, stack=stack)
-        self.v_proj = Linear(f"{name}.v_proj", width, keys, bias=config.attention_bias, init=init, stack=stack)
-        self.o_proj = Linear(f"{name}.o_proj", queries, width, bias=False, init=init, stack=stack)
+        width, dim, bias = config.hidden_size, config.head_dim, config.attention_bias
+        heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+        self.groups = (key_heads, heads // key_heads)
+        made: dict[str, Any] = {"init": init, "stack": stack}
+        self.q_proj = Linear(f"{name}.q_proj", width, heads * dim, bias=bias, heads=heads, **made)
+        self.k_proj = Linear(f"{name}.k_proj", width, key_heads * dim, bias=bias, heads=key_heads, **made)
+        self.v_proj = Linear(f"{name}.v_proj", width, key_heads * dim, bias=bias, heads=key_heads, **made)
+        self.o_proj = Linear(f"{name}.o_proj", heads * dim, width, bias=False, heads=heads, **made)
         norm = config.query_key_norm
         self.q_norm = RMSNorm(dim, eps=config.rms_norm_eps, init=init, stack=stack) if norm else None
         self.k_norm = RMSNorm(dim, eps=config.rms_norm_eps, init=init, stack=stack) if norm else None

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxvsr.models.layer_product import layer_product
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import FUSED_ATTENTION, Remat
-from jaxvsr.models.sharding import gathered, is_split
+from jaxvsr.models.sharding import is_split
 
 INITIAL_STD = 0.02  # Qwen2's initializer_range
 LANES = 128  # a TPU's registers are 8 × 128
@@ -24,16 +25,6 @@ LANES = 128  # a TPU's registers are 8 × 128
 
 class LoraParam(nnx.Param):
     """A trainable adapter matrix: float32, whatever the base's dtype is."""
-
-
-def matmul_transposed(x: Float[Array, "*batch fan_in"], weight: Float[Array, "fan_out fan_in"]) -> Array:
-    """`x @ weight.T` in the dtype of `x`.
-
-    One product instead of a transpose and a product: the backward pass then needs the weight itself, which a scan over
-    layers already has. Of a transpose it would keep one per layer: a second copy of the model.
-    """
-    contracted = (((x.ndim - 1,), (1,)), ((), ()))
-    return jax.lax.dot_general(x, weight.astype(x.dtype), contracted)
 
 
 class Linear(nnx.Module):
@@ -48,8 +39,10 @@ class Linear(nnx.Module):
         bias: bool,
         init: ParamInit,
         stack: tuple[int, ...] = (),
+        heads: int = 0,
     ):
-        self.name = name
+        """`heads`: whose outputs (of `o_proj`: inputs) stay whole on a device; 0: of none."""
+        self.name, self.heads = name, heads
         self.weight = nnx.Param(init.normal((*stack, out_features, in_features)))
         self.bias = nnx.Param(init.full((*stack, out_features), 0.0)) if bias else None
         self.scaling = 0.0
@@ -74,7 +67,7 @@ class Linear(nnx.Module):
         return y
 
     def _product(self, x: Array, weight: Array, kind: str) -> Array:
-        return matmul_transposed(x, gathered(weight.astype(x.dtype), f"{self.name}.{kind}"))
+        return layer_product(x, weight.astype(x.dtype), f"{self.name}.{kind}", self.heads)
 
 
 class ParamInit:

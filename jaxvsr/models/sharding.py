@@ -66,7 +66,7 @@ def parameter_spec(
     >>> tuple(parameter_spec("language_model.layers.mlp.up_proj.weight", (28, 8960, 1536), {"fsdp": 4, "tensor": 2}))
     (None, 'tensor', 'fsdp')
     """
-    axes = _rule(name)
+    axes = axes_of(name)
     tail = shape[len(shape) - len(axes) :]
     split = [
         axis
@@ -79,7 +79,8 @@ def parameter_spec(
     return PartitionSpec(*[None] * (len(shape) - len(axes)), *split)
 
 
-def _rule(name: str) -> Axes:
+def axes_of(name: str) -> Axes:
+    """What `RULES` says of the last dimensions of a parameter."""
     return next((axes for pattern, axes in RULES if re.fullmatch(pattern, name)), ())
 
 
@@ -123,10 +124,15 @@ def has_several_devices() -> bool:
     return not mesh.empty and math.prod(mesh.shape.values()) > 1
 
 
+def devices_of(axis: str) -> int:
+    """How many devices the mesh of `jax.set_mesh` has on an axis; 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape[axis]
+
+
 def is_split(axis: str) -> bool:
     """Whether the mesh of `jax.set_mesh` has several devices on an axis."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and mesh.shape[axis] > 1
+    return devices_of(axis) > 1
 
 
 def gathered(weight: Array, name: str) -> Array:
@@ -135,7 +141,7 @@ def gathered(weight: Array, name: str) -> Array:
     To be said where the weight is used: a partitioner that may choose splits the product's sum instead, and adds up
     one partial product of all tokens for each device, which on 16 of them takes five times as long.
     """
-    axes = _rule(name)
+    axes = axes_of(name)
     if "fsdp" not in axes or not is_split("fsdp"):
         return weight
     # Going backward, the gradient's product is one too; then each device takes its part of the sum over devices, which

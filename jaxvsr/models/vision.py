@@ -15,13 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxvsr.models.attention import attend_in_rows
+from jaxvsr.models.layer_product import matmul_transposed
 from jaxvsr.models.layers import (
     LayerNorm,
     Linear,
     ParamInit,
     RMSNorm,
     inverse_frequencies,
-    matmul_transposed,
     rematerialised,
 )
 from jaxvsr.models.model_config import VisionConfig

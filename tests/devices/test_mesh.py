@@ -14,7 +14,7 @@ from jaxvsr.devices.accelerators import Accelerators
 from jaxvsr.devices.compiled import CompiledFunction
 from jaxvsr.devices.mesh_shape import MeshShape, check_mesh, parse_mesh
 from jaxvsr.errors import InputError
-from jaxvsr.models import layers, qwen_vl, vision
+from jaxvsr.models import layer_product, qwen_vl, vision
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import FamilyName, ModelConfig, TextConfig, VisionConfig
 from jaxvsr.models.qwen_vl import bind, model_definition, parameter_shapes
@@ -216,7 +216,7 @@ def test_layers_gather_their_weights_by_the_names_that_the_table_splits(
         asked.add(name)
         return weight
 
-    for module in (layers, vision, qwen_vl):
+    for module in (layer_product, vision, qwen_vl):
         monkeypatch.setattr(module, "gathered", noted)
     config, lora = small_config(family, tied=False), LoraConfig(2, 2.0)
     case = random_tree(1, 1, 1)
@@ -238,7 +238,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxvsr.devices.mesh import make_mesh
 from jaxvsr.devices.mesh_shape import parse_mesh
-from jaxvsr.models.layers import matmul_transposed, rematerialised
+from jaxvsr.models.layer_product import matmul_transposed
+from jaxvsr.models.layers import rematerialised
 from jaxvsr.models.sharding import gathered
 
 mesh = make_mesh(parse_mesh("8"), jax.devices())
@@ -261,3 +262,53 @@ print(program.memory_analysis().temp_size_in_bytes)
 def test_no_layer_keeps_its_gathered_weight_for_the_backward_pass() -> None:
     """Sixteen layers of 1 MiB: two at a time, where all sixteen were kept."""
     assert int(said_by(_KEPT)) < 3 * 2**20
+
+
+_GRADIENTS = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_default_matmul_precision", "highest")
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import parse_mesh
+from jaxvsr.models.qwen_vl import bind, model_definition
+from jaxvsr.models.sharding import parameter_shardings
+from jaxvsr.models.tree import ForwardOptions, tree_logprobs
+from tests.support.trees import random_parameters, random_tree, small_config
+
+config = small_config(sys.argv[1], key_heads=2)
+case, definition = random_tree(4, 2, 2), model_definition(config)
+parameters = random_parameters(config, None, jnp.float32)
+weights = np.random.default_rng(7).normal(size=case.mask.shape) * case.mask
+
+def gradients(mesh, remat):
+    def loss(parameters):
+        options = ForwardOptions(unroll=False, remat=remat)
+        return jnp.sum(tree_logprobs(bind(definition, parameters), *case.on_device, 0.7, options)[0] * weights)
+
+    lie = parameter_shardings(parameters, mesh, config)
+    with jax.set_mesh(mesh):
+        run = jax.jit(jax.grad(loss), in_shardings=(lie,), out_shardings=lie)
+        return jax.device_get(run(jax.device_put(parameters, lie)))
+
+one = gradients(make_mesh(parse_mesh("1"), jax.devices()[:1]), "none")
+norm, far = np.linalg.norm, {}
+for spec in sys.argv[2:]:
+    shape = parse_mesh(spec)
+    many = gradients(make_mesh(shape, jax.devices()[:shape.devices]), "full" if shape.data > 1 else "none")
+    far[spec] = {name: float(norm(many[name] - leaf) / norm(leaf)) for name, leaf in one.items() if norm(leaf) > 1e-6}
+print(json.dumps(far))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_gradients_of_all_weights_are_those_of_one_device(family: FamilyName) -> None:
+    """Over fsdp, over all three axes, where tensor splits key heads and where it does not, and where scenes do not
+    divide over devices."""
+    meshes = ["fsdp=4", "data=2,fsdp=2,tensor=2", "fsdp=2,tensor=4", "fsdp=8"]
+    far = json.loads(said_by(_GRADIENTS, family, *meshes))
+    assert list(far) == meshes
+    for mesh, gradients in far.items():
+        assert len(gradients) > 20
+        assert max(gradients.values()) <= 1e-5, (mesh, max(gradients, key=lambda name: gradients[name]))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from jaxvsr.models.sharding import axes_of
 from tests.support.forks import said_by
 
 _PROGRAM = """
@@ -61,10 +64,36 @@ def test_over_fsdp_devices_send_weights_and_gradients_and_hold_only_their_own_sc
         assert cost["need"]["temporary"] < 1.2 * seen["one"][name]["need"]["temporary"], name
         for collective in cost["collectives"]:
             shape, kind = tuple(collective["shape"]), collective["kind"]
-            if kind in ("all-reduce", "reduce-scatter"):  # gradients, and the sums of loss and metrics
+            if kind == "all-reduce":  # gradients, and the sums of loss and metrics
                 assert shape == () or (name == "update" and shape in gradients), (name, collective)
             elif kind == "all-gather" and collective["dtype"] == "f32":
                 assert shape in weights, (name, collective)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["fsdp=8", "data=2,fsdp=2,tensor=2", "fsdp=4,tensor=2"])
+def test_a_device_is_sent_its_own_part_of_the_gradient_of_a_layers_weight(mesh: str) -> None:
+    sizes = {"data": 1, "fsdp": 1, "tensor": 1}
+    sizes |= {axis: int(size) for axis, size in (part.split("=") for part in mesh.split(","))}
+    seen = _costs("qwen2_vl", mesh, "weights")
+    parts, whole = Counter[tuple[int, ...]](), set[tuple[int, ...]]()
+    for name, (_, *shape) in seen["parameters"].items():
+        if ".layers." in name and name.endswith("_proj.weight"):
+            split = [axis if axis == "tensor" else "" for axis in axes_of(name)]
+            parts[
+                _either_way(size // sizes.get(axis or "", 1) for size, axis in zip(shape, axes_of(name), strict=True))
+            ] += 1
+            whole.add(_either_way(size // sizes.get(axis, 1) for size, axis in zip(shape, split, strict=True)))
+    collectives = [one for one in seen["many"]["update"]["collectives"] if len(one["shape"]) == 2]
+    scattered = Counter(_either_way(one["shape"]) for one in collectives if one["kind"] == "reduce-scatter")
+    assert parts.total() == 7 and not parts - scattered
+    if sizes["fsdp"] == 8:  # else a part, which is summed over the other axes, may have the shape of another weight
+        assert not [one for one in collectives if one["kind"] == "all-reduce" and _either_way(one["shape"]) in whole]
+
+
+def _either_way(shape: Iterable[int]) -> tuple[int, ...]:
+    """A gradient that is scattered along its last axis is turned around for that."""
+    return tuple(sorted(shape))
 
 
 @pytest.mark.slow
