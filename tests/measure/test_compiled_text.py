@@ -99,6 +99,25 @@ def test_a_gather_in_two_parts_on_other_machines_is_its_result() -> None:
     assert text.collectives == (Collective("all-gather", "bf16", (32, 4), 1),)
 
 
+def test_a_sum_of_which_each_device_keeps_a_part_is_a_reduce_scatter() -> None:
+    """The TPU's compiler writes it as an all-reduce in a computation of its own. Those of `jax.shard_map`
+    share one channel."""
+    text = CompiledText.parse(
+        "%all-reduce-scatter.3.clone.1 (i: bf16[16,8]) -> bf16[4,8] {\n"
+        "  %i = bf16[16,8]{1,0:T(8,128)(2,1)} parameter(0)\n"
+        "  %all-reduce.1 = bf16[16,8]{1,0:T(8,128)(2,1)} all-reduce(%i), channel_id=20, to_apply=%add\n"
+        "  ROOT %part = bf16[4,8]{1,0:T(8,128)(2,1)} dynamic-slice(%all-reduce.1), dynamic_slice_sizes={4,8}\n"
+        "}\n\n"
+        "ENTRY %main (p: bf16[16,8]) -> bf16[4,8] {\n"
+        "  %p = bf16[16,8]{1,0} parameter(0)\n"
+        "  %a = bf16[4,8]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3.clone.1\n"
+        '  %b = bf16[4,8]{1,0} reduce-scatter(%p), channel_id=1, metadata={op_name="f/shard_map/a"}\n'
+        '  ROOT %c = bf16[2,8]{1,0} reduce-scatter(%b), channel_id=1, metadata={op_name="f/shard_map/b"}\n'
+        "}\n"
+    )
+    assert text.collectives == tuple(Collective("reduce-scatter", "bf16", (rows, 8), 1) for rows in (4, 4, 2))
+
+
 def test_rounds_are_those_that_xla_says() -> None:
     def loop(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, 7, lambda i, x: jnp.sin(x) @ x, x)
