@@ -144,8 +144,6 @@ def gathered(weight: Array, name: str) -> Array:
     axes = axes_of(name)
     if "fsdp" not in axes or not is_split("fsdp"):
         return weight
-    # Going backward, the gradient's product is one too; then each device takes its part of the sum over devices, which
-    # GPUs' compiler makes a reduce-scatter and the TPU's an all-reduce.
     whole = PartitionSpec(*(None if axis == "fsdp" else PartitionSpec.UNCONSTRAINED for axis in axes))
     return jax.lax.with_sharding_constraint(weight, whole)
 
