@@ -215,7 +215,7 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
     from jaxvsr.devices.choose_devices import explain_out_of_memory, keep_compiled_programs
     from jaxvsr.devices.joining import join
     from jaxvsr.devices.mesh import open_mesh
-    from jaxvsr.devices.mesh_shape import MeshShape
+    from jaxvsr.devices.mesh_shape import MeshShape, check_mesh
     from jaxvsr.prompts import prompt_from
     from jaxvsr.runs.run_folder import RunFolder, check_run_folder, note_start
     from jaxvsr.stop_signals import noting
@@ -234,6 +234,7 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
     if _trains_on_demo_data(config, path):
         if arguments.dry_run and not data_is_there():
             raise InputError(f"{DEMO_DATA}: the demo's data is not there, and a dry run makes none; `make demo` does")
+        check_mesh(MeshShape(**dict(mesh.shape)), scenes=config.data.scenes, accumulation=config.update.accumulation)
         if first_process and not arguments.dry_run:
             check_run_folder(run_path, config, resume=arguments.resume)
         code = make_missing_data(LAUNCH)

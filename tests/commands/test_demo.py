@@ -13,6 +13,7 @@ from jaxvsr import demo_stages
 from jaxvsr.config.config_file import find_config, read_config
 from jaxvsr.data.data_folder import check_folder
 from launch import ask, build_data, demo, train
+from tests.support.forks import fork
 
 LAUNCH = Path(train.__file__).parent
 JOURNAL = Path("runs/demo-data-stages.json")
@@ -115,6 +116,13 @@ def test_the_demos_data_is_not_made_for_a_run_on_other_data(
     error = capsys.readouterr().err
     assert ran == [] and ("runs/demo-data" if other == "--config" else "mine") in error
     assert not demo_stages.DATA.exists()
+
+
+def test_the_demos_data_is_not_made_for_a_mesh_that_does_not_divide_its_scenes(tmp_path: Path) -> None:
+    process = fork("train.py", "--mesh", "7", cwd=tmp_path)
+    code, error = process.finish()
+    assert code == 2 and "data.scenes=8 does not divide over mesh fsdp=7" in error
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
