@@ -15,6 +15,7 @@ from typing import Any, Literal
 from jaxvsr.errors import InputError, one_line
 
 GIB = 2**30
+NETWORK = 100e9  # bytes/s of a card to those of other hosts, both directions: its port of 400 Gb/s, as in a DGX H100
 _GOOGLE = "docs.cloud.google.com/tpu/docs/"
 
 
@@ -112,6 +113,13 @@ class Target:
     def memory(self) -> int:
         """Bytes of one device."""
         return self.chip.memory // self.chip.devices
+
+    @property
+    def interconnect(self) -> float:
+        """Bytes per second of one device to the others in one direction; over several hosts, the network's."""
+        several = self.chip.kind == "cuda" and self.shape[0] > 1
+        both = min(self.chip.interconnect, NETWORK) if several else self.chip.interconnect
+        return both / self.chip.devices / 2
 
     def __str__(self) -> str:
         shape = self.shape[1:] if self.chip.kind == "cuda" and self.shape[0] == 1 else self.shape

@@ -53,12 +53,12 @@ class Collective:
 
     kind: str  # all-reduce, all-gather, reduce-scatter, all-to-all, collective-permute
     dtype: str  # XLA's name: bf16, f32, …
-    shape: tuple[int, ...]  # of the result on one device
+    shape: tuple[int, ...]  # of the result on one device; of a reduce-scatter, of what is summed there
     times: int = 1  # that it runs, loops counted
 
     @property
     def bytes(self) -> int:
-        """Of the result on one device, all times together."""
+        """Of that array, all times together."""
         bits = _ITEM_BITS.get(self.dtype) or int(re.sub(r"^[a-z]+(\d+).*", r"\1", self.dtype))
         return math.prod(self.shape) * bits // 8 * self.times
 
@@ -145,17 +145,15 @@ class CompiledText:
                     continue
                 if "shard_map" not in operation.scope:
                     channels |= {operation.channel} - {""}
-                if name.startswith("all-reduce-scatter"):
-                    found += [
-                        Collective("reduce-scatter", dtype, shape, self.times[name])
-                        for dtype, shape in operations[-1].arrays
-                    ]
-                    continue
                 arrays = operation.arrays
                 if kind[2] and kind[1] in ("all-gather", "collective-permute"):  # operands, results, context
                     arrays = [array for array in arrays if array[1] or array[0] not in ("u32", "s32")]
                     arrays = arrays[len(arrays) // 2 :]
-                found += [Collective(kind[1], dtype, shape, self.times[name]) for dtype, shape in arrays]
+                called = "reduce-scatter" if name.startswith("all-reduce-scatter") else kind[1]
+                if kind[1] == "reduce-scatter":
+                    by_name = {one.name: one for one in operations}
+                    arrays = [array for given in operation.given for array in by_name[given].arrays]
+                found += [Collective(called, dtype, shape, self.times[name]) for dtype, shape in arrays]
         return tuple(found)
 
     @functools.cached_property

@@ -111,7 +111,7 @@ class TargetProgram:
     cycles: int  # 0: the compiler counts none
     kernel_cycles: int  # those of them that are attention's kernels'
     estimated_seconds: float | None  # without what the chips send each other
-    collective_seconds: float  # at the bandwidth of the interconnect, where nothing hides it
+    collective_seconds: float  # at the bandwidth of the interconnect or network, where nothing hides it
     share_of_peak: float | None  # needed FLOP in the estimated time
     draw_share: float | None  # of a decode step, by cycles
 
@@ -164,7 +164,6 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
         kernel = kernel_cycles(text, target.chip, step.model, step.tree(name))
         cycles += kernel
     seconds = cycles / target.chip.clock if cycles else roofline
-    one_way = target.chip.interconnect / target.chip.devices / 2
     sent = sum(size * (2 if kind == "all-reduce" else 1) for kind, size in sizes.items())
     peak = target.chip.peak / target.chip.devices * step.mesh.devices.size
     return TargetProgram(
@@ -177,7 +176,7 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
         cycles=cycles,
         kernel_cycles=kernel,
         estimated_seconds=seconds,
-        collective_seconds=sent / one_way,
+        collective_seconds=sent / target.interconnect,
         share_of_peak=step.flops(name) / seconds / peak if cycles else None,
         draw_share=text.share("draw") if name == "sample" and text.cycles else None,
     )

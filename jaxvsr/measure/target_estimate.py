@@ -187,7 +187,7 @@ def _seconds(
     chip, mesh = target.chip, settings.mesh
     needed = needed_flops(model, sizes)
     peak = chip.peak / chip.devices * mesh.devices * USUAL_SHARE
-    one_way = chip.interconnect / chip.devices / 2 * USUAL_SHARE
+    one_way = target.interconnect * USUAL_SHARE
     forward = needed["update"] / 2
     again = {"none": 0.0, "dots": 0.1, "full": 1.0}[settings.remat]
     tokens = sizes.scene_tokens + sizes.questions * (sizes.question_tokens + sizes.rollouts * (sizes.answer_tokens - 1))

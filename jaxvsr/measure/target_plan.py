@@ -130,7 +130,7 @@ def target_lines(target: Target, mesh: Mesh, results: dict[str, Any]) -> Iterato
         "mesh": str(shape),
         "chip": {
             "name": chip.name, "devices": chip.devices, "memory_bytes": chip.memory, "flops_per_second": chip.peak,
-            "bytes_per_second": chip.bandwidth, "interconnect_bytes_per_second": chip.interconnect,
+            "bytes_per_second": chip.bandwidth, "interconnect_bytes_per_second": 2 * target.interconnect * chip.devices,
             "source": chip.source,
         },
         "compiler": compiler,

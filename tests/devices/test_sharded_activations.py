@@ -76,19 +76,16 @@ def test_a_device_is_sent_its_own_part_of_the_gradient_of_a_layers_weight(mesh: 
     sizes = {"data": 1, "fsdp": 1, "tensor": 1}
     sizes |= {axis: int(size) for axis, size in (part.split("=") for part in mesh.split(","))}
     seen = _costs("qwen2_vl", mesh, "weights")
-    parts, whole = Counter[tuple[int, ...]](), set[tuple[int, ...]]()
+    summed = Counter[tuple[int, ...]]()
     for name, (_, *shape) in seen["parameters"].items():
         if ".layers." in name and name.endswith("_proj.weight"):
-            split = [axis if axis == "tensor" else "" for axis in axes_of(name)]
-            parts[
-                _either_way(size // sizes.get(axis or "", 1) for size, axis in zip(shape, axes_of(name), strict=True))
-            ] += 1
-            whole.add(_either_way(size // sizes.get(axis, 1) for size, axis in zip(shape, split, strict=True)))
+            by = (sizes["tensor"] if axis == "tensor" else 1 for axis in axes_of(name))
+            summed[_either_way(size // parts for size, parts in zip(shape, by, strict=True))] += 1
     collectives = [one for one in seen["many"]["update"]["collectives"] if len(one["shape"]) == 2]
     scattered = Counter(_either_way(one["shape"]) for one in collectives if one["kind"] == "reduce-scatter")
-    assert parts.total() == 7 and not parts - scattered
-    if sizes["fsdp"] == 8:  # else a part, which is summed over the other axes, may have the shape of another weight
-        assert not [one for one in collectives if one["kind"] == "all-reduce" and _either_way(one["shape"]) in whole]
+    assert summed.total() == 7 and not summed - scattered
+    if mesh == "fsdp=8":  # else parts, which are then summed over the other axes, may have the shape of another weight
+        assert not [one for one in collectives if one["kind"] == "all-reduce" and _either_way(one["shape"]) in summed]
 
 
 def _either_way(shape: Iterable[int]) -> tuple[int, ...]:

@@ -51,6 +51,22 @@ def test_another_name_is_refused_in_one_line(text: str, line: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("target", "one_way"),
+    [
+        ("h100:8", 450e9),
+        ("h100:2x8", 50e9),
+        ("l40s:4", 32e9),
+        ("l40s:2x4", 32e9),
+        ("TPU7x:2x2x1", 300e9),
+        ("v5e:16x16", 200e9),
+    ],
+)
+def test_what_a_device_sends_goes_over_the_network_between_hosts_of_cards(target: str, one_way: float) -> None:
+    """Bytes per second; chips of a slice are all on one interconnect."""
+    assert parse_target(target).interconnect == one_way
+
+
 def test_figures_are_of_one_chip_with_their_source() -> None:
     clocks = {name: round(chip.clock / 1e9, 2) for name, chip in CHIPS.items() if chip.kind == "tpu"}
     assert clocks == {"v4": 1.05, "v5e": 1.5, "v5p": 1.75, "v6e": 1.75, "TPU7x": 2.2}

@@ -115,7 +115,7 @@ def test_a_sum_of_which_each_device_keeps_a_part_is_a_reduce_scatter() -> None:
         '  ROOT %c = bf16[2,8]{1,0} reduce-scatter(%b), channel_id=1, metadata={op_name="f/shard_map/b"}\n'
         "}\n"
     )
-    assert text.collectives == tuple(Collective("reduce-scatter", "bf16", (rows, 8), 1) for rows in (4, 4, 2))
+    assert text.collectives == tuple(Collective("reduce-scatter", "bf16", (rows, 8), 1) for rows in (16, 16, 4))
 
 
 def test_rounds_are_those_that_xla_says() -> None:
