@@ -79,7 +79,8 @@ def _backward(name: str, lies: tuple[str | None, ...], kept: tuple[Array, Array]
     def of_own_rows(x: Array, pulled: Array) -> Array:
         """The sum over a device's own rows, added up over all; each device of fsdp gets its part."""
         summed = tuple(range(x.ndim - 1))
-        # Scattered along its first axis: along the last one TPUs send every device the whole sum.
+        # Scattered along its first axis: along the last one TPUs send every device the whole sum. Without the barrier
+        # their compiler turns the sum back before it is sent.
         first_and_second = (x, pulled) if turned else (pulled, x)
         gradient = jax.lax.dot_general(*first_and_second, ((summed, summed), ((), ())))
         gradient = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=0, tiled=True)
