@@ -6,6 +6,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import jaxvsr
 from jaxvsr.command_line import EXIT_INPUT_ERROR, run
@@ -27,6 +28,7 @@ COMMANDS = {
     "study": ("study", "several trainings compared: one table, one figure"),
     "report": ("report", "the page of a run; mean and spread over several"),
 }
+COMPUTING = ("demo", "train", "evaluate", "ask", "teach", "bench", "study")  # their scripts take large pages too
 
 
 def usage() -> str:
@@ -60,6 +62,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand the arguments after the command to that command's own `main`; returns the exit code."""
     if argv is None:  # this process is the command
-        take_large_pages()
+        if Path(sys.argv[0]).name in ("jaxvsr", "__main__.py") and sys.argv[1:2] and sys.argv[1] in COMPUTING:
+            take_large_pages()
         take_signals()
     return run(_dispatch, argv)

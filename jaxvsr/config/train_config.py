@@ -36,7 +36,7 @@ class ModelSettings:
     reference: Literal["start", "base"] = "start"  # reference policy: the model this run starts from, or the original
     dtype: DtypeSetting = "auto"  # of activations; auto: float32 on CPU, else bfloat16
     remat: Remat = "none"  # computed again in the backward pass: nothing, layers, or all but matrix products (dots)
-    fused_attention: Literal["auto", "off"] = "auto"  # in one kernel on TPUs, and of long scenes on NVIDIA's cards
+    fused_attention: Literal["auto", "off"] = "auto"  # in kernels: on TPUs, and of long scenes on NVIDIA's cards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,4 +271,7 @@ class TrainConfig:
 IN_BUCKETS = ("data.folders", "model.path", "model.base")  # fields that take folders in buckets
 
 # What may change in a resumed run: nothing that a finished step depended on.
-CHANGEABLE = ("steps", "mesh", "intervals", "logging", "data.workers", "model.base", "update.skip_not_finite")
+CHANGEABLE = (
+    "steps", "mesh", "intervals", "logging", "data.workers", "model.base", "model.fused_attention",
+    "update.skip_not_finite",
+)  # fmt: skip

@@ -15,22 +15,29 @@ from pathlib import Path
 from jaxvsr.devices.accelerators import find_accelerators
 
 TUNABLE = "glibc.malloc.hugetlb"  # since glibc 2.35; an older one takes no notice
+_BEGUN = "JAXVSR_BEGUN_AGAIN"  # the process that has
 _ON_REQUEST = "[madvise]"  # as Linux says it; `[always]` gives them to all, `[never]` to nobody
 
 
 def take_large_pages(root: Path = Path("/")) -> None:
     """Begin this process again, with the same arguments and process id, if it will have large pages then.
 
-    Nothing happens where a user has set `GLIBC_TUNABLES=glibc.malloc.hugetlb=…` already, where there is an accelerator,
-    or where something runs in this process: a debugger, a notebook. Call it before the imports that take time.
+    Nothing happens where a user has set `GLIBC_TUNABLES=glibc.malloc.hugetlb=…` already, where accelerators compute, or
+    where something runs in this process: a debugger, a notebook. Call it before the imports that take time.
     """
-    if TUNABLE in os.environ.get("GLIBC_TUNABLES", "") or not _are_on_request(root) or not _is_fresh():
+    if os.environ.pop(_BEGUN, "") == str(os.getpid()):  # once, also where the tunables do not come through
         return
-    if find_accelerators(root).gpus or find_accelerators(root).tpus:
+    before = os.environ.get("GLIBC_TUNABLES", "")
+    if TUNABLE in before or not _are_on_request(root) or not _is_fresh() or _accelerators_compute(root):
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [os.environ.get("GLIBC_TUNABLES"), f"{TUNABLE}=1"]))
+    added = {_BEGUN: str(os.getpid()), "GLIBC_TUNABLES": f"{before}:{TUNABLE}=1".lstrip(":")}
     with contextlib.suppress(OSError):  # then without
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **added})
+
+
+def _accelerators_compute(root: Path) -> bool:
+    found = find_accelerators(root)
+    return bool(found.gpus or found.tpus) and os.environ.get("JAX_PLATFORMS", "").lower() != "cpu"
 
 
 def _are_on_request(root: Path) -> bool:

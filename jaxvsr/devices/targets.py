@@ -176,6 +176,7 @@ def prepare_compiler(target: Target) -> None:
         target, "jax_cuda12_plugin", ("jax-cuda12-plugin", "jax-cuda12-pjrt"), r"jax-cuda12-plugin<=([\d.]+)"
     )
     _check_installed(target, "nvidia.cuda_nvcc", ("nvidia-cuda-nvcc-cu12",), None)
+    _check_installed(target, "nvidia.cudnn", ("nvidia-cudnn-cu12",), None)  # attention of long scenes is its kernel
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there are no CUDA libraries beside the compiler
     # Without a device nothing can be tuned, and Triton's products need it: products go to cuBLAS.
     flags = os.environ.get("XLA_FLAGS", "")

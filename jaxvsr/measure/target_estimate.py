@@ -111,7 +111,8 @@ def estimate(config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: 
     rows /= text.num_key_value_heads
     rows = rows if rows <= options.score_rows else rows / sizes.questions
     scores = key_heads * rows * (sizes.scene_tokens + sizes.question_tokens + sizes.answer_tokens) * WIDE
-    fused = target.chip.kind == "tpu"  # attention is a kernel, which writes none (`models/fused_attention.py`)
+    # Attention is a kernel, which writes none (`models/fused_attention.py`).
+    fused = target.chip.kind == "tpu" and config.model.fused_attention == "auto"
     if fused:
         scores = 0.0
 

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from jaxvsr.models.sharding import axes_of, axes_that_divide, devices_of, gathered, is_split
+from jaxvsr.models.sharding import Axes, axes_of, axes_that_divide, devices_of, gathered, is_split
 
 
 def matmul_transposed(x: Float[Array, "*batch fan_in"], weight: Float[Array, "fan_out fan_in"]) -> Array:
@@ -34,15 +34,18 @@ def layer_product(
         x: of scenes, or in the tower of rows.
         heads: that stay whole on a device, 0: there are none.
     """
-    lies = _gradient_lies(x, weight, name, heads)
-    return matmul_transposed(x, gathered(weight, name)) if lies is None else _scattered_product(x, weight, name, lies)
+    weight = weight.astype(x.dtype)
+    axes, rows = _gradient_axes(x, weight, name, heads), _row_axes(x, name)
+    if axes is None or rows is None:
+        return matmul_transposed(x, gathered(weight, name))
+    return _scattered_product(x, weight, name, axes, rows)
 
 
-def _gradient_lies(x: Array, weight: Array, name: str, heads: int) -> tuple[str | None, ...] | None:
+def _gradient_axes(x: Array, weight: Array, name: str, heads: int) -> Axes | None:
     """The mesh axes of a gradient that is scattered; None where the weight is whole on each device, or does not divide,
     and of adapters, whose gradients are small."""
     axes = axes_of(name)
-    if "fsdp" not in axes or not name.endswith(".weight") or not is_split("fsdp") or _rows_lie(x, name) is None:
+    if "fsdp" not in axes or not name.endswith(".weight") or not is_split("fsdp"):
         return None
     if weight.shape[axes.index("fsdp")] % devices_of("fsdp"):
         return None
@@ -53,28 +56,30 @@ def _gradient_lies(x: Array, weight: Array, name: str, heads: int) -> tuple[str 
     )
 
 
-def _rows_lie(x: Array, name: str) -> tuple[str, ...] | None:
-    """The mesh axes of the first axis of `x`."""
+def _row_axes(x: Array, name: str) -> tuple[str, ...] | None:
+    """The mesh axes of the first axis of `x`; None where it does not divide over them."""
     rows = axes_that_divide(len(x), "rows") if name.startswith("visual.") else None
     return rows or axes_that_divide(len(x), "scenes")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _scattered_product(x: Array, weight: Array, name: str, lies: tuple[str | None, ...]) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _scattered_product(x: Array, weight: Array, name: str, axes: Axes, rows: tuple[str, ...]) -> Array:
     return matmul_transposed(x, gathered(weight, name))
 
 
-def _forward(x: Array, weight: Array, name: str, lies: tuple[str | None, ...]) -> tuple[Array, tuple[Array, Array]]:
+def _forward(
+    x: Array, weight: Array, name: str, axes: Axes, rows: tuple[str, ...]
+) -> tuple[Array, tuple[Array, Array]]:
     whole = gathered(weight, name)  # `rematerialised` does not keep it: it is gathered again
     return matmul_transposed(x, whole), (x, whole)
 
 
-def _backward(name: str, lies: tuple[str | None, ...], kept: tuple[Array, Array], pulled: Array) -> tuple[Array, Array]:
-    x, whole = kept
-    rows, middle = _rows_lie(x, name), [None] * (x.ndim - 2)
-    assert rows is not None
-    outputs, inputs = (axis if axis == "tensor" else None for axis in lies)
-    others, turned = tuple(axis for axis in rows if axis != "fsdp" and is_split(axis)), lies.index("fsdp") == 1
+def _backward(
+    name: str, axes: Axes, rows: tuple[str, ...], kept: tuple[Array, Array], pulled: Array
+) -> tuple[Array, Array]:
+    (x, whole), middle = kept, [None] * (kept[0].ndim - 2)
+    outputs, inputs = (axis if axis == "tensor" else None for axis in axes)
+    others, turned = tuple(axis for axis in rows if axis != "fsdp" and is_split(axis)), axes.index("fsdp") == 1
 
     def of_own_rows(x: Array, pulled: Array) -> Array:
         """The sum over a device's own rows, added up over all; each device of fsdp gets its part."""
@@ -90,7 +95,7 @@ def _backward(name: str, lies: tuple[str | None, ...], kept: tuple[Array, Array]
     gradient = jax.shard_map(
         of_own_rows,
         in_specs=(PartitionSpec(rows, *middle, inputs), PartitionSpec(rows, *middle, outputs)),
-        out_specs=PartitionSpec(*lies),
+        out_specs=PartitionSpec(*axes),
         check_vma=False,
     )(x, pulled)
     return jax.lax.dot_general(pulled, whole, (((pulled.ndim - 1,), (0,)), ((), ()))), gradient

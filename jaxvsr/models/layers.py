@@ -67,7 +67,7 @@ class Linear(nnx.Module):
         return y
 
     def _product(self, x: Array, weight: Array, kind: str) -> Array:
-        return layer_product(x, weight.astype(x.dtype), f"{self.name}.{kind}", self.heads)
+        return layer_product(x, weight, f"{self.name}.{kind}", self.heads)
 
 
 class ParamInit:

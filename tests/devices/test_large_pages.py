@@ -24,7 +24,7 @@ print(sys.argv[2:], os.environ.get("GLIBC_TUNABLES"))
 
 def lines_of(root: Path, *arguments: str, first: str = "", **environment: str) -> list[str]:
     """What a command prints that takes large pages on a machine whose files are under `root`."""
-    kept = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    kept = {name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", "JAX_PLATFORMS")}
     command = [sys.executable, "-c", COMMAND.format(first=first), str(root), *arguments]
     done = subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -69,6 +69,23 @@ print(*[line.split()[1] for line in open("/proc/self/smaps_rollup") if line.star
     assert int(done.stdout) > 128 * 1024, f"{done.stdout} KiB of 256 MiB, {done.stderr}"
 
 
+def test_cpus_compute_beside_a_card_that_is_not_used(tmp_path: Path):
+    root = machine(tmp_path, {SETTING: ON_REQUEST, "dev/nvidia0": ""})
+    assert lines_of(root, JAX_PLATFORMS="cpu")[-1] == "[] glibc.malloc.hugetlb=1"
+
+
+def test_it_begins_twice_at_most_where_the_tunables_do_not_come_through(tmp_path: Path):
+    """As where an interpreter has capabilities of its own."""
+    root = machine(tmp_path, {SETTING: ON_REQUEST})
+    assert lines_of(root, first="os.environ.pop('GLIBC_TUNABLES', None)")[-1] == "[] None"
+
+
+def test_a_command_has_done_nothing_yet_where_it_takes_them():
+    script = "import jaxvsr.cli; from jaxvsr.devices import large_pages; print(large_pages._is_fresh())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("files", "first", "environment"),
     [
@@ -77,6 +94,7 @@ print(*[line.split()[1] for line in open("/proc/self/smaps_rollup") if line.star
         ({SETTING: "always madvise [never]\n"}, "", {}),
         ({SETTING: ON_REQUEST, "dev/nvidia0": ""}, "", {}),
         ({SETTING: ON_REQUEST}, "", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}),
+        ({SETTING: ON_REQUEST, "dev/nvidia0": ""}, "os.environ['JAX_PLATFORMS'] = 'cuda,cpu'", {}),
         ({SETTING: ON_REQUEST}, "import numpy", {}),
         ({SETTING: ON_REQUEST}, "threading.Thread(target=threading.Event().wait, daemon=True).start()", {}),
         ({SETTING: ON_REQUEST}, "sys.settrace(lambda *_: None)", {}),

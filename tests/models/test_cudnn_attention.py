@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import util
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvsr.errors import InputError
 from jaxvsr.models import cudnn_attention, tree
 from jaxvsr.models.attention import causal_attention
 from jaxvsr.models.tree import ForwardOptions
@@ -97,46 +100,103 @@ def test_long_scenes_in_bfloat16_on_cards_take_it(monkeypatch: pytest.MonkeyPatc
     assert ForwardOptions("bfloat16", fused=True).takes_cudnn(1, 128)
 
 
-def test_a_card_that_is_here_is_tried_once_also_while_a_program_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
-
-    def computed(query: jax.Array, key: jax.Array, value: jax.Array, how: str, right: bool = True) -> jax.Array:
-        mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True, implementation="xla")
-        if how == "cudnn":
-            tried.append(len(query))
-        return mixed if how == "xla" or right else mixed.at[0, 5].mul(1.25)
-
-    def seen_in_a_program(right: bool) -> bool:
-        cudnn_attention._is_taken.cache_clear()
-        tried.clear()
-        monkeypatch.setattr(cudnn_attention, "_attended", functools.partial(computed, right=right))
-        found = []
-
-        @jax.jit
-        def program(x: jax.Array) -> jax.Array:
-            found.extend([cudnn_attention.has_cudnn(16), cudnn_attention.has_cudnn(16)])
-            return x + 1
-
-        mesh = jax.make_mesh((1,), ("data",))
-        with jax.set_mesh(mesh):
-            program(jnp.ones(2))
-        assert len(tried) == 1 and found[0] is found[1]
-        return found[0]
-
+def _as_on_a_card(monkeypatch: pytest.MonkeyPatch, capability: str = "9.0") -> None:
+    cudnn_attention._is_taken.cache_clear()
     monkeypatch.setattr(cudnn_attention, "platform", lambda: "gpu")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert seen_in_a_program(True) and not seen_in_a_program(False)
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability=capability)])
 
 
-@pytest.mark.parametrize("here", [True, False])
+def _wrong_output(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    return cudnn_attention._attended(query, key, value, "xla").at[0, 5].mul(1.25)
+
+
+@jax.custom_vjp
+def _no_number_in_a_gradient(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    return cudnn_attention._attended(query, key, value, "xla")
+
+
+def _pulled_back(kept: tuple[jax.Array, ...], pulled: jax.Array) -> tuple[jax.Array, ...]:
+    *others, last = jax.vjp(lambda *heads: cudnn_attention._attended(*heads, "xla"), *kept)[1](pulled)
+    return *others, last.at[0, 5, 0, 0].set(jnp.nan)
+
+
+_no_number_in_a_gradient.defvjp(lambda *heads: (_no_number_in_a_gradient(*heads), heads), _pulled_back)
+
+
+@pytest.mark.parametrize(
+    ("computed", "fault"),
+    [
+        (lambda *heads: cudnn_attention._attended(*heads, "xla"), ""),
+        (_wrong_output, "query's gradient"),
+        (_no_number_in_a_gradient, "value's nan"),
+    ],
+)
+def test_a_card_that_is_here_is_tried_once_also_while_a_program_is_traced(
+    computed: Callable[..., jax.Array], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attended, tried = cudnn_attention._attended, []
+
+    def here(query: jax.Array, key: jax.Array, value: jax.Array, how: str) -> jax.Array:
+        if how == "xla":
+            return attended(query, key, value, how)
+        tried.append(query.shape[1])
+        monkeypatch.setattr(cudnn_attention, "_attended", attended)  # what `computed` calls
+        try:
+            return computed(query, key, value)
+        finally:
+            monkeypatch.setattr(cudnn_attention, "_attended", here)
+
+    _as_on_a_card(monkeypatch)
+    monkeypatch.setattr(cudnn_attention, "_attended", here)
+    found = []
+
+    @jax.jit
+    def program(x: jax.Array) -> jax.Array:
+        found.extend([cudnn_attention.has_cudnn(16), cudnn_attention.has_cudnn(16)])
+        return x + 1
+
+    said = pytest.warns(UserWarning, match=f"not taken: {fault}") if fault else contextlib.nullcontext()
+    with jax.set_mesh(jax.make_mesh((1,), ("data",))), said:
+        program(jnp.ones(2))
+    assert found == [not fault] * 2
+    assert tried == [cudnn_attention.ALIGNED, cudnn_attention.TRIED]  # asked of JAX, and computed
+
+    if fault:  # in one of several processes
+        cudnn_attention._is_taken.cache_clear()
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        with pytest.raises(InputError, match=r"model\.fused_attention=off"):
+            cudnn_attention.has_cudnn(16)
+
+
+def test_a_card_on_which_cudnn_fails_does_not_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(query: jax.Array, key: jax.Array, value: jax.Array, how: str) -> jax.Array:
+        if query.shape[1] == cudnn_attention.TRIED:
+            raise jax.errors.JaxRuntimeError("CUDNN_STATUS_NOT_SUPPORTED")
+        return query
+
+    _as_on_a_card(monkeypatch)
+    monkeypatch.setattr(cudnn_attention, "_attended", failing)
+    with pytest.warns(UserWarning, match="CUDNN_STATUS_NOT_SUPPORTED"):
+        assert not cudnn_attention.has_cudnn(16)
+
+
+@pytest.mark.parametrize(("capability", "has"), [("9.0", True), ("12.0", True), ("8.0", True), ("7.5", False)])
+def test_cards_before_ampere_have_none(capability: str, has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    _as_on_a_card(monkeypatch, capability)
+    monkeypatch.setattr(cudnn_attention, "_attended", lambda query, *_, **__: query)
+    monkeypatch.setattr(cudnn_attention, "_fault", lambda dim: "")
+    assert cudnn_attention.has_cudnn(128) is has
+
+
 @pytest.mark.parametrize("error", [RuntimeError("cuDNN is not detected."), NotImplementedError("head dim")])
-def test_a_jax_without_cudnn_goes_without(error: Exception, here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jax_without_cudnn_goes_without(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that for AMD's cards."""
+
     def none_there(*_: object, **__: object) -> None:
         raise error
 
-    cudnn_attention._is_taken.cache_clear()
-    monkeypatch.setattr(cudnn_attention, "platform", lambda: "gpu")
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu" if here else "cpu")
+    _as_on_a_card(monkeypatch, "gfx942")
     monkeypatch.setattr(jax.nn, "dot_product_attention", none_there)
     assert not cudnn_attention.has_cudnn(128)
 
