@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -107,17 +108,20 @@ def _as_on_a_card(monkeypatch: pytest.MonkeyPatch, capability: str = "9.0") -> N
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability=capability)])
 
 
+_BY_XLA = functools.partial(cudnn_attention._attended, how="xla")
+
+
 def _wrong_output(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    return cudnn_attention._attended(query, key, value, "xla").at[0, 5].mul(1.25)
+    return _BY_XLA(query, key, value).at[0, 5].mul(1.25)
 
 
 @jax.custom_vjp
 def _no_number_in_a_gradient(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    return cudnn_attention._attended(query, key, value, "xla")
+    return _BY_XLA(query, key, value)
 
 
 def _pulled_back(kept: tuple[jax.Array, ...], pulled: jax.Array) -> tuple[jax.Array, ...]:
-    *others, last = jax.vjp(lambda *heads: cudnn_attention._attended(*heads, "xla"), *kept)[1](pulled)
+    *others, last = jax.vjp(_BY_XLA, *kept)[1](pulled)
     return *others, last.at[0, 5, 0, 0].set(jnp.nan)
 
 
@@ -127,7 +131,7 @@ _no_number_in_a_gradient.defvjp(lambda *heads: (_no_number_in_a_gradient(*heads)
 @pytest.mark.parametrize(
     ("computed", "fault"),
     [
-        (lambda *heads: cudnn_attention._attended(*heads, "xla"), ""),
+        (_BY_XLA, ""),
         (_wrong_output, "query's gradient"),
         (_no_number_in_a_gradient, "value's nan"),
     ],
@@ -135,17 +139,13 @@ _no_number_in_a_gradient.defvjp(lambda *heads: (_no_number_in_a_gradient(*heads)
 def test_a_card_that_is_here_is_tried_once_also_while_a_program_is_traced(
     computed: Callable[..., jax.Array], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attended, tried = cudnn_attention._attended, []
+    tried = []
 
     def here(query: jax.Array, key: jax.Array, value: jax.Array, how: str) -> jax.Array:
         if how == "xla":
-            return attended(query, key, value, how)
+            return _BY_XLA(query, key, value)
         tried.append(query.shape[1])
-        monkeypatch.setattr(cudnn_attention, "_attended", attended)  # what `computed` calls
-        try:
-            return computed(query, key, value)
-        finally:
-            monkeypatch.setattr(cudnn_attention, "_attended", here)
+        return computed(query, key, value)
 
     _as_on_a_card(monkeypatch)
     monkeypatch.setattr(cudnn_attention, "_attended", here)
