@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxvsr.buckets.urls import bucket_url
-from jaxvsr.command_line import ArgumentParser, add_process_flags, run
+from jaxvsr.command_line import EXIT_NOT_FINITE, ArgumentParser, add_process_flags, run
 from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
 from jaxvsr.demo_stages import data_is_there, make_missing_data
-from jaxvsr.errors import EndedError, InputError
+from jaxvsr.errors import EndedError, InputError, NotFiniteError
 from jaxvsr.files import write_text
 from jaxvsr.locks import only_writer
 
@@ -167,24 +167,35 @@ def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
     if arguments.target or arguments.shape or arguments.json or arguments.fit:
         return _plan_on_target(arguments)
-    from jaxvsr.buckets.places import place as place_of_folder
-    from jaxvsr.buckets.publishing import published
     from jaxvsr.devices.cluster import place_of_process
     from jaxvsr.devices.joining import end_together, speak_as
 
     place = place_of_process(arguments.coordinator, arguments.process_id, arguments.process_count)
     speak_as(place)
-    if arguments.run_dir is None or arguments.dry_run:
-        code = _train(arguments, place, None)
-    elif place.count > 1 and (url := bucket_url(arguments.run_dir)) is not None:
-        code = _train_into_bucket(arguments, place, url)
-    else:
-        arguments.run_dir = place_of_folder(arguments.run_dir, "written")
-        with published(arguments.run_dir) as sending:
-            code = _train(arguments, place, sending)
+    try:
+        code = _train_and_send(arguments, place)
+    except NotFiniteError:  # in the same step of every process; what is saved has been sent
+        if place.count > 1:
+            end_together()
+        if place.process > 0:
+            raise EndedError(EXIT_NOT_FINITE) from None
+        raise
     if place.count > 1:
         end_together()
     return code
+
+
+def _train_and_send(arguments: Namespace, place: Place) -> int:
+    from jaxvsr.buckets.places import place as place_of_folder
+    from jaxvsr.buckets.publishing import published
+
+    if arguments.run_dir is None or arguments.dry_run:
+        return _train(arguments, place, None)
+    if place.count > 1 and (url := bucket_url(arguments.run_dir)) is not None:
+        return _train_into_bucket(arguments, place, url)
+    arguments.run_dir = place_of_folder(arguments.run_dir, "written")
+    with published(arguments.run_dir) as sending:
+        return _train(arguments, place, sending)
 
 
 def _train_into_bucket(arguments: Namespace, place: Place, url: str) -> int:
