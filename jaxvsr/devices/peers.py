@@ -118,8 +118,7 @@ class Peers:
                 if waited > SAY_SECONDS and not is_said:
                     is_said = True
                     print(f"{where}: waiting for process {self._missing()} of {self.count}", flush=True)
-        with _listener(bind, 0, where) as free:
-            port = free.getsockname()[1]
+        port = _held_port(bind)
         seen = {0: self.sees, **{index: link.sees for index, link in self.links.items()}}
         for index, link in self.links.items():
             link.send(go=port, on_host=_among_alike(index, seen))
@@ -289,6 +288,17 @@ def _listener(bind: str, port: int, where: str) -> socket.socket:
             f"{where}: process 0 cannot listen there ({why}); take a free port of the machine that process 0 runs on "
             "(--coordinator, or JAX_COORDINATOR_PORT where a cluster gives the address)"
         ) from None
+
+
+def _held_port(bind: str) -> int:
+    """A port that nobody else is given before JAX's coordinator listens there: beside a socket that does not, and that
+    stays to the end of the process."""
+    held = socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the coordinator sets it too, and may share the port
+    held.bind((bind, 0))
+    port: int = held.getsockname()[1]
+    held.detach()
+    return port
 
 
 def _bracketed(host: str) -> str:

@@ -169,6 +169,13 @@ def test_a_process_that_is_done_ends_nobody(words: tuple[str, str]) -> None:
     group.ends()
 
 
+def test_nobody_else_gets_the_port_of_jaxs_coordinator() -> None:
+    """Another program could, in the time in which JAX starts; that it gets it itself, the tests of `Group` show."""
+    port = peers._held_port("127.0.0.1")
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", port))
+
+
 def test_a_port_in_use_is_one_line() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,

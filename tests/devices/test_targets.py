@@ -120,7 +120,7 @@ def test_a_compiler_that_does_not_go_with_jax_is_one_line_with_the_fix(
 
 def test_what_the_compilers_read_is_set_beside_what_is_there(installed: dict[str, str]) -> None:
     installed.update({"libtpu": "0.0.42.1", "jax-cuda12-plugin": "0.10.2", "jax-cuda12-pjrt": "0.10.2"})
-    installed["nvidia-cuda-nvcc-cu12"] = "12.9.86"
+    installed |= {"nvidia-cuda-nvcc-cu12": "12.9.86", "nvidia-cudnn-cu12": "9.28.0.42"}
     environment: Any = targets.os.environ
     prepare_compiler(parse_target("h100:8"))
     assert environment["XLA_FLAGS"] == "--xla_one --xla_gpu_enable_triton_gemm=false"
