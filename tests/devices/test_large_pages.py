@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxvsr import cli
+
 SETTING = "sys/kernel/mm/transparent_hugepage/enabled"
 ON_REQUEST = "always [madvise] never\n"
 COMMAND = """
@@ -78,6 +80,12 @@ def test_it_begins_twice_at_most_where_the_tunables_do_not_come_through(tmp_path
     """As where an interpreter has capabilities of its own."""
     root = machine(tmp_path, {SETTING: ON_REQUEST})
     assert lines_of(root, first="os.environ.pop('GLIBC_TUNABLES', None)")[-1] == "[] None"
+
+
+def test_the_jaxvsr_command_takes_them_for_the_scripts_that_do():
+    launch = Path(cli.__file__).parents[1] / "launch"
+    scripts = {command: (launch / f"{module}.py").read_text() for command, (module, _) in cli.COMMANDS.items()}
+    assert {command for command, text in scripts.items() if "    take_large_pages()\n" in text} == set(cli.COMPUTING)
 
 
 def test_a_command_has_done_nothing_yet_where_it_takes_them():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.models import cudnn_attention, tree
 from jaxvsr.models.attention import causal_attention
 from jaxvsr.models.tree import ForwardOptions
-from tests.support.forks import said_by
+from tests.support.two_ways import check_both_ways, on_meshes
 
 
 def test_it_equals_the_portable_path_forward_and_backward() -> None:
@@ -39,53 +38,19 @@ def test_it_equals_the_portable_path_forward_and_backward() -> None:
         assert jnp.abs(ours - theirs).max() <= 2e-6 * jnp.abs(theirs).max()
 
 
-_LOSSES = """
-import json, sys
-import jax, jax.numpy as jnp, numpy as np
-from jaxvsr.devices.choose_devices import choose_devices
-from jaxvsr.devices.mesh import make_mesh
-from jaxvsr.devices.mesh_shape import parse_mesh
-from jaxvsr.models import cudnn_attention, tree
-from jaxvsr.models.qwen_vl import bind, model_definition
-from tests.support.trees import random_parameters, random_tree, small_config
-
-shape = parse_mesh(sys.argv[2])
-mesh = make_mesh(shape, choose_devices("cpu", shape))
-config = small_config(sys.argv[1], key_heads=int(sys.argv[3]))
-case = random_tree(4, 2, 2)
-parameters, definition = random_parameters(config, None, jnp.float32), model_definition(config)
-weights = np.random.default_rng(7).normal(size=case.mask.shape) * case.mask
-taken = []
-
+_TAKEN = """
 def takes(self, tokens, dim):
-    taken.append(bool(self.fused))
+    noted.append(bool(self.fused))
     return self.fused
 
-tree.ForwardOptions.takes_cudnn, tree.ForwardOptions.is_fused = takes, lambda self, tokens: False
-
-def loss(parameters, fused, remat):
-    options = tree.ForwardOptions(unroll=False, fused=fused, remat=remat)
-    return jnp.sum(tree.tree_logprobs(bind(definition, parameters), *case.on_device, 0.7, options)[0] * weights)
-
-run = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
-with jax.set_mesh(mesh):
-    (expected, theirs), (value, ours) = jax.device_get((run(parameters, False, "none"), run(parameters, True, "dots")))
-norm = np.linalg.norm
-far = {name: float(norm(ours[name] - leaf) / norm(leaf)) for name, leaf in theirs.items() if "k_proj.bias" not in name}
-print(json.dumps({"value": abs(float(value / expected) - 1), "gradients": far, "taken": sorted(set(taken))}))
+ForwardOptions.takes_cudnn, ForwardOptions.is_fused = takes, lambda self, tokens: False
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "family, mesh, key_heads",
-    [("qwen2_vl", "1", 2), ("qwen3_vl", "data=2,fsdp=2,tensor=2", 2), ("qwen2_vl", "fsdp=2,tensor=2", 1)],
-)
+@on_meshes
 def test_log_probabilities_and_gradients_are_those_of_the_portable_path(family: str, mesh: str, key_heads: int) -> None:
-    """Also on a mesh, where each device has its own scenes and heads, or query heads of a head that all have."""
-    seen = json.loads(said_by(_LOSSES, family, mesh, key_heads))
-    assert seen["taken"] == [False, True] and seen["value"] <= 2e-6
-    assert len(seen["gradients"]) > 10 and max(seen["gradients"].values()) <= 1e-5
+    assert check_both_ways(family, mesh, key_heads, _TAKEN) == [False, True]
 
 
 def test_long_scenes_in_bfloat16_on_cards_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
