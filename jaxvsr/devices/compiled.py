@@ -19,6 +19,11 @@ from jaxvsr.stop_signals import are_taken
 
 # Without it XLA copies every key and value cache in every step of the decode loop. Other backends have no such option.
 CPU_COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+# Vector memory that one operation may take: with the compiler's own limit, 16 MiB, it cuts large products into tiles
+# that are too small.
+TPU_COMPILER_OPTIONS = {"xla_tpu_scoped_vmem_limit_kib": 32768}
+COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"cpu": CPU_COMPILER_OPTIONS, "tpu": TPU_COMPILER_OPTIONS}
+SMALL_VECTOR_MEMORY = ("TPU v2", "TPU v3", "TPU v4")  # have 16 MiB in all
 LOOK_SECONDS = 0.2  # while a program compiles
 
 
@@ -88,10 +93,11 @@ class CompiledFunction:
         return outcome[0]
 
     def _compiled(self, lowered: Any) -> Any:
-        platform = self._mesh.devices.flat[0].platform if self._mesh else jax.default_backend()
-        if platform == "cpu":
+        device = self._mesh.devices.flat[0] if self._mesh else jax.devices()[0]
+        options = COMPILER_OPTIONS.get(device.platform)
+        if options and device.device_kind not in SMALL_VECTOR_MEMORY:
             try:
-                return lowered.compile(compiler_options=CPU_COMPILER_OPTIONS)
+                return lowered.compile(compiler_options=options)
             except jax.errors.JaxRuntimeError as error:
                 if "No such compile option" not in str(error):  # another version of XLA: go without
                     raise

@@ -41,6 +41,7 @@ class Cell:
     seconds_per_question: float | None = None
     by: str = ""  # compiler and its version
     larger: str = ""  # where nothing fits: the smallest target of this chip that arithmetic lets it fit on
+    note: str = ""  # by hand: what its figures lack
 
 
 def by_arithmetic(recipe: str, name: str) -> Cell:
@@ -107,6 +108,7 @@ row says where its figures are from:
   kernel those of its schedule, without waiting for other chips.
 - **compiled, seconds at least**: the same for cards, whose compiler counts nothing. Seconds are the roofline of the
   data sheet, which no program is faster than: not to be compared with the other rows'.
+- **compiled, earlier form**: before an update took less memory, and on TPUs a third less time (`CHANGELOG.md`).
 - **arithmetic**: nothing was compiled. Weights, state and caches are counted, the largest temporaries are estimated.
   Seconds are needed products at half of the chip's peak, decoding at half of its bandwidth, and what chips send each
   other at half of the interconnect's.
@@ -130,6 +132,24 @@ _PAPERS = """
 
 Epochs, frames and batch of the 120 hours are not given either. The table above counts each of 100,000 questions once,
 and nothing in it was measured: it says what to expect of a chip, not how we compare.
+
+## What others have measured on such chips
+
+| what | measured | published in |
+|---|---|---|
+| LoRA of Qwen2.5-7B, one H100, 4,096 tokens | 423 TFLOP/s of needed work, 43 % of peak | [NeMo AutoModel][nemo] |
+| LoRA of Llama 3 8B, the same | 402 TFLOP/s, 41 % | [NeMo AutoModel][nemo] |
+| all weights of Llama 2 70B, 512 v5p, 4,096 tokens | 65 % of peak | [MaxText][maxtext] |
+| all weights of Llama 3.1 8B and 70B, 256 v6e, 8,192 tokens | 45 and 50 % of peak | [MaxText][maxtext] |
+| decoding of Llama 3.1 70B in JAX, 16 v5e; 8, 16, 32, 64 sequences | 85, 72, 58, 37 % of bandwidth | [JAX][llama] |
+
+Beside them, by the TPU compiler's count and not measured ([benchmarks.md](benchmarks.md#on-tpus-by-their-compiler)):
+an update with LoRA of 7B takes 64 % of a v5p's peak and 37 % of a v6e's, and a decode step of 2B on a v5e, 56 rollouts
+at once, 47 % of the bandwidth.
+
+[nemo]: https://docs.nvidia.com/nemo/automodel/performance/performance-summary.md
+[maxtext]: https://maxtext.readthedocs.io/en/maxtext-v0.2.2/reference/models/tiering.html
+[llama]: https://github.com/jax-ml/jax-llm-examples/tree/main/llama3
 """
 
 
@@ -140,5 +160,5 @@ def _row(cell: Cell) -> str:
     time = f"{seconds:.3g} | {seconds * QUESTIONS / 3600:.3g}" if seconds else " | "
     settings = f"`{cell.settings}`" if cell.settings else ""
     by_roofline = cell.how == "compiled" and seconds and parse_target(cell.target).chip.card
-    how = f"{cell.how}, seconds at least" if by_roofline else cell.how
+    how = ", ".join(filter(None, [cell.how, "seconds at least" if by_roofline else "", cell.note]))
     return f"| {cell.recipe} | {cell.target} | {fits} | {memory} | {settings} | {time} | {how} |"

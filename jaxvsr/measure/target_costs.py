@@ -26,7 +26,7 @@ from jaxvsr.errors import InputError
 from jaxvsr.measure.abstract_step import Programs
 from jaxvsr.measure.compiled_text import CompiledText
 from jaxvsr.measure.flops import StepSizes, cache_bytes, decode_bytes, needed_flops
-from jaxvsr.models.fused_attention import BLOCK, block_size, computed_blocks
+from jaxvsr.models.fused_attention import block_size, computed_blocks
 from jaxvsr.models.layers import LANES
 from jaxvsr.models.model_config import ModelConfig, TextConfig
 from jaxvsr.models.tree_sizes import TreeSizes
@@ -37,16 +37,17 @@ PREALLOCATED = (
 PHASES = {"sample": ("vision", "prefill", "decode"), "reference": ("reference",), "update": ("update",)}
 
 # Of attention's kernel the compiler says nothing in a compiled program, but it schedules it, and can be told to write
-# the schedule down. These are its instructions for a block of 512 × 512 tokens of one head of width 128, transfers and
-# a row's start and end with them, waiting for memory not: forward, gradient of queries, gradient of keys and values. By
-# libtpu 0.0.42.1 and JAX 0.10.2. Of a v4 and a v5p these are the half: two cores share the blocks, where there are
-# several scenes or key heads.
+# the schedule down (`--xla_jf_dump_llo_text`). These are its instructions for a block of 512 × 512 or 640 × 640 tokens
+# of one head of width 128, transfers and a row's start and end with them, waiting for memory not: forward, gradient of
+# queries, gradient of keys and values. By libtpu 0.0.42.1 and JAX 0.10.2, with the options of `devices/compiled.py`.
+# Of a v4 and a v5p these are the half: two cores share the blocks, where there are several scenes or key heads. A
+# smaller block, of a tree of few tokens, counts as its share of one of 512, which is too little.
 BLOCK_CYCLES = {
-    "v4": {"fwd": 1641, "dq": 1335, "dkv": 1821},
-    "v5e": {"fwd": 2231, "dq": 1846, "dkv": 2409},
-    "v5p": {"fwd": 1187, "dq": 987, "dkv": 1347},
-    "v6e": {"fwd": 1834, "dq": 1459, "dkv": 1777},
-    "TPU7x": {"fwd": 1703, "dq": 1468, "dkv": 1809},
+    "v4": {512: {"fwd": 1664, "dq": 1357, "dkv": 1837}, 640: {"fwd": 2610, "dq": 2073, "dkv": 2407}},
+    "v5e": {512: {"fwd": 2064, "dq": 1840, "dkv": 2393}, 640: {"fwd": 3204, "dq": 2721, "dkv": 3603}},
+    "v5p": {512: {"fwd": 1069, "dq": 1041, "dkv": 1406}, 640: {"fwd": 1641, "dq": 1460, "dkv": 1969}},
+    "v6e": {512: {"fwd": 1655, "dq": 1462, "dkv": 1765}, 640: {"fwd": 2977, "dq": 2190, "dkv": 2514}},
+    "TPU7x": {512: {"fwd": 1759, "dq": 1517, "dkv": 1795}, 640: {"fwd": 3142, "dq": 2179, "dkv": 2567}},
 }
 # The same of the tower's kernel, for one head of width 80 and 256 patches: it grows with the square of a row's patches,
 # below 256 with their number (of a v4, which has room for 128, it was read at 64 and halved). Other widths count as 80.
@@ -204,12 +205,13 @@ def kernel_cycles(text: CompiledText, chip: Chip, model: ModelConfig, tree: Tree
 
 def _tree_cycles(kind: str, values: int, chip: Chip, config: TextConfig, tree: TreeSizes) -> float:
     """Of one run, whose largest result has a value for each head, token and place of a head's width."""
-    block = block_size(tree.tokens)
+    block = block_size(tree)
+    known = 640 if block == 640 else 512
     heads = values / (-(-tree.tokens // block) * block) / config.head_dim
     if kind == "dkv":
         heads *= config.num_attention_heads // config.num_key_value_heads
-    blocks = heads * computed_blocks(tree) * (block / BLOCK) ** 2 * config.head_dim / LANES
-    return blocks * BLOCK_CYCLES[chip.name][kind]
+    blocks = heads * computed_blocks(tree, block) * (block / known) ** 2 * config.head_dim / LANES
+    return blocks * BLOCK_CYCLES[chip.name][known][kind]
 
 
 def _parameter_bytes(given: Any) -> int:

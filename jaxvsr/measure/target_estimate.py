@@ -123,10 +123,11 @@ def estimate(config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: 
     chunk = min(options.logit_chunk, answers) * vocabulary
     gathers = held.layer * 2 + held.head if mesh.fsdp > 1 else 0.0
     reference = gathers + scenes * (max(layer(prompt + answers), chunk) + 2 * scores)
+    normed = fused and text.query_key_norm  # queries and keys are kept before their norm and behind it
     kept: float = {
         "full": width,
-        "dots": width * 3 + queries * (3 if fused else 2) + caches + 2 * inner,
-        "none": width * 8 + queries * 4 + caches * 2 + (5 if fused else 4) * inner,
+        "dots": width * 3 + queries * (2 + normed) + caches * (1 + normed / 2) + 2 * inner,
+        "none": width * 6 + queries * 4 + caches * 2 + 3 * inner,
     }[settings.remat] * ITEM  # a token and layer, for the backward pass
     if settings.remat == "none":
         kept += 2 * scores / (prompt + answers)

@@ -13,17 +13,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask_info
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask import Mask, MultiHeadMask
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from jaxvsr.models.layers import LANES
-from jaxvsr.models.model_config import FUSED_ATTENTION
+from jaxvsr.models.model_config import KEPT
 from jaxvsr.models.sharding import axes_that_divide, has_several_devices, platform
 from jaxvsr.models.tree_sizes import TreeSizes
 
-BLOCK = 512  # query and key tokens of a block; of 1,024 the kernel's scores do not fit in a v5e's vector memory
+# Query and key tokens of a block. Smaller ones take more cycles for as many scores, larger ones skip fewer scores that
+# nobody needs. Between the two scores alone decide: by the kernel's schedule (`measure/target_costs.py`) those of 640
+# take 16 % less to 15 % more each, by chip and kernel.
+BLOCKS = (512, 640)
 
 
 def tree_attention(
@@ -32,26 +36,27 @@ def tree_attention(
     value: Float[Array, "S X K D"],
     real: Bool[Array, "S X"],
     sizes: TreeSizes,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> Float[Array, "S X K M D"]:
     """Each token of the tree attends to those before it in its own segment and in its ancestors'.
 
     Args:
         real: False for padding, which no other token sees.
-        block: tokens of a block; fewer where the tree is smaller.
+        block: tokens of a block; None: of `BLOCKS` that with which fewest scores are computed.
 
     To the compiler's partitioner a kernel is one operation, so it is split by hand as activations are: by scenes, and
     by key heads or, where those do not divide, by the query heads of each. Elsewhere than on TPUs it is interpreted:
     slow, and right.
     """
     tokens, heads, dim = query.shape[1], query.shape[3], query.shape[4]
-    size = block_size(tokens, block)
+    size = block or block_size(sizes)
     spare = -tokens % size
     query = query * jnp.asarray(dim**-0.5, query.dtype)
     query, key, value = (
         jnp.pad(jnp.moveaxis(part, 1, -2), [(0, 0)] * (part.ndim - 2) + [(0, spare), (0, 0)])
         for part in (query, key, value)
     )
+    query, key, value = (checkpoint_name(part, KEPT) for part in (query, key, value))
     segment = jnp.pad(jnp.where(real, 0, 1), [(0, 0), (0, spare)], constant_values=1)
     kernel = _kernel(_TreeMask(sizes, tokens + spare), size, platform() != "tpu")
 
@@ -72,16 +77,19 @@ def tree_attention(
     return jnp.moveaxis(attended(query, key, value, segment)[..., :tokens, :], -2, 1)
 
 
-def block_size(tokens: int, most: int = BLOCK) -> int:
-    """Tokens of a block for so many in all: one block of whole registers for few."""
-    return min(most, -(-tokens // LANES) * LANES)
+@functools.lru_cache(maxsize=64)
+def block_size(sizes: TreeSizes) -> int:
+    """Tokens of a block for a tree: of few tokens one block of whole registers."""
+    whole = -(-sizes.tokens // LANES) * LANES
+    return min((min(block, whole) for block in BLOCKS), key=lambda block: computed_blocks(sizes, block) * block**2)
 
 
-def computed_blocks(sizes: TreeSizes) -> int:
+@functools.lru_cache(maxsize=64)
+def computed_blocks(sizes: TreeSizes, block: int) -> int:
     """Blocks of query and key tokens, of all (tokens / block)², that the kernel computes for one head."""
-    block = block_size(sizes.tokens)
-    kernel = _kernel(_TreeMask(sizes, -(-sizes.tokens // block) * block), block, False)
-    return int(np.count_nonzero(kernel.fwd_mask_info.block_mask))
+    count = -(-sizes.tokens // block)
+    mask, parts = _TreeMask(sizes, count * block), [slice(n * block, (n + 1) * block) for n in range(count)]
+    return sum(bool(mask[rows, keys].any()) for n, rows in enumerate(parts) for keys in parts[: n + 1])
 
 
 class _TreeMask(Mask):
@@ -129,7 +137,7 @@ def _kernel(mask: _TreeMask, block: int, interpret: bool) -> Any:
         save_residuals=False,
         mask_value=splash_attention_kernel.DEFAULT_MASK_VALUE,
         attn_logits_soft_cap=None,
-        residual_checkpoint_name=FUSED_ATTENTION,
+        residual_checkpoint_name=KEPT,
         mask_function=None,
         interpret=interpret,
     )

@@ -6,18 +6,21 @@ A module built with `stack=(depth,)` holds the weights of all layers on a leadin
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from jaxvsr.models.layer_product import layer_product
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import FUSED_ATTENTION, Remat
-from jaxvsr.models.sharding import is_split
+from jaxvsr.models.model_config import KEPT, Remat
+from jaxvsr.models.sharding import is_split, platform
 
 INITIAL_STD = 0.02  # Qwen2's initializer_range
 LANES = 128  # a TPU's registers are 8 × 128
@@ -105,9 +108,34 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        wide = at_least_float32(x)
-        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
-        return wide.astype(x.dtype) * self.weight[...].astype(x.dtype)
+        return root_mean_square_norm(x, self.weight[...], self.eps)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def root_mean_square_norm(
+    x: Float[Array, "*batch width"], weight: Float[Array, " width"], eps: float
+) -> Float[Array, "*batch width"]:
+    """Keeps `x` as it came and one number for each vector for the backward pass. JAX by itself would keep the result in
+    float32."""
+    return _norm_forward(x, weight, eps)[0]
+
+
+def _norm_forward(x: Array, weight: Array, eps: float) -> tuple[Array, tuple[Array, Array, Array]]:
+    wide = at_least_float32(x)
+    scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
+    return (wide * scale).astype(x.dtype) * weight.astype(x.dtype), (x, checkpoint_name(scale, KEPT), weight)
+
+
+def _norm_backward(eps: float, kept: tuple[Array, Array, Array], pulled: Array) -> tuple[Array, Array]:
+    x, scale, weight = kept
+    unit = at_least_float32(x) * scale
+    of_weight = jnp.sum(at_least_float32(pulled) * unit.astype(x.dtype), axis=tuple(range(x.ndim - 1)))
+    pulled = at_least_float32(pulled * weight.astype(x.dtype))
+    along = jnp.mean(unit * pulled, axis=-1, keepdims=True)
+    return (scale * (pulled - unit * along)).astype(x.dtype), of_weight.astype(weight.dtype)
+
+
+root_mean_square_norm.defvjp(_norm_forward, _norm_backward)
 
 
 class LayerNorm(nnx.Module):
@@ -135,7 +163,27 @@ class SwiGLU(nnx.Module):
         self.down_proj = Linear(f"{name}.down_proj", inner, width, bias=bias, init=init, stack=stack)
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x)))
+
+
+@jax.custom_vjp
+def gated(gate: Float[Array, "*batch inner"], up: Float[Array, "*batch inner"]) -> Float[Array, "*batch inner"]:
+    """`silu(gate) * up`. Both gradients are written to memory, once: left to itself the TPU's compiler computes them
+    again for every tile of the two products that take them, which costs half a product."""
+    return jax.nn.silu(gate) * up
+
+
+def _gated_forward(gate: Array, up: Array) -> tuple[Array, tuple[Array, Array]]:
+    return gated(gate, up), (gate, up)
+
+
+def _gated_backward(kept: tuple[Array, Array], pulled: Array) -> tuple[Array, Array]:
+    pull = jax.vjp(lambda gate, up: jax.nn.silu(gate) * up, *kept)[1]
+    gradients: tuple[Array, Array] = jax.lax.optimization_barrier(pull(pulled))
+    return gradients
+
+
+gated.defvjp(_gated_forward, _gated_backward)
 
 
 def unstacked(stack: nnx.Module, depth: int) -> list[Any]:
@@ -159,7 +207,7 @@ def rematerialised(layer: Callable[..., Any], remat: Remat, in_scan: bool = Fals
             return layer
         return jax.checkpoint(layer, policy=_but_what_is_gathered, prevent_cse=not in_scan)
     products = policies.save_from_both_policies(
-        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(FUSED_ATTENTION)
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(KEPT)
     )
     policy = products if remat == "dots" else None
     return jax.checkpoint(layer, policy=policy, prevent_cse=not in_scan)
@@ -205,6 +253,36 @@ def rotate(
     x: Float[Array, "*batch heads dim"], cos: Float[Array, "*batch half"], sin: Float[Array, "*batch half"]
 ) -> Float[Array, "*batch heads dim"]:
     """Rotate the pairs (i, i + dim / 2) of every head, in float32 or wider."""
+    if platform() == "tpu":
+        return rotate_by_product(x, cos, sin)
     low, high = jnp.split(at_least_float32(x), 2, axis=-1)
     cos, sin = cos[..., None, :], sin[..., None, :]
     return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
+
+
+@jax.custom_vjp
+def rotate_by_product(
+    x: Float[Array, "*batch heads dim"], cos: Float[Array, "*batch half"], sin: Float[Array, "*batch half"]
+) -> Float[Array, "*batch heads dim"]:
+    """`rotate`, with the other of each pair from a product with ones and minus ones, which is exact: half of a head is
+    half of a TPU's register, and taking heads apart there moves all of them."""
+    half = x.shape[-1] // 2
+    turn = np.zeros((2 * half, 2 * half))
+    turn[half:, :half], turn[:half, half:] = -np.eye(half), np.eye(half)
+    cos, sin = (jnp.concatenate([part, part], axis=-1)[..., None, :] for part in (cos, sin))
+    wide = at_least_float32(x)
+    other = jnp.matmul(x, jnp.asarray(turn, x.dtype), precision="highest", preferred_element_type=wide.dtype)
+    return (wide * cos + other * sin).astype(x.dtype)
+
+
+def _rotated(x: Array, cos: Array, sin: Array) -> tuple[Array, tuple[Array, Array]]:
+    return rotate_by_product(x, cos, sin), (cos, sin)
+
+
+def _rotated_back(kept: tuple[Array, Array], pulled: Array) -> tuple[Array, Array, Array]:
+    """Positions are not trained."""
+    cos, sin = kept
+    return rotate_by_product(pulled, cos, -sin), jnp.zeros_like(cos), jnp.zeros_like(sin)
+
+
+rotate_by_product.defvjp(_rotated, _rotated_back)

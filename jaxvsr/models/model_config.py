@@ -14,7 +14,7 @@ VIDEO_PROMPTS: tuple[VideoPrompt, ...] = get_args(VideoPrompt)
 ComputeDtype = Literal["float32", "bfloat16"]  # of activations
 DtypeSetting = Literal["auto", "float32", "bfloat16"]
 Remat = Literal["none", "full", "dots"]  # recomputed in the backward pass: nothing, layers, all but matrix products
-FUSED_ATTENTION = "fused attention"  # the name of what its kernel keeps for that pass: a product too
+KEPT = "kept with products"  # the name of what `dots` does not compute again either
 
 
 @dataclasses.dataclass(frozen=True)

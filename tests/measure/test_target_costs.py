@@ -16,7 +16,7 @@ import pytest
 from jaxvsr.devices.targets import CHIPS
 from jaxvsr.measure.compiled_text import CompiledText
 from jaxvsr.measure.target_costs import BLOCK_CYCLES, ROW_CYCLES, kernel_cycles
-from jaxvsr.models.fused_attention import computed_blocks
+from jaxvsr.models.fused_attention import block_size, computed_blocks
 from jaxvsr.models.tree_sizes import TreeSizes
 from tests.support.trees import small_config
 
@@ -90,18 +90,24 @@ ENTRY %main (x: bf16[4]) -> bf16[4] {
 
 
 def test_cycles_of_attentions_kernel_are_those_of_the_blocks_that_somebody_sees() -> None:
-    """Two key heads of three query heads; a scene of 1,000, two questions of 100: three rows of blocks."""
+    """Two key heads of three query heads; a scene of 1,000, two questions of 150: three rows of blocks."""
     model = small_config("qwen2_vl")
     config = dataclasses.replace(model.text, num_attention_heads=6, num_key_value_heads=2, hidden_size=6 * 128)
     model = dataclasses.replace(model, text=config, vision=dataclasses.replace(model.vision, num_heads=16))
-    tree, each = TreeSizes(1000, 2, 100), BLOCK_CYCLES["v5e"]
+    tree, each = TreeSizes(1000, 2, 150), BLOCK_CYCLES["v5e"][512]
     assert config.head_dim == 128
-    assert computed_blocks(tree) == 1 + 2 + 3
+    assert block_size(tree) == 512 and computed_blocks(tree, 512) == 1 + 2 + 3
     expected = 6 * 6 * (5 * each["fwd"] + each["dq"] + each["dkv"])
     expected += 16 * ROW_CYCLES["v5e"] * (3 * 4 + 2)  # the tower's: 3 rows of 512 patches, 8 windows of 64
     assert kernel_cycles(CompiledText.parse(_KERNELS), CHIPS["v5e"], model, tree) == expected
     # Two rollouts of 600 that do not see each other, behind a short prompt: of 4 rows of blocks one is not computed.
-    assert computed_blocks(TreeSizes(500, 1, 12, 2, 768)) == 1 + 2 + 3 + 3
+    assert computed_blocks(TreeSizes(500, 1, 12, 2, 768), 512) == 1 + 2 + 3 + 3
+    # A program of larger blocks.
+    larger, each = CompiledText.parse(_KERNELS.replace("1536", "1920")), BLOCK_CYCLES["v5e"][640]
+    tree = TreeSizes(1700, 2, 100)
+    assert block_size(tree) == 640 and computed_blocks(tree, 640) == 1 + 2 + 3
+    expected = 6 * 6 * (5 * each["fwd"] + each["dq"] + each["dkv"]) + 16 * ROW_CYCLES["v5e"] * (3 * 4 + 2)
+    assert kernel_cycles(larger, CHIPS["v5e"], model, tree) == expected
 
 
 @pytest.mark.slow

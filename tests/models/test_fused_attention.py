@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from jaxvsr.models import tree
-from jaxvsr.models.fused_attention import tree_attention
+from jaxvsr.models.fused_attention import BLOCKS, _kernel, _TreeMask, block_size, computed_blocks, tree_attention
+from jaxvsr.models.layers import rematerialised
+from jaxvsr.models.qwen_vl import bind, model_definition
 from jaxvsr.models.tree import ForwardOptions, _TreeAttention
 from jaxvsr.models.tree_sizes import TreeSizes
-from tests.support.trees import random_tree
+from tests.support.trees import random_parameters, random_tree, small_config
 from tests.support.two_ways import check_both_ways, on_meshes
 
 
@@ -87,6 +90,54 @@ def test_the_kernel_equals_the_portable_path(dtype: jnp.dtype, bound: float, ans
 @on_meshes
 def test_log_probabilities_and_gradients_are_those_of_the_portable_path(family: str, mesh: str, key_heads: int) -> None:
     check_both_ways(family, mesh, key_heads)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+def test_dots_keeps_what_the_kernel_takes(
+    family: Literal["qwen2_vl", "qwen3_vl"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Queries, keys and values as they are given to it, in place of the products that they came from."""
+    config = small_config(family)
+    text = config.text
+    assert (text.hidden_size, text.num_attention_heads, text.num_key_value_heads, text.head_dim) == (32, 4, 2, 8)
+    language = bind(model_definition(config), random_parameters(config, None, jnp.float32)).language_model
+    layer, sizes = language.unstacked_layers()[0], TreeSizes(100, 2, 20)
+    rotary = language.rotary(jnp.zeros((2, sizes.tokens, 3), jnp.int32), jnp.dtype("float32"))
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, None]:
+        return tree_attention(query, key, value, jnp.ones((2, sizes.tokens), bool), sizes), None
+
+    one = rematerialised(lambda x: layer(x, rotary, attend)[0], "dots", in_scan=True)
+    jax.ad_checkpoint.print_saved_residuals(lambda x: jnp.sum(one(x)), jnp.ones((2, sizes.tokens, 32)))
+    lines = capsys.readouterr().out.splitlines()
+    kept = [line.split()[0] for line in lines if "from a constant" not in line and "from the argument" not in line]
+    expected = ["f32[2,2,2,256,8]"] + 2 * ["f32[2,2,256,8]"]  # of 140 tokens, padded to whole registers
+    expected += ["f32[2,2,2,256,8]", "f32[2,2,2,256]"]  # what it gives, and the sums of its softmax
+    expected += 2 * ["f32[2,140,1]"] + ["f32[2,140,32]"] + 2 * ["f32[2,140,64]"]  # norms' scales; o, gate and up
+    if family == "qwen3_vl":  # its norms of queries and keys need those products too
+        expected += ["f32[2,140,32]", "f32[2,140,16]", "f32[2,140,4,1]", "f32[2,140,2,1]"]
+    assert sorted(kept) == sorted(expected), lines
+
+
+@pytest.mark.parametrize(
+    "sizes, block",
+    [
+        (TreeSizes(2048, 4, 48, 14, 15), 640),  # 15 blocks of 640 are 23.4 of 512, of which 28 would be computed
+        (TreeSizes(968, 4, 48, 14, 15), 512),
+        (TreeSizes(300, 2, 20), 384),  # one block
+        (TreeSizes(550, 1, 20), 640),
+    ],
+)
+def test_blocks_are_of_the_size_with_which_fewest_scores_are_computed(sizes: TreeSizes, block: int) -> None:
+    assert block_size(sizes) == block
+    visible = sizes.visible(np.arange(sizes.tokens), np.arange(sizes.tokens))
+    for one in {*BLOCKS, block}:
+        count = -(-sizes.tokens // one)
+        spare = count * one - sizes.tokens
+        parts = np.pad(visible, [(0, spare), (0, spare)]).reshape(count, one, count, one)
+        assert computed_blocks(sizes, one) == parts.any((1, 3)).sum()
+        kernel = _kernel(_TreeMask(sizes, count * one), one, True)
+        assert computed_blocks(sizes, one) == np.count_nonzero(kernel.fwd_mask_info.block_mask)
 
 
 def test_only_tpus_fuse_by_themselves_and_float64_never(monkeypatch: pytest.MonkeyPatch) -> None:
