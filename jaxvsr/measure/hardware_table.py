@@ -108,7 +108,7 @@ row says where its figures are from:
   kernel those of its schedule, without waiting for other chips.
 - **compiled, seconds at least**: the same for cards, whose compiler counts nothing. Seconds are the roofline of the
   data sheet, which no program is faster than: not to be compared with the other rows'.
-- **compiled, earlier form**: before an update took less memory, and on TPUs a third less time (`CHANGELOG.md`).
+- **compiled, earlier form**: before an update took less memory, and on TPUs a fifth less time (`CHANGELOG.md`).
 - **arithmetic**: nothing was compiled. Weights, state and caches are counted, the largest temporaries are estimated.
   Seconds are needed products at half of the chip's peak, decoding at half of its bandwidth, and what chips send each
   other at half of the interconnect's.

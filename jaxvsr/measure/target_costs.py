@@ -206,12 +206,13 @@ def kernel_cycles(text: CompiledText, chip: Chip, model: ModelConfig, tree: Tree
 def _tree_cycles(kind: str, values: int, chip: Chip, config: TextConfig, tree: TreeSizes) -> float:
     """Of one run, whose largest result has a value for each head, token and place of a head's width."""
     block = block_size(tree)
-    known = 640 if block == 640 else 512
+    cycles = BLOCK_CYCLES[chip.name]
+    known = block if block in cycles else min(cycles)
     heads = values / (-(-tree.tokens // block) * block) / config.head_dim
     if kind == "dkv":
         heads *= config.num_attention_heads // config.num_key_value_heads
     blocks = heads * computed_blocks(tree, block) * (block / known) ** 2 * config.head_dim / LANES
-    return blocks * BLOCK_CYCLES[chip.name][known][kind]
+    return blocks * cycles[known][kind]
 
 
 def _parameter_bytes(given: Any) -> int:
