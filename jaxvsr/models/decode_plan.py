@@ -1,8 +1,9 @@
 """How decoding goes through the layers, and where their weights lie: decided once, from the devices and the sizes.
 
 Unrolled, the weights of each layer are cut out of their stack before the loop of tokens: a second copy of the language
-model, and a program that grows with depth. A scan would cut them out for every token, which on CPU takes as long as
-the products; an accelerator reads them where they lie.
+model's layers, and a program that grows with depth. A scan would cut them out for every token, which on CPU takes as
+long as the products; an accelerator reads them where they lie. A TPU's compiler fetches weights that are arrays of
+their own into fast memory while other operations run, so there layers are unrolled too, where the copy has room.
 """
 
 from __future__ import annotations
@@ -52,22 +53,32 @@ def decode_plan(
         beside: arrays that lie on the devices too: an optimizer's moments, a reference policy.
         dtype: of activations; weights are read in it.
         memory: bytes of a device; None: not known.
-        unroll: `ForwardOptions.unroll`; None: unrolled on CPU.
+        unroll: `ForwardOptions.unroll`; None: unrolled on CPU, and on TPUs where a copy of the layers has room.
     """
     platform = mesh.devices.flat[0].platform if mesh else jax.default_backend()
-    scanned = platform != "cpu" if unroll is None else not unroll
-    whole = sum(_size(leaf, place) for leaf, place in _whole(parameters, mesh, config)) * jnp.dtype(dtype).itemsize
-    if mesh is None or mesh.shape["fsdp"] == 1 or memory is None:
-        return DecodePlan(scanned, True, whole)
+    sizes = {
+        name: _size(leaf, place) * jnp.dtype(dtype).itemsize
+        for name, (leaf, place) in zip(parameters, _whole(parameters, mesh, config), strict=True)
+    }
+    whole = sum(sizes.values())
+    layers = sum(size for name, size in sizes.items() if name.startswith("language_model.layers."))
     held = sum(
         _size(leaf, getattr(leaf, "sharding", None)) * leaf.dtype.itemsize for leaf in (*parameters.values(), *beside)
     )
-    return DecodePlan(scanned, fits_whole(held, whole, memory), whole)
+    gathered = True
+    if mesh is not None and mesh.shape["fsdp"] > 1 and memory is not None:
+        gathered = has_room(held, whole, memory)
+        held += whole
+    if unroll is None:
+        unroll = platform == "cpu" or (
+            platform == "tpu" and gathered and memory is not None and has_room(held, layers, memory)
+        )
+    return DecodePlan(not unroll, gathered, whole)
 
 
-def fits_whole(held: float, whole: float, memory: int) -> bool:
-    """Whether a device has room for the weights, whole over fsdp, beside all that lies on it (bytes)."""
-    return held + whole <= WEIGHTS_SHARE * memory
+def has_room(held: float, more: float, memory: int) -> bool:
+    """Whether a device has room for a copy of weights beside all that lies on it (bytes)."""
+    return held + more <= WEIGHTS_SHARE * memory
 
 
 def decoding_weights(

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxvsr.errors import InputError
+from jaxvsr.grpo import sampler
 from jaxvsr.grpo.sampler import (
     SamplingOptions,
     allowed_logits,
@@ -88,6 +89,19 @@ def test_layers_in_a_scan_draw_the_tokens_of_unrolled_layers(family, kind):
     np.testing.assert_array_equal(scanned.rollouts.tokens, unrolled.rollouts.tokens)
     np.testing.assert_array_equal(scanned.rollouts.length, unrolled.rollouts.length)
     np.testing.assert_allclose(scanned.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scanned", [False, True])
+def test_keys_of_new_tokens_beside_those_of_their_question_draw_the_same_tokens(scanned, monkeypatch):
+    options = SamplingOptions(4, 6, eos_ids=tuple(range(40)))
+    apart, _, mask = _sampled(options)
+    monkeypatch.setattr(sampler, "platform", lambda: "tpu")  # of the decode loop alone: attention is CPU's
+    _program.cache_clear()
+    together, scores, _ = _sampled(options, scanned=scanned)
+    _program.cache_clear()
+    np.testing.assert_array_equal(together.rollouts.tokens, apart.rollouts.tokens)
+    np.testing.assert_allclose(together.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

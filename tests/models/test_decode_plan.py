@@ -48,7 +48,19 @@ def test_weights_are_whole_where_they_are_not_split_or_memory_is_not_known() -> 
     )
 
 
-def test_layers_are_scanned_on_accelerators_unless_said_otherwise() -> None:
+def test_layers_are_unrolled_on_cpu_and_scanned_on_cards_unless_said_otherwise() -> None:
     assert _plan("qwen2-vl-2b", 80.0, "gpu").scanned and not _plan("qwen2-vl-2b", None, "cpu").scanned
-    assert not _plan("qwen2-vl-2b", 80.0, "tpu", unroll=True).scanned
+    assert not _plan("qwen2-vl-2b", 80.0, "gpu", unroll=True).scanned
     assert _plan("qwen2-vl-2b", None, "cpu", unroll=False).scanned
+
+
+@pytest.mark.parametrize(("shape", "gib", "fsdp", "scanned"), [
+    ("qwen2-vl-2b", 15.75, 1, False), ("qwen2-vl-2b", 31.25, 4, False), ("qwen2-vl-2b", 15.75, 4, True),
+    ("qwen2-vl-7b", 31.25, 1, True), ("qwen2-vl-7b", 95.74, 1, False), ("qwen2-vl-2b", None, 1, True),
+])  # fmt: skip
+def test_layers_are_unrolled_on_tpus_where_a_copy_has_room(
+    shape: str, gib: float | None, fsdp: int, scanned: bool
+) -> None:
+    assert _plan(shape, gib, "tpu", fsdp).scanned is scanned
+    assert _plan(shape, gib, "tpu", fsdp, unroll=True).scanned is False
+    assert _plan(shape, gib, "tpu", fsdp, unroll=False).scanned is True
