@@ -132,7 +132,7 @@ class CompiledStep:
             policy.config,
             forward.compute_dtype,
             mesh,
-            device_memory(mesh.devices.flat[0] if mesh else jax.devices()[0]),
+            device_memory(mesh.devices.flat[0] if mesh else jax.local_devices()[0]),
             forward.unroll,
         )
         self._adapted = model_definition(policy.config, policy.lora)

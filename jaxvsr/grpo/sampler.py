@@ -358,22 +358,24 @@ def _decode_layer(
         )
         before = KeyValueSegment(*own, jnp.arange(length) < position)
         new = KeyValueSegment(key, value, jnp.ones(1, bool))
-        seen = [question, new] if platform() != "tpu" else [_with_new_tokens(question, new, query.shape[-2])]
-        mixed = attend(query, [scene, *seen, before])
+        segments = [scene, question, before, new]
+        if platform() == "tpu":
+            segments = [scene, _with_new_tokens(question, new, query.shape[-2]), before]
+        mixed = attend(query, segments)
         mixed = mixed.reshape(scenes, key_heads, questions * group, -1, dim)
         return jnp.moveaxis(mixed, 2, 1), (key, value)
 
     return layer(x, rotary, attend_to_all)
 
 
-def _with_new_tokens(question: KeyValueSegment, new: KeyValueSegment, heads: int) -> KeyValueSegment:
-    """A question's keys and the new ones [S, K, Q, G, 1, D] of its rollouts as one segment, of which each rollout, with
-    `heads` rows, sees its own. By the count of the TPU's compiler that takes less than a product with one key for
-    each; on CPU it takes more."""
+def _with_new_tokens(question: KeyValueSegment, new: KeyValueSegment, rows: int) -> KeyValueSegment:
+    """A question's keys and the new ones [S, K, Q, G, 1, D] of its rollouts as one segment, of which each rollout, of
+    `rows` query rows, sees its own new one. By the count of the TPU's compiler that takes less than a product with one
+    key for each; on CPU it takes more."""
     group = new.key.shape[3]
-    itself = jnp.repeat(jnp.eye(group, dtype=bool), heads, axis=0)
-    rows = (*question.visible.shape[:-2], len(itself))
-    visible = [jnp.broadcast_to(part, (*rows, part.shape[-1])) for part in (question.visible, itself)]
+    own = jnp.repeat(jnp.eye(group, dtype=bool), rows, axis=0)
+    lead = (*question.visible.shape[:-2], len(own))
+    visible = [jnp.broadcast_to(part, (*lead, part.shape[-1])) for part in (question.visible, own)]
     key, value = (
         jnp.concatenate([old, token[..., 0, :]], axis=-2)
         for old, token in ((question.key, new.key), (question.value, new.value))

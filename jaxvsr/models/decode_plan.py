@@ -20,7 +20,9 @@ from jax.sharding import Mesh, NamedSharding
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.sharding import parameter_shardings, without_fsdp
 
-WEIGHTS_SHARE = 2 / 3  # of a device's memory that weights may take while decoding; the rest is for caches and logits
+# Of a device's memory, what weights may take while decoding; the rest is for caches and logits.
+WEIGHTS_SHARE = 2 / 3
+UNROLLED_SHARE = 1 / 2  # with a copy of the layers, which only makes decoding faster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +67,23 @@ def decode_plan(
     held = sum(
         _size(leaf, getattr(leaf, "sharding", None)) * leaf.dtype.itemsize for leaf in (*parameters.values(), *beside)
     )
-    gathered = True
-    if mesh is not None and mesh.shape["fsdp"] > 1 and memory is not None:
-        gathered = has_room(held, whole, memory)
-        held += whole
+    split = mesh is not None and mesh.shape["fsdp"] > 1
+    gathered = not split or memory is None or fits_whole(held, whole, memory)
     if unroll is None:
-        unroll = platform == "cpu" or (
-            platform == "tpu" and gathered and memory is not None and has_room(held, layers, memory)
-        )
+        copied = whole if split else sum(sizes[name] for name, leaf in parameters.items() if leaf.dtype != dtype)
+        copy = gathered and memory is not None and fits_unrolled(held + copied, layers, memory)
+        unroll = platform == "cpu" or (platform == "tpu" and copy)
     return DecodePlan(not unroll, gathered, whole)
 
 
-def has_room(held: float, more: float, memory: int) -> bool:
-    """Whether a device has room for a copy of weights beside all that lies on it (bytes)."""
-    return held + more <= WEIGHTS_SHARE * memory
+def fits_whole(held: float, whole: float, memory: int) -> bool:
+    """Whether a device has room for the weights, whole over fsdp, beside all that lies on it (bytes)."""
+    return held + whole <= WEIGHTS_SHARE * memory
+
+
+def fits_unrolled(held: float, layers: float, memory: int) -> bool:
+    """Whether a device has room for a copy of the layers' weights beside all that lies on it (bytes)."""
+    return held + layers <= UNROLLED_SHARE * memory
 
 
 def decoding_weights(

@@ -47,7 +47,7 @@ class ForwardOptions:
     attention_keep: int = 1024  # up to this many scene tokens, those scores are kept for the backward pass
     score_rows: int = 8192  # question or rollout query rows whose scores are in memory at once, per scene and key head
     logit_chunk: int = 1024  # rollout tokens of a scene whose logits are in memory at once
-    unroll: bool | None = None  # layer by layer instead of a scan; None: only a language model of few layers
+    unroll: bool | None = None  # layer by layer, not a scan; None: where layers are few (decoding: `decode_plan`)
     # Attention in kernels: on TPUs tree and tower, one each; on NVIDIA's cards the scene's own tokens. None: of enough
     # of them (`FUSED_FROM`, `CUDNN_FROM`).
     fused: bool | None = None

@@ -94,14 +94,21 @@ def test_layers_in_a_scan_draw_the_tokens_of_unrolled_layers(family, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("scanned", [False, True])
 def test_keys_of_new_tokens_beside_those_of_their_question_draw_the_same_tokens(scanned, monkeypatch):
-    options = SamplingOptions(4, 6, eos_ids=tuple(range(40)))
+    options, calls = SamplingOptions(4, 6, eos_ids=tuple(range(40))), []
     apart, _, mask = _sampled(options)
+
+    def together(*segments):
+        calls.append(segments)
+        return with_new_tokens(*segments)
+
+    with_new_tokens = sampler._with_new_tokens
+    monkeypatch.setattr(sampler, "_with_new_tokens", together)
     monkeypatch.setattr(sampler, "platform", lambda: "tpu")  # of the decode loop alone: attention is CPU's
-    _program.cache_clear()
-    together, scores, _ = _sampled(options, scanned=scanned)
-    _program.cache_clear()
-    np.testing.assert_array_equal(together.rollouts.tokens, apart.rollouts.tokens)
-    np.testing.assert_allclose(together.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
+    monkeypatch.setitem(globals(), "_program", _program.__wrapped__)  # not kept for other tests
+    out, scores, _ = _sampled(options, scanned=scanned)
+    assert calls
+    np.testing.assert_array_equal(out.rollouts.tokens, apart.rollouts.tokens)
+    np.testing.assert_allclose(out.logprobs[mask], scores[mask], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
