@@ -108,7 +108,7 @@ row says where its figures are from:
   kernel those of its schedule, without waiting for other chips.
 - **compiled, seconds at least**: the same for cards, whose compiler counts nothing. Seconds are the roofline of the
   data sheet, which no program is faster than: not to be compared with the other rows'.
-- **compiled, earlier form**: before an update took less memory, and on TPUs a fifth less time (`CHANGELOG.md`).
+- **compiled, earlier form**: before decoding, or an update too, took less time on TPUs (`CHANGELOG.md`).
 - **arithmetic**: nothing was compiled. Weights, state and caches are counted, the largest temporaries are estimated.
   Seconds are needed products at half of the chip's peak, decoding at half of its bandwidth, and what chips send each
   other at half of the interconnect's.
@@ -145,7 +145,7 @@ and nothing in it was measured: it says what to expect of a chip, not how we com
 
 Beside them, by the TPU compiler's count and not measured ([benchmarks.md](benchmarks.md#on-tpus-by-their-compiler)):
 an update with LoRA of 7B takes 64 % of a v5p's peak and 37 % of a v6e's, and a decode step of 2B on a v5e, 56 rollouts
-at once, 47 % of the bandwidth.
+at once, 67 % of the bandwidth.
 
 [nemo]: https://docs.nvidia.com/nemo/automodel/performance/performance-summary.md
 [maxtext]: https://maxtext.readthedocs.io/en/maxtext-v0.2.2/reference/models/tiering.html
