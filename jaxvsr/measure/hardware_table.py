@@ -108,7 +108,8 @@ row says where its figures are from:
   kernel those of its schedule, without waiting for other chips.
 - **compiled, seconds at least**: the same for cards, whose compiler counts nothing. Seconds are the roofline of the
   data sheet, which no program is faster than: not to be compared with the other rows'.
-- **compiled, earlier form**: before decoding, or an update too, took less time on TPUs (`CHANGELOG.md`).
+- **compiled, earlier form**: before decoding took less time on TPUs; some also before an update took less time and
+  memory (`CHANGELOG.md`).
 - **arithmetic**: nothing was compiled. Weights, state and caches are counted, the largest temporaries are estimated.
   Seconds are needed products at half of the chip's peak, decoding at half of its bandwidth, and what chips send each
   other at half of the interconnect's.

@@ -16,7 +16,7 @@ from jaxvsr.devices.mesh_shape import MeshShape
 from jaxvsr.devices.targets import Target
 from jaxvsr.measure.dry_run import reads_reference
 from jaxvsr.measure.flops import StepSizes, decode_bytes, needed_flops
-from jaxvsr.models.decode_plan import fits_unrolled, fits_whole
+from jaxvsr.models.decode_plan import room_for_copies
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig, Remat
 from jaxvsr.models.qwen_vl import parameter_shapes
@@ -137,13 +137,12 @@ def estimate(config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: 
     own = prompt + sizes.questions * sizes.rollouts * sizes.answer_tokens
     sample: float = scenes * text.num_hidden_layers * caches * own * ITEM
     sample += max(scenes * layer(prompt), 4 * scenes * sizes.questions * sizes.rollouts * vocabulary)
-    # As `decode_plan` decides: weights whole over fsdp, or in another dtype, and a copy of the layers.
-    whole = mesh.fsdp == 1 or fits_whole(held.all, held.whole, target.memory)
-    copied = float(held.whole) if mesh.fsdp > 1 or config.lora is None else 0.0
+    split = held.whole if mesh.fsdp > 1 else 0
+    cast = held.whole if config.lora is None else 0
     layers = held.layer * text.num_hidden_layers
-    if whole and target.chip.kind == "tpu" and fits_unrolled(held.all + copied, layers, target.memory):
-        copied += layers
-    sample += copied if whole else gathers
+    whole, unrolled = room_for_copies(held.all, split, cast, layers, target.memory)
+    unrolled &= target.chip.kind == "tpu"
+    sample += (split or cast) + layers * unrolled if whole else gathers
     programs = {"update": update}
     if config.objective == "grpo":
         programs["sample"] = sample

@@ -68,22 +68,27 @@ def decode_plan(
         _size(leaf, getattr(leaf, "sharding", None)) * leaf.dtype.itemsize for leaf in (*parameters.values(), *beside)
     )
     split = mesh is not None and mesh.shape["fsdp"] > 1
-    gathered = not split or memory is None or fits_whole(held, whole, memory)
+    cast = sum(sizes[name] for name, leaf in parameters.items() if leaf.dtype != dtype)
+    gathered, copied = room_for_copies(held, whole if split else 0, cast, layers, memory)
     if unroll is None:
-        copied = whole if split else sum(sizes[name] for name, leaf in parameters.items() if leaf.dtype != dtype)
-        copy = gathered and memory is not None and fits_unrolled(held + copied, layers, memory)
-        unroll = platform == "cpu" or (platform == "tpu" and copy)
+        unroll = platform == "cpu" or (platform == "tpu" and copied)
     return DecodePlan(not unroll, gathered, whole)
 
 
-def fits_whole(held: float, whole: float, memory: int) -> bool:
-    """Whether a device has room for the weights, whole over fsdp, beside all that lies on it (bytes)."""
-    return held + whole <= WEIGHTS_SHARE * memory
+def room_for_copies(held: float, whole: float, cast: float, layers: float, memory: int | None) -> tuple[bool, bool]:
+    """Whether a device has room for the weights whole over fsdp, and for a copy of the layers with them.
 
-
-def fits_unrolled(held: float, layers: float, memory: int) -> bool:
-    """Whether a device has room for a copy of the layers' weights beside all that lies on it (bytes)."""
-    return held + layers <= UNROLLED_SHARE * memory
+    Args:
+        held: bytes of all that lies on the device.
+        whole: of all weights, where they are split over fsdp; 0: they are not, and whole as they lie.
+        cast: of those that are read in another dtype; whole weights are in that dtype already.
+        layers: of the language model's layers.
+        memory: of the device; None: not known, and weights are whole, without a copy.
+    """
+    if memory is None:
+        return True, False
+    gathered = not whole or held + whole <= WEIGHTS_SHARE * memory
+    return gathered, gathered and held + (whole or cast) + layers <= UNROLLED_SHARE * memory
 
 
 def decoding_weights(

@@ -96,12 +96,12 @@ def test_layers_in_a_scan_draw_the_tokens_of_unrolled_layers(family, kind):
 def test_keys_of_new_tokens_beside_those_of_their_question_draw_the_same_tokens(scanned, monkeypatch):
     options, calls = SamplingOptions(4, 6, eos_ids=tuple(range(40))), []
     apart, _, mask = _sampled(options)
+    with_new_tokens = sampler._with_new_tokens
 
     def together(*segments):
         calls.append(segments)
         return with_new_tokens(*segments)
 
-    with_new_tokens = sampler._with_new_tokens
     monkeypatch.setattr(sampler, "_with_new_tokens", together)
     monkeypatch.setattr(sampler, "platform", lambda: "tpu")  # of the decode loop alone: attention is CPU's
     monkeypatch.setitem(globals(), "_program", _program.__wrapped__)  # not kept for other tests
