@@ -108,7 +108,7 @@ def _command(argv: Sequence[str] | None) -> int:
     model = GreedyModel(
         chosen, mesh, answer_tokens=answer_tokens, max_pixels=max_pixels, video_prompt=arguments.video_prompt
     )
-    question = Question("ask", source.name, "question", arguments.question, None, "", "text")
+    question = Question("ask", "video", "question", arguments.question, None, "", "text")
     try:
         scene = model.processor.encode(ScenePrompt((video,), (prompt.render(question),), prompt.system))
     except InputError as error:

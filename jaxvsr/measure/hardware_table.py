@@ -43,6 +43,11 @@ class Cell:
     larger: str = ""  # where nothing fits: the smallest target of this chip that arithmetic lets it fit on
     note: str = ""  # by hand: what its figures lack
 
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to compile."""
+        return self.how == "compiled" and not self.note
+
 
 def by_arithmetic(recipe: str, name: str) -> Cell:
     """A cell without a compiler."""

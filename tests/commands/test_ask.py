@@ -24,9 +24,10 @@ def videos(tmp_path_factory):
     frames = [Image.fromarray(np.full((56, 84, 3), grey, np.uint8)) for grey in GREYS]
     # Pillow writes GIF and nothing else that moves; FFmpeg opens it by the same way as mp4.
     frames[0].save(root / "room.gif", save_all=True, append_images=frames[1:], duration=500)
-    (root / "images").mkdir()
-    for index, frame in enumerate(frames):
-        frame.save(root / "images" / f"{index:03d}.png")
+    for folder in ("images", "scene0001_00/color"):
+        (root / folder).mkdir(parents=True)
+        for index, frame in enumerate(frames):
+            frame.save(root / folder / f"{index:03d}.png")
     write_sens_scan(root, "scene0000_00", frames=6, height=56, width=84)
     return root
 
@@ -58,7 +59,7 @@ def test_a_scan_is_opened_by_its_folder_and_by_its_sens_file(videos):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["room.gif", "images"])
+@pytest.mark.parametrize("name", ["room.gif", "images", "scene0001_00"])
 def test_ask_prints_answer_frames_tokens_and_seconds(videos, model, capsys, name):
     assert ask(model, videos / name, "--frames", "4") == 0
     answer, _, line = capsys.readouterr().out.splitlines()

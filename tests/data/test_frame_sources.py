@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from jaxvsr.data.frames import FrameStore
+from jaxvsr.data.questions import Question, write_questions
 from jaxvsr.data.stored_arrays import recover_array
 from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_count, sample_indices
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames, write_scene_frames
@@ -215,6 +216,21 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
     write_mp4(tmp_path / "b/room.mp4", (0, 20))
     with pytest.raises(InputError, match=r"two videos are named 'room': a/room"):
         scene_sources(tmp_path, tmp_path / "out")
+
+
+def test_stored_frames_do_not_hide_a_folder_of_images_of_their_name(tmp_path):
+    picture = Image.new("RGB", (64, 48))
+    out, clip = tmp_path / "out", tmp_path / "media/frames/clip"
+    for folder in (out, clip):
+        folder.mkdir(parents=True)
+    for number in range(4):
+        picture.save(clip / f"{number}.jpg")
+    write_questions(
+        out / "questions.jsonl", [Question("a", "clip", "question", "How many?", None, "1", "number", "frames/clip")]
+    )
+    command = ["frames", str(tmp_path / "media"), str(out), "--max-pixels", "4000", "--frames"]
+    assert main([*command, "2"]) == 0 and main([*command, "2,4"]) == 0
+    assert len(FrameStore(out).read("clip", 4).indices) == 4
 
 
 def test_media_are_found_by_the_end_of_their_paths(videos):

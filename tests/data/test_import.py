@@ -183,6 +183,8 @@ def test_pictures_of_one_room_are_in_the_same_split(videos, tmp_path):
         ("Bed", ["A) sofa", "B) bed"], None, ("B", "choice", ("A. sofa", "B. bed"))),
         ("(A) sofa", ["A. sofa", "B. bed"], "choice", ("A", "choice", ("A. sofa", "B. bed"))),
         ("left", ["left", "right"], "word", ("left", "word", ("A. left", "B. right"))),
+        ("A", ["B. sofa", "A. bed"], None, ("A", "choice", ("A. bed", "B. sofa"))),
+        ("B", ["x: 1 m", "y: 2 m"], None, ("B", "choice", ("A. x: 1 m", "B. y: 2 m"))),
     ],
 )
 def test_the_kind_of_an_answer_is_decided_by_options_and_form(text, options, kind, expected):
@@ -206,6 +208,8 @@ def test_the_kind_of_an_answer_is_decided_by_options_and_form(text, options, kin
         ("A", ["sofa", "Sofa "], None, "the same"),
         ("A", ["B", "A"], None, "the letter of one option and the words of another"),
         ("A", ["sofa", ""], None, "empty"),
+        ("A", ["A. sofa", "B. bed", "Think."], None, "of 3 options some have the letters A, B; expected ABC"),
+        ("A", ["A. sofa", "A. bed"], None, "the letters A, A; expected AB"),
         ("A", ["x"] * 27, None, "at most 26"),
         ("4", None, "integer", "not one of number"),
     ],

@@ -14,6 +14,7 @@ from tests.support.published_sets import picture_bytes
 
 ASKED = "How many chairs are there?"
 PAIR = [{"from": "human", "value": ASKED}, {"from": "gpt", "value": "4"}]
+TWO_VIDEOS = [{"role": "user", "content": [{"video": "a.mp4"}, {"video": "b.mp4"}, {"text": ASKED}]}]
 CHATS = {
     "LLaVA": {
         "id": 5, "video": "kitchen.mp4",
@@ -92,8 +93,11 @@ def test_options_in_the_text_are_options(text):
     assert row.question == "Which?"
 
 
-def test_options_by_letter_are_options():
-    (row,) = rows_of({"question": "Which?", "answer": "bed", "options": {"A": "sofa", "B": "bed"}, "image": "a.png"})
+@pytest.mark.parametrize(
+    "options", [{"A": "sofa", "B": "bed"}, {"B": "bed", "A": "sofa"}, {"A": "sofa", "B": "bed", "C": None}]
+)
+def test_options_by_letter_are_options(options):
+    (row,) = rows_of({"question": "Which?", "answer": "bed", "options": options, "image": "a.png"})
     assert (row.answer.text, row.answer.options) == ("B", ("A. sofa", "B. bed"))
 
 
@@ -110,6 +114,7 @@ def test_options_by_letter_are_options():
         ({"problem": "<image 1> is one, <image 2> two. Which?", "answer": "A", "images": ["a", "b"]}, "their places"),
         ({"query": "Where is the <ref-object>?", "response": "1", "videos": ["a"]}, "<ref-object> stands for"),
         ({"query": ASKED, "response": "<bbox>", "videos": ["a"]}, "<bbox> stands for"),
+        ({"messages": [*TWO_VIDEOS, {"role": "assistant", "content": "4"}]}, "several videos"),
         ({"conversations": "text"}, "found str"),
         ({"conversations": [{"from": "robot", "value": "4"}]}, "role 'robot'"),
     ],

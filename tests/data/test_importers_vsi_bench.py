@@ -78,6 +78,9 @@ def test_the_pruned_ids_are_read_from_each_of_the_three_places(tmp_path, witness
         write_parquet(tmp_path / "test-00000-of-00001.parquet", rows)
     if witness == "list":
         (tmp_path / "pruned_ids.txt").write_text("".join(f"{number}\n" for number in PRUNED))
+    if witness == "field":  # the same rows as text has them
+        words = [{**one, "pruned": str(one["pruned"])} for one in rows]
+        (tmp_path / "test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in words))
     found = read_vsi_bench(tmp_path)
     assert len(found.questions) == len(ROWS)
     if witness == "none":
@@ -135,6 +138,10 @@ def test_an_import_keeps_the_debiased_subset(tmp_path, witness, capsys):
         (
             lambda folder: write_parquet(folder / "test.parquet", [{**row(99), "ground_truth": None}]),
             "ground_truth is missing",
+        ),
+        (
+            lambda folder: (folder / "test.jsonl").write_text(json.dumps({**ROWS[0], "pruned": "perhaps"})),
+            "test.jsonl line 1: field pruned is 'perhaps'; expected true or false",
         ),
         (lambda folder: (folder / "test.jsonl").write_text("{"), "test.jsonl line 1: not JSON"),
         (lambda folder: (folder / "test.jsonl").write_text("[]"), "expected an object with fields, found list"),

@@ -74,14 +74,22 @@ def decide(text: str, options: Sequence[str] | None = None, kind: str | None = N
 
 
 def lettered_options(options: Sequence[str]) -> tuple[str, ...]:
-    """The options in VSI-Bench's form, `A. sofa`; letters that are there already must be A, B, C … in order."""
+    """The options in VSI-Bench's form, `A. sofa`, in the order of the letters that they have already.
+
+    Raises:
+        RowError: some have letters, but not each its own of A, B, C …; or two are the same, or one is empty.
+    """
     if len(options) > len(string.ascii_uppercase):
         raise RowError(f"{len(options)} options; at most 26 have letters")
     matches = [_OPTION_LETTER.fullmatch(option) for option in options]
     expected = string.ascii_uppercase[: len(options)]
     texts = [option.strip() for option in options]
-    if all(match and match[1].upper() == letter for match, letter in zip(matches, expected, strict=True)):
-        texts = [match[2].strip() for match in matches if match]
+    by_letter = {match[1].upper(): match[2].strip() for match in matches if match}
+    letters = [match[1].upper() for match in matches if match and match[1].upper() in expected]
+    if sorted(letters) == list(expected):
+        texts = [by_letter[letter] for letter in expected]
+    elif len(letters) > 1:
+        raise RowError(f"of {len(options)} options some have the letters {', '.join(letters)}; expected {expected}")
     folded = [" ".join(text.casefold().split()) for text in texts]
     if "" in folded or len(set(folded)) != len(folded):
         raise RowError("two options are the same, or one is empty")

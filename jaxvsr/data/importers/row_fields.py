@@ -70,8 +70,10 @@ def option_list(row: Mapping[str, Any]) -> tuple[str, ...]:
     options = row.get("options")
     if options is None:
         return ()
-    if isinstance(options, dict) and all(isinstance(option, str) for option in options.values()):
-        options = [f"{letter}. {option}" for letter, option in options.items() if option is not None]
+    if isinstance(options, dict):  # parquet gives all rows of a set the letters of the longest
+        given = {letter: option for letter, option in options.items() if option is not None}
+        if all(isinstance(option, str) for option in given.values()):
+            options = [f"{letter}. {option}" for letter, option in given.items()]
     if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
         raise RowError(f"field 'options' must be a list of strings, found {str(options)[:60]!r}")
     return tuple(options)

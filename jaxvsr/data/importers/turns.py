@@ -130,7 +130,9 @@ def _content(content: Any) -> tuple[str, Media]:
             # A part without a path is the next of the row's images.
             images += pictures_of(part.get("image") or part.get("path") or part.get("url"))
         elif kind == "video":
-            video = part.get("video") or part.get("path") or video
+            if video is not None:
+                raise RowError("several videos in a message; a scene is one video")
+            video = part.get("video") or part.get("path")
         else:
             raise RowError(f"a part of type {str(kind)[:20]!r}; expected text, image or video")
     if video is not None and not isinstance(video, str):

@@ -105,7 +105,10 @@ def _pruned_by(row: dict[str, Any], where: str) -> dict[str, bool]:
     file = file_of(where)
     found = {file.name: _PRUNED_BY_FILE[file.name]} if file.name in _PRUNED_BY_FILE else {}
     if row.get("pruned") is not None:
-        found[f"field pruned in {file.name}"] = bool(row["pruned"])
+        said = str(row["pruned"]).casefold().removesuffix(".0")
+        if said not in ("true", "false", "1", "0"):
+            raise InputError(f"{where}: field pruned is {said[:40]!r}; expected true or false")
+        found[f"field pruned in {file.name}"] = said in ("true", "1")
     listed = file.with_name(PRUNED_IDS)
     if listed.is_file():
         found[PRUNED_IDS] = str(row.get("id")) in _listed_ids(listed, listed.stat().st_mtime_ns)

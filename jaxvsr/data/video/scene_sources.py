@@ -95,7 +95,8 @@ def _named(root: Path, folder: Path, questions: Sequence[Question]) -> Mapping[s
         for name in names:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
                 raise InputError(f"question {row.id!r}: {name[:120]!r} leads out of the folder of videos; refused")
-        paths = tuple(place / name for name in names for place in [folder if (folder / name).exists() else root])
+        part_of_the_set = [bool(row.images) and (folder / name).exists() for name in names]
+        paths = tuple((folder if own else root) / name for own, name in zip(part_of_the_set, names, strict=True))
         source = SceneSource(row.scene, paths, bool(row.images))
         if named.setdefault(row.scene, source) != source:
             other = named[row.scene].paths[0]
