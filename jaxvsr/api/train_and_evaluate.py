@@ -75,6 +75,8 @@ def train(
     from jaxvsr.training.stopping import StopRequest
 
     settings = _settings(config, fields)
+    if scenes is not None and fields.get("intervals__evaluate"):
+        raise InputError("intervals.evaluate: held-out questions are those of data folders; with scenes, call evaluate")
     if scenes is not None and settings.intervals.evaluate:
         intervals = dataclasses.replace(settings.intervals, evaluate=0)  # held-out questions are those of data folders
         settings = dataclasses.replace(settings, intervals=intervals)
@@ -136,6 +138,7 @@ def _check_scenes(config: TrainConfig, scenes: Iterable[Scene]) -> None:
         ("mirror", data.mirror, "none"),
         ("question_types", data.question_types, None),
         ("features", data.features, "auto"),
+        ("skip_short_scenes", data.skip_short_scenes, False),
     ):
         if value != default and not (name == "features" and value == "off"):
             raise InputError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
@@ -20,6 +21,7 @@ from jaxvsr.data.splits import SPLITS, SPLITS_FILE, read_splits
 from jaxvsr.errors import InputError
 
 Mirror = Literal["none", "pairs"]
+MOST_TURNS = 10_000  # after which the order of folders begins again
 _LOG = logging.getLogger(__name__)
 
 
@@ -155,10 +157,21 @@ def _mirror_images(folder: Path, rows: Sequence[Question]) -> dict[str, Question
 
 
 def folder_pattern(weights: Sequence[float]) -> tuple[int, ...]:
-    """The order of folders, repeated for ever: folder i as often as its weight says, spread evenly (2, 1 → 0 1 0)."""
-    shares = [Fraction(weight / sum(weights)).limit_denominator(1000) for weight in weights]
-    length = max(share.denominator for share in shares)
-    turns = [max(round(share * length), 1) for share in shares]
+    """The order of folders, repeated for ever: folder i as often as its weight says, spread evenly (2, 1 → 0 1 0).
+
+    Raises:
+        InputError: a folder would not have one turn in `MOST_TURNS`.
+    """
+    parts = [Fraction(weight).limit_denominator(1000) for weight in weights]
+    whole = math.lcm(*(part.denominator for part in parts))
+    counts = [int(part * whole) for part in parts]
+    turns = [count // math.gcd(*counts) for count in counts] if all(counts) else []
+    if not turns or sum(turns) > MOST_TURNS:
+        turns = [round(MOST_TURNS * weight / sum(weights)) for weight in weights]
+    if 0 in turns:
+        raise InputError(
+            f"data.folders: weight {min(weights):g} of {sum(weights):g} is less than one turn in {MOST_TURNS:,}"
+        )
     credit = [0] * len(turns)
     pattern = []
     for _ in range(sum(turns)):

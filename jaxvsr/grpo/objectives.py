@@ -31,7 +31,9 @@ class Normaliser:
     loss: Float[AnyArray, ""]
     tokens: Float[AnyArray, ""]  # tokens in the loss
     rollouts: Float[AnyArray, ""]  # rollouts with at least one of them
-    updated_tokens: Float[AnyArray, ""]  # tokens in the loss that the update computes: groups may be left out of it
+    # Of those the ones that the update computes: groups may be left out of it.
+    updated_tokens: Float[AnyArray, ""]
+    updated_rollouts: Float[AnyArray, ""]
 
 
 def token_mask(
@@ -46,7 +48,7 @@ def step_normaliser(
     mask: Bool[AnyArray, "S Q G R"],
     objective: Objective | None = None,
     answer_tokens: int | None = None,
-    updated_tokens: int | None = None,
+    updated: Bool[AnyArray, "S q G R"] | None = None,
 ) -> Normaliser:
     """The normaliser of a whole step from its loss mask, before any rollout is gathered, skipped or padded.
 
@@ -54,14 +56,14 @@ def step_normaliser(
         mask: tokens in the loss, of all scenes of all processes.
         objective: None for SFT and DPO, which read only the counts.
         answer_tokens: the most tokens that an answer may have, where R is more than that (dr_grpo divides by it).
-        updated_tokens: tokens in the loss that the update computes; None: all of them.
+        updated: the mask of the groups that the update computes; None: of all.
     """
     tokens, rollouts = mask.sum(), mask.any(axis=-1).sum()
     count = mask.size // mask.shape[-1]
     loss = {"grpo": count, "bnpo": tokens, "dapo": tokens, "dr_grpo": count * (answer_tokens or mask.shape[-1])}
     reduction = "dapo" if objective is None else objective.reduction
-    updated = tokens if updated_tokens is None else updated_tokens
-    counts = (loss[reduction], tokens, rollouts, updated)
+    updated = mask if updated is None else updated
+    counts = (loss[reduction], tokens, rollouts, updated.sum(), updated.any(axis=-1).sum())
     return Normaliser(*(np.asarray(max(float(count), 1.0), np.float32) for count in counts))
 
 
@@ -141,7 +143,7 @@ def grpo_loss(
         reference = jax.lax.stop_gradient(_real(reference_logprobs, mask))
         kl = divergence(_joined(reference - policy, mask, objective.kl_level), ratio)
         loss = loss + objective.beta * kl
-        metrics["kl"] = _mean(kl, mask, normaliser)
+        metrics["kl"] = _mean(kl, mask, normaliser.tokens, normaliser.rollouts)
 
     shares = _shares(mask, objective.reduction, normaliser, policy.dtype)
     return (loss * shares).sum(), jax.lax.stop_gradient(metrics)
@@ -174,11 +176,17 @@ def _shares(
     return shares / jnp.maximum(mask.sum(-1, keepdims=True), 1) if reduction == "grpo" else shares
 
 
-def _mean(values: Float[Array, "S Q G n"], mask: Bool[Array, "S Q G R"], normaliser: Normaliser) -> Float[Array, ""]:
-    """Share of these rollouts in the step's mean over tokens (n = R) or over rollouts (n = 1)."""
-    if values.shape[-1] == mask.shape[-1]:
-        return (values * mask).sum() / normaliser.tokens
-    return (values * mask.any(-1, keepdims=True)).sum() / normaliser.rollouts
+def _mean(
+    values: Float[Array, "S Q G n"], mask: Bool[Array, "S Q G R"], tokens: AnyArray, rollouts: AnyArray
+) -> Float[Array, ""]:
+    """Share of these rollouts in the step's mean over `tokens` (n = R) or over `rollouts` (n = 1)."""
+    count = tokens if values.shape[-1] == mask.shape[-1] else rollouts
+    return jnp.sum(values * _each(values, mask)) / count
+
+
+def _each(values: Float[Array, "S Q G n"], mask: Bool[Array, "S Q G R"]) -> Bool[Array, "S Q G n"]:
+    """Which of the values, of tokens or of rollouts, are in the loss."""
+    return mask if values.shape[-1] == mask.shape[-1] else mask.any(-1, keepdims=True)
 
 
 def _ratio_metrics(
@@ -191,11 +199,11 @@ def _ratio_metrics(
     """How far the policy is from the old one, and where clipping took the gradient away."""
     least, most = objective.clip_bounds
     low, high = (ratio < least) & (advantage < 0), (ratio > most) & (advantage > 0)
-    low, high = (_mean(side.astype(ratio.dtype), mask, normaliser) for side in (low, high))
+    low, high = (_mean(side.astype(ratio.dtype), mask, normaliser.tokens, normaliser.rollouts) for side in (low, high))
     return {
         "clip_ratio": low + high,
         "clip_ratio/low": low,
         "clip_ratio/high": high,
-        "ratio_deviation": _mean(jnp.abs(ratio - 1), mask, normaliser),
-        "ratio_max": jnp.where(mask.any(-1, keepdims=True), ratio, 0).max(),
+        "ratio_deviation": _mean(jnp.abs(ratio - 1), mask, normaliser.updated_tokens, normaliser.updated_rollouts),
+        "ratio_max": jnp.where(_each(ratio, mask), ratio, 0).max(),
     }

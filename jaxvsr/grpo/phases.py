@@ -101,16 +101,16 @@ def loss_inputs(
         if bucket.index.shape != scored.informative.shape:
             mask, advantages = bucket.take(mask) & bucket.real[..., None, None], bucket.take(advantages)
             index = bucket.index[own]
-    normaliser = step_normaliser_on_mesh(run, scored.mask, objective, int(mask.sum()))
+    normaliser = step_normaliser_on_mesh(run, scored.mask, objective, mask)
     mask, advantages, index = run.scenes.place((mask[own], advantages[own], index))
     return LossInputs(normaliser, mask, sampled.logprobs, reference, advantages, index)
 
 
 def step_normaliser_on_mesh(
-    run: StepContext, mask: np.ndarray, objective: Objective, updated_tokens: int | None = None
+    run: StepContext, mask: np.ndarray, objective: Objective, updated: np.ndarray | None = None
 ) -> Normaliser:
-    """The step's normaliser on the mesh, from the mask [S, Q, G, R] of all processes."""
-    normaliser = step_normaliser(mask, objective, run.config.sampling.answer_tokens, updated_tokens)
+    """The step's normaliser on the mesh, from the mask [S, Q, G, R] of all processes and that of the updated groups."""
+    normaliser = step_normaliser(mask, objective, run.config.sampling.answer_tokens, updated)
     everywhere = replicated(run.scenes.mesh)
     return jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere), normaliser)
 

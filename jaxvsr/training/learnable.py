@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
+from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.prompts import Prompt
@@ -19,6 +22,10 @@ from jaxvsr.rewards.registry import REWARDS, Reward
 from jaxvsr.rewards.scoring import score_completions
 from jaxvsr.rewards.svqa_r1 import svqa_semantic
 
+# Modules with weights that PEFT adapts too.
+WITHOUT_ADAPTER = (
+    "lm_head", "model.language_model.embed_tokens", "model.visual.patch_embed.proj", "model.visual.pos_embed",
+)  # fmt: skip
 STEPS_TO_JUDGE = 10  # without a difference between answers, before a run says so
 
 
@@ -29,9 +36,8 @@ def check_learnable(config: TrainConfig, model: ModelConfig, rewards: Sequence[R
         InputError: it names the setting.
     """
     check_learning_rate(config.optimizer)
-    lora = config.lora
-    if lora is not None and not any(".lora_" in name for name in parameter_shapes(model, lora)):
-        raise InputError(f"lora.target_modules {lora.target_modules!r}: matches no module of this model")
+    if config.lora is not None:
+        check_adapted(config.lora, model)
     if config.objective != "grpo":
         return
     check_group(config.sampling.group)
@@ -41,6 +47,36 @@ def check_learnable(config: TrainConfig, model: ModelConfig, rewards: Sequence[R
         )
     if not any(reward.weight for reward in rewards):
         raise InputError(f"rewards: the weights are all 0 ({', '.join(reward.name for reward in rewards)})")
+
+
+def check_adapted(lora: LoraConfig, model: ModelConfig) -> None:
+    """Refuse names and layers that adapt nothing, and modules that PEFT would adapt and that have no adapter here.
+
+    Raises:
+        InputError: it names the setting and the module.
+    """
+    everything = dataclasses.replace(lora, target_modules=".*", layers_to_transform=None, exclude_modules=None)
+    shapes = parameter_shapes(model, everything)
+    linear = {name.rpartition(".")[0]: leaf.shape[0] for name, leaf in shapes.items() if name.endswith(".lora_A")}
+
+    def adapts(**fields: Any) -> bool:
+        one = dataclasses.replace(lora, **fields)
+        return any(one.adapts(module, layers) for module, layers in linear.items())
+
+    if not adapts():
+        raise InputError(f"lora.target_modules {lora.target_modules!r}: matches no module of this model")
+    for target in lora.target_modules if isinstance(lora.target_modules, tuple) else ():
+        if not adapts(target_modules=(target,), layers_to_transform=None, exclude_modules=None):
+            raise InputError(f"lora.target_modules: {target!r} matches no linear module of this model")
+    for layer in lora.layers_to_transform or ():
+        if not adapts(layers_to_transform=(layer,)):
+            raise InputError(f"lora.layers_to_transform: no module of layer {layer} is adapted")
+    for module in WITHOUT_ADAPTER:
+        if lora.selects(module):
+            raise InputError(
+                f"lora.target_modules {lora.target_modules!r}: also matches {module}, which has no adapter here; "
+                "name it in lora.exclude_modules"
+            )
 
 
 def check_learning_rate(optimizer: OptimizerConfig) -> None:

@@ -161,11 +161,16 @@ def test_folders_are_drawn_in_proportion_to_their_weights(folder, tmp_path):
     ]
 
 
-@given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0, 0.1, 7.0]), min_size=1, max_size=4))
+@given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0, 0.1, 7.0, 21, 2500, 1 / 3]), min_size=1, max_size=4))
 def test_the_pattern_of_folders_keeps_the_weights(weights):
     pattern = folder_pattern(weights)
     for index, weight in enumerate(weights):
-        assert pattern.count(index) / len(pattern) == pytest.approx(weight / sum(weights), abs=0.01)
+        assert pattern.count(index) / len(pattern) == pytest.approx(weight / sum(weights), abs=1e-4)
+
+
+def test_a_folder_without_a_turn_is_refused():
+    with pytest.raises(InputError, match=r"weight 1 of 1e\+06 is less than one turn in 10,000"):
+        folder_pattern([999_999, 1])
 
 
 @pytest.mark.parametrize(
