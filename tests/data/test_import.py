@@ -154,6 +154,39 @@ def test_two_imports_with_equal_video_names_share_one_folder(videos, tmp_path):
     assert "'room.mp4' could be a/room.mp4 or b/room.mp4" in (out / "import_three-left-out.tsv").read_text()
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_name_that_another_row_contradicts_is_not_paired_whatever_the_order_of_rows(backwards, tmp_path, capsys):
+    """Of each set of generic names only some are on this machine."""
+    extra = tmp_path / "videos"
+    for name in ("roomA/video", "kitchen/left", "hall", "attic"):
+        write_mp4(extra / f"{name}.mp4", GREYS[:4])
+    for name in ("scene0000_00/1.png", "scene0002_00/2.png"):
+        (extra / name).parent.mkdir(exist_ok=True)
+        (extra / name).write_bytes(picture_bytes("PNG"))
+    media = {  # by the name in a row
+        "roomA/video.mp4": "roomA/video.mp4", "roomB/video.mp4": None, "/data/other/roomC/video.mp4": None,
+        "/nas/RoomA/video.avi": "roomA/video.mp4", "video": "roomA/video.mp4",  # nothing contradicts these
+        "flat/kitchen/left": None, "house/kitchen/left": None, "kitchen/left": "kitchen/left.mp4",  # not which of two
+        "/nas/train/hall.mp4": "hall.mp4", "train/hall.mp4": "hall.mp4",
+        "/nas/train/attic.mp4": None, "/home/me/attic.mp4": None,
+    }  # fmt: skip
+    pictures = [["scene0000_00/1.png", "scene0002_00/2.png"], ["scene0001_00/1.png", "scene0002_00/2.png"]]
+    rows = [{"question": f"How wide is {name}?", "answer": "2", "video": name} for name in media]
+    rows += [{"question": f"How wide is {names}?", "answer": "2", "images": names} for names in pictures]
+    source = write_rows(tmp_path / "set.jsonl", rows[::-1] if backwards else rows)
+    kept = imported(source, tmp_path / "out", "--videos", extra)
+    assert {one.question: one.video for one in kept if one.video} == {
+        f"How wide is {name}?": path for name, path in media.items() if path
+    }
+    assert [one.images for one in kept if one.images] == [tuple(pictures[0])]
+    listed = [line.split("\t") for line in (tmp_path / "out/import_set-left-out.tsv").read_text().splitlines()]
+    assert [kind for kind, _, _ in listed] == ["unpaired"] * 7
+    reasons = {reason for _, _, reason in listed}
+    assert "'roomB/video.mp4' could only be roomA/video.mp4, which '/nas/RoomA/video.avi' fits better" in reasons
+    assert "'/home/me/attic.mp4' could only be attic.mp4, which '/nas/train/attic.mp4' fits as well" in reasons
+    assert "pairs: 7 found, 7 missing" in capsys.readouterr().out
+
+
 def test_pictures_of_one_room_are_in_the_same_split(videos, tmp_path):
     extra = tmp_path / "pictures"
     rows = []
