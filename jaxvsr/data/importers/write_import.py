@@ -46,7 +46,9 @@ def write_import(
     if before is None:  # splits.json may have been deleted: benchmark scenes of other imports too
         benchmark |= {row.scene for row in rows if (row.video or row.images) and benchmark_in(row.scene)}
     splits = split_by_room(scenes, heldout, seed=seed, always_heldout=benchmark, before=before)
-    pairing.keep({image for row in report.questions for image in row.images or ()})
+    pairing.keep(
+        {image for row in report.questions for image in row.images or ()}, {row.scene for row in report.questions}
+    )
     write_all_questions(out, rows)
     write_splits(out, splits)
     write_subsets(out, {DEBIASED: report.debiased}, owner=f"{settings.name}-")
