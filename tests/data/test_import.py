@@ -160,41 +160,17 @@ def frames_of(out: Path, *videos: Path) -> dict[str, int]:
     return {scene: int(FrameStore(out).read(scene, 2).pixels[0, 0, 0, 0]) for scene in FrameStore(out).scenes()}
 
 
-def test_two_imports_videos_of_one_name_and_path_are_refused_and_stored_frames_stay(tmp_path, capsys):
-    for place, grey in (("a", 40), ("b", 200)):
-        write_mp4(tmp_path / f"videos/{place}/0001.mp4", (grey, grey))
-        row = {"question": f"How wide is {place}?", "answer": "2", "video": f"{place}/0001.mp4"}
-        write_rows(tmp_path / f"{place}.jsonl", [row])
-    videos, out = tmp_path / "videos", tmp_path / "out"
-    imported(tmp_path / "a.jsonl", out, "--videos", videos / "a")
-    stored = frames_of(out, videos / "a")
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    capsys.readouterr()
-    assert main(["import", str(tmp_path / "b.jsonl"), str(out), "--videos", str(videos / "b")]) == 2
-    assert capsys.readouterr().err == (
-        f"error: 0001.mp4: is another file than the 0001.mp4 of import_a in {out}; import into another data folder, or "
-        "give --videos a folder in which both are, with different paths\n"
-    )
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    for _ in range(2):  # again is the same
-        rows = imported(tmp_path / "b.jsonl", out, "--videos", videos)
-        assert {row.id: row.scene for row in rows} == {"import_a-0": "0001", "import_b-0": "b--0001"}
-    found = frames_of(out, videos, videos / "a")
-    assert set(found) == {"0001", "b--0001"} and found["0001"] == stored["0001"]
-    assert abs(found["b--0001"] - 200) < 9 and "replaced" not in capsys.readouterr().out
-
-
-def test_two_imports_videos_of_one_name_have_different_scenes_and_one_video_has_one(tmp_path):
+def test_two_imports_videos_of_one_name_have_different_scenes_and_one_path_has_one(tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "out"
     for place, grey in (("v/a", 40), ("b", 200)):
         write_mp4(videos / f"{place}/0001.mp4", (grey, grey))
-    names = {"a": ("v", "a/0001"), "b": ("b", "0001"), "c": ("v", "a/0001"), "d": (".", "a/0001")}  # a, c, d: one video
+    names = {"a": ("v", "a/0001"), "b": ("b", "0001"), "c": ("v", "a/0001"), "d": (".", "a/0001")}
     for name in "abcdab":
         root, video = names[name]
         row = {"question": "How wide?", "answer": "2", "video": video}
         rows = imported(write_rows(tmp_path / f"{name}.jsonl", [row]), out, "--videos", videos / root)
     scenes = {row.id.removesuffix("-0").removeprefix("import_"): row.scene for row in rows}
-    assert scenes == {"a": "0001", "b": "import_b--0001", "c": "0001", "d": "0001"}
+    assert scenes == {"a": "0001", "b": "import_b--0001", "c": "0001", "d": "v--a--0001"}
 
 
 def test_frames_that_are_replaced_from_another_source_are_named(tmp_path, capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -14,23 +13,20 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from jaxvsr.buckets.scans_in_buckets import is_listed
 from jaxvsr.data.data_folder import questions_in
 from jaxvsr.data.importers.row_fields import SourceRow
 from jaxvsr.data.importers.turns import Picture
 from jaxvsr.data.scannet.benchmark_scenes import Benchmark, benchmark_in
 from jaxvsr.data.scannet.read_scan import is_procedural
-from jaxvsr.data.video.media_index import MEDIA_SUFFIXES, MediaIndex, Medium, name_parts, shared_parts
+from jaxvsr.data.video.media_index import MediaIndex, Medium, name_parts, shared_parts
 from jaxvsr.data.video.picture_files import IMAGE_LIMIT_PIXELS
-from jaxvsr.data.video.video_sources import files_of_video
-from jaxvsr.errors import InputError, one_line
-from jaxvsr.files import partial_name, read_json_object, write_text
+from jaxvsr.errors import one_line
+from jaxvsr.files import partial_name
 
 IMAGES_DIR = "images"
 _SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
 # A scene's name is also a folder's, and part of longer names.
 _NAME_LIMIT_BYTES = 160
-_DIGESTED_BYTES = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +60,13 @@ class Pairing:
         self._folder = out / IMAGES_DIR / name
         self._partial = partial_name(self._folder)
         self._below = f"{IMAGES_DIR}/{name}"
-        self._out, self._name = out, name
-        self._scene_of: dict[str, str] = {}  # by path
-        self._digests: dict[str, str] = {}  # by scene
-        self._others: dict[str, tuple[str, str]] = {}  # scene and import, by path, of other imports in the folder
-        self._taken: dict[str, str | None] = {}  # scenes; with their digests, where they are of other imports
-        known = {}
-        for path in sorted(out.glob("import_*-media.json")):
-            if path != self._digests_file:
-                known.update(read_json_object(path))
-        for row in questions_in(out):
-            named = row.video or " ".join(row.images or ())
-            if named and not row.id.startswith(f"{name}-"):
-                self._others.setdefault(named, (row.scene, row.id.partition("-")[0]))
-                self._taken.setdefault(row.scene, known.get(row.scene))
+        self._name = name
+        self._scene_of = {  # by path; of other imports in the folder too
+            row.video or " ".join(row.images or ()): row.scene
+            for row in questions_in(out)
+            if (row.video or row.images) and not row.id.startswith(f"{name}-")
+        }
+        self._taken = set(self._scene_of.values())
         self._names_of: dict[str, dict[tuple[str, ...], str]] = defaultdict(dict)  # by path, then by the name's parts
         self._ranked: dict[str, list[tuple[int, tuple[str, ...]]]] = {}  # by path, those that fit best first
         self._made = [folder for folder in (self._folder.parent, out) if not folder.exists()]
@@ -110,29 +99,18 @@ class Pairing:
             return wrong
         medium, images = found.medium, found.images
         if medium is None:
-            scene = self._scene(_image_scene(images), " ".join(images), images[0])
+            scene = self._scene(_image_scene(images), " ".join(images))
             names = [picture.name for picture in row.images]
             return Place(scene, None, images, self._benchmark((*names, *images, row.scene or "", *row.names), None))
         path = medium.path.as_posix()
         scene = medium.path.name if medium.kind == "folder" else medium.path.stem
         if medium.kind == "scan" and not medium.path.suffix:
             scene = medium.path.name
-        scene = self._scene(scene, path, path)
+        scene = self._scene(scene, path)
         return Place(scene, path, None, self._benchmark((row.video or "", path, row.scene or "", *row.names), medium))
 
-    @property
-    def _digests_file(self) -> Path:
-        return self._out / f"{self._name}-media.json"
-
-    def keep(self, images: set[str], scenes: set[str]) -> None:
-        """Move the written images to their final folder, and note what the scenes' media are like, for the next import;
-        without those that no row uses.
-        """
-        digests = {scene: digest for scene, digest in sorted(self._digests.items()) if scene in scenes}
-        if digests:
-            write_text(self._digests_file, json.dumps(digests, indent=1, ensure_ascii=False) + "\n")
-        else:
-            self._digests_file.unlink(missing_ok=True)
+    def keep(self, images: set[str]) -> None:
+        """Move the written images to their final folder, without those that no row uses."""
         if self._partial.is_dir():
             for path in self._partial.iterdir():
                 if f"{self._below}/{path.name}" not in images:
@@ -175,32 +153,15 @@ class Pairing:
                 return f"{name[:120]!r} could only be {path[:80]}, which {rival[:120]!r} fits {fits}"
         return None
 
-    def _scene(self, name: str, path: str, first: str) -> str:
-        """The medium's name, unless another medium of the data folder has it: rows of two imports may be about one
-        video, or about two of the same name. `first`: its file or folder, or the first of its images.
-
-        Raises:
-            InputError: another import's video has the same path, so that frames could not be stored from the right one.
-        """
-        if path in self._scene_of:
-            return self._scene_of[path]
-        digest = None if self._index is None else _digest(self._index.root / first)
-        if path in self._others:
-            scene, owner = self._others[path]
-            if digest is not None and self._taken[scene] not in (None, digest):
-                raise InputError(
-                    f"{first}: is another file than the {first} of {owner} in {self._out}; import into another data "
-                    "folder, or give --videos a folder in which both are, with different paths"
-                )
-        else:
+    def _scene(self, name: str, path: str) -> str:
+        """The medium's name, or if another medium of the data folder has it, a longer one: its whole path, and at last
+        the import's name before that."""
+        if path not in self._scene_of:
             whole = "--".join(PurePosixPath(path).with_suffix("").parts)
-            own = f"{self._name}--{whole}"
-            names = map(shortened, (name, whole, own, f"{own}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"))
-            scene = next(one for one in names if one not in self._taken or (digest and self._taken[one] == digest))
-        self._scene_of[path], self._taken[scene] = scene, None
-        if digest is not None:
-            self._digests[scene] = digest
-        return scene
+            names = [*map(shortened, (name, whole, f"{self._name}--{whole}"))]
+            self._scene_of[path] = next((one for one in names if one not in self._taken), names[-1])
+            self._taken.add(self._scene_of[path])
+        return self._scene_of[path]
 
     def _image(self, picture: Picture) -> tuple[str, str]:
         """(path, "") or ("", why not)."""
@@ -240,21 +201,6 @@ def _image_scene(images: tuple[str, ...]) -> str:
     if len(images) > 1:
         name += f"--and-{len(images) - 1}-{hashlib.sha256(chr(10).join(images).encode()).hexdigest()[:8]}"
     return shortened(name)
-
-
-def _digest(path: Path) -> str | None:
-    """What tells a medium from another of the same name: size and first bytes, of a folder those of its first file.
-
-    None in a bucket, whose files are not on this machine.
-    """
-    if is_listed(path):
-        return None
-    with contextlib.suppress(OSError, ValueError):  # part of the set, or not to be read
-        first = min(file for file in files_of_video(path) if file.suffix.lower() in MEDIA_SUFFIXES)
-        with first.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return hashlib.sha256(b"%d:" % size + file.read(_DIGESTED_BYTES)).hexdigest()[:20]
-    return None
 
 
 def shortened(name: str) -> str:

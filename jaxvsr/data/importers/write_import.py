@@ -46,9 +46,7 @@ def write_import(
     if before is None:  # splits.json may have been deleted: benchmark scenes of other imports too
         benchmark |= {row.scene for row in rows if (row.video or row.images) and benchmark_in(row.scene)}
     splits = split_by_room(scenes, heldout, seed=seed, always_heldout=benchmark, before=before)
-    pairing.keep(
-        {image for row in report.questions for image in row.images or ()}, {row.scene for row in report.questions}
-    )
+    pairing.keep({image for row in report.questions for image in row.images or ()})
     write_all_questions(out, rows)
     write_splits(out, splits)
     write_subsets(out, {DEBIASED: report.debiased}, owner=f"{settings.name}-")

@@ -22,7 +22,7 @@ from jaxvsr.errors import InputError
 MediumKind = Literal["video", "scan", "folder", "image"]
 # What a name without a suffix means if several kinds of media have it, in this order.
 _PREFERENCE: tuple[MediumKind, ...] = ("video", "scan", "folder", "image")
-MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, ".sens")
+_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, ".sens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Medium:
 def name_parts(text: str) -> tuple[str, ...]:
     """The parts of a path to compare: lower case, `\\` as `/`, no suffix of a medium, no `.` and `..`."""
     path = PurePosixPath(text.strip().replace("\\", "/").lower())
-    if path.suffix in MEDIA_SUFFIXES:
+    if path.suffix in _SUFFIXES:
         path = path.with_suffix("")
     return tuple(part for part in path.parts if part not in ("/", ".", ".."))
 
