@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from jaxvsr.data.frames import FrameStore
+from jaxvsr.data.scannet.sens import SensReader
 from jaxvsr.data.video.frame_sampling import SamplingRule, most_frames, sample_indices
-from jaxvsr.data.video.frame_writer import FrameSettings, write_frames, write_scene_frames
+from jaxvsr.data.video.frame_writer import FrameSettings, Outcome, write_frames, write_scene_frames
 from jaxvsr.errors import InputError
 from tests.support.files import contents
 from tests.support.scans import write_sens_scan
@@ -19,8 +20,6 @@ from tests.support.scans import write_sens_scan
 
 def decode(scan: Path, index: int) -> Image.Image:
     """A frame by way of the bytes alone."""
-    from jaxvsr.data.scannet.sens import SensReader
-
     return Image.open(BytesIO(SensReader(scan / f"{scan.name}.sens").color_jpeg(index)))
 
 
@@ -143,10 +142,15 @@ def test_a_changed_source_is_read_again(tmp_path):
     out = tmp_path / "out"
     write_scene_frames(write_sens_scan(tmp_path / "a", "scene0000_00"), out, FrameSettings((4,), 6000))
     other = write_sens_scan(tmp_path / "b", "scene0000_00", seed=1)
-    assert write_scene_frames(other, out, FrameSettings((8,), 6000))
+    assert write_scene_frames(other, out, FrameSettings((8,), 6000)) is Outcome.REPLACED
     assert FrameStore(out).counts("scene0000_00") == (4, 8)
     small = decode(other, 0).resize((84, 56), Image.Resampling.BICUBIC)
     assert (FrameStore(out).read("scene0000_00", 4).pixels[0] == np.asarray(small)).all()
+    assert write_scene_frames(other, out, FrameSettings((2,), 6000)) is Outcome.WRITTEN
+    sens = other / "scene0000_00.sens"
+    jpeg = SensReader(sens).color_jpeg(0)
+    sens.write_bytes(sens.read_bytes().replace(jpeg, jpeg[:-20] + bytes([jpeg[-20] ^ 1]) + jpeg[-19:]))
+    assert write_scene_frames(other, out, FrameSettings((3,), 6000)) is Outcome.REPLACED  # of the same size
 
 
 def test_broken_sources_are_named_with_reasons_and_leave_nothing(tmp_path):

@@ -148,10 +148,79 @@ def test_two_imports_with_equal_video_names_share_one_folder(videos, tmp_path):
     both = imported(write_rows(tmp_path / "two.jsonl", [row]), out, "--videos", videos)
     assert both[:3] == first and both[3].scene == "kitchen"
     ambiguous = write_rows(tmp_path / "three.jsonl", [row, row | {"video": "room.mp4"}])
-    for place in ("other",):
-        write_mp4(extra / place / "kitchen.mp4", GREYS[:4])
-    imported(ambiguous, out, "--videos", extra)
+    write_mp4(extra / "mine/kitchen.mp4", GREYS[:4])
+    assert imported(ambiguous, out, "--videos", extra)[-1].scene == "mine--kitchen"
     assert "'room.mp4' could be a/room.mp4 or b/room.mp4" in (out / "import_three-left-out.tsv").read_text()
+
+
+def frames_of(out: Path, *videos: Path) -> dict[str, int]:
+    """The first pixel of each scene's frames, after `frames` for each of the folders of videos."""
+    for root in videos:
+        assert main(["frames", str(root), str(out), "--frames", "2", "--max-pixels", "4000"]) == 0
+    return {scene: int(FrameStore(out).read(scene, 2).pixels[0, 0, 0, 0]) for scene in FrameStore(out).scenes()}
+
+
+def test_two_imports_videos_of_one_name_have_different_scenes_and_one_path_has_one(tmp_path):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    for place, grey in (("v/a", 40), ("b", 200)):
+        write_mp4(videos / f"{place}/0001.mp4", (grey, grey))
+    names = {"a": ("v", "a/0001"), "b": ("b", "0001"), "c": ("v", "a/0001"), "d": (".", "a/0001")}
+    for name in "abcdab":
+        root, video = names[name]
+        row = {"question": "How wide?", "answer": "2", "video": video}
+        rows = imported(write_rows(tmp_path / f"{name}.jsonl", [row]), out, "--videos", videos / root)
+    scenes = {row.id.removesuffix("-0").removeprefix("import_"): row.scene for row in rows}
+    assert scenes == {"a": "0001", "b": "import_b--0001", "c": "0001", "d": "v--a--0001"}
+
+
+def test_frames_that_are_replaced_from_another_source_are_named(tmp_path, capsys):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    write_mp4(videos / "0001.mp4", (40, 40))
+    write_mp4(videos / "0002.mp4", (40, 40))
+    rows = [{"question": "How wide?", "answer": "2", "video": name} for name in ("0001", "0002")]
+    source = write_rows(tmp_path / "set.jsonl", rows)
+    imported(source, out, "--videos", videos)
+    frames_of(out, videos)
+    write_mp4(videos / "0001.mp4", (200, 200, 200))
+    imported(source, out, "--videos", videos)  # the only set about it: a better video is no other one
+    capsys.readouterr()
+    assert abs(frames_of(out, videos)["0001"] - 200) < 9
+    printed = capsys.readouterr().out
+    assert "replaced: 0001: the frames that were stored are of another source\n" in printed
+    assert "frames of 1 scans written, of 1 there already" in printed and "0002" not in printed
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_name_that_another_row_contradicts_is_not_paired_whatever_the_order_of_rows(backwards, tmp_path, capsys):
+    """Of each set of generic names only some are on this machine."""
+    extra = tmp_path / "videos"
+    for name in ("roomA/video", "kitchen/left", "hall", "attic"):
+        write_mp4(extra / f"{name}.mp4", GREYS[:4])
+    for name in ("scene0000_00/1.png", "scene0002_00/2.png"):
+        (extra / name).parent.mkdir(exist_ok=True)
+        (extra / name).write_bytes(picture_bytes("PNG"))
+    media = {  # by the name in a row
+        "roomA/video.mp4": "roomA/video.mp4", "roomB/video.mp4": None, "/data/other/roomC/video.mp4": None,
+        "/nas/RoomA/video.avi": "roomA/video.mp4", "video": "roomA/video.mp4",  # nothing contradicts these
+        "flat/kitchen/left": None, "house/kitchen/left": None, "kitchen/left": "kitchen/left.mp4",  # not which of two
+        "/nas/train/hall.mp4": "hall.mp4", "train/hall.mp4": "hall.mp4",
+        "/nas/train/attic.mp4": None, "/home/me/attic.mp4": None,
+    }  # fmt: skip
+    pictures = [["scene0000_00/1.png", "scene0002_00/2.png"], ["scene0001_00/1.png", "scene0002_00/2.png"]]
+    rows = [{"question": f"How wide is {name}?", "answer": "2", "video": name} for name in media]
+    rows += [{"question": f"How wide is {names}?", "answer": "2", "images": names} for names in pictures]
+    source = write_rows(tmp_path / "set.jsonl", rows[::-1] if backwards else rows)
+    kept = imported(source, tmp_path / "out", "--videos", extra)
+    assert {one.question: one.video for one in kept if one.video} == {
+        f"How wide is {name}?": path for name, path in media.items() if path
+    }
+    assert [one.images for one in kept if one.images] == [tuple(pictures[0])]
+    listed = [line.split("\t") for line in (tmp_path / "out/import_set-left-out.tsv").read_text().splitlines()]
+    assert [kind for kind, _, _ in listed] == ["unpaired"] * 7
+    reasons = {reason for _, _, reason in listed}
+    assert "'roomB/video.mp4' could only be roomA/video.mp4, which '/nas/RoomA/video.avi' fits better" in reasons
+    assert "'/home/me/attic.mp4' could only be attic.mp4, which '/nas/train/attic.mp4' fits as well" in reasons
+    assert "pairs: 7 found, 7 missing" in capsys.readouterr().out
 
 
 def test_pictures_of_one_room_are_in_the_same_split(videos, tmp_path):

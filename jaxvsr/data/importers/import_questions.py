@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxvsr.data.importers.answer_kinds import RowError
 from jaxvsr.data.importers.formats import Format, detect, place_names, read_row, renamed
-from jaxvsr.data.importers.pairing import Pairing, Place
+from jaxvsr.data.importers.pairing import Found, Pairing, Place
 from jaxvsr.data.importers.row_fields import SourceRow
 from jaxvsr.data.importers.source_rows import read_rows, source_files
 from jaxvsr.data.questions import Question, choices, meaning
@@ -102,6 +102,7 @@ def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport,
     pairing = Pairing(out, settings.name, index)
     left_out: list[LeftOut] = []
     notes: Counter[str] = Counter()
+    found: list[tuple[str, int, SourceRow, Found]] = []
     paired: list[_Paired] = []
     total = asked = 0
     try:
@@ -116,18 +117,24 @@ def import_questions(settings: ImportSettings, out: Path) -> tuple[ImportReport,
                 asked += 1
                 continue
             for turn, row in enumerate(rows, start=1):
-                place = pairing.place(row)
+                reached = pairing.find(row)
                 name = where if len(rows) == 1 else f"{where} turn {turn}"
                 number, asked = asked, asked + 1
                 notes.update(row.notes)
-                if isinstance(place, str):
-                    left_out.append(LeftOut(UNPAIRED, name, place))
-                elif place.benchmark and place.benchmark not in settings.include and form != "vsi-bench":
-                    left_out.append(LeftOut(BENCHMARK, name, f"{place.scene} is a scene of {place.benchmark}"))
+                if isinstance(reached, str):
+                    left_out.append(LeftOut(UNPAIRED, name, reached))
                 else:
-                    paired.append(_Paired(name, number, row, place))
+                    found.append((name, number, row, reached))
         if form is None:
             raise InputError(f"{settings.source}: no rows in it")
+        for name, number, row, reached in found:
+            place = pairing.place(row, reached)
+            if isinstance(place, str):
+                left_out.append(LeftOut(UNPAIRED, name, place))
+            elif place.benchmark and place.benchmark not in settings.include and form != "vsi-bench":
+                left_out.append(LeftOut(BENCHMARK, name, f"{place.scene} is a scene of {place.benchmark}"))
+            else:
+                paired.append(_Paired(name, number, row, place))
         consistent = _without_duplicates(_without_contradictions(paired, left_out), left_out)
         questions = _questions(consistent, settings.name, left_out)
         if not questions:

@@ -7,16 +7,18 @@ import dataclasses
 import hashlib
 import os
 import shutil
+from collections import defaultdict
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from jaxvsr.data.data_folder import questions_in
 from jaxvsr.data.importers.row_fields import SourceRow
 from jaxvsr.data.importers.turns import Picture
 from jaxvsr.data.scannet.benchmark_scenes import Benchmark, benchmark_in
 from jaxvsr.data.scannet.read_scan import is_procedural
-from jaxvsr.data.video.media_index import MediaIndex, Medium
+from jaxvsr.data.video.media_index import MediaIndex, Medium, name_parts, shared_parts
 from jaxvsr.data.video.picture_files import IMAGE_LIMIT_PIXELS
 from jaxvsr.errors import one_line
 from jaxvsr.files import partial_name
@@ -37,10 +39,20 @@ class Place:
     benchmark: Benchmark | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a row's names reach: a `medium`, or the paths of `images`. `names`: each name of a file, with its path."""
+
+    medium: Medium | None
+    images: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
+
+
 class Pairing:
     """Pairs rows with media; images that are part of the set are written to the import's folder.
 
-    At the end, call `keep` with the names in use, or `discard`.
+    Call `find` for all rows, then `place`, because a name may be wrong only beside another row's. At the end, call
+    `keep` with the names in use, or `discard`.
     """
 
     def __init__(self, out: Path, name: str, index: MediaIndex | None) -> None:
@@ -48,20 +60,29 @@ class Pairing:
         self._folder = out / IMAGES_DIR / name
         self._partial = partial_name(self._folder)
         self._below = f"{IMAGES_DIR}/{name}"
-        self._path_of: dict[str, str] = {}  # by scene
+        self._name = name
+        self._scene_of = {  # by path; of other imports in the folder too
+            row.video or " ".join(row.images or ()): row.scene
+            for row in questions_in(out)
+            if (row.video or row.images) and not row.id.startswith(f"{name}-")
+        }
+        self._taken = set(self._scene_of.values())
+        self._names_of: dict[str, dict[tuple[str, ...], str]] = defaultdict(dict)  # by path, then by the name's parts
+        self._ranked: dict[str, list[tuple[int, tuple[str, ...]]]] = {}  # by path, those that fit best first
         self._made = [folder for folder in (self._folder.parent, out) if not folder.exists()]
 
-    def place(self, row: SourceRow) -> Place | str:
-        """The row's place, or a line that says why it has none."""
+    def find(self, row: SourceRow) -> Found | str:
+        """What the row's names reach, or a line that says why one reaches nothing."""
         if row.images:
             found = [self._image(picture) for picture in row.images]
             lost = next((reason for path, reason in found if not path), None)
             if lost is not None:
                 return lost
             images = tuple(path for path, _ in found)
-            scene = self._scene(_image_scene(images), " ".join(images))
-            names = [picture.name for picture in row.images]
-            return Place(scene, None, images, self._benchmark((*names, *images, row.scene or "", *row.names), None))
+            named = zip(row.images, images, strict=True)
+            return self._reached(
+                None, images, tuple((picture.name, path) for picture, path in named if picture.data is None)
+            )
         if row.video is None:
             return "the row names neither video nor images"
         if self._index is None:
@@ -69,12 +90,24 @@ class Pairing:
         medium = self._index.find(row.video, ("video", "scan", "folder"))
         if isinstance(medium, str):
             return medium
+        return self._reached(medium, (), ((row.video, medium.path.as_posix()),))
+
+    def place(self, row: SourceRow, found: Found) -> Place | str:
+        """The row's place, or a line that says whose names contradict its own."""
+        wrong = next(filter(None, (self._contradicted(name, path) for name, path in found.names)), None)
+        if wrong is not None:
+            return wrong
+        medium, images = found.medium, found.images
+        if medium is None:
+            scene = self._scene(_image_scene(images), " ".join(images))
+            names = [picture.name for picture in row.images]
+            return Place(scene, None, images, self._benchmark((*names, *images, row.scene or "", *row.names), None))
         path = medium.path.as_posix()
         scene = medium.path.name if medium.kind == "folder" else medium.path.stem
         if medium.kind == "scan" and not medium.path.suffix:
             scene = medium.path.name
         scene = self._scene(scene, path)
-        return Place(scene, path, None, self._benchmark((row.video, path, row.scene or "", *row.names), medium))
+        return Place(scene, path, None, self._benchmark((row.video or "", path, row.scene or "", *row.names), medium))
 
     def keep(self, images: set[str]) -> None:
         """Move the written images to their final folder, without those that no row uses."""
@@ -96,12 +129,39 @@ class Pairing:
             with contextlib.suppress(OSError):  # not there, or not empty
                 folder.rmdir()
 
+    def _reached(self, medium: Medium | None, images: tuple[str, ...], names: tuple[tuple[str, str], ...]) -> Found:
+        for name, path in names:
+            self._names_of[path].setdefault(name_parts(name), name)
+        return Found(medium, images, names)
+
+    def _contradicted(self, name: str, path: str) -> str | None:
+        """Why `path` cannot be what `name` means: another name reaches it too, fits no worse, and neither is the
+        other's end. A set that is there only in part would else lend one scene's `video.mp4` to all.
+        """
+        if path not in self._ranked:
+            medium = name_parts(path)
+            ranked = [(-shared_parts(parts, medium), parts) for parts in self._names_of[path]]
+            self._ranked[path] = sorted(ranked)
+        own = name_parts(name)
+        rank = -shared_parts(own, name_parts(path))
+        for other_rank, other in self._ranked[path]:
+            if other_rank > rank:
+                break
+            if shared_parts(own, other) < min(len(own), len(other)):
+                fits = "as well" if other_rank == rank else "better"
+                rival = self._names_of[path][other]
+                return f"{name[:120]!r} could only be {path[:80]}, which {rival[:120]!r} fits {fits}"
+        return None
+
     def _scene(self, name: str, path: str) -> str:
-        """The name, or the file's whole path if another file of this import has the name already."""
-        name = shortened(name)
-        if self._path_of.setdefault(name, path) != path:
-            name = shortened("--".join(PurePosixPath(path).with_suffix("").parts))
-        return name
+        """The medium's name, or if another medium of the data folder has it, a longer one: its whole path, and at last
+        the import's name before that."""
+        if path not in self._scene_of:
+            whole = "--".join(PurePosixPath(path).with_suffix("").parts)
+            names = [*map(shortened, (name, whole, f"{self._name}--{whole}"))]
+            self._scene_of[path] = next((one for one in names if one not in self._taken), names[-1])
+            self._taken.add(self._scene_of[path])
+        return self._scene_of[path]
 
     def _image(self, picture: Picture) -> tuple[str, str]:
         """(path, "") or ("", why not)."""

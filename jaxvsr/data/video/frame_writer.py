@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import itertools
 import os
 from collections import Counter, deque
@@ -57,21 +58,31 @@ class FrameSettings:
         return SIDE_OF_TOKEN.get(self.rule, MERGED_PATCH)
 
 
+class Outcome(enum.IntEnum):
+    """What became of a scene's frames; false if nothing was written."""
+
+    KEPT = 0
+    WRITTEN = 1
+    REPLACED = 2
+
+
 @dataclasses.dataclass(frozen=True)
 class FrameReport:
     """Scenes written now, scenes that were there already, broken scenes with the reason; and the flaws of the others,
-    summed over scenes.
+    summed over scenes. `replaced`: those written whose stored frames were of another source.
     """
 
     written: tuple[str, ...]
     kept: tuple[str, ...]
     broken: dict[str, str]
     flaws: dict[str, int]
+    replaced: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What to print about it."""
         flaws = ", ".join(f"{name} {count}" for name, count in self.flaws.items())
         return [
+            *(f"replaced: {scene}: the frames that were stored are of another source" for scene in self.replaced),
             *([f"flaws worked around: {flaws}"] if flaws else []),
             f"frames of {len(self.written)} scans written, of {len(self.kept)} there already, "
             f"{len(self.broken)} broken",
@@ -94,7 +105,7 @@ def write_frames(
     workers = workers or os.cpu_count() or 1
     threads = max(workers // max(len(sources), 1), 1)  # per scene, if there are fewer scenes than workers
 
-    def write(source: SceneSource) -> bool | str:
+    def write(source: SceneSource) -> Outcome | str:
         try:
             return write_scene_frames(source, folder, settings, threads=threads)
         except (InputError, OSError) as error:
@@ -102,7 +113,7 @@ def write_frames(
                 raise
             return " ".join(str(error).split())
 
-    outcomes: dict[str, bool | str] = {}
+    outcomes: dict[str, Outcome | str] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
             for source, outcome in zip(sources, pool.map(write, sources), strict=True):
@@ -115,11 +126,13 @@ def write_frames(
     for scene, outcome in outcomes.items():
         if not isinstance(outcome, str):
             flaws.update(read_attributes(folder, scene).get("flaws", {}))
+    written = (Outcome.WRITTEN, Outcome.REPLACED)
     return FrameReport(
-        written=tuple(scene for scene, outcome in outcomes.items() if outcome is True),
-        kept=tuple(scene for scene, outcome in outcomes.items() if outcome is False),
+        written=tuple(scene for scene, outcome in outcomes.items() if outcome in written),
+        kept=tuple(scene for scene, outcome in outcomes.items() if outcome is Outcome.KEPT),
         broken={scene: outcome for scene, outcome in outcomes.items() if isinstance(outcome, str)},
         flaws=dict(sorted(flaws.items())),
+        replaced=tuple(scene for scene, outcome in outcomes.items() if outcome is Outcome.REPLACED),
     )
 
 
@@ -127,9 +140,11 @@ def _source_of(scene: SceneSource | Path) -> SceneSource:
     return scene if isinstance(scene, SceneSource) else SceneSource(scene.name, (scene,))
 
 
-def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameSettings, *, threads: int = 1) -> bool:
-    """Store the frames of one scene; False if they are there already, from a source of the same size or one that was
-    deleted.
+def write_scene_frames(
+    scene: SceneSource | Path, folder: Path, settings: FrameSettings, *, threads: int = 1
+) -> Outcome:
+    """Store the frames of one scene; they are kept if they are there already, from a source of the same size or one
+    that was deleted.
 
     Counts that were stored before are kept: the array is rewritten with the union, all of it from the source as it is
     now.
@@ -150,9 +165,9 @@ def write_scene_frames(scene: SceneSource | Path, folder: Path, settings: FrameS
     # A source may be deleted once its frames are stored.
     enough = described.images or (settings.rate is None and set(settings.counts) <= stored)
     if before is not None and enough and not described.is_there():
-        return False
+        return Outcome.KEPT
     if before is not None and enough and described.is_still(before["source"], before["source_bytes"]):
-        return False  # in a bucket, without bringing it
+        return Outcome.KEPT  # in a bucket, without bringing it
     with described.opened() as source:
         return _write(source, described, target, settings, before, threads)
 
@@ -164,15 +179,19 @@ def _write(
     settings: FrameSettings,
     before: Mapping[str, Any] | None,
     threads: int,
-) -> bool:
+) -> Outcome:
     """`write_scene_frames`, from a source that is open; `before`: what is stored at `target`."""
     rule = ALL_IMAGES if described.images else settings.rule
     stored = set() if before is None else {int(count) for count in before["index_sets"]}
     counts = _counts(source, described, settings)
+    outcome = Outcome.WRITTEN
     if before is not None:
         same = before["source"] == source.name and before["source_bytes"] == source.bytes_on_disk
         if same and counts <= stored:
-            return False
+            return Outcome.KEPT
+        same = same and before["source_frames"] == len(source)
+        if not same or source.sha256(before["indices"]) != before["source_frames_sha256"]:
+            outcome = Outcome.REPLACED
         counts = counts if described.images else counts | stored
     if described.images:
         wanted = {count: list(range(count)) for count in counts}
@@ -209,7 +228,7 @@ def _write(
             with contextlib.suppress(OSError):  # another thread may have written a scene
                 target.parent.rmdir()
         raise
-    return True
+    return outcome
 
 
 def has_frames(folder: Path, scene: SceneSource, settings: FrameSettings) -> bool:

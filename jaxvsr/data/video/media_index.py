@@ -8,6 +8,7 @@ end, without suffix: the medium with the most parts in common is taken, and amon
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,12 @@ def name_parts(text: str) -> tuple[str, ...]:
     return tuple(part for part in path.parts if part not in ("/", ".", ".."))
 
 
+def shared_parts(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two names have in common, from their end."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 class MediaIndex:
     """All media below a folder. Links are followed; each folder is entered only once.
 
@@ -74,11 +81,7 @@ class MediaIndex:
         suffix = PurePosixPath(name.lower()).suffix
 
         def rank(medium: Medium) -> tuple[int, bool, int]:
-            shared = 0
-            for own, other in zip(reversed(medium.key), reversed(wanted), strict=False):
-                if own != other:
-                    break
-                shared += 1
+            shared = shared_parts(medium.key, wanted)
             return shared, medium.path.suffix.lower() == suffix, -_PREFERENCE.index(medium.kind)
 
         best = max(map(rank, found))
