@@ -42,7 +42,7 @@ class DemoStage:
     arguments: tuple[str, ...]  # of `python`, the script first
     result: Path
     run_dir: Path | None = None  # None: shared by all runs, as the data is
-    fresh: Path | None = None  # a folder that the command refuses to find
+    fresh: Path | None = None  # a folder that the command refuses to find, or to find with answers about other frames
 
     @property
     def command(self) -> str:
@@ -99,7 +99,8 @@ def demo_stages(run_dir: Path, seed: int) -> list[DemoStage]:
     def evaluate(name: str, model: str, *more: str) -> DemoStage:
         asked = ("--data", str(DATA), "--benchmark", "vsi-bench", *more, "--out", str(scores[name]))
         arguments = ("evaluate.py", "--model", model, *asked)  # frames and prompt: as the model was trained
-        return DemoStage(f"greedy answers: {name}", arguments, scores[name] / "scores.json", run_dir)
+        result = scores[name] / "scores.json"
+        return DemoStage(f"greedy answers: {name}", arguments, result, run_dir, fresh=scores[name])
 
     hf = run_dir / "hf"
     named = (f"{name}={folder}" for name, folder in scores.items())

@@ -92,6 +92,14 @@ class FrameStore:
         positions = self.positions(scene, frames)
         return np.asarray(self.attributes(scene)["timestamps"], np.float64)[positions]
 
+    def identity(self, scene: str, frames: int) -> list[Any]:
+        """JSON values that differ where `read` would give other pixels or times, from the attributes alone; and also
+        where another count was added, since the checksum is of all that is stored.
+        """
+        attributes, positions = self.attributes(scene), self.positions(scene, frames)
+        times = self.timestamps(scene, frames)
+        return [attributes["pixels_sha256"], positions.tolist(), times.tolist(), attributes["rule"]]
+
     def read(self, scene: str, frames: int) -> Frames:
         """The `frames` uniformly sampled frames of `scene`; all images of a set of images.
 

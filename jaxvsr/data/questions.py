@@ -72,6 +72,18 @@ def meaning(answer: str, kind: AnswerKind, options: Sequence[str] | None) -> flo
     return " ".join(answer.casefold().split())
 
 
+def is_same(one: Question, other: Question) -> bool:
+    """Whether two rows are one question: of one scene, with one text, options in one order and one answer. Ids do not
+    tell, since those of a set without ids of its own are row numbers.
+    """
+
+    def said(row: Question) -> tuple[object, ...]:
+        texts = [" ".join(text.split()) for text in (row.question, *(row.options or ()))]
+        return row.scene, texts, meaning(row.answer, row.answer_kind, row.options)
+
+    return said(one) == said(other)
+
+
 def choices(options: Sequence[str] | None) -> frozenset[str] | None:
     """The choices without letters (options are `A. sofa`) and without their order."""
     return None if options is None else frozenset(" ".join(option[3:].casefold().split()) for option in options)

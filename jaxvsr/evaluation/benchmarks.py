@@ -41,6 +41,11 @@ class Result:
     tables: tuple[tuple[str, Cells], ...]  # (heading, cells)
     notes: tuple[str, ...]
 
+    def with_note(self, note: str) -> Result:
+        """The same with a further note."""
+        notes = (*self.notes, note)
+        return dataclasses.replace(self, notes=notes, details={**self.details, "notes": list(notes)})
+
     def to_text(self) -> str:
         """Tables and notes for a terminal."""
         parts = [f"{heading}\n\n{plain_table(cells)}" for heading, cells in self.tables]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxvsr.data.questions import Question
+from jaxvsr.data.questions import Question, is_same
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation import provenance
 from jaxvsr.evaluation.answering.baselines import baseline_predictions
@@ -61,19 +61,40 @@ class Evaluation:
                 f"{file}: no scores.json or settings.json beside it names the prompt, so whole completions are scored "
                 "(--prompt sets one)"
             )
+        changed: list[str] = []
         if self.chosen is not None:
-            wanted = {question.id for question in self.chosen.questions}
-            kept = [one for one in predictions if one.question.id in wanted]
-            if len(kept) < len(predictions):
-                other = len(predictions) - len(kept)
-                self.say(f"{file}: {other:,} of {len(predictions):,} predictions answer other questions; left out")
-            predictions = kept
+            predictions, changed = self._of_chosen(file, predictions, self.chosen)
             choice = self.chosen.to_json()
             origin = {"data": choice.pop("data"), **origin, **choice}
         result = self._score(predictions, prompt=read_as)
+        if changed:
+            origin["left_out"] = len(changed)
+            result = result.with_note(
+                f"{len(changed):,} predictions are left out: their id is another question's in --data (first: "
+                f"{changed[0]})"
+            )
         self._write(self.out, result, origin)
         self.say(result.to_text())
         return result
+
+    def _of_chosen(
+        self, file: Path, predictions: Sequence[Prediction], chosen: ChosenQuestions
+    ) -> tuple[list[Prediction], list[str]]:
+        """The predictions that answer chosen questions, and the ids of those whose id alone is a chosen question's."""
+        wanted = {question.id: question for question in chosen.questions}
+        found = [one for one in predictions if one.question.id in wanted]
+        if len(found) < len(predictions):
+            other = len(predictions) - len(found)
+            self.say(f"{file}: {other:,} of {len(predictions):,} predictions answer other questions; left out")
+        same = [one for one in found if is_same(one.question, wanted[one.question.id])]
+        if not same:
+            raise InputError(
+                f"{file}: none of {len(predictions):,} predictions is about a question of --data: of its id, scene, "
+                "text, options and answer; without --data they are scored by their own questions"
+            )
+        kept = [Prediction(wanted[one.question.id], one.prediction) for one in same]
+        answered = {one.question.id for one in kept}
+        return kept, [one.question.id for one in found if one.question.id not in answered]
 
     def of_baseline(self, name: str) -> Result:
         """Answer with one of `BASELINES` and score."""
@@ -144,8 +165,7 @@ class Evaluation:
         note = (
             f"{left_out:,} of {len(predictions):,} questions are left out: nothing is drawn for them (numbers), as in"
         )
-        notes = (*result.notes, f"{note} the benchmark's row")
-        return dataclasses.replace(result, notes=notes, details={**result.details, "notes": list(notes)}), drawn
+        return result.with_note(f"{note} the benchmark's row"), drawn
 
     def _required(self) -> ChosenQuestions:
         if self.chosen is None:

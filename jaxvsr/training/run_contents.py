@@ -78,13 +78,7 @@ def _questions(pool: ScenePool) -> str:
 
 def _frames(pool: ScenePool, count: int) -> str:
     store = FrameStore(pool.folder)
-
-    def facts(scene: str) -> list[Any]:
-        attributes = store.attributes(scene)
-        times = store.timestamps(scene, count).tolist()
-        return [scene, attributes["pixels_sha256"], store.positions(scene, count).tolist(), times, attributes["rule"]]
-
-    return _sha256(facts(scene.name) for scene in pool.scenes)
+    return _sha256([scene.name, *store.identity(scene.name, count)] for scene in pool.scenes)
 
 
 def _features(pool: ScenePool, name: str, count: int, views: Iterable[bool]) -> str:

@@ -71,6 +71,17 @@ def test_an_interrupted_stage_is_run_again(ran: list[str]) -> None:
         assert ran == [stage.title for stage in demo_stages.data_stages()[len(done) :]]
 
 
+def test_a_new_run_is_scored_without_an_earlier_ones_answers(tmp_path: Path) -> None:
+    """They may be about the frames of earlier rooms, and `evaluate.py` would then refuse to go on."""
+    for stage in demo_stages.demo_stages(tmp_path / "run", 0):
+        if stage.arguments[0] == "evaluate.py":
+            out = Path(stage.arguments[stage.arguments.index("--out") + 1])
+            out.mkdir(parents=True)
+            (out / "predictions.jsonl").write_text("")
+            stage.prepare()
+            assert not out.exists()
+
+
 def test_demo_data_of_another_command_is_made_again(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo_stages.make_missing_data(LAUNCH) == 0
     ran.clear()

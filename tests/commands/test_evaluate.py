@@ -1,5 +1,6 @@
 """evaluate.py from outside: files in, files out, one line for a mistake."""
 
+import dataclasses
 import json
 
 import pytest
@@ -78,6 +79,35 @@ def test_questions_without_a_prediction_count_as_wrong(tmp_path, data):
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert read(tmp_path / "out" / "details.json")["by_type"]["object_counting"]["n"] == 2
     assert read(tmp_path / "out" / "scores.json")["overall"] == 25
+
+
+def test_predictions_are_scored_only_where_their_question_is_that_of_its_id_in_the_data(tmp_path, capsys):
+    """The ids of a set without its own are row numbers, which another import gives to other questions."""
+    turned = (*OPTIONS[1::-1], *OPTIONS[2:])
+    first, which = question(0, "s"), question(1, "s")
+    rows = [
+        (first, dataclasses.replace(first, question="How  many?", answer="2.0", question_type="object_abs_distance")),
+        (which, dataclasses.replace(which, options=turned)),
+        *((dataclasses.replace(first, id=f"n{n}"), first) for n in range(2, 5)),
+    ]
+    changes = ({"scene": "another"}, {"question": "How many chairs?"}, {"answer": "3"})
+    rows[2:] = [(own, dataclasses.replace(own, **change)) for (own, _), change in zip(rows[2:], changes, strict=True)]
+    (tmp_path / "data").mkdir()
+    write_questions(tmp_path / "data" / "questions.jsonl", [now for _, now in rows])
+    write_predictions(tmp_path / "p.jsonl", [Prediction(own, own.answer) for own, _ in rows])
+    command = ["--score", str(tmp_path / "p.jsonl"), "--benchmark", "vsi-bench", "--data", str(tmp_path / "data")]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    left_out = "4 predictions are left out: their id is another question's in --data (first: c1)"
+    assert left_out in capsys.readouterr().out and left_out in (tmp_path / "out" / "table.md").read_text()
+    scores = read(tmp_path / "out" / "scores.json")
+    assert scores["left_out"] == 4 and scores["questions"] == 5
+    assert (scores["object_abs_distance"], scores["object_counting"], scores["object_rel_distance"]) == (100, 0, 0)
+
+    write_predictions(tmp_path / "p.jsonl", [Prediction(own, own.answer) for own, _ in rows[1:]])
+    assert main([*command, "--out", str(tmp_path / "none")]) == 2
+    complaint = capsys.readouterr().err
+    assert "none of 4 predictions is about a question of --data" in complaint and complaint.count("\n") == 1
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("model", ["chance-random", "chance-frequency", "best-constant"])

@@ -1,6 +1,7 @@
 """Greedy answers over the scene tree, and evaluate.py with a model: in process, a very small model, 56×56 pixels."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -178,6 +179,39 @@ def test_an_interrupted_evaluation_is_resumed_only_with_equal_settings(folder, d
     assert evaluate(folder, data, out, "--blank") == 130
     assert "other settings (blank)" in capsys.readouterr().out
     assert not read(out / "predictions.jsonl") and not (out / "scores.json").exists()
+
+
+@pytest.mark.slow
+def test_answers_about_other_frames_are_not_resumed_and_not_lost(folder, data, tmp_path, capsys):
+    own, out = tmp_path / "own", tmp_path / "out"
+    shutil.copytree(data, own)
+    assert evaluate(folder, own, out, "--limit", 5) == 0
+    assert evaluate(folder, own, out) == 0  # three questions more, about two scenes more
+    assert "resuming, 5 of 8 questions are answered" in capsys.readouterr().out
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def refused(words):
+        assert evaluate(folder, own, out) == 2
+        complaint = capsys.readouterr().err
+        assert words in complaint and "--out" in complaint and complaint.count("\n") == 1
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+    scene = list(QUESTIONS_OF)[1]
+    shutil.rmtree(own / "frames" / scene)
+    scan = write_sens_scan(tmp_path, scene, frames=6, height=56, width=56, seed=1)
+    write_frames([scan], own, FrameSettings((2, 4), 1000))
+    refused(f"other frames or images of 1 scenes than are there now (first: {own / scene})")
+    shutil.rmtree(own / "frames" / scene)
+    write_frames([scan], own, FrameSettings((2, 4), 4000))  # as they were
+    assert evaluate(folder, own, out) == 0
+    assert "resuming, 8 of 8 questions are answered" in capsys.readouterr().out
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    settings = json.loads(before["settings.json"])
+    del settings["media"]  # as versions wrote it that did not record it
+    (out / "settings.json").write_text(json.dumps(settings))
+    before["settings.json"] = (out / "settings.json").read_bytes()
+    refused("an earlier version wrote it")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.questions import read_questions
 from jaxvsr.devices.mesh import open_mesh
 from jaxvsr.evaluation.answering.greedy import GreedyModel
+from jaxvsr.evaluation.answering.scene_media import SceneMedia
 from jaxvsr.models.inputs.processor import Image, ScenePrompt
 from jaxvsr.prompts import prompt_from
 from jaxvsr.runs.model_source import open_model
@@ -105,6 +107,17 @@ def test_scenes_of_pictures_of_different_sizes_are_answered_and_scored_again(pla
     assert rescore(tmp_path / "out", "q-spatial", tmp_path / "again") == 0
     again = read(tmp_path / "again" / "scores.json")
     assert {name: again[name] for name in scores} == scores
+
+
+def test_pictures_are_told_by_their_pixels(place, tmp_path):
+    data, found = tmp_path / "data", []
+    shutil.copytree(place / "q-spatial", data)
+    asked = [(data, question) for question in read_questions(data / "questions.jsonl")]
+    for pixels in ("3136", "784", "3136"):
+        shutil.rmtree(data / "frames")
+        assert build_data.main(["frames", str(data), str(data), "--frames", "1", "--max-pixels", pixels]) == 0
+        found.append(SceneMedia(None).identities(asked))
+    assert found[0] == found[2] and all(found[0][scene] != found[1][scene] for scene in found[0])
 
 
 def test_the_judge_of_the_docs_scores_sets_of_one_two_and_three_pictures(place, tmp_path, capsys):

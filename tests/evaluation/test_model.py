@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import socket
 import zipfile
 
@@ -18,6 +19,7 @@ from jaxvsr.data.subsets import write_subsets
 from jaxvsr.data.video.frame_writer import FrameSettings, write_frames
 from jaxvsr.devices.mesh import open_mesh
 from jaxvsr.evaluation.answering.answer_questions import AnswerSettings, weights_hash
+from jaxvsr.evaluation.answering.choose_questions import choose_questions
 from jaxvsr.evaluation.answering.greedy import GreedyModel
 from jaxvsr.evaluation.answering.scene_media import SceneMedia
 from jaxvsr.grpo.compiled_step import start_state
@@ -180,6 +182,24 @@ def test_a_download_without_zips_or_frames_is_refused_before_the_model_is_read(f
     ]
     assert main(command) == 2
     assert "--frames is missing" in capsys.readouterr().err
+
+
+def test_a_video_is_told_by_its_bytes_in_a_zip_as_unpacked(download, tmp_path):
+    place = tmp_path / "unpacked"
+    shutil.copytree(download, place)
+    asked = choose_questions([place]).asked
+    zipped = SceneMedia(2).identities(asked)
+    assert sorted(zipped) == sorted(f"{place / scene}" for scene in SCENES.values())
+    for source in SCENES:
+        with zipfile.ZipFile(place / f"{source}.zip") as archive:
+            archive.extractall(place)
+    assert SceneMedia(2).identities(asked) == zipped
+    video = place / "scannet" / f"{SCENES['scannet']}.mp4"
+    content = bytearray(video.read_bytes())
+    content[-9] ^= 1
+    video.write_bytes(content)
+    now = SceneMedia(2).identities(asked)
+    assert [scene for scene in now if now[scene] != zipped[scene]] == [f"{place / SCENES['scannet']}"]
 
 
 def test_baselines_need_no_zips(download, tmp_path):

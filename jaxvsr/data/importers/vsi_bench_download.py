@@ -16,6 +16,7 @@ import functools
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -168,6 +169,18 @@ class BenchmarkVideos:
         if not self._unpacked(video).is_file():
             self._entry(video)
 
+    def identity(self, video: str) -> list[int]:
+        """Size and CRC-32 of a video: as its zip says, which costs nothing; an unpacked one is read whole."""
+        unpacked = self._unpacked(video)
+        if not unpacked.is_file():
+            entry = self._entry(video)
+            return [entry.file_size, entry.CRC]
+        size = checksum = 0
+        with unpacked.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                size, checksum = size + len(chunk), zlib.crc32(chunk, checksum)
+        return [size, checksum]
+
     @contextlib.contextmanager
     def open(self, video: str) -> Iterator[FrameSource]:
         """The frames of one video; a video in a zip is unpacked to a temporary folder meanwhile.
@@ -183,7 +196,7 @@ class BenchmarkVideos:
         archive = self.folder / f"{PurePosixPath(video).parts[0]}.zip"
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / PurePosixPath(video).name
-            _copy_out(archive, entry, path)
+            _copy_out(archive, entry.filename, path)
             yield VideoFileSource(path)
 
     def _unpacked(self, video: str) -> Path:
@@ -192,7 +205,7 @@ class BenchmarkVideos:
             raise InputError(f"video {video!r}: expected <source>/<scene>.mp4")
         return self.folder / video
 
-    def _entry(self, video: str) -> str:
+    def _entry(self, video: str) -> zipfile.ZipInfo:
         parts = PurePosixPath(video).parts
         archive = self.folder / f"{parts[0]}.zip"
         entries = _entries(archive, archive.stat().st_mtime_ns if archive.is_file() else 0)
@@ -202,7 +215,7 @@ class BenchmarkVideos:
 
 
 @functools.lru_cache(maxsize=64)
-def _entries(archive: Path, _modified: int) -> dict[str, str]:
+def _entries(archive: Path, _modified: int) -> dict[str, zipfile.ZipInfo]:
     """File name → entry, of the videos in a zip."""
     if not archive.is_file():
         raise InputError(f"{archive}: no such file; expected one of VSI-Bench's downloads, such as {SOURCES[0]}.zip")
@@ -211,7 +224,7 @@ def _entries(archive: Path, _modified: int) -> dict[str, str]:
             infos = opened.infolist()
     except Exception as error:  # broken archives raise many kinds
         raise InputError(f"{archive}: not a readable zip ({one_line(error)})") from None
-    entries: dict[str, str] = {}
+    entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         path = PurePosixPath(info.filename)
         if path.suffix.lower() != ".mp4" or path.parts[0] == "__MACOSX":
@@ -222,7 +235,7 @@ def _entries(archive: Path, _modified: int) -> dict[str, str]:
             raise InputError(f"{archive}: entry {info.filename[:80]!r} says it has {info.file_size:,} bytes; refused")
         if path.name in entries:
             raise InputError(f"{archive}: {path.name} is in it twice")
-        entries[path.name] = info.filename
+        entries[path.name] = info
     return entries
 
 

@@ -60,7 +60,9 @@ class AnswerSettings:
         return {**self.media.to_json(), "max_pixels": min(budgets, default=None), **least}
 
     def to_json(self, model: Model, data: Sequence[Path], mesh: Mesh) -> dict[str, Any]:
-        """Everything that the answers depend on; predictions made with other values are not resumed."""
+        """Everything that the answers depend on besides questions and media; predictions made with other values are not
+        resumed.
+        """
         prompt = self.video_prompt or model.video_prompt
         return {
             "weights": weights_hash(model),
@@ -123,6 +125,10 @@ class Answerer:
     def _mesh(self) -> Mesh:
         return self._open_mesh()
 
+    @functools.cached_property
+    def _media(self) -> dict[str, str]:
+        return self.settings.media.identities(self._chosen.asked)
+
     def predictions(self, model: Model, out: Path) -> list[Prediction] | None:
         """Answer the questions that OUT/predictions.jsonl has no answer to; None in all processes but the first."""
         mesh, start = self._mesh, time.monotonic()
@@ -130,7 +136,7 @@ class Answerer:
         log: ResumablePredictions | None = None
         open_ids = ""
         if jax.process_index() == 0:
-            log = ResumablePredictions(out, self.settings.to_json(model, self._chosen.folders, mesh))
+            log = ResumablePredictions(out, self.settings.to_json(model, self._chosen.folders, mesh), self._media)
             open_ids = json.dumps([question.id for question in log.unanswered(questions)])
         todo = set(json.loads(texts_of_all_processes(open_ids)[0]))
         if log is not None and log.changed_setting:

@@ -1,7 +1,8 @@
 """predictions.jsonl while a model answers: written batch by batch, and resumed after a kill.
 
 OUT/settings.json has everything that the answers depend on. With the same settings existing answers are kept; with
-others the file starts anew, and scores that no longer belong to it are deleted.
+others the file starts anew, and scores that no longer belong to it are deleted. Answers about other frames than are
+there now are an error: the data have changed, and nobody asked for other answers.
 """
 
 from __future__ import annotations
@@ -18,24 +19,49 @@ from jaxvsr.evaluation.output_folder import PREDICTIONS_FILE, RESULT_FILES, SETT
 from jaxvsr.evaluation.predictions import Prediction, prediction_line, prediction_of_row, write_predictions
 from jaxvsr.files import write_text
 
+_MEDIA = "media"  # in settings.json
+
 
 class ResumablePredictions:
     """Predictions in an output folder; a context manager, open for appending inside its block.
 
     Args:
-        settings: everything that the answers depend on, as JSON values.
+        settings: everything that the answers depend on besides questions and media, as JSON values.
+        media: a hash of each scene's frames, images or video (`SceneMedia.identities`).
+
+    Raises:
+        InputError: the file has answers with the same settings, but about other media.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]):
+    def __init__(self, out: Path, settings: Mapping[str, Any], media: Mapping[str, str]):
         self._path, self._settings_path = out / PREDICTIONS_FILE, out / SETTINGS_FILE
         self._results = [out / name for name in RESULT_FILES]
-        self._settings = json.loads(json.dumps(settings))
+        self._settings, self._media = json.loads(json.dumps(settings)), media
         self.answered: dict[str, Prediction] = {}  # by question id
         self.changed_setting = ""  # the first setting in which an existing file differs
         if self._path.is_file():
-            self.changed_setting = _first_difference(read_object_or_empty(self._settings_path), self._settings)
+            recorded = read_object_or_empty(self._settings_path)
+            seen = recorded.pop(_MEDIA, None)
+            self.changed_setting = _first_difference(recorded, self._settings)
             if not self.changed_setting:
                 self.answered = {one.question.id: one for one in _whole_lines(self._path)}
+            if self.answered:
+                self._check_media(seen)
+
+    def _check_media(self, seen: Any) -> None:
+        """`seen`: what settings.json says of the media that the answers are about."""
+        way_out = "choose another --out, score this file with --score, or delete it"
+        if not isinstance(seen, dict):
+            raise InputError(
+                f"{self._path}: an earlier version wrote it, which did not record the frames that its answers are "
+                f"about, so they may not be those of now; {way_out}"
+            )
+        changed = [scene for scene, media in self._media.items() if seen.get(scene, media) != media]
+        if changed:
+            raise InputError(
+                f"{self._path}: its answers are about other frames or images of {len(changed):,} scenes than are there "
+                f"now (first: {changed[0]}); {way_out}"
+            )
 
     def unanswered(self, questions: Sequence[Question]) -> list[Question]:
         """The questions without a prediction, or whose row has changed since.
@@ -56,7 +82,7 @@ class ResumablePredictions:
         for path in self._results:
             path.unlink(missing_ok=True)
         write_predictions(self._path, self.answered.values())  # without an unfinished last line
-        write_text(self._settings_path, json.dumps(self._settings, indent=1) + "\n")
+        write_text(self._settings_path, json.dumps({**self._settings, _MEDIA: self._media}, indent=1) + "\n")
         self._file = self._path.open("a", encoding="utf-8")
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxvsr.buckets.places import named
 from jaxvsr.data.frames import FrameStore
 from jaxvsr.data.importers.vsi_bench_download import BenchmarkVideos, is_download
 from jaxvsr.data.loader import MID_GREY
@@ -19,6 +21,7 @@ from jaxvsr.data.video.frame_sampling import FrameRate, SamplingRule, frame_coun
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.errors import InputError
 from jaxvsr.evaluation.answering.choose_questions import AskedQuestion
+from jaxvsr.files import json_sha256
 from jaxvsr.models.inputs.processor import Image, Video
 
 Media = tuple[Video | Image, ...]
@@ -94,6 +97,19 @@ class SceneMedia:
                     store.positions(scene.scene, self._count(scene))
                 except InputError as error:
                     raise InputError(f"{error}; or take a number that is stored, with evaluate.py --frames") from None
+
+    def identities(self, asked: Iterable[AskedQuestion]) -> dict[str, str]:
+        """By scene a hash that is another where the scene's frames, images or video are; decodes nothing."""
+        return {
+            named(os.path.abspath(scene.folder / scene.scene)): json_sha256({"media": self._identity(scene)})
+            for scene in group_by_scene(asked)
+        }
+
+    def _identity(self, scene: SceneQuestions) -> list[Any]:
+        if is_download(scene.folder):
+            return BenchmarkVideos(scene.folder).identity(_video_name(scene))
+        store = FrameStore(scene.folder)
+        return store.identity(scene.scene, 1 if store.is_image_set(scene.scene) else self._count(scene))
 
     def _count(self, scene: SceneQuestions) -> int:
         if self.frames is None:
