@@ -52,9 +52,11 @@ class CompiledFunction:
         if key not in self.compiled:
             self.on_compile(self.name, len(self.compiled) + 1)
             start = time.perf_counter()
-            with meant_transfer():  # tracing makes constants
-                self.compiled[key] = self._compiled_elsewhere(self.lowered(*args))
-            self.seconds += time.perf_counter() - start
+            try:
+                with meant_transfer():  # tracing makes constants
+                    self.compiled[key] = self._compiled_elsewhere(self.lowered(*args))
+            finally:
+                self.seconds += time.perf_counter() - start
         return self.compiled[key]
 
     def lowered(self, *args: Any) -> Any:

@@ -69,7 +69,7 @@ class AbstractStep:
     reference: bool
 
     def programs(self, prompt: TreePrompt, question_keys: UInt32[AnyArray, "s Q"]) -> Programs:
-        """`sample`, `reference` and `update`, those that the objective has, on a batch of this shape."""
+        """`sample` or `vision`, `reference` and `update`, those that the objective has, on a batch of this shape."""
         step, frozen, state = self.step, self.step.policy.frozen, self.state
         functions, programs = step.programs, dict[str, tuple[CompiledFunction, tuple[Any, ...]]]()
         tree = (question_keys.shape[1], self.group, self.length)
@@ -81,7 +81,8 @@ class AbstractStep:
             sampled, features = jax.eval_shape(functions["sample"].function, *programs["sample"][1])
             assert isinstance(sampled, Sampled)
             logprobs = self._of_scenes(tree, sampled.logprobs.dtype)
-        elif not isinstance(prompt.vision, VisionFeatures):
+        elif not isinstance(prompt.vision, VisionFeatures) and not step.trains_vision:
+            programs["vision"] = (functions["vision"], (state.trainable, frozen, seen))
             features = jax.eval_shape(functions["vision"].function, state.trainable, frozen, seen)
         if features is not None and not step.trains_vision:
             merged = self._of_scenes(features.shape[1:], features.dtype)

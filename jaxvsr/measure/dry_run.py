@@ -152,6 +152,19 @@ def reads_reference(config: TrainConfig) -> bool:
     return config.objective == "dpo" or (config.objective == "grpo" and config.grpo.beta > 0)
 
 
+def step_sizes(config: TrainConfig, prompt: TreePrompt, trains_vision: bool) -> StepSizes:
+    """Those of a bucket of a run."""
+    sizes = StepSizes.of_batch(
+        prompt,
+        group_size(config),
+        config.sampling.answer_tokens,
+        reference=reads_reference(config),
+        trains_weights=config.lora is None,
+        trains_tower=trains_vision,
+    )
+    return dataclasses.replace(sizes, scenes=config.data.scenes)
+
+
 def buckets_of(batches: Sequence[HostBatch]) -> list[HostBatch]:
     """A batch of each bucket of shapes, in the order in which they come."""
     seen: dict[Any, HostBatch] = {}
@@ -204,9 +217,8 @@ def _compiled_lines(inputs: RunInputs, batches: list[HostBatch]) -> Iterator[str
         loader.close()
         function, given = dataclasses.replace(abstract, step=greedy).sample(batch.prompt, batch.question_keys)
         yield f"held out    sample {_mib(program_memory(function.executable(*given)).total)} MiB per device"
-    yield _time_line(
-        inputs.config, inputs.model.config, inputs.mesh, max(buckets, key=lambda batch: batch.prompt.scene_tokens.size)
-    )
+    largest = max(buckets, key=lambda batch: batch.prompt.scene_tokens.size)
+    yield _time_line(inputs.config, inputs.model.config, inputs.mesh, largest, step.trains_vision)
 
 
 def _mib(count: int) -> str:
@@ -222,13 +234,13 @@ def describe_bucket(prompt: TreePrompt) -> str:
     return f"scene {prompt.scene_tokens.shape[1]:,}, question {prompt.question_tokens.shape[2]}, {vision}"
 
 
-def _time_line(config: TrainConfig, model: ModelConfig, mesh: Mesh, batch: HostBatch) -> str:
-    group = config.sampling.group if config.objective == "grpo" else 1
-    sizes = StepSizes.of_batch(batch.prompt, group, config.sampling.answer_tokens, config.grpo.beta)
-    sizes = dataclasses.replace(sizes, scenes=config.data.scenes)
-    flops = needed_flops(model, sizes)
+def _time_line(config: TrainConfig, model: ModelConfig, mesh: Mesh, batch: HostBatch, trains_vision: bool) -> str:
+    flops = needed_flops(model, step_sizes(config, batch.prompt, trains_vision))
+    flops["update"] *= config.update.inner_steps
     if config.objective != "grpo":
-        flops = {name: flops[name] for name in ("vision", "update")}
+        flops = {name: flops[name] for name in ("vision", "reference", "update")}
+        if trains_vision:  # as a part of the update
+            del flops["vision"]
     peak = matmul_peak(compute_dtype(config.model.dtype, mesh.devices.flat[0].platform))
     seconds = sum(flops.values()) / peak / USUAL_SHARE_OF_PEAK / mesh.devices.size
     total = seconds * config.steps

@@ -1,7 +1,8 @@
 """The fastest settings that fit on chips that are not here: `train.py --dry-run --target v5e:4x4 --fit`.
 
 Arithmetic orders all settings; the chip's own compiler has the last word on the few fastest. What it said is kept by
-content (config, model, target, settings, compiler, and the code of the step), so that the next call is instant.
+content (config, model, target, settings, compiler, and the code of the step), so that the next call is instant; not
+where data was read, which may change.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from jaxvsr.devices.targets import CHIPS, GIB, Target, parse_target
 from jaxvsr.errors import one_line
 from jaxvsr.files import user_cache, write_text
 from jaxvsr.measure.target_estimate import Estimate, Settings, estimate, settings_for
-from jaxvsr.measure.target_plan import assumed_workload, model_of, plan_on_target
+from jaxvsr.measure.target_plan import assumed_workload, model_of, plan_on_target, resolved_shape
 from jaxvsr.models.model_config import ModelConfig
 
 MOST_COMPILED = 4  # settings; each takes minutes
 FILLED = 0.92  # of a device's memory, by arithmetic, which is not that exact
-_CODE = ("models", "grpo", "devices", "measure")  # rooms that decide what is compiled
+_CODE = ("models", "grpo", "devices", "measure", "training")  # rooms that decide what is compiled
 # Slices and hosts that can be had, by the number of a chip's axes.
 TOPOLOGIES: Mapping[int, Sequence[str]] = {
     0: ("1", "2", "4", "8", "2x8", "4x8", "8x8"),
@@ -91,8 +92,9 @@ def fit_on_target(config: TrainConfig, target: Target, shape: str | None, result
         shape: as `plan_on_target` takes it.
     """
     model = model_of(config, shape)
+    shape = resolved_shape(config, shape)
     kept = user_cache() / "targets" / f"{_key(config, model, target, shape)}.json"
-    if kept.is_file():
+    if shape is not None and kept.is_file():
         results |= json.loads(kept.read_text(encoding="utf-8"))
         yield f"fit         {target}: kept from an earlier call in {kept}"
     else:
@@ -100,9 +102,10 @@ def fit_on_target(config: TrainConfig, target: Target, shape: str | None, result
             yield from _search(asked, config, model, target, shape, results)
             if results.get("fits"):
                 break
-        with contextlib.suppress(OSError):  # a cache that cannot be written is not there
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_text(kept, json.dumps(results, indent=2) + "\n")
+        if shape is not None:  # data that is read may be another next time
+            with contextlib.suppress(OSError):  # a cache that cannot be written is not there
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_text(kept, json.dumps(results, indent=2) + "\n")
     if results["fits"]:
         most = max(program["memory_bytes"] for program in results["programs"].values())
         yield (

@@ -70,7 +70,7 @@ class Workload:
         tokens, _, grid = scene_tokens(model, self)
         return StepSizes(
             self.scenes, len(tokens), self.questions, self.question_tokens, self.rollouts, self.answer_tokens,
-            grid.time, grid.height * grid.width, self.beta,
+            grid.time, grid.height * grid.width, self.beta > 0, self.lora is None, self.lora is None,
         )  # fmt: skip
 
     @property

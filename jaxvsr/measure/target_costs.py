@@ -34,7 +34,11 @@ from jaxvsr.models.tree_sizes import TreeSizes
 PREALLOCATED = (
     0.75  # of a card's memory that JAX takes, where nothing else is said (docs.jax.dev, GPU memory allocation)
 )
-PHASES = {"sample": ("vision", "prefill", "decode"), "reference": ("reference",), "update": ("update",)}
+USABLE = 0.95  # of a card's memory, with XLA_PYTHON_CLIENT_MEM_FRACTION=.95: the rest is the driver's and XLA's own
+PHASES = {
+    "sample": ("vision", "prefill", "decode"), "vision": ("vision",), "reference": ("reference",),
+    "update": ("update",),
+}  # fmt: skip
 
 # Of attention's kernel the compiler says nothing in a compiled program, but it schedules it, and can be told to write
 # the schedule down (`--xla_jf_dump_llo_text`). These are its instructions for a block of 512 × 512 or 640 × 640 tokens
@@ -74,6 +78,12 @@ class StepOnTarget:
     def device_sizes(self) -> StepSizes:
         """The scenes of one device."""
         return dataclasses.replace(self.sizes, scenes=max(self.sizes.scenes // scene_shards(self.mesh), 1))
+
+    @property
+    def caches(self) -> float:
+        """Bytes a device of all keys and values while sampling, with those of whole rollouts."""
+        heads = math.gcd(self.model.text.num_key_value_heads, self.mesh.shape["tensor"])
+        return cache_bytes(self.model, self.device_sizes, self.item_size, filled=1.0) / heads
 
     def tree(self, program: str) -> TreeSizes:
         """Of one scene as the program's attention has it."""
@@ -171,7 +181,7 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
         compile_seconds=function.seconds - before,
         memory=memory,
         memory_bytes=needed,
-        fits=needed <= target.memory,
+        fits=needed <= (USABLE if target.chip.kind == "cuda" else 1) * target.memory,
         largest=(),
         collectives={kind: (counts[kind], sizes[kind]) for kind in sorted(counts)},
         cycles=cycles,
@@ -273,7 +283,7 @@ def program_lines(step: StepOnTarget, name: str, program: TargetProgram) -> Iter
     if program.memory is not None:
         parts = f" (temporary {_gib(program.memory.temporary)}"
         if name == "sample":
-            parts += f", keys and values in it {_gib(cache_bytes(step.model, step.device_sizes, step.item_size))}"
+            parts += f", keys and values in it {_gib(step.caches)}"
         parts += ")"
     yield (
         f"{name:<12}{fits}: {_gib(program.memory_bytes)} of {_gib(have)} GiB a device{parts}; "
@@ -285,7 +295,8 @@ def program_lines(step: StepOnTarget, name: str, program: TargetProgram) -> Iter
         yield f"{'':<12}first: {first_knob(step, name)}"
         return
     if step.target.chip.kind == "cuda" and program.memory_bytes > PREALLOCATED * have:
-        yield f"{'':<12}more than the {PREALLOCATED:.0%} that JAX takes of a card: XLA_PYTHON_CLIENT_MEM_FRACTION=.95"
+        more = f"XLA_PYTHON_CLIENT_MEM_FRACTION={USABLE}"
+        yield f"{'':<12}more than the {PREALLOCATED:.0%} that JAX takes of a card: {more}"
     if program.collectives:
         each = ", ".join(f"{count:,} {kind} {_gib(size)} GiB" for kind, (count, size) in program.collectives.items())
         yield f"{'':<12}each device: {each}; {program.collective_seconds:.3g} s, where nothing hides it"

@@ -191,10 +191,16 @@ def _seconds(
     whole: bool,
 ) -> float:  # fmt: skip
     chip, mesh = target.chip, settings.mesh
+    sizes = dataclasses.replace(
+        sizes,
+        reference=reads_reference(config),
+        trains_weights=config.lora is None,
+        trains_tower=config.model.tower == "trained",
+    )
     needed = needed_flops(model, sizes)
     peak = chip.peak / chip.devices * mesh.devices * USUAL_SHARE
     one_way = target.interconnect * USUAL_SHARE
-    forward = needed["update"] / 2
+    forward = needed["update"] / (3 if config.lora is None else 2)
     again = {"none": 0.0, "dots": 0.1, "full": 1.0}[settings.remat]
     tokens = sizes.scene_tokens + sizes.questions * (sizes.question_tokens + sizes.rollouts * (sizes.answer_tokens - 1))
     here = dataclasses.replace(sizes, scenes=sizes.scenes // mesh.scene_shards)
@@ -207,15 +213,15 @@ def _seconds(
         gathered * passes * settings.accumulation,
     )
     update += summed * tokens * passes
+    reference = max(needed["reference"] / peak, gathered) + summed * tokens if reads_reference(config) else 0.0
     if config.objective != "grpo":
-        return update + needed["vision"] / peak
+        return update + reference + needed["vision"] / peak
     read = decode_bytes(model, here, ITEM) / mesh.tensor / (chip.bandwidth / chip.devices * USUAL_SHARE)
     decode = max(needed["decode"] / peak, read)
     fed = sizes.answer_tokens - 1
     decode = decode + gathered if whole else max(decode, gathered * fed)
     decode += summed * fed * sizes.questions * sizes.rollouts
     once = (needed["vision"] + needed["prefill"]) / peak
-    reference = max(needed["reference"] / peak, gathered) + summed * tokens if reads_reference(config) else 0.0
     return once + decode + reference + update
 
 

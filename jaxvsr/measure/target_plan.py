@@ -36,6 +36,7 @@ from jaxvsr.measure.dry_run import (
     first_batches,
     group_size,
     reads_reference,
+    step_sizes,
 )
 from jaxvsr.measure.flops import StepSizes
 from jaxvsr.measure.named_shapes import shape_named, shape_of_model
@@ -72,31 +73,35 @@ def plan_on_target(config: TrainConfig, target: Target, shape: str | None, resul
     mesh = target_mesh(target, config.mesh.spec)
     dtype = compute_dtype(config.model.dtype, mesh.devices.flat[0].platform)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-    shape = _shape(config, shape)
+    shape = resolved_shape(config, shape)
     if shape is None:
-        model, abstract, buckets = _of_run(config, mesh)
+        model, abstract, planned = _of_run(config, mesh)
     else:
-        model, abstract, buckets = _of_shape(config, shape_named(shape), mesh)
+        model, abstract, planned = _of_shape(config, shape_named(shape), mesh)
     name = shape or config.model.path
     yield from target_lines(target, mesh, results)
     yield f"model       {f'shape {name}' if shape else name}, {dtype}, remat {config.model.remat}"
-    yield f"sampling    {abstract.step.decode_plan}"
-    results |= {"model": name, "sampling": str(abstract.step.decode_plan), "buckets": []}
-    for number, (prompt, programs) in enumerate(buckets, 1):
+    results |= {"model": name, "buckets": []}
+    if config.objective == "grpo":
+        yield f"sampling    {abstract.step.decode_plan}"
+        results["sampling"] = str(abstract.step.decode_plan)
+    for number, (prompt, programs) in enumerate(planned, 1):
         group, length = group_size(config), config.sampling.answer_tokens
-        sizes = StepSizes.of_batch(prompt, group, length, config.grpo.beta if reads_reference(config) else 0.0)
-        step = on_target(target, mesh, model, abstract, dataclasses.replace(sizes, scenes=config.data.scenes))
+        sizes = step_sizes(config, prompt, abstract.step.trains_vision)
+        step = on_target(target, mesh, model, abstract, sizes)
         assumed = f" (assumed: question of {ASSUMED_QUESTION_TOKENS})" if shape else ""
         what = f"S {config.data.scenes}, Q {sizes.questions}, G {group}, R {length}"
         yield f"bucket {number}    {what}, {describe_bucket(prompt)}{assumed}"
         bucket: dict[str, Any] = {"sizes": dataclasses.asdict(step.sizes)}
         yield from step_lines(step, programs, bucket, steps=config.steps, updates=config.update.inner_steps)
         results["buckets"].append(bucket)
-    largest = max(results["buckets"], key=lambda bucket: bucket["sizes"]["scene_tokens"])
+    buckets = results["buckets"]
+    largest = max(buckets, key=lambda bucket: max(one["memory_bytes"] for one in bucket["programs"].values()))
     results |= {key: value for key, value in largest.items() if key != "sizes"}
+    results["fits"] = all(bucket["fits"] for bucket in buckets)
 
 
-def _shape(config: TrainConfig, shape: str | None) -> str | None:
+def resolved_shape(config: TrainConfig, shape: str | None) -> str | None:
     """The shape's name; of a hub id where the data is not here, its own. None: model and data are read."""
     folders = [folder for folder, _ in config.data.weighted_folders()]
     if shape is None and not any(bucket_url(folder) or Path(folder).exists() for folder in folders):
@@ -106,7 +111,7 @@ def _shape(config: TrainConfig, shape: str | None) -> str | None:
 
 def model_of(config: TrainConfig, shape: str | None) -> ModelConfig:
     """The model that `plan_on_target` compiles."""
-    name = _shape(config, shape)
+    name = resolved_shape(config, shape)
     if name is not None:
         return shape_named(name)
     return open_model(config.model.path, config.model.revision, config.model.base).config
@@ -168,7 +173,8 @@ def step_lines(
         compiled[name] = program
         yield from program_lines(step, name, program)
     seconds, asked = step_seconds(compiled, updates), step.sizes.scenes * step.sizes.questions
-    sent = sum(program.collective_seconds for program in compiled.values())
+    times = {name: updates if name == "update" else 1 for name in compiled}
+    sent = sum(program.collective_seconds * times[name] for name, program in compiled.items())
     results |= {
         **as_json(compiled),
         "fits": all(program.fits for program in compiled.values()),
@@ -183,7 +189,7 @@ def step_lines(
     if seconds is None:
         yield "step        no time: not all of it fits"
         return
-    flops = sum(results["needed_flops"].values())
+    flops = sum(step.flops(name) * times[name] for name in compiled)
     run = f"; {steps:,} steps {seconds * steps / 3600:,.2f} hours" if steps else ""
     yield (
         f"step        needs {flops:.3g} FLOP; estimated {seconds:.3g} s, {seconds / asked:.3g} s a question{run}; "
