@@ -49,6 +49,11 @@ def quiet_threads() -> Iterator[None]:
             logger.removeFilter(nothing)
 
 
+def score_file(folder: Path, step: int) -> Path:
+    """Where Orbax keeps the score of a checkpoint."""
+    return folder / str(step) / "metrics" / "metrics"
+
+
 def check_scores(folder: Path) -> None:
     """Whether the scores of all checkpoints can be read.
 
@@ -57,7 +62,7 @@ def check_scores(folder: Path) -> None:
     """
     steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and path.is_dir())
     for step in steps:
-        scores = folder / str(step) / "metrics" / "metrics"
+        scores = score_file(folder, step)
         try:
             if scores.is_file():
                 json.loads(scores.read_bytes())

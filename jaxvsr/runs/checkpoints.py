@@ -24,14 +24,14 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxvsr.buckets.fetching import fetched
 from jaxvsr.errors import InputError, hits_all_files, one_line, system_fault
-from jaxvsr.files import json_sha256
+from jaxvsr.files import json_sha256, write_text
 from jaxvsr.grpo.compiled_step import TrainState
 from jaxvsr.models.huggingface.safetensors_io import is_finite
 from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import DtypeSetting, VideoPrompt
 from jaxvsr.runs.array_digest import changed_leaf, tree_digests
 from jaxvsr.runs.checkpoint_arrays import described, read_tree
-from jaxvsr.runs.checkpoint_damage import check_scores, damaged, quiet, quiet_threads
+from jaxvsr.runs.checkpoint_damage import check_scores, damaged, quiet, quiet_threads, score_file
 
 if TYPE_CHECKING:
     from jaxvsr.config.train_config import TrainConfig
@@ -177,6 +177,17 @@ class Checkpoints:
             self._wait_for_after()
             self._after = threading.Thread(target=_when_done, args=(saved, self.after_save), daemon=True)
             self._after.start()
+
+    def add_score(self, step: int, score: float) -> None:
+        """Give a checkpoint that is there a score. Its arrays stay as they are, so a kill here does not cost them."""
+        with self._saving(), quiet(), self._orbax():
+            if self._gathers or jax.process_index() == 0:
+                scores = score_file(self.folder, step)
+                scores.parent.mkdir(exist_ok=True)
+                write_text(scores, json.dumps({SCORE: float(score)}))
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("score")
+            self._checkpointer.reload()
 
     def _orbax(self) -> contextlib.AbstractContextManager[Any]:
         """Orbax, told that each process writes for itself where that is so."""

@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxvsr.config.train_config import LoggingSettings, TrainConfig
 from jaxvsr.errors import InputError, naming
 from jaxvsr.fields import to_tree
-from jaxvsr.files import read_rows
+from jaxvsr.files import read_rows, write_text
 from jaxvsr.runs.run_folder import RunFolder, cut_rows
 
 Row = Mapping[str, Any]
@@ -68,6 +68,16 @@ class MetricsLog:
         for tracker in self._trackers:
             tracker.write(step, row)
 
+    def add(self, step: int, more: Row) -> None:
+        """Numbers that the row of a step lacks. Weights & Biases, which has that step by then, does not take them."""
+        rows = [{**row, **finite(more)} if row["step"] == step else row for row in self.read_metrics()]
+        self._metrics.close()
+        write_text(self._folder.metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        self._metrics = _Rows(self._folder.metrics)
+        self._folder.report.unlink(missing_ok=True)  # it lacks them too, and a run that is done writes none over it
+        for tracker in self._trackers:
+            tracker.write(step, more)
+
     def write_samples(self, step: int, rows: Sequence[Row], name: str = "samples") -> None:
         """Questions with their answers into samples.jsonl, and as a table of that name into the trackers."""
         for row in rows:
@@ -79,6 +89,10 @@ class MetricsLog:
         """Rollouts that show a trick, one a row."""
         for row in rows:
             self._hacking.write(row)
+
+    def read_metrics(self) -> Iterator[Row]:
+        """The rows of metrics.jsonl so far."""
+        return read_rows(self._folder.metrics)
 
     def read_samples(self) -> Iterator[Row]:
         """The rows of samples.jsonl so far."""
@@ -282,6 +296,7 @@ class WeightsAndBiases:
     def write(self, step: int, row: Row) -> None:
         if step >= self._next:
             self._run.log({**row, **self._samples}, step=step, commit=True)  # not held back until the next step
+            self._next = step + 1
         self._samples = {}
 
     def write_samples(self, step: int, name: str, table: Sequence[Sequence[str]]) -> None:

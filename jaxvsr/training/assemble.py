@@ -110,7 +110,14 @@ def ready_run(
         for function in greedy.functions:
             function.on_compile = lambda name, bucket: times.starts(f"held-out {name}", bucket)
         heldout = HeldOut(
-            config, inputs.heldout_batches, greedy, scenes, processor.chat.text, score_answers, console.say
+            config,
+            inputs.heldout_schedule,
+            inputs.heldout_batches,
+            greedy,
+            scenes,
+            processor.chat.text,
+            score_answers,
+            console.say,
         )
     step = StepContext(
         config=config,

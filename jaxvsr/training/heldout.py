@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxvsr.config.train_config import TrainConfig
+from jaxvsr.data.loader import Schedule
 from jaxvsr.data.questions import Question
-from jaxvsr.devices.processes import SceneAxis, own_rows, texts_of_all_processes
+from jaxvsr.devices.processes import SceneAxis, own_rows
 from jaxvsr.evaluation.metrics.vsi_bench_scores import score_vsi_bench
 from jaxvsr.evaluation.predictions import Prediction
 from jaxvsr.grpo.batches import HostBatches
@@ -26,6 +27,7 @@ class HeldOut:
     """Scores the same questions each time it is called: the first of the held-out split in its order under seed 0."""
 
     config: TrainConfig
+    schedule: Schedule  # of `batches`
     batches: Callable[[], HostBatches]
     step: CompiledStep  # greedy, G = 1
     scenes: SceneAxis
@@ -56,26 +58,41 @@ class HeldOut:
             self.said.add(line)
             self.say(line)
 
+    @functools.cached_property
+    def asked(self) -> list[dict[tuple[int, int], Question]]:
+        """Of each step the questions that are scored, by scene and place: all that the pools have, or the first that
+        are wanted. A scene with few questions repeats them before larger ones are through, so a step may bring none.
+        """
+        pools, steps = self.schedule.pools, list[dict[tuple[int, int], Question]]()
+        # Ids are unique within a folder only.
+        unseen = {(pool.folder, question.id) for pool in pools for scene in pool.scenes for question in scene.questions}
+        missing = min(self.config.evaluation.questions, len(unseen))
+        while missing:
+            new: dict[tuple[int, int], Question] = {}
+            for s, scene in enumerate(self.schedule.step_scenes(len(steps))):
+                for q, question in enumerate(scene.questions):
+                    if len(new) < missing and (scene.folder, question.id) in unseen:
+                        unseen.remove((scene.folder, question.id))
+                        new[s, q] = question
+            steps.append(new)
+            missing -= len(new)
+        return steps
+
     def answer(self, state: TrainState) -> tuple[list[Question], list[str]]:
         """The questions and their greedy answers, those of all processes, each question once."""
-        data, wanted = self.config.data, self.config.evaluation.questions
-        found: dict[str, tuple[Question, str]] = {}
+        questions, answers = list[Question](), list[str]()
         batches = self.batches()
-        for _ in range(-(-wanted // (data.scenes * data.questions))):
+        for asked in self.asked:
             batch = next(batches)
+            if not asked:
+                continue
             sampled, _ = self.step.sample(state, *self.scenes.place((batch.prompt, batch.question_keys)))
-            tokens, length = own_rows(sampled.rollouts.tokens), own_rows(sampled.rollouts.length)
-            rows = [
-                (question.to_json(), self.text(tokens[s, q, 0, : length[s, q, 0]]))
-                for s, scene in enumerate(batch.questions)
-                for q, question in enumerate(scene)
-            ]
-            for text in texts_of_all_processes(json.dumps(rows)):
-                for row, answer in json.loads(text):
-                    found.setdefault(row["id"], (Question.from_json(row), answer))
+            tokens = self.scenes.all_rows(own_rows(sampled.rollouts.tokens))
+            length = self.scenes.all_rows(own_rows(sampled.rollouts.length))
+            questions += asked.values()
+            answers += [self.text(tokens[s, q, 0, : length[s, q, 0]]) for s, q in asked]
         batches.close()
-        chosen = list(found.values())[:wanted]
-        return [question for question, _ in chosen], [answer for _, answer in chosen]
+        return questions, answers
 
 
 def benchmark_score(prompt_name: str) -> ScoreAnswers:

@@ -57,6 +57,8 @@ def _steps(
     alone = jax.process_count() == 1
     for function in (*run.step.compiled.functions, *_heldout_functions(run)):
         function.look = functools.partial(stop.look, alone)
+    if first and _evaluates(run, first) and _lacks_evaluation(run, first):
+        _make_up_evaluation(run, state, first)
     schedule = learning_rate_schedule(config.optimizer, config.steps * config.update.inner_steps)
     batches, watch, reason = run.batches(first), VideoGainWatch(config), ALL_STEPS
     not_finite, learning = NotFiniteWatch(run, first), LearningWatch(config)
@@ -99,13 +101,14 @@ def _steps(
         if (nothing := learning.warning(row)) is not None:
             run.console.say(nothing)
 
+        left = False
         try:
             evaluated = _evaluate(run, state, number)
         except StopInStepError as stopped:
             if not alone:  # the others are still at it, and would wait for this one at whatever comes next
                 reason = str(stopped)
                 break
-            evaluated = {}
+            evaluated, left = {}, True  # made when the run goes on
         row |= evaluated
         score_here = evaluated.get("eval/overall")
         _write(run, number, row, batch, result)
@@ -117,7 +120,7 @@ def _steps(
         if number % intervals.checkpoint == 0 or number == config.steps or asked != ALL_STEPS or best:
             with clock.standing("checkpoint"):
                 run.checkpoints.save(number, state, run.record, score_here)
-        if asked != ALL_STEPS and number < config.steps:
+        if asked != ALL_STEPS and (number < config.steps or left):
             reason = asked
             break
     batches.close()
@@ -149,14 +152,19 @@ def _step(
     return result, {"video_gain": video_gain(run.step, result.scored.rewarded, elsewhere)}
 
 
+def _evaluates(run: RunContext, number: int) -> bool:
+    """Whether held-out questions are answered after step `number`."""
+    every = run.config.intervals.evaluate
+    return run.evaluate is not None and every > 0 and (number % every == 0 or number == run.config.steps)
+
+
 def _evaluate(run: RunContext, state: TrainState, number: int) -> dict[str, float]:
     """Metrics `eval/…` where they are due after step `number`.
 
     Raises:
         StopInStepError: a signal has come while the questions were answered.
     """
-    every = run.config.intervals.evaluate
-    if run.evaluate is None or not every or (number % every and number != run.config.steps):
+    if run.evaluate is None or not _evaluates(run, number):
         return {}
     start = time.perf_counter()
     if isinstance(run.evaluate, HeldOut) and run.config.objective != "grpo":
@@ -211,6 +219,24 @@ def _lacks_last_samples(run: RunContext) -> bool:
         asked = [(row["step"], row["question_id"]) for row in run.log.read_samples()]
         lacking = bool(asked) and (run.config.steps, asked[0][1]) not in asked[1:]
     return bool(largest_of_processes(lacking))
+
+
+def _lacks_evaluation(run: RunContext, number: int) -> bool:
+    """Whether a step's row is there without an evaluation, which leaves its time also where it gives no score."""
+    lacking = run.log is not None and any(
+        row["step"] == number and "seconds/evaluate" not in row for row in run.log.read_metrics()
+    )
+    return bool(largest_of_processes(lacking))
+
+
+def _make_up_evaluation(run: RunContext, state: TrainState, number: int) -> None:
+    """The evaluation that a signal ended. Its row is last: where a kill is faster, the next start finds it lacking."""
+    run.console.say(f"step {number} was not evaluated; that is done now")
+    evaluated = _evaluate(run, state, number)
+    if "eval/overall" in evaluated:
+        run.checkpoints.add_score(number, evaluated["eval/overall"])
+    if run.log is not None:
+        run.log.add(number, evaluated)
 
 
 def _step_costs(run: RunContext, seconds: float, tokens: float) -> dict[str, float]:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxvsr.buckets.fetching import fetched
 from jaxvsr.config.reward_terms import rewards_from
 from jaxvsr.config.train_config import TrainConfig
-from jaxvsr.data.loader import SceneBatch, make_loader
+from jaxvsr.data.loader import SceneBatch, Schedule, make_loader
 from jaxvsr.data.questions import Question
 from jaxvsr.data.scene_pools import ScenePool, read_pools
 from jaxvsr.devices.mesh import loader_share
@@ -62,6 +62,11 @@ class RunInputs:
         if self.scene_batches is not None:
             return HostBatches(self.builder(batch) for batch in self.scene_batches(first))
         return self._batches(self.builder, self.pools, self.config.seed, first, self.config.data.workers)
+
+    @property
+    def heldout_schedule(self) -> Schedule:
+        """Which scenes and questions `heldout_batches` has at each step, those of all processes."""
+        return Schedule(self.heldout_pools, self.config.data.scenes, self.config.data.questions, 0)
 
     def heldout_batches(self) -> HostBatches:
         """Questions of the held-out split in their order under seed 0, without targets."""

@@ -42,6 +42,19 @@ def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert (checkpoints.steps, checkpoints.best, checkpoints.latest) == ([5, 6, 7], 5, 7)
 
 
+def test_a_score_that_comes_after_the_checkpoint_is_what_best_goes_by_and_keeps_it(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step, score in [(1, 0.5), (2, None)]:
+        checkpoints.save(step, state_after(step), RECORD, score)
+    checkpoints.add_score(2, 0.9)
+    assert (checkpoints.best, checkpoints.best_score) == (2, 0.9)
+    checkpoints.save(3, state_after(3), RECORD)
+    checkpoints.close()
+    again = Checkpoints(tmp_path, keep=1)
+    assert (again.steps, again.best, again.best_score) == ([2, 3], 2, 0.9)
+    assert_equal(again.restore(2, state_after(0), RECORD), state_after(2))
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(1, state_after(1), RECORD)

@@ -244,6 +244,36 @@ def test_wandb_gets_project_name_group_and_tags_and_a_resumed_run_keeps_its_id(
     assert (wandb.runs[2]["id"], wandb.runs[2]["resume"], wandb.runs[2]["name"]) == ("run1", None, "other")
 
 
+def test_numbers_that_come_later_are_in_the_step_s_row_and_in_tensorboard_and_wandb_takes_no_step_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    wandb = StandInWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    asked = config("logging.trackers=tensorboard,wandb")
+    folder = make_run_folder(tmp_path / "run", asked)
+    log = MetricsLog(folder, asked)
+    for step in (1, 2):
+        log.write(step, {"loss": 0.5})
+    log.close()
+    again = MetricsLog(folder, asked, restored_step=2)
+    again.add(2, {"eval/overall": 40.0, "eval/other": float("nan")})
+    again.write(3, {"loss": 0.25})
+    again.close()
+    rows = list(read_rows(folder.metrics))
+    assert rows[0] == {"step": 1, "loss": 0.5}
+    assert rows[1:] == [
+        {"step": 2, "loss": 0.5, "eval/overall": 40.0, "eval/other": None},
+        {"step": 3, "loss": 0.25},
+    ]
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.5), (3, 0.25)]
+    assert [(event.step, event.value) for event in events.Scalars("eval/overall")] == [(2, 40.0)]
+    assert [step for _, step, _ in wandb.rows] == [1, 2, 1, 2, 3]  # offline each part has all steps
+
+
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="wandb is not installed: pip install"):

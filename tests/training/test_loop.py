@@ -38,6 +38,7 @@ from jaxvsr.grpo.step_context import PhaseClock
 from jaxvsr.models.tree_batch import RolloutTokens, TreePrompt
 from jaxvsr.prompts import PROMPTS
 from jaxvsr.rewards.registry import Reward
+from jaxvsr.runs.checkpoints import Checkpoints
 from jaxvsr.training import loop, stopping
 from jaxvsr.training.loop import train
 from jaxvsr.training.standing import Standing
@@ -370,6 +371,45 @@ def test_the_best_checkpoint_is_chosen_by_evaluation(bench: Callable[..., Bench]
     train(run.context, fresh_state(), StopRequest())
     assert (run.context.checkpoints.best, run.context.checkpoints.steps) == (4, [4, 6])
     assert [row.get("eval/overall") for row in run.rows()] == [None, 30.0, None, 50.0, None, 40.0]
+
+
+@pytest.mark.parametrize("at", [2, 4], ids=["in the middle", "at the last step"])
+def test_an_evaluation_that_a_signal_ends_is_made_when_the_run_goes_on(
+    bench: Callable[..., Bench], tmp_path: Path, at: int
+) -> None:
+    settings = config(steps=4, intervals=IntervalSettings(checkpoint=4, evaluate=2))
+    made: list[int] = []
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        made.append(int(state.step))
+        return {"eval/overall": 10.0 * at if int(state.step) == at else 5.0}
+
+    whole = bench(tmp_path / "whole", settings, evaluate=evaluate)
+    train(whole.context, fresh_state(), StopRequest())
+    stop = StopRequest()
+
+    def ended(state: TrainState) -> dict[str, float]:
+        if int(state.step) == at:
+            stop.handle(signal.SIGTERM)
+        stop.look(True, False)
+        return evaluate(state)
+
+    parted = bench(tmp_path / "parted", settings, evaluate=ended)
+    assert train(parted.context, fresh_state(), stop)[1] == "SIGTERM"
+    assert "eval/overall" not in parted.rows()[at - 1] and parted.context.checkpoints.latest == at
+    parted.folder.report.write_text("a page without it")
+    for first, expected in ((at, list(range(at, 5, 2))), (4, [])):  # once
+        made.clear()
+        again = bench(tmp_path / "parted", settings, first=first, evaluate=evaluate)
+        restored = again.context.checkpoints.restore(first, fresh_state(), RECORD)
+        assert train(again.context, restored, StopRequest(), first=first)[1] == "all steps"
+        assert made == expected
+        assert without_times(again.rows()) == without_times(whole.rows())
+        assert again.context.checkpoints.best == whole.context.checkpoints.best == at
+        again.context.checkpoints.close()
+    assert not parted.folder.report.exists()
+    assert Checkpoints(parted.folder.checkpoints).best == at
+    assert list(read_rows(parted.folder.samples)) == list(read_rows(whole.folder.samples))
 
 
 def test_several_inner_steps_use_the_same_rollouts_and_one_reference(
