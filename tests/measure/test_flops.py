@@ -9,7 +9,7 @@ import pytest
 
 from jaxvsr.measure.compiled_costs import program_costs, program_flops
 from jaxvsr.measure.flops import needed_flops
-from jaxvsr.measure.step_bench import VIDEO_SECONDS, Workload, random_prompt
+from jaxvsr.measure.step_bench import ATTENTION_LORA, VIDEO_SECONDS, Workload, random_prompt
 from jaxvsr.models.families.known_families import FAMILIES
 from jaxvsr.models.inputs.processor import SceneProcessor, ScenePrompt, Video
 from jaxvsr.models.model_config import FamilyName, ModelConfig
@@ -33,17 +33,20 @@ def _config(family: FamilyName) -> ModelConfig:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lora", [ATTENTION_LORA, None], ids=["lora", "all weights"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_formulas_count_what_xla_counts(family):
-    config, work = _config(family), Workload(scenes=2, questions=3, rollouts=4, frames=4, max_pixels=112 * 112)
+def test_the_formulas_count_what_xla_counts(family, lora):
+    config = _config(family)
+    work = Workload(scenes=2, questions=3, rollouts=4, frames=4, max_pixels=112 * 112, lora=lora)
     if config.vision.window_size:
         config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, window_size=112))
     counted = program_flops(config, work, ForwardOptions(dtype="float32"))
     needed = needed_flops(config, work.sizes(config))
-    # XLA counts softmax, norms, rotary embedding and the entropy too; in the update also LoRA and the loss.
+    # XLA counts softmax, norms, rotary embedding and the entropy too; in the update also LoRA and the loss, but not the
+    # gradient of the first layer's input, which the formula has.
     assert counted["sample"] == pytest.approx(needed["vision"] + needed["prefill"] + needed["decode"], rel=0.06)
     assert counted["reference"] == pytest.approx(needed["reference"], rel=0.06)
-    assert needed["update"] < counted["update"] < 1.15 * needed["update"]
+    assert 0.97 * needed["update"] < counted["update"] < 1.15 * needed["update"]
 
 
 @pytest.mark.slow
