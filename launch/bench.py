@@ -45,6 +45,8 @@ def _parser() -> ArgumentParser:
     )
     which.add_argument(
         "--table",
+        nargs="?",
+        const="arithmetic",
         choices=["arithmetic", "compile"],
         help="docs/hardware.md; compile: ask the chips' compilers, which takes hours (--target: of these chips alone)",
     )
@@ -74,10 +76,15 @@ def _parser() -> ArgumentParser:
 
 
 def _command(argv: Sequence[str] | None) -> int:
-    arguments = _parser().parse_args(argv)
-    if arguments.run:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    given = parser.given_flags(arguments)
+    for first, beside in (("--run", "--scenes"), ("--table", "--target")):
+        if first in given and (unused := sorted(given - {first, beside})):
+            raise InputError(f"{', '.join(unused)}: not with {first}, beside which there is only {beside}")
+    if arguments.run is not None:
         return _savings_of_run(arguments.run, arguments.scenes)
-    if arguments.table:
+    if arguments.table is not None:
         return _hardware_table(arguments.table == "compile", arguments.target)
     if (arguments.target and not arguments.compile) or (arguments.mesh and not arguments.target):
         raise InputError("--target goes with --compile, and --mesh with --target")
@@ -134,8 +141,11 @@ def _command(argv: Sequence[str] | None) -> int:
 def _hardware_table(compiles: bool, only: str | None) -> int:
     """Fill docs/hardware.json cell by cell, and write the page. A cell that was compiled is not compiled again, unless
     its note says what its figures lack."""
+    from jaxvsr.devices.targets import parse_target
     from jaxvsr.measure.hardware_table import RECIPES, TARGETS, as_compiled, by_arithmetic, read_cells, write_cells
 
+    if only is not None and (only := str(parse_target(only))) not in TARGETS:
+        raise InputError(f"--target {only}: not in the table, which has {', '.join(TARGETS)}")
     docs = Path(__file__).resolve().parents[1] / "docs"
     cells = read_cells(docs / "hardware.json")
     every = [(recipe, target) for target in TARGETS if only in (None, target) for recipe in RECIPES]

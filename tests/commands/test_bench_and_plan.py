@@ -1,0 +1,69 @@
+"""`bench.py` and `train.py --dry-run --target`: what they are asked is done or refused, before anything is compiled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from launch import bench
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.fixture
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the table's data, which `bench.py --table` then takes for its own."""
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "launch" / "bench.py"))
+    (tmp_path / "docs").mkdir()
+    shutil.copy(DOCS / "hardware.json", tmp_path / "docs")
+    return tmp_path / "docs"
+
+
+def _refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    said = capsys.readouterr()
+    assert code == 2 and said.out == "" and said.err.count("\n") == 1, said
+    return said.err
+
+
+@pytest.mark.slow
+def test_the_table_is_made_by_its_flag_alone_of_targets_in_any_spelling(docs: Path) -> None:
+    assert "`python launch/bench.py --table`" in (DOCS / "hardware.md").read_text(encoding="utf-8")
+    (docs / "hardware.json").unlink()
+    assert bench.main(["--table", "--target", "H100:1x1"]) == 0
+    assert {row["target"] for row in json.loads((docs / "hardware.json").read_text())} == {"h100:1"}
+
+
+def test_other_targets_than_the_tables_are_refused(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = _refused(capsys, bench.main(["--table", "--target", "h100:2"]))
+    assert "--target h100:2: not in the table, which has v5e:2x2, v5e:4x4," in line
+    assert "target 'nonsense': no chip" in _refused(capsys, bench.main(["--table", "compile", "--target", "nonsense"]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda text: text[:1000], "hardware.json: not JSON"),
+        (lambda text: "{}", "hardware.json: expected a list"),
+        (lambda text: text.replace('"fits"', '"fit"'), "hardware.json: [0]: unknown field 'fit'; did you mean 'fits'?"),
+        (lambda text: text.replace("9414282768", '"much"'), "hardware.json: [0].memory_bytes: expected a whole number"),
+    ],
+)
+def test_a_damaged_table_is_one_line(docs: Path, capsys: pytest.CaptureFixture[str], damage, line: str) -> None:
+    kept = docs / "hardware.json"
+    kept.write_text(damage(kept.read_text(encoding="utf-8")), encoding="utf-8")
+    before = kept.read_bytes()
+    assert line in _refused(capsys, bench.main(["--table", "arithmetic"]))
+    assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize("first", [["--run", "RUN"], ["--table"]])
+@pytest.mark.parametrize(
+    "unused", [["--json", "a.json"], ["--compile"], ["--mesh", "2"], ["--compare", "separate"], ["--questions", "2"]]
+)
+def test_a_run_and_the_table_take_no_other_flags(
+    docs: Path, capsys: pytest.CaptureFixture[str], first: list[str], unused: list[str]
+) -> None:
+    assert f"{unused[0]}: not with {first[0]}, " in _refused(capsys, bench.main([*first, *unused]))
