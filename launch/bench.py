@@ -69,7 +69,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--repeats", type=positive_int, default=9, help="timed runs, after warm-up")
     parser.add_argument("--compare", choices=["separate"], help="also time S·Q·G separate sequences")
     parser.add_argument("--compile", action="store_true", help="only compile, and print XLA's counts")
-    parser.add_argument("--target", metavar="CHIPS", help="with --compile: v5p:2x2x1, h100:8, h100:2x8, …")
+    parser.add_argument("--target", metavar="CHIPS", help="with --compile or --table: v5p:2x2x1, h100:2x8, …")
     parser.add_argument("--mesh", metavar="SPEC", help="with --target: fsdp=4,tensor=2; default: all on fsdp")
     parser.add_argument("--json", type=Path, help="file for all results")
     return parser
@@ -86,9 +86,11 @@ def _command(argv: Sequence[str] | None) -> int:
         return _savings_of_run(arguments.run, arguments.scenes)
     if arguments.table is not None:
         return _hardware_table(arguments.table == "compile", arguments.target)
-    if (arguments.target and not arguments.compile) or (arguments.mesh and not arguments.target):
+    if arguments.compile and (unused := sorted(given & {"--compare", "--repeats"})):
+        raise InputError(f"{', '.join(unused)}: nothing is run with --compile; leave one of them out")
+    if ("--target" in given and not arguments.compile) or ("--mesh" in given and "--target" not in given):
         raise InputError("--target goes with --compile, and --mesh with --target")
-    if arguments.target:
+    if arguments.target is not None:
         from jaxvsr.devices.targets import parse_target, prepare_compiler
 
         prepare_compiler(parse_target(arguments.target))
@@ -97,7 +99,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.measure.step_bench import ATTENTION_LORA, Workload
     from jaxvsr.models.tree import ForwardOptions
 
-    on_cpu = jax.default_backend() == "cpu" and not arguments.target
+    on_cpu = jax.default_backend() == "cpu" and arguments.target is None
     dtype = ("float32" if on_cpu else "bfloat16") if arguments.dtype == "auto" else arguments.dtype
     if dtype == "float32":
         jax.config.update("jax_default_matmul_precision", "highest")
@@ -114,7 +116,7 @@ def _command(argv: Sequence[str] | None) -> int:
     lora = dataclasses.replace(ATTENTION_LORA, rank=arguments.lora, alpha=2.0 * arguments.lora)
     work = dataclasses.replace(work, lora=lora)
     forward = ForwardOptions(dtype=dtype, remat=arguments.remat)
-    if arguments.target:
+    if arguments.target is not None:
         return _compiled_for_target(arguments, work, forward)
     if arguments.compile:
         return _compiled(arguments, work, forward)
@@ -184,8 +186,6 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
     from jaxvsr.measure.compiled_costs import program_costs, program_flops
     from jaxvsr.measure.flops import needed_flops
 
-    if arguments.compare:
-        raise InputError("--compare: nothing is run with --compile; leave one of them out")
     config = _config(arguments)
     costs, flops = program_costs(config, work, forward), program_flops(config, work, forward)
     needed = needed_flops(config, work.sizes(config))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import bench
+from launch import bench, train
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -67,3 +67,34 @@ def test_a_run_and_the_table_take_no_other_flags(
     docs: Path, capsys: pytest.CaptureFixture[str], first: list[str], unused: list[str]
 ) -> None:
     assert f"{unused[0]}: not with {first[0]}, " in _refused(capsys, bench.main([*first, *unused]))
+
+
+PLAN = ["--config", "vsgrpo-2b", "--shape", "tiny", "--dry-run"]
+
+
+@pytest.mark.parametrize("target", [[], ["--target", "h100:2"]])
+@pytest.mark.parametrize("unused", [["--compare", "separate"], ["--repeats", "3"]])
+def test_a_step_that_is_only_compiled_is_not_timed(
+    capsys: pytest.CaptureFixture[str], target: list[str], unused: list[str]
+) -> None:
+    line = _refused(capsys, bench.main(["--compile", *target, *unused]))
+    assert f"{unused[0]}: nothing is run with --compile; leave one of them out" in line
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        ["--device", "tpu"], ["--deterministic"], ["--resume"], ["--changed-data"], ["--process-count", "5"],
+        ["--process-id", "0"], ["--coordinator", "host:1"],
+    ],
+)  # fmt: skip
+def test_a_plan_for_a_target_refuses_the_flags_of_a_run(capsys: pytest.CaptureFixture[str], unused: list[str]) -> None:
+    line = _refused(capsys, train.main([*PLAN, "--target", "h100:1", *unused]))
+    assert f"{unused[0]}: not with --target, which names the chips and runs nothing" in line
+
+
+def test_an_empty_target_is_no_target(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a variable of the shell that is not set gives it."""
+    for main, words in ((bench.main, ["--compile"]), (bench.main, ["--table"]), (train.main, PLAN)):
+        assert "target '': no chip ''; there are v4, v5e," in _refused(capsys, main([*words, "--target", ""]))
+    assert "--shape, --fit and --json belong together" in _refused(capsys, train.main(["--dry-run", "--shape", ""]))
