@@ -33,7 +33,7 @@ from typing import Any
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
-from jaxvsr.files import write_text
+from jaxvsr.files import check_can_be_written, write_text
 
 
 def _parser() -> ArgumentParser:
@@ -90,6 +90,8 @@ def _command(argv: Sequence[str] | None) -> int:
         raise InputError(f"{', '.join(unused)}: nothing is run with --compile; leave one of them out")
     if ("--target" in given and not arguments.compile) or ("--mesh" in given and "--target" not in given):
         raise InputError("--target goes with --compile, and --mesh with --target")
+    if arguments.json is not None:
+        check_can_be_written(arguments.json, "--json")
     if arguments.target is not None:
         from jaxvsr.devices.targets import parse_target, prepare_compiler
 
@@ -135,8 +137,8 @@ def _command(argv: Sequence[str] | None) -> int:
             f"separate sequences: {other['seconds_per_question']:.4f} s per question, "
             f"the tree is {result['times_faster_than_separate']:.1f} times faster"
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.json is not None:
+        write_text(arguments.json, json.dumps(result, indent=2) + "\n")
     return 0
 
 
@@ -198,10 +200,10 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
             f"{name:<12}{cost.compile_seconds:>7.1f} s{cost.need.arguments / 2**20:>8,.0f} MiB"
             f"{cost.need.temporary / 2**20:>8,.0f} MiB{flops[name] / 1e12:>15.3f}{needed[name] / 1e12:>10.3f}"
         )
-    if arguments.json:
+    if arguments.json is not None:
         programs = {name: {**dataclasses.asdict(cost), "flops": flops[name]} for name, cost in costs.items()}
         result = {"workload": dataclasses.asdict(work), "programs": programs, "needed_flops": needed}
-        arguments.json.write_text(json.dumps({**result, "versions": _versions()}, indent=2) + "\n")
+        write_text(arguments.json, json.dumps({**result, "versions": _versions()}, indent=2) + "\n")
     return 0
 
 
@@ -226,7 +228,7 @@ def _compiled_for_target(arguments: Any, work: Any, forward: Any) -> int:
     abstract, programs = abstract_bench(config, work, forward, mesh)
     for line in step_lines(on_target(target, mesh, config, abstract, work.sizes(config)), programs, results):
         print(line, flush=True)
-    if arguments.json:
+    if arguments.json is not None:
         write_text(arguments.json, json.dumps(results, indent=2) + "\n")
     return 0
 

@@ -35,7 +35,7 @@ from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
 from jaxvsr.demo_stages import data_is_there, make_missing_data
 from jaxvsr.errors import EndedError, InputError, NotFiniteError
-from jaxvsr.files import write_text
+from jaxvsr.files import check_can_be_written, write_text
 from jaxvsr.locks import only_writer
 
 if TYPE_CHECKING:
@@ -316,6 +316,8 @@ def _plan_on_target(arguments: Namespace, given: set[str]) -> int:
     if unused := sorted(given & _NOT_PLANNED):
         of_run = "; a run's own config is --config RUN/config.yaml" if arguments.resume else ""
         raise InputError(f"{', '.join(unused)}: not with --target, which names the chips and runs nothing{of_run}")
+    if arguments.json is not None:
+        check_can_be_written(arguments.json, "--json")
     from jaxvsr.devices.targets import parse_target, prepare_compiler
 
     target = parse_target(arguments.target)
@@ -329,7 +331,7 @@ def _plan_on_target(arguments: Namespace, given: set[str]) -> int:
         raise InputError("--mesh goes without --fit, which finds the mesh")
     for line in (fit_on_target if arguments.fit else plan_on_target)(config, target, arguments.shape, results):
         print(line, flush=True)
-    if arguments.json:
+    if arguments.json is not None:
         write_text(arguments.json, json.dumps(results, indent=2) + "\n")
     return 0
 

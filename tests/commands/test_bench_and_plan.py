@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +100,39 @@ def test_an_empty_target_is_no_target(docs: Path, capsys: pytest.CaptureFixture[
     for main, words in ((bench.main, ["--compile"]), (bench.main, ["--table"]), (train.main, PLAN)):
         assert "target '': no chip ''; there are v4, v5e," in _refused(capsys, main([*words, "--target", ""]))
     assert "--shape, --fit and --json belong together" in _refused(capsys, train.main(["--dry-run", "--shape", ""]))
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (bench.main, []),
+        (bench.main, ["--compile"]),
+        (bench.main, ["--compile", "--target", "h100:1"]),
+        (train.main, [*PLAN, "--target", "h100:1"]),
+        (train.main, [*PLAN, "--target", "h100:1", "--fit"]),
+    ],
+)
+def test_where_figures_cannot_be_kept_nothing_is_compiled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], main: Any, words: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "none"
+    for path, problem in (
+        (folder / "plan.json", f"there is no folder {folder}"),
+        (tmp_path / "file" / "plan.json", f"there is no folder {tmp_path / 'file'}"),
+        (tmp_path, "is a folder or a device; expected the name of a file"),
+        (Path("/dev/null"), "is a folder or a device; expected the name of a file"),
+    ):
+        assert f"error: --json {path}: {problem}" in _refused(capsys, main([*words, "--json", str(path)]))
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.slow
+def test_the_figures_of_a_compiled_step_are_whole_or_those_of_before(tmp_path: Path) -> None:
+    """Read by another process while they are written, say."""
+    kept = tmp_path / "plan.json"
+    kept.write_text("before")
+    (tmp_path / "name").hardlink_to(kept)  # the same file as long as nothing takes its place
+    small = ["--questions", "1", "--rollouts", "2", "--frames", "2", "--answer-tokens", "2"]
+    assert bench.main(["--compile", *small, "--json", str(kept)]) == 0
+    assert json.loads(kept.read_text())["programs"] and (tmp_path / "name").read_text() == "before"
