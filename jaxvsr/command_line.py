@@ -62,6 +62,11 @@ class ArgumentParser(argparse.ArgumentParser):
             refuse_url(getattr(found, action.dest, None), action.option_strings[0] if action.option_strings else "")
         return found, unknown
 
+    def given_flags(self, found: argparse.Namespace) -> set[str]:
+        """The flags whose values are not their defaults: a command refuses those that would have no effect."""
+        known = (action for action in self._actions if action.option_strings and hasattr(found, action.dest))
+        return {action.option_strings[0] for action in known if getattr(found, action.dest) != action.default}
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.prog}: {message} (see {self.prog} --help)")
 

@@ -51,6 +51,20 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def check_can_be_written(path: Path, flag: str) -> None:
+    """Refuse a name at which `write_text` would fail, before the hours of work whose result is to be written there.
+
+    Raises:
+        InputError: it begins with the flag that the name was given by.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{flag} {path}: is a folder or a device; expected the name of a file")
+    if not path.parent.is_dir():
+        raise InputError(f"{flag} {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{flag} {path}: the folder {path.parent} cannot be written to")
+
+
 def json_sha256(content: Mapping[str, Any]) -> str:
     """The SHA-256 of a JSON object, whatever the order of its names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

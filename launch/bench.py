@@ -33,7 +33,7 @@ from typing import Any
 
 from jaxvsr.command_line import ArgumentParser, positive_int, run
 from jaxvsr.errors import InputError
-from jaxvsr.files import write_text
+from jaxvsr.files import check_can_be_written, write_text
 
 
 def _parser() -> ArgumentParser:
@@ -45,6 +45,8 @@ def _parser() -> ArgumentParser:
     )
     which.add_argument(
         "--table",
+        nargs="?",
+        const="arithmetic",
         choices=["arithmetic", "compile"],
         help="docs/hardware.md; compile: ask the chips' compilers, which takes hours (--target: of these chips alone)",
     )
@@ -67,21 +69,30 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--repeats", type=positive_int, default=9, help="timed runs, after warm-up")
     parser.add_argument("--compare", choices=["separate"], help="also time S·Q·G separate sequences")
     parser.add_argument("--compile", action="store_true", help="only compile, and print XLA's counts")
-    parser.add_argument("--target", metavar="CHIPS", help="with --compile: v5p:2x2x1, h100:8, h100:2x8, …")
+    parser.add_argument("--target", metavar="CHIPS", help="with --compile or --table: v5p:2x2x1, h100:2x8, …")
     parser.add_argument("--mesh", metavar="SPEC", help="with --target: fsdp=4,tensor=2; default: all on fsdp")
     parser.add_argument("--json", type=Path, help="file for all results")
     return parser
 
 
 def _command(argv: Sequence[str] | None) -> int:
-    arguments = _parser().parse_args(argv)
-    if arguments.run:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    given = parser.given_flags(arguments)
+    for first, beside in (("--run", "--scenes"), ("--table", "--target")):
+        if first in given and (unused := sorted(given - {first, beside})):
+            raise InputError(f"{', '.join(unused)}: not with {first}, beside which there is only {beside}")
+    if arguments.run is not None:
         return _savings_of_run(arguments.run, arguments.scenes)
-    if arguments.table:
+    if arguments.table is not None:
         return _hardware_table(arguments.table == "compile", arguments.target)
-    if (arguments.target and not arguments.compile) or (arguments.mesh and not arguments.target):
+    if arguments.compile and (unused := sorted(given & {"--compare", "--repeats"})):
+        raise InputError(f"{', '.join(unused)}: nothing is run with --compile; leave one of them out")
+    if ("--target" in given and not arguments.compile) or ("--mesh" in given and "--target" not in given):
         raise InputError("--target goes with --compile, and --mesh with --target")
-    if arguments.target:
+    if arguments.json is not None:
+        check_can_be_written(arguments.json, "--json")
+    if arguments.target is not None:
         from jaxvsr.devices.targets import parse_target, prepare_compiler
 
         prepare_compiler(parse_target(arguments.target))
@@ -90,7 +101,7 @@ def _command(argv: Sequence[str] | None) -> int:
     from jaxvsr.measure.step_bench import ATTENTION_LORA, Workload
     from jaxvsr.models.tree import ForwardOptions
 
-    on_cpu = jax.default_backend() == "cpu" and not arguments.target
+    on_cpu = jax.default_backend() == "cpu" and arguments.target is None
     dtype = ("float32" if on_cpu else "bfloat16") if arguments.dtype == "auto" else arguments.dtype
     if dtype == "float32":
         jax.config.update("jax_default_matmul_precision", "highest")
@@ -107,7 +118,7 @@ def _command(argv: Sequence[str] | None) -> int:
     lora = dataclasses.replace(ATTENTION_LORA, rank=arguments.lora, alpha=2.0 * arguments.lora)
     work = dataclasses.replace(work, lora=lora)
     forward = ForwardOptions(dtype=dtype, remat=arguments.remat)
-    if arguments.target:
+    if arguments.target is not None:
         return _compiled_for_target(arguments, work, forward)
     if arguments.compile:
         return _compiled(arguments, work, forward)
@@ -126,16 +137,19 @@ def _command(argv: Sequence[str] | None) -> int:
             f"separate sequences: {other['seconds_per_question']:.4f} s per question, "
             f"the tree is {result['times_faster_than_separate']:.1f} times faster"
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.json is not None:
+        write_text(arguments.json, json.dumps(result, indent=2) + "\n")
     return 0
 
 
 def _hardware_table(compiles: bool, only: str | None) -> int:
     """Fill docs/hardware.json cell by cell, and write the page. A cell that was compiled is not compiled again, unless
     its note says what its figures lack."""
+    from jaxvsr.devices.targets import parse_target
     from jaxvsr.measure.hardware_table import RECIPES, TARGETS, as_compiled, by_arithmetic, read_cells, write_cells
 
+    if only is not None and (only := str(parse_target(only))) not in TARGETS:
+        raise InputError(f"--target {only}: not in the table, which has {', '.join(TARGETS)}")
     docs = Path(__file__).resolve().parents[1] / "docs"
     cells = read_cells(docs / "hardware.json")
     every = [(recipe, target) for target in TARGETS if only in (None, target) for recipe in RECIPES]
@@ -174,8 +188,6 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
     from jaxvsr.measure.compiled_costs import program_costs, program_flops
     from jaxvsr.measure.flops import needed_flops
 
-    if arguments.compare:
-        raise InputError("--compare: nothing is run with --compile; leave one of them out")
     config = _config(arguments)
     costs, flops = program_costs(config, work, forward), program_flops(config, work, forward)
     needed = needed_flops(config, work.sizes(config))
@@ -188,10 +200,10 @@ def _compiled(arguments: Any, work: Any, forward: Any) -> int:
             f"{name:<12}{cost.compile_seconds:>7.1f} s{cost.need.arguments / 2**20:>8,.0f} MiB"
             f"{cost.need.temporary / 2**20:>8,.0f} MiB{flops[name] / 1e12:>15.3f}{needed[name] / 1e12:>10.3f}"
         )
-    if arguments.json:
+    if arguments.json is not None:
         programs = {name: {**dataclasses.asdict(cost), "flops": flops[name]} for name, cost in costs.items()}
         result = {"workload": dataclasses.asdict(work), "programs": programs, "needed_flops": needed}
-        arguments.json.write_text(json.dumps({**result, "versions": _versions()}, indent=2) + "\n")
+        write_text(arguments.json, json.dumps({**result, "versions": _versions()}, indent=2) + "\n")
     return 0
 
 
@@ -216,7 +228,7 @@ def _compiled_for_target(arguments: Any, work: Any, forward: Any) -> int:
     abstract, programs = abstract_bench(config, work, forward, mesh)
     for line in step_lines(on_target(target, mesh, config, abstract, work.sizes(config)), programs, results):
         print(line, flush=True)
-    if arguments.json:
+    if arguments.json is not None:
         write_text(arguments.json, json.dumps(results, indent=2) + "\n")
     return 0
 

@@ -35,7 +35,7 @@ from jaxvsr.demo_stages import CONFIG as DEMO_CONFIG
 from jaxvsr.demo_stages import DATA as DEMO_DATA
 from jaxvsr.demo_stages import data_is_there, make_missing_data
 from jaxvsr.errors import EndedError, InputError, NotFiniteError
-from jaxvsr.files import write_text
+from jaxvsr.files import check_can_be_written, write_text
 from jaxvsr.locks import only_writer
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ FIELDS = {
     "--seed": ("seed", "N", "of sampling, data order and fresh adapters"),
     "--time-limit": ("intervals.time_limit", "90s|30m|8h", "save and stop after this time"),
 }
+# Of a run, or of the devices that are here: a plan for a target has neither.
+_NOT_PLANNED = {
+    "--device", "--deterministic", "--resume", "--changed-data", "--coordinator", "--process-id", "--process-count",
+}  # fmt: skip
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -165,8 +169,9 @@ def _trains_on_demo_data(config: TrainConfig, path: Path) -> bool:
 
 def _command(argv: Sequence[str] | None) -> int:
     arguments = _parse(argv)
-    if arguments.target or arguments.shape or arguments.json or arguments.fit:
-        return _plan_on_target(arguments)
+    given = _parser().given_flags(arguments)
+    if given & {"--target", "--shape", "--json", "--fit"}:
+        return _plan_on_target(arguments, given)
     from jaxvsr.devices.cluster import place_of_process
     from jaxvsr.devices.joining import end_together, speak_as
 
@@ -302,12 +307,17 @@ def _train(arguments: Namespace, place: Place, sending: Sending | None) -> int:
     return EXIT_CODES[reason]
 
 
-def _plan_on_target(arguments: Namespace) -> int:
+def _plan_on_target(arguments: Namespace, given: set[str]) -> int:
     """Print what the run needs on chips that are not here, and keep it in --json."""
-    if not arguments.dry_run or not arguments.target:
+    if not arguments.dry_run or arguments.target is None:
         raise InputError(
             "--target, --shape, --fit and --json belong together with --dry-run: --dry-run --target v5e:2x2"
         )
+    if unused := sorted(given & _NOT_PLANNED):
+        of_run = "; a run's own config is --config RUN/config.yaml" if arguments.resume else ""
+        raise InputError(f"{', '.join(unused)}: not with --target, which names the chips and runs nothing{of_run}")
+    if arguments.json is not None:
+        check_can_be_written(arguments.json, "--json")
     from jaxvsr.devices.targets import parse_target, prepare_compiler
 
     target = parse_target(arguments.target)
@@ -321,7 +331,7 @@ def _plan_on_target(arguments: Namespace) -> int:
         raise InputError("--mesh goes without --fit, which finds the mesh")
     for line in (fit_on_target if arguments.fit else plan_on_target)(config, target, arguments.shape, results):
         print(line, flush=True)
-    if arguments.json:
+    if arguments.json is not None:
         write_text(arguments.json, json.dumps(results, indent=2) + "\n")
     return 0
 

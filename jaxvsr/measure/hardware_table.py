@@ -14,7 +14,9 @@ from typing import Any, Literal
 from jaxvsr.config.config_file import find_config, read_config
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.devices.targets import GIB, parse_target
-from jaxvsr.files import write_text
+from jaxvsr.errors import prefixed
+from jaxvsr.fields import read_value
+from jaxvsr.files import read_json, write_text
 from jaxvsr.measure.fit_search import candidates, smallest_that_fits
 from jaxvsr.measure.named_shapes import shape_named, shape_of_model
 from jaxvsr.models.model_config import ModelConfig
@@ -86,8 +88,10 @@ def _model(config: TrainConfig) -> ModelConfig:
 
 def read_cells(path: Path) -> dict[tuple[str, str], Cell]:
     """Those of docs/hardware.json, by recipe and target."""
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return {(row["recipe"], row["target"]): Cell(**row) for row in rows}
+    rows = read_json(path) if path.is_file() else []
+    with prefixed(str(path)):
+        cells: tuple[Cell, ...] = read_value(tuple[Cell, ...], rows)
+    return {(cell.recipe, cell.target): cell for cell in cells}
 
 
 def write_cells(folder: Path, cells: Iterable[Cell]) -> None:

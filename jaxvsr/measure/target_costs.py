@@ -259,16 +259,20 @@ def out_of_memory(message: str) -> tuple[int, tuple[str, ...]]:
 
 
 def first_knob(step: StepOnTarget, program: str) -> str:
-    """What to change first where a program does not fit."""
+    """What to change first where a program does not fit; the run would take it as it is written."""
     shards, devices = scene_shards(step.mesh), step.mesh.devices.size
-    smaller = f"data.scenes={max(step.sizes.scenes // 2, shards)}"
+    scenes, parts = step.sizes.scenes // shards, step.accumulation  # of one device
     if program == "update":
-        if step.remat == "none":
+        if step.remat != "full":
             return "--set model.remat=full"
-        if step.sizes.scenes // step.accumulation > shards:
-            return f"--set update.accumulation={step.accumulation * 2}"
-    elif step.sizes.scenes > shards:
-        return f"--set {smaller}"
+        if parts < scenes:
+            more = next(number for number in range(parts + 1, scenes + 1) if scenes % number == 0)
+            return f"--set update.accumulation={more}"
+    elif scenes > 1:
+        if parts == 1:
+            return f"--set data.scenes={scenes // 2 * shards}"
+        fewer = parts // 2  # of the same size, so that the update needs no more memory
+        return f"--set data.scenes={scenes // parts * fewer * shards} --set update.accumulation={fewer}"
     tensor = step.mesh.shape["tensor"] * 2
     if devices % tensor == 0 and step.model.text.num_key_value_heads % tensor == 0:
         return f"--mesh fsdp={devices // tensor},tensor={tensor} (heads and vocabulary split)"

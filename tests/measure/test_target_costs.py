@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -11,11 +12,16 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
-from jaxvsr.devices.targets import CHIPS
+from jaxvsr.devices.mesh import make_mesh
+from jaxvsr.devices.mesh_shape import MeshShape, check_mesh, parse_mesh
+from jaxvsr.devices.targets import CHIPS, parse_target
 from jaxvsr.measure.compiled_text import CompiledText
-from jaxvsr.measure.target_costs import BLOCK_CYCLES, ROW_CYCLES, kernel_cycles
+from jaxvsr.measure.flops import StepSizes
+from jaxvsr.measure.named_shapes import shape_named
+from jaxvsr.measure.target_costs import BLOCK_CYCLES, ROW_CYCLES, StepOnTarget, first_knob, kernel_cycles
 from jaxvsr.models.fused_attention import block_size, computed_blocks
 from jaxvsr.models.tree_sizes import TreeSizes
 from tests.support.trees import small_config
@@ -108,6 +114,50 @@ def test_cycles_of_attentions_kernel_are_those_of_the_blocks_that_somebody_sees(
     assert block_size(tree) == 640 and computed_blocks(tree, 640) == 1 + 2 + 3
     expected = 6 * 6 * (5 * each["fwd"] + each["dq"] + each["dkv"]) + 16 * ROW_CYCLES["v5e"] * (3 * 4 + 2)
     assert kernel_cycles(larger, CHIPS["v5e"], model, tree) == expected
+
+
+def _knob(program: str, shape: MeshShape, scenes: int, accumulation: int, remat: str = "full") -> str:
+    """What a plan of Qwen2-VL-2B advises, which has 12 heads and 2 of keys. Of the devices only the number counts."""
+    mesh = make_mesh(shape, jax.devices()[:1] * shape.devices)
+    sizes = StepSizes(scenes, 1000, 4, 64, 14, 16, 8, 256)
+    target, model = parse_target(f"h100:{shape.devices}"), shape_named("qwen2-vl-2b")
+    return first_knob(StepOnTarget(target, mesh, model, sizes, 2, 0, 0, remat, accumulation), program)
+
+
+def test_what_is_advised_first_helps_and_keeps_to_the_mesh() -> None:
+    four = MeshShape(fsdp=4)
+    assert _knob("update", four, 12, 1) == "--set update.accumulation=3"
+    assert _knob("sample", four, 12, 1) == "--set data.scenes=4"
+    assert _knob("sample", four, 16, 4) == "--set data.scenes=8 --set update.accumulation=2"
+    assert _knob("update", MeshShape(fsdp=8), 24, 2) == "--set update.accumulation=3"
+    assert _knob("update", MeshShape(), 8, 8, "dots") == "--set model.remat=full"
+    assert _knob("update", MeshShape(), 8, 8) == "more chips than h100:1"
+
+
+@pytest.mark.parametrize("program", ["sample", "update"])
+def test_a_run_takes_all_that_is_advised_one_after_the_other(program: str) -> None:
+    for data, fsdp, tensor, each in itertools.product((1, 3), (1, 4), (1, 2), range(1, 13)):
+        for parts in (number for number in range(1, each + 1) if each % number == 0):
+            shape, accumulation, remat = MeshShape(data, fsdp, tensor), parts, "dots"
+            scenes = each * shape.scene_shards
+            seen = set[str]()
+            while not (knob := _knob(program, shape, scenes, accumulation, remat)).startswith("more chips"):
+                assert knob not in seen
+                seen.add(knob)
+                words, before = knob.split(" (")[0].split(), (scenes, scenes // accumulation)
+                for flag, text in zip(words[::2], words[1::2], strict=True):
+                    field, _, value = text.partition("=")
+                    if flag == "--mesh":
+                        shape = parse_mesh(text)
+                    elif field == "model.remat":
+                        remat = value
+                    elif field == "data.scenes":
+                        scenes = int(value)
+                    else:
+                        accumulation = int(value)
+                check_mesh(shape, scenes=scenes, accumulation=accumulation, attention_heads=12)
+                assert scenes % accumulation == 0
+                assert scenes <= before[0] and scenes // accumulation <= before[1]
 
 
 @pytest.mark.slow
