@@ -173,6 +173,17 @@ def test_two_imports_videos_of_one_name_have_different_scenes_and_one_path_has_o
     assert scenes == {"a": "0001", "b": "import_b--0001", "c": "0001", "d": "v--a--0001"}
 
 
+def test_a_video_whose_name_is_no_scenes_gives_a_plain_one(tmp_path):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    names = ("at 3.05.11\u202fPM", "at 3.05.11\u00a0PM", "kitchen ")
+    rows = [{"question": "How wide?", "answer": "2", "video": f"{name}.mp4"} for name in names]
+    for name, grey in zip(names, (40, 120, 200), strict=True):
+        write_mp4(videos / f"{name}.mp4", (grey, grey))
+    found = imported(write_rows(tmp_path / "set.jsonl", rows), out, "--videos", videos)
+    assert [row.scene for row in found] == ["at 3.05.11 PM", "import_set--at 3.05.11 PM", "kitchen"]
+    assert [value // 20 for value in frames_of(out, videos).values()] == [2, 6, 10]
+
+
 def test_frames_that_are_replaced_from_another_source_are_named(tmp_path, capsys):
     videos, out = tmp_path / "videos", tmp_path / "out"
     write_mp4(videos / "0001.mp4", (40, 40))

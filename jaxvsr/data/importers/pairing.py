@@ -18,6 +18,7 @@ from jaxvsr.data.importers.row_fields import SourceRow
 from jaxvsr.data.importers.turns import Picture
 from jaxvsr.data.scannet.benchmark_scenes import Benchmark, benchmark_in
 from jaxvsr.data.scannet.read_scan import is_procedural
+from jaxvsr.data.scene_names import made_plain
 from jaxvsr.data.video.media_index import MediaIndex, Medium, name_parts, shared_parts
 from jaxvsr.data.video.picture_files import IMAGE_LIMIT_PIXELS
 from jaxvsr.errors import one_line
@@ -158,7 +159,7 @@ class Pairing:
         the import's name before that."""
         if path not in self._scene_of:
             whole = "--".join(PurePosixPath(path).with_suffix("").parts)
-            names = [*map(shortened, (name, whole, f"{self._name}--{whole}"))]
+            names = [shortened(made_plain(one)) for one in (name, whole, f"{self._name}--{whole}")]
             self._scene_of[path] = next((one for one in names if one not in self._taken), names[-1])
             self._taken.add(self._scene_of[path])
         return self._scene_of[path]

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from jaxvsr.buckets.scans_in_buckets import brought, has_size, is_listed
 from jaxvsr.data.questions import Question
 from jaxvsr.data.scannet.read_scan import list_scans
+from jaxvsr.data.scene_names import made_plain
 from jaxvsr.data.video.media_index import MediaIndex
 from jaxvsr.data.video.scan_frames import FrameSource
 from jaxvsr.data.video.video_sources import files_of_video, is_there, open_images, open_video
@@ -113,7 +114,7 @@ def _listed(root: Path) -> tuple[SceneSource, ...]:
             raise nothing from None
     by_scene: dict[str, SceneSource] = {}
     for medium in media:
-        scene = medium.path.name if medium.kind == "folder" else medium.path.stem
+        scene = made_plain(medium.path.name if medium.kind == "folder" else medium.path.stem)
         source = SceneSource(scene, (root / medium.path,))
         if scene in by_scene:
             both = " and ".join(str(one.paths[0].relative_to(root)) for one in (by_scene[scene], source))
