@@ -154,7 +154,7 @@ and nothing in it was measured: it says what to expect of a chip, not how we com
 | decoding of Llama 3.1 70B in JAX, 16 v5e; 8, 16, 32, 64 sequences | 85, 72, 58, 37 % of bandwidth | [JAX][llama] |
 
 Beside them, by the TPU compiler's count and not measured ([benchmarks.md](benchmarks.md#on-tpus-by-their-compiler)):
-an update with LoRA of 7B takes 64 % of a v5p's peak and 37 % of a v6e's, and a decode step of 2B on a v5e, 56 rollouts
+an update with LoRA of 7B takes 65 % of a v5p's peak and 38 % of a v6e's, and a decode step of 2B on a v5e, 56 rollouts
 at once, 67 % of the bandwidth.
 
 [nemo]: https://docs.nvidia.com/nemo/automodel/performance/performance-summary.md
