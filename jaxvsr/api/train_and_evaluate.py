@@ -138,7 +138,6 @@ def _check_scenes(config: TrainConfig, scenes: Iterable[Scene]) -> None:
         ("mirror", data.mirror, "none"),
         ("question_types", data.question_types, None),
         ("features", data.features, "auto"),
-        ("skip_short_scenes", data.skip_short_scenes, False),
     ):
         if value != default and not (name == "features" and value == "off"):
             raise InputError(

@@ -233,11 +233,6 @@ class TrainConfig:
         _at_least(self, 1, "steps")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed}: must be from 0 to 2**32 - 1")
-        if self.lora is not None and self.model.tower == "trained":
-            raise InputError(
-                "model.tower=trained: is for full fine-tuning, lora=null; with LoRA lora.target_modules names the "
-                "tower's modules too"
-            )
         if self.objective != "grpo" and self.update.inner_steps > 1:
             raise InputError(
                 f"update.inner_steps {self.update.inner_steps}: only grpo updates several times on the same rollouts; "

@@ -123,6 +123,7 @@ def make_loader(
     frames: int,
     seed: int,
     start_step: int = 0,
+    steps: Sequence[int] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 0,
@@ -138,6 +139,7 @@ def make_loader(
         questions: Q, per scene.
         frames: F, per scene; the count must be stored.
         start_step: the step of the first batch.
+        steps: only these, in this order, in place of all from `start_step` on.
         workers: processes that read and transform ahead; 0: threads of this process do.
         transform: applied to each batch where it is read; picklable if there are workers.
         blank: mid-grey frames of the same shape instead of the scene's, for the control run.
@@ -173,10 +175,11 @@ def make_loader(
     )
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which are parsed only in absl.app
-    steps = grain.MapDataset.range(start_step, _ENDLESS).map(reader)
+    numbers = grain.MapDataset.range(start_step, _ENDLESS) if steps is None else grain.MapDataset.source(list(steps))
+    read = numbers.map(reader)
     if workers == 0:
-        return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
-    batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+        return iter(read.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+    batches = read.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
     return iter(batches.mp_prefetch(options, worker_init_fn=end_worker_with_parent))
 

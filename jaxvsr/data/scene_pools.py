@@ -6,6 +6,7 @@ With paired views only questions with a mirror image are asked: a row whose `mir
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 from collections import Counter
@@ -162,6 +163,11 @@ def folder_pattern(weights: Sequence[float]) -> tuple[int, ...]:
     Raises:
         InputError: a folder would not have one turn in `MOST_TURNS`.
     """
+    return _pattern(tuple(weights))
+
+
+@functools.lru_cache(maxsize=16)
+def _pattern(weights: tuple[float, ...]) -> tuple[int, ...]:
     parts = [Fraction(weight).limit_denominator(1000) for weight in weights]
     whole = math.lcm(*(part.denominator for part in parts))
     counts = [int(part * whole) for part in parts]

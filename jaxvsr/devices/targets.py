@@ -16,6 +16,7 @@ from jaxvsr.errors import InputError, one_line
 
 GIB = 2**30
 NETWORK = 100e9  # bytes/s of a card to those of other hosts, both directions: its port of 400 Gb/s, as in a DGX H100
+USABLE_OF_CARD = 0.95  # with XLA_PYTHON_CLIENT_MEM_FRACTION=.95
 _GOOGLE = "docs.cloud.google.com/tpu/docs/"
 
 
@@ -113,6 +114,11 @@ class Target:
     def memory(self) -> int:
         """Bytes of one device."""
         return self.chip.memory // self.chip.devices
+
+    @property
+    def usable(self) -> int:
+        """Bytes of one device that programs may take: of a card not all, since its driver and XLA have their own."""
+        return int(USABLE_OF_CARD * self.memory) if self.chip.kind == "cuda" else self.memory
 
     @property
     def interconnect(self) -> float:

@@ -173,8 +173,8 @@ def _nothing(config: TrainConfig, model: ModelConfig, target: Target, tried: lis
         smallest = [config, *fewer_scenes(config)][-1]
         least, how = min(one.estimate.most for one in candidates(smallest, model, target)), "by arithmetic"
     yield (
-        f"nothing     fits on {target}: at the least {(least - target.memory) / GIB:.1f} GiB a device too much, of "
-        f"{target.memory / GIB:.1f} ({how})"
+        f"nothing     fits on {target}: at the least {(least - target.usable) / GIB:.1f} GiB a device too much, of "
+        f"{target.usable / GIB:.1f} ({how})"
     )
     larger = smallest_that_fits(config, model, target)
     yield f"            the smallest that does, by arithmetic: {larger or 'none that can be had of this chip'}"

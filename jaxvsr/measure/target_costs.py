@@ -21,7 +21,7 @@ from jaxvsr.devices.choose_devices import is_out_of_memory
 from jaxvsr.devices.compiled import CompiledFunction, ProgramMemory, program_memory
 from jaxvsr.devices.mesh import make_mesh, scene_shards
 from jaxvsr.devices.mesh_shape import MeshShape, parse_mesh
-from jaxvsr.devices.targets import GIB, Chip, Target, target_devices
+from jaxvsr.devices.targets import GIB, USABLE_OF_CARD, Chip, Target, target_devices
 from jaxvsr.errors import InputError
 from jaxvsr.measure.abstract_step import Programs
 from jaxvsr.measure.compiled_text import CompiledText
@@ -34,7 +34,6 @@ from jaxvsr.models.tree_sizes import TreeSizes
 PREALLOCATED = (
     0.75  # of a card's memory that JAX takes, where nothing else is said (docs.jax.dev, GPU memory allocation)
 )
-USABLE = 0.95  # of a card's memory, with XLA_PYTHON_CLIENT_MEM_FRACTION=.95: the rest is the driver's and XLA's own
 PHASES = {
     "sample": ("vision", "prefill", "decode"), "vision": ("vision",), "reference": ("reference",),
     "update": ("update",),
@@ -181,7 +180,7 @@ def _compiled(step: StepOnTarget, name: str, function: CompiledFunction, given: 
         compile_seconds=function.seconds - before,
         memory=memory,
         memory_bytes=needed,
-        fits=needed <= (USABLE if target.chip.kind == "cuda" else 1) * target.memory,
+        fits=needed <= target.usable,
         largest=(),
         collectives={kind: (counts[kind], sizes[kind]) for kind in sorted(counts)},
         cycles=cycles,
@@ -281,7 +280,8 @@ def first_knob(step: StepOnTarget, program: str) -> str:
 
 def program_lines(step: StepOnTarget, name: str, program: TargetProgram) -> Iterator[str]:
     """What a person reads of one program."""
-    have = step.target.memory
+    have, usable = step.target.memory, step.target.usable
+    of_all = "" if usable == have else f" ({_gib(usable)} usable)"
     fits = "fits" if program.fits else "does not fit"
     parts = ""
     if program.memory is not None:
@@ -290,7 +290,7 @@ def program_lines(step: StepOnTarget, name: str, program: TargetProgram) -> Iter
             parts += f", keys and values in it {_gib(step.caches)}"
         parts += ")"
     yield (
-        f"{name:<12}{fits}: {_gib(program.memory_bytes)} of {_gib(have)} GiB a device{parts}; "
+        f"{name:<12}{fits}: {_gib(program.memory_bytes)} of {_gib(have)} GiB a device{of_all}{parts}; "
         f"compiled in {program.compile_seconds:.0f} s"
     )
     if not program.fits:
@@ -299,7 +299,7 @@ def program_lines(step: StepOnTarget, name: str, program: TargetProgram) -> Iter
         yield f"{'':<12}first: {first_knob(step, name)}"
         return
     if step.target.chip.kind == "cuda" and program.memory_bytes > PREALLOCATED * have:
-        more = f"XLA_PYTHON_CLIENT_MEM_FRACTION={USABLE}"
+        more = f"XLA_PYTHON_CLIENT_MEM_FRACTION={USABLE_OF_CARD}"
         yield f"{'':<12}more than the {PREALLOCATED:.0%} that JAX takes of a card: {more}"
     if program.collectives:
         each = ", ".join(f"{count:,} {kind} {_gib(size)} GiB" for kind, (count, size) in program.collectives.items())

@@ -186,6 +186,11 @@ def _held(model: ModelConfig, lora: LoraConfig | None, tower_trained: bool, refe
     return _Held(everything, whole, layer, head, gradients)
 
 
+@functools.cache
+def _adapts_tower(model: ModelConfig, lora: LoraConfig) -> bool:
+    return any(name.startswith("visual.") and ".lora_" in name for name in parameter_shapes(model, lora))
+
+
 def _seconds(
     config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: Target, settings: Settings, held: _Held,
     whole: bool,
@@ -195,7 +200,7 @@ def _seconds(
         sizes,
         reference=reads_reference(config),
         trains_weights=config.lora is None,
-        trains_tower=config.model.tower == "trained",
+        trains_tower=_adapts_tower(model, config.lora) if config.lora else config.model.tower == "trained",
     )
     needed = needed_flops(model, sizes)
     peak = chip.peak / chip.devices * mesh.devices * USUAL_SHARE
@@ -215,7 +220,7 @@ def _seconds(
     update += summed * tokens * passes
     reference = max(needed["reference"] / peak, gathered) + summed * tokens if reads_reference(config) else 0.0
     if config.objective != "grpo":
-        return update + reference + needed["vision"] / peak
+        return update + reference + (0.0 if sizes.trains_tower else needed["vision"] / peak)
     read = decode_bytes(model, here, ITEM) / mesh.tensor / (chip.bandwidth / chip.devices * USUAL_SHARE)
     decode = max(needed["decode"] / peak, read)
     fed = sizes.answer_tokens - 1

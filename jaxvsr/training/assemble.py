@@ -73,7 +73,9 @@ def ready_run(
     """
     model = reopen_model(run_path, config.model.base) if resume else None
     evaluates = score_answers is not None and config.intervals.evaluate > 0
-    inputs = open_inputs(config, mesh, model=model, evaluates=evaluates, scene_batches=scene_batches, rewards=rewards)
+    inputs = open_inputs(
+        config, mesh, model=model, evaluates=evaluates, scene_batches=scene_batches, rewards=rewards, resume=resume
+    )
     model, processor = inputs.model, inputs.processor
 
     writes = jax.process_index() == 0

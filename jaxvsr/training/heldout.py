@@ -28,7 +28,7 @@ class HeldOut:
 
     config: TrainConfig
     schedule: Schedule  # of `batches`
-    batches: Callable[[], HostBatches]
+    batches: Callable[[Sequence[int]], HostBatches]  # those of given steps
     step: CompiledStep  # greedy, G = 1
     scenes: SceneAxis
     text: Callable[[np.ndarray], str]  # tokens to text
@@ -81,11 +81,10 @@ class HeldOut:
     def answer(self, state: TrainState) -> tuple[list[Question], list[str]]:
         """The questions and their greedy answers, those of all processes, each question once."""
         questions, answers = list[Question](), list[str]()
-        batches = self.batches()
-        for asked in self.asked:
-            batch = next(batches)
-            if not asked:
-                continue
+        steps = [step for step, asked in enumerate(self.asked) if asked]
+        batches = self.batches(steps)
+        for step in steps:
+            asked, batch = self.asked[step], next(batches)
             sampled, _ = self.step.sample(state, *self.scenes.place((batch.prompt, batch.question_keys)))
             tokens = self.scenes.all_rows(own_rows(sampled.rollouts.tokens))
             length = self.scenes.all_rows(own_rows(sampled.rollouts.length))

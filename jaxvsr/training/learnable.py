@@ -14,7 +14,6 @@ from jaxvsr.config.algorithm import OptimizerConfig
 from jaxvsr.config.train_config import TrainConfig
 from jaxvsr.data.questions import Question
 from jaxvsr.errors import InputError
-from jaxvsr.models.lora import LoraConfig
 from jaxvsr.models.model_config import ModelConfig
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.prompts import Prompt
@@ -36,8 +35,9 @@ def check_learnable(config: TrainConfig, model: ModelConfig, rewards: Sequence[R
         InputError: it names the setting.
     """
     check_learning_rate(config.optimizer)
-    if config.lora is not None:
-        check_adapted(config.lora, model)
+    lora = config.lora
+    if lora is not None and not any(".lora_" in name for name in parameter_shapes(model, lora)):
+        raise InputError(f"lora.target_modules {lora.target_modules!r}: matches no module of this model")
     if config.objective != "grpo":
         return
     check_group(config.sampling.group)
@@ -49,12 +49,21 @@ def check_learnable(config: TrainConfig, model: ModelConfig, rewards: Sequence[R
         raise InputError(f"rewards: the weights are all 0 ({', '.join(reward.name for reward in rewards)})")
 
 
-def check_adapted(lora: LoraConfig, model: ModelConfig) -> None:
-    """Refuse names and layers that adapt nothing, and modules that PEFT would adapt and that have no adapter here.
+def check_adapted(config: TrainConfig, model: ModelConfig) -> None:
+    """Refuse, for a new run, names and layers that adapt nothing, modules that PEFT would adapt and that have none
+    here, and a tower that would not be trained.
 
     Raises:
         InputError: it names the setting and the module.
     """
+    lora = config.lora
+    if lora is None:
+        return
+    if config.model.tower == "trained":
+        raise InputError(
+            "model.tower=trained: is for full fine-tuning, lora=null; with LoRA lora.target_modules names the tower's "
+            "modules too"
+        )
     everything = dataclasses.replace(lora, target_modules=".*", layers_to_transform=None, exclude_modules=None)
     shapes = parameter_shapes(model, everything)
     linear = {name.rpartition(".")[0]: leaf.shape[0] for name, leaf in shapes.items() if name.endswith(".lora_A")}
@@ -63,8 +72,6 @@ def check_adapted(lora: LoraConfig, model: ModelConfig) -> None:
         one = dataclasses.replace(lora, **fields)
         return any(one.adapts(module, layers) for module, layers in linear.items())
 
-    if not adapts():
-        raise InputError(f"lora.target_modules {lora.target_modules!r}: matches no module of this model")
     for target in lora.target_modules if isinstance(lora.target_modules, tuple) else ():
         if not adapts(target_modules=(target,), layers_to_transform=None, exclude_modules=None):
             raise InputError(f"lora.target_modules: {target!r} matches no linear module of this model")

@@ -27,7 +27,7 @@ from jaxvsr.prompts import Prompt, prompt_from
 from jaxvsr.rewards.registry import Reward, check_rewards
 from jaxvsr.runs.metrics_log import check_trackers
 from jaxvsr.runs.model_source import Model, open_model
-from jaxvsr.training.learnable import check_learnable, check_rewards_differ
+from jaxvsr.training.learnable import check_adapted, check_learnable, check_rewards_differ
 from jaxvsr.training.load_policy import trains_vision
 from jaxvsr.training.stored_features import usable_features
 from jaxvsr.training.video_gain import check_video_gain
@@ -68,13 +68,14 @@ class RunInputs:
         """Which scenes and questions `heldout_batches` has at each step, those of all processes."""
         return Schedule(self.heldout_pools, self.config.data.scenes, self.config.data.questions, 0)
 
-    def heldout_batches(self) -> HostBatches:
-        """Questions of the held-out split in their order under seed 0, without targets."""
-        return self._batches(dataclasses.replace(self.builder, objective="grpo"), self.heldout_pools, 0, 0, 0)
+    def heldout_batches(self, steps: Sequence[int] | None = None) -> HostBatches:
+        """Questions of the held-out split in their order under seed 0, without targets; `steps`: these alone."""
+        return self._batches(dataclasses.replace(self.builder, objective="grpo"), self.heldout_pools, 0, 0, 0, steps)
 
     def _batches(
-        self, builder: BatchBuilder, pools: Sequence[ScenePool], seed: int, first: int, workers: int
-    ) -> HostBatches:
+        self, builder: BatchBuilder, pools: Sequence[ScenePool], seed: int, first: int, workers: int,
+        steps: Sequence[int] | None = None,
+    ) -> HostBatches:  # fmt: skip
         data, several = self.config.data, jax.process_count() > 1
         index, count = loader_share(self.mesh, data.scenes)
         loader = make_loader(
@@ -84,6 +85,7 @@ class RunInputs:
             frames=data.frames,
             seed=seed,
             start_step=first,
+            steps=steps,
             process_index=index,
             process_count=count,
             workers=workers,
@@ -103,6 +105,7 @@ def open_inputs(
     scene_batches: SceneBatches | None = None,
     rewards: tuple[Reward, ...] | None = None,
     trains: bool = True,
+    resume: bool = False,
 ) -> RunInputs:
     """Open everything that a run reads, and check it.
 
@@ -111,6 +114,7 @@ def open_inputs(
         scene_batches: scenes in memory, from a step on; None reads the config's data folders.
         rewards: None takes the config's.
         trains: False reads the inputs without what only training needs: rewards that work, trackers, another video.
+        resume: the run exists, and trains what it trained so far.
         evaluates: whether held-out questions are read; None: where the config evaluates during training.
 
     Raises:
@@ -134,6 +138,8 @@ def open_inputs(
     if trains:
         check_video_gain(config, config.data.scenes // loader_share(mesh, config.data.scenes)[1])
         check_learnable(config, model.config, rewards)
+        if not resume:
+            check_adapted(config, model.config)
     data = config.data
     processor = SceneProcessor.from_folder(
         model.folder.path, max_pixels=data.max_pixels, video_prompt=data.video_prompt

@@ -201,7 +201,6 @@ def test_a_fully_trained_policy_answers_and_without_reference_refuses_beta(tmp_p
     [
         ({"data__blank": True}, "data.blank=True: is for data folders"),
         ({"data__mirror": "pairs"}, "data.mirror=pairs: is for data folders"),
-        ({"data__skip_short_scenes": True}, "data.skip_short_scenes=True: is for data folders"),
         ({"intervals__evaluate": 1}, "intervals.evaluate: held-out questions are those of data folders"),
         ({"data__features": "require"}, "data.features=require: is for data folders"),
         (

@@ -1,6 +1,8 @@
 """Which held-out questions are scored: as many as are asked for, or all that the data folders have, each once."""
 
+import functools
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +36,13 @@ def pool(folder: str, *counts: int) -> ScenePool:
 
 
 class Batches:
-    """What a schedule asks, step after step, without frames."""
+    """What a schedule asks in these steps, without frames."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule, self.step = schedule, 0
+    def __init__(self, schedule: Schedule, steps: Sequence[int]) -> None:
+        self.schedule, self.steps = schedule, iter(steps)
 
     def __next__(self) -> Any:
-        asked = tuple(scene.questions for scene in self.schedule.step_scenes(self.step))
-        self.step += 1
+        asked = tuple(scene.questions for scene in self.schedule.step_scenes(next(self.steps)))
         keys = np.array([[question_key(question.id) for question in scene] for scene in asked], np.uint32)
         return types.SimpleNamespace(prompt=np.zeros(len(asked)), question_keys=keys, questions=asked)
 
@@ -73,7 +74,7 @@ def scored(schedule: Schedule, wanted: int) -> tuple[list[Question], list[str], 
     heldout = HeldOut(
         config,
         schedule,
-        lambda: Batches(schedule),  # type: ignore[arg-type, return-value]
+        functools.partial(Batches, schedule),  # type: ignore[arg-type]
         step,
         SceneAxis(make_mesh(MeshShape(), jax.devices()[:1]), schedule.scenes),
         lambda tokens: str(tokens[0]),

@@ -54,7 +54,9 @@ def test_settings_with_which_nothing_can_be_learned_are_refused(
     data = {"folders": [str(data_folder)], "scenes": 2, "questions": 2, "frames": 2}
 
     def lines() -> list[str]:
-        settings = config_from({"model": {"path": str(tiny_model())}, "data": data, **changes})
+        settings = config_from(
+            {**changes, "model": {"path": str(tiny_model()), **changes.get("model", {})}, "data": data}
+        )
         mesh = make_mesh(MeshShape(), jax.devices()[:1])
         with pytest.raises(InputError, match=says):
             open_inputs(settings, mesh)
@@ -62,6 +64,17 @@ def test_settings_with_which_nothing_can_be_learned_are_refused(
 
     with pytest.raises(InputError, match=says):
         lines()
+
+
+def test_a_run_that_exists_trains_what_it_trained(tiny_model: Callable[..., Path], data_folder: Path) -> None:
+    settings = config_from({
+        "model": {"path": str(tiny_model()), "tower": "trained"}, "lora": {"target_modules": ["q_proj", "lm_head"]},
+        "data": {"folders": [str(data_folder)], "scenes": 2, "questions": 2, "frames": 2},
+    })  # fmt: skip
+    mesh = make_mesh(MeshShape(), jax.devices()[:1])
+    open_inputs(settings, mesh, resume=True)
+    with pytest.raises(InputError, match=r"model\.tower=trained"):
+        open_inputs(settings, mesh)
 
 
 def question(kind: Any, answer: str) -> Question:

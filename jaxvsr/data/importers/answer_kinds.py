@@ -74,26 +74,26 @@ def decide(text: str, options: Sequence[str] | None = None, kind: str | None = N
 
 
 def lettered_options(options: Sequence[str]) -> tuple[str, ...]:
-    """The options in VSI-Bench's form, `A. sofa`, in the order of the letters that they have already.
+    """The options in VSI-Bench's form, `A. sofa`; those that have exactly the letters A, B, C … are put in their order,
+    without them.
 
     Raises:
-        RowError: some have letters, but not each its own of A, B, C …; or two are the same, or one is empty.
+        RowError: two options are the same, one is empty, or there are more than letters.
     """
     if len(options) > len(string.ascii_uppercase):
         raise RowError(f"{len(options)} options; at most 26 have letters")
-    matches = [_OPTION_LETTER.fullmatch(option) for option in options]
-    expected = string.ascii_uppercase[: len(options)]
-    texts = [option.strip() for option in options]
-    by_letter = {match[1].upper(): match[2].strip() for match in matches if match}
-    letters = [match[1].upper() for match in matches if match and match[1].upper() in expected]
-    if sorted(letters) == list(expected):
-        texts = [by_letter[letter] for letter in expected]
-    elif len(letters) > 1:
-        raise RowError(f"of {len(options)} options some have the letters {', '.join(letters)}; expected {expected}")
+    expected, texts = _letters_of(options), [option.strip() for option in options]
+    own = [(match[1].upper(), match[2].strip()) for match in map(_OPTION_LETTER.fullmatch, options) if match]
+    if sorted(letter for letter, _ in own) == list(expected):
+        texts = [text for _, text in sorted(own)]
     folded = [" ".join(text.casefold().split()) for text in texts]
     if "" in folded or len(set(folded)) != len(folded):
         raise RowError("two options are the same, or one is empty")
     return tuple(f"{letter}. {text}" for letter, text in zip(expected, texts, strict=True))
+
+
+def _letters_of(options: Sequence[str]) -> str:
+    return string.ascii_uppercase[: len(options)]
 
 
 def _chosen(text: str, options: Sequence[str]) -> str:
@@ -104,7 +104,13 @@ def _chosen(text: str, options: Sequence[str]) -> str:
     if len(same) == 1:
         return same[0]
     match = _LETTER.match(text)
-    if match and match[1].upper() in string.ascii_uppercase[: len(options)]:
+    if match and match[1].upper() in _letters_of(options):
+        own = [found[1].upper() for option in options if (found := _OPTION_LETTER.fullmatch(option[3:]))]
+        if set(own) & set(_letters_of(options)):
+            letters = ", ".join(own)
+            raise RowError(
+                f"answer {text[:60]!r}: {len(options)} options have the letters {letters}; expected all from A"
+            )
         option = options[string.ascii_uppercase.index(match[1].upper())]
         rest = " ".join(text[match.end() :].casefold().split())
         if not rest or rest == " ".join(option[3:].casefold().split()):
