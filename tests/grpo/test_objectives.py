@@ -304,12 +304,12 @@ def test_on_policy_ratio_metrics_are_zero_and_ignore_padding():
 @pytest.mark.parametrize("level", ["token", "sequence_mean"])
 def test_ratio_metrics_are_of_what_is_updated(level):
     mask = token_mask(np.array([[[2, 3], [4, 1]]]), 5)
-    policy, old = np.full(mask.shape, np.log(0.9)), np.zeros(mask.shape)
+    policy, old, advantages = jnp.full(mask.shape, jnp.log(0.9)), jnp.zeros(mask.shape), jnp.ones((1, 2, 2))
     objective = Objective(ratio=level, beta=0.0)
     for groups in ([True, True], [True, False]):
-        updated = mask & np.array(groups)[:, None, None]
+        updated = jnp.asarray(mask & np.array(groups)[:, None, None])
         total = step_normaliser(mask, objective, updated=updated)
-        _, metrics = grpo_variant_loss(policy, old, None, np.ones((1, 2, 2)), updated, objective, total)
+        _, metrics = grpo_variant_loss(policy, old, None, advantages, updated, objective, total)
         assert float(metrics["ratio_deviation"]) == pytest.approx(0.1, rel=1e-5)
         assert float(metrics["ratio_max"]) == pytest.approx(0.9, rel=1e-5)
 
