@@ -329,8 +329,13 @@ def step_seconds(programs: Mapping[str, TargetProgram], updates: int = 1) -> flo
     for name, program in programs.items():
         if program.estimated_seconds is None:
             return None
-        seconds += program.estimated_seconds * (updates if name == "update" else 1)
+        seconds += program.estimated_seconds * times_run(name, updates)
     return seconds
+
+
+def times_run(program: str, updates: int) -> int:
+    """How often a step runs it, with so many updates on the same rollouts."""
+    return updates if program == "update" else 1
 
 
 def as_json(programs: Mapping[str, TargetProgram]) -> dict[str, Any]:

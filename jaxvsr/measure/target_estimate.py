@@ -22,6 +22,7 @@ from jaxvsr.models.model_config import ModelConfig, Remat
 from jaxvsr.models.qwen_vl import parameter_shapes
 from jaxvsr.models.sharding import parameter_spec, without_fsdp
 from jaxvsr.models.tree import ForwardOptions
+from jaxvsr.training.load_policy import trains_vision
 
 USUAL_SHARE = 0.5  # of a chip's peak or bandwidth, as the TPU's compiler counts most programs of this step
 ITEM, WIDE = 2, 4  # bytes of bfloat16 and float32
@@ -186,11 +187,6 @@ def _held(model: ModelConfig, lora: LoraConfig | None, tower_trained: bool, refe
     return _Held(everything, whole, layer, head, gradients)
 
 
-@functools.cache
-def _adapts_tower(model: ModelConfig, lora: LoraConfig) -> bool:
-    return any(name.startswith("visual.") and ".lora_" in name for name in parameter_shapes(model, lora))
-
-
 def _seconds(
     config: TrainConfig, model: ModelConfig, sizes: StepSizes, target: Target, settings: Settings, held: _Held,
     whole: bool,
@@ -200,7 +196,7 @@ def _seconds(
         sizes,
         reference=reads_reference(config),
         trains_weights=config.lora is None,
-        trains_tower=_adapts_tower(model, config.lora) if config.lora else config.model.tower == "trained",
+        trains_tower=trains_vision(config, model),
     )
     needed = needed_flops(model, sizes)
     peak = chip.peak / chip.devices * mesh.devices * USUAL_SHARE

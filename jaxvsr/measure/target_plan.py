@@ -50,6 +50,7 @@ from jaxvsr.measure.target_costs import (
     program_lines,
     step_seconds,
     target_mesh,
+    times_run,
 )
 from jaxvsr.models.model_config import ModelConfig, compute_dtype
 from jaxvsr.models.qwen_vl import parameter_shapes
@@ -173,8 +174,7 @@ def step_lines(
         compiled[name] = program
         yield from program_lines(step, name, program)
     seconds, asked = step_seconds(compiled, updates), step.sizes.scenes * step.sizes.questions
-    times = {name: updates if name == "update" else 1 for name in compiled}
-    sent = sum(program.collective_seconds * times[name] for name, program in compiled.items())
+    sent = sum(program.collective_seconds * times_run(name, updates) for name, program in compiled.items())
     results |= {
         **as_json(compiled),
         "fits": all(program.fits for program in compiled.values()),
@@ -189,7 +189,7 @@ def step_lines(
     if seconds is None:
         yield "step        no time: not all of it fits"
         return
-    flops = sum(step.flops(name) * times[name] for name in compiled)
+    flops = sum(step.flops(name) * times_run(name, updates) for name in compiled)
     run = f"; {steps:,} steps {seconds * steps / 3600:,.2f} hours" if steps else ""
     yield (
         f"step        needs {flops:.3g} FLOP; estimated {seconds:.3g} s, {seconds / asked:.3g} s a question{run}; "

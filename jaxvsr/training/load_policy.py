@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,19 +28,21 @@ from jaxvsr.grpo.optimizer import make_optimizer
 from jaxvsr.grpo.sampler import SamplingOptions
 from jaxvsr.models.inputs.processor import SceneProcessor
 from jaxvsr.models.lora import LoraConfig
-from jaxvsr.models.model_config import compute_dtype
+from jaxvsr.models.model_config import ModelConfig, compute_dtype
 from jaxvsr.models.qwen_vl import QwenVL, flat_parameters, parameter_shapes
 from jaxvsr.models.sharding import parameter_shardings, state_shardings
 from jaxvsr.models.tree import ForwardOptions
 from jaxvsr.runs.model_source import Model
 
 
-def trains_vision(config: TrainConfig, model: Model) -> bool:
+def trains_vision(config: TrainConfig, model: ModelConfig) -> bool:
     """Whether a weight of the vision tower or the patch merger is trained."""
-    if config.lora is None:
-        return config.model.tower == "trained"
-    leaves = parameter_shapes(model.config, config.lora)
-    return any(name.startswith("visual.") and ".lora_" in name for name in leaves)
+    return config.model.tower == "trained" if config.lora is None else _adapts_vision(model, config.lora)
+
+
+@functools.cache
+def _adapts_vision(model: ModelConfig, lora: LoraConfig) -> bool:
+    return any(name.startswith("visual.") and ".lora_" in name for name in parameter_shapes(model, lora))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -153,7 +153,7 @@ def open_inputs(
         processor,
         (*pools, *heldout_pools),
         dtype=compute_dtype(config.model.dtype, mesh.devices.flat[0].platform),
-        trains_vision=trains_vision(config, model),
+        trains_vision=trains_vision(config, model.config),
     )
     inputs = RunInputs(config, mesh, model, processor, prompt, rewards, pools, heldout_pools, features, scene_batches)
     if scene_batches is None:

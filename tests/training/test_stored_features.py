@@ -87,7 +87,7 @@ def chosen(settings: TrainConfig) -> str | None:
         processor,
         read_run_pools(settings),
         dtype=compute_dtype(settings.model.dtype, "cpu"),
-        trains_vision=trains_vision(settings, model),
+        trains_vision=trains_vision(settings, model.config),
     )
 
 
@@ -225,7 +225,7 @@ def test_a_trained_tower_never_uses_stored_features(place: Path) -> None:
     with pytest.raises(InputError, match="blank frames have no stored features"):
         chosen(config(place, blank=True, features="require"))
     lora = LoraConfig(rank=4, alpha=8, target_modules=r".*visual.*(qkv|fc1)")
-    assert trains_vision(dataclasses.replace(config(place), lora=lora), open_model(str(place / "tiny")))
+    assert trains_vision(dataclasses.replace(config(place), lora=lora), open_model(str(place / "tiny")).config)
 
 
 @pytest.mark.slow
